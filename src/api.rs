@@ -1,0 +1,31 @@
+//! The wire types of `pallet.dev/v1alpha1`, one file a kind, and the names that stand on objects.
+//!
+//! They are plain data. What they mean is decided in [`crate::group`], which parses them once into validated types.
+
+pub mod conditions;
+pub mod group_node;
+pub mod group_spec;
+
+pub use group_node::{GroupNode, GroupNodeFields, GroupNodeStatus};
+pub use group_spec::{GroupSpec, GroupSpecFields, GroupSpecStatus};
+
+/// The API group of every kind.
+pub const API_GROUP: &str = "pallet.dev";
+/// Label on pods and GroupNodes: the name of the GroupSpec that they belong to. The scale subresource selects by it.
+pub const GROUP_LABEL: &str = "pallet.dev/group";
+/// Label on pods: the name of their GroupNode.
+pub const NODE_LABEL: &str = "pallet.dev/node";
+/// Annotation on pods: the hash of the template that they were made from.
+pub const TEMPLATE_HASH_ANNOTATION: &str = "pallet.dev/template-hash";
+/// Annotation on a GroupNode or its pod: prefer it as a victim when the group shrinks. Its value does not matter.
+pub const DELETE_NODE_ANNOTATION: &str = "pallet.dev/delete-node";
+/// Annotation on a GroupSpec or a GroupNode: a new value gives failed phases their attempts back.
+pub const RETRY_ANNOTATION: &str = "pallet.dev/retry";
+/// Finalizer on both kinds: the operator ends what they stand for before they go.
+pub const FINALIZER: &str = "pallet.dev/finalizer";
+/// Readiness gate that the operator adds to pods and opens at the first converge of an incarnation.
+pub const CONVERGED_GATE: &str = "pallet.dev/converged";
+/// Environment variable through which the agent learns which pod it is in.
+pub const POD_UID_ENV: &str = "PALLET_POD_UID";
+/// The finalizer by which Kubernetes marks a deletion that leaves the dependents alive.
+pub const ORPHAN_FINALIZER: &str = "orphan";

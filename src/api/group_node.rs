@@ -1,0 +1,197 @@
+//! `GroupNode`: one node of a group, written by the operator: what backs it, its facts, a receipt for every phase.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a GroupNode is for. Written once by the operator.
+#[derive(CustomResource, Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[kube(
+    group = "pallet.dev",
+    version = "v1alpha1",
+    kind = "GroupNode",
+    plural = "groupnodes",
+    shortname = "gn",
+    category = "pallet",
+    namespaced,
+    status = "GroupNodeStatus",
+    derive = "PartialEq",
+    doc = "One node of a group, written by the operator: what backs it, its facts, and a receipt for every phase.",
+    selectable = ".spec.group",
+    printcolumn = r#"{"name":"Group","type":"string","jsonPath":".spec.group"}"#,
+    printcolumn = r#"{"name":"Converged","type":"string","jsonPath":".status.conditions[?(@.type==\"Converged\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Converged\")].reason"}"#,
+    printcolumn = r#"{"name":"Address","type":"string","jsonPath":".status.address"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.conditions[?(@.type==\"Converged\")].message","priority":1}"#,
+    validation = Rule::new("self.spec == oldSelf.spec").message("spec: a GroupNode is written by the operator and never changes; edit the GroupSpec instead")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupNodeFields {
+    /// The GroupSpec that this node belongs to.
+    #[schemars(length(min = 1, max = 63))]
+    pub group: String,
+    /// The UID of that GroupSpec: a node belongs to one object, not to a name.
+    #[schemars(length(min = 1, max = 64))]
+    pub group_uid: String,
+    /// The node's number in the group, from 0.
+    #[schemars(range(min = 0, max = 99999))]
+    pub ordinal: u32,
+}
+
+/// What is known of a node.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupNodeStatus {
+    /// What backs the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backing: Option<Backing>,
+    /// The node's address as the cluster sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Which life of the node the receipts speak of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<Incarnation>,
+    /// What settings found, at its last run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "open_map")]
+    pub facts: BTreeMap<String, serde_json::Value>,
+    /// The latest attempt at each phase.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["phase"]))]
+    pub receipts: Vec<Receipt>,
+    /// The phase that runs now, as of the last write; the journal on the node knows better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
+    /// `Converged`: every phase has succeeded on this incarnation as it is declared now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The object that backs a node.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+pub struct Backing {
+    /// Its kind: `Pod`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// One life of a node: what a restart that loses the file system changes.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Incarnation {
+    /// The pod's UID.
+    pub uid: String,
+    /// The container's ID.
+    pub instance: String,
+    /// What the agent found on the node's file system: made once on it, at random.
+    pub witness: String,
+}
+
+/// A phase that runs.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// The phase.
+    pub phase: String,
+    /// The run.
+    pub run_id: String,
+    /// Which attempt it is, from 1.
+    pub attempt: u32,
+    /// When it started.
+    pub started_at: Time,
+}
+
+/// The durable proof of one attempt at a phase on a node.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    /// The phase.
+    pub phase: String,
+    /// What was run: a hash over the rendered phase (for settings: over its source).
+    pub digest: String,
+    /// The run's name in the node's journal. Empty where nothing could be started.
+    #[serde(default)]
+    pub run_id: String,
+    /// Which attempt this was at this digest, from 1.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The script's exit code; 128 + n where signal n ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// When it started.
+    pub started_at: Time,
+    /// When it ended.
+    pub finished_at: Time,
+    /// What each action did, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub actions: Vec<ActionResult>,
+    /// The last 2 KiB of what the scripts printed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 8192))]
+    pub output: String,
+    /// How many bytes they printed in all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub output_bytes: u64,
+    /// What went wrong, in a line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// The value of the `pallet.dev/retry` annotation that this attempt counts under.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub retry_token: String,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum Outcome {
+    /// Every action succeeded.
+    Succeeded,
+    /// An action failed.
+    Failed,
+    /// The deadline passed, and the run's processes were ended.
+    TimedOut,
+    /// The run was lost from sight. It is looked for on the node before anything else is done there.
+    Unknown,
+}
+
+/// What one action did.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+pub struct ActionResult {
+    /// The action's name, or its kind and place where it has none.
+    pub name: String,
+    /// What came of it.
+    pub result: Effect,
+}
+
+/// What came of one action.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum Effect {
+    /// It changed the node.
+    Changed,
+    /// The node was as it should be.
+    Unchanged,
+    /// It failed; the actions after it did not run.
+    Failed,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+fn open_map(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "description": "What settings found, at its last run.",
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true
+    })
+}
