@@ -1,0 +1,469 @@
+//! Pure: what to do next, as a value. [`plan`] is a total function of a [`Snapshot`]; it reads no clock and no cluster.
+//!
+//! Every effect carries a typed reason, which feeds events, logs and golden traces alike. Waiting is never an error: a
+//! node that has to wait has a [`Step`] that says for what.
+
+pub mod progress;
+pub mod scale;
+pub mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::{
+    api::{
+        GroupNodeStatus, GroupSpecStatus,
+        group_node::{Backing, Incarnation, Outcome, Receipt, Running},
+    },
+    facts::Facts,
+    group::{Cascade, FieldError, Group, Head},
+    phase::PhaseName,
+};
+pub use progress::Step;
+
+/// All that the plan depends on, of one group, at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The time.
+    pub now: Timestamp,
+    /// The GroupSpec, whatever its spec says.
+    pub head: Head,
+    /// Its spec, or what is wrong with it.
+    pub group: Result<Group, Vec<FieldError>>,
+    /// What the API server thinks of the pod template.
+    pub template: TemplateVerdict,
+    /// The group's status as it stands.
+    pub status: GroupSpecStatus,
+    /// The GroupNodes that belong to the group by UID, by ordinal.
+    pub nodes: BTreeMap<u32, Node>,
+    /// Ordinals whose GroupNode name is taken by an object of somebody else, with its description.
+    pub foreign_nodes: BTreeMap<u32, String>,
+    /// Pods by name: those of the group, and whatever else stands at a name that one of its nodes needs.
+    pub pods: BTreeMap<String, Pod>,
+    /// GroupNodes that were created and that the cache does not show yet.
+    pub creating_nodes: BTreeSet<u32>,
+    /// Pods that were created and that the cache does not show yet.
+    pub creating_pods: BTreeSet<String>,
+    /// Sessions in flight, by node.
+    pub sessions: BTreeMap<String, SessionView>,
+    /// Nodes that could not be reached, by name.
+    pub troubles: BTreeMap<String, Trouble>,
+}
+
+/// What the API server thinks of the pod template, asked by a dry run.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TemplateVerdict {
+    /// It was not asked.
+    Unchecked,
+    /// It would take it.
+    Accepted,
+    /// It would refuse it, and why.
+    Refused(String),
+}
+
+/// A GroupNode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Its name, and its pod's.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its number.
+    pub ordinal: u32,
+    /// Whether and how it is being deleted.
+    pub deletion: Option<Cascade>,
+    /// Whether the operator's finalizer is on it.
+    pub finalized: bool,
+    /// Whether it is marked as a preferred victim.
+    pub marked: bool,
+    /// The value of its retry annotation.
+    pub retry_token: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// What is known of it for good.
+    pub record: Record,
+    /// Whether the record holds what its status does not yet.
+    pub unsaved: bool,
+    /// What its status says besides.
+    pub reported: Reported,
+}
+
+/// What is durable of a node: facts and receipts, never a cursor. Where a session is at work, this is its view.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// Which life of the node this speaks of.
+    pub incarnation: Option<Incarnation>,
+    /// What settings found.
+    pub facts: Facts,
+    /// The latest attempt at each phase.
+    pub receipts: BTreeMap<PhaseName, Receipt>,
+}
+
+impl Record {
+    /// The record of a node that lost its file system: what had succeeded is undone; what had failed counts on, so that
+    /// a phase that kills its own container does not go round for ever.
+    pub fn reborn(&self, incarnation: Option<Incarnation>) -> Self {
+        let mut receipts = self.receipts.clone();
+        receipts.retain(|_, receipt| receipt.outcome != Outcome::Succeeded);
+        for receipt in receipts.values_mut().filter(|receipt| receipt.outcome == Outcome::Unknown) {
+            receipt.outcome = Outcome::Failed;
+            receipt.message = "the node was restarted or replaced while the phase ran".into();
+        }
+        Self { incarnation, facts: self.facts.clone(), receipts }
+    }
+}
+
+/// The parts of a GroupNode's status that follow from other things.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reported {
+    /// What backs it.
+    pub backing: Option<Backing>,
+    /// Its address.
+    pub address: Option<String>,
+    /// The phase that runs.
+    pub running: Option<Running>,
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The UID of its controller.
+    pub controller: Option<String>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whether it is marked as a preferred victim.
+    pub marked: bool,
+    /// Where the container of the phases stands.
+    pub container: Container,
+    /// Its address.
+    pub address: Option<String>,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Whether the readiness gate was opened.
+    pub gate_open: bool,
+    /// Whether it has the readiness gate.
+    pub gated: bool,
+    /// The hash of the template that it was made from.
+    pub template_hash: String,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+/// Where the container of the phases stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// Not yet, or between two starts.
+    Waiting {
+        /// As the kubelet or the scheduler calls it.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// It runs.
+    Running {
+        /// The container's ID.
+        id: String,
+    },
+    /// The pod ended for good (evicted, node lost): nothing starts it again.
+    Gone {
+        /// As the kubelet calls it.
+        reason: String,
+    },
+}
+
+/// A session in flight, as the plan sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionView {
+    /// The container that it was opened on.
+    pub instance: String,
+    /// When it was opened.
+    pub since: Timestamp,
+    /// The phase that runs.
+    pub running: Option<Running>,
+}
+
+/// A node that could not be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The container that it concerns.
+    pub instance: String,
+    /// One CamelCase word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// Not to be tried again before.
+    pub until: Timestamp,
+}
+
+/// What is to be done, and where every node stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// In the order in which they are to be done.
+    pub effects: Vec<Effect>,
+    /// Where the nodes stand that are not being removed.
+    pub steps: BTreeMap<u32, Step>,
+    /// When to look again, though nothing happened.
+    pub wake: Option<Timestamp>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Effect {
+    /// Put the finalizer on the GroupSpec, before anything else.
+    Finalize,
+    /// Ask the API server what it thinks of the pod template.
+    CheckTemplate,
+    /// Create a GroupNode.
+    CreateNode {
+        /// Its number.
+        ordinal: u32,
+    },
+    /// Create a node's pod.
+    CreatePod {
+        /// The node's number.
+        ordinal: u32,
+    },
+    /// Delete a GroupNode; the rest follows from that.
+    DeleteNode {
+        /// Its number.
+        ordinal: u32,
+        /// Its UID.
+        uid: String,
+        /// Whether what backs it goes too.
+        cascade: Cascade,
+        /// Why this one.
+        why: Removal,
+    },
+    /// Delete a pod of the group.
+    DeletePod {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+        /// Why.
+        why: PodRemoval,
+    },
+    /// Let a GroupNode go: what it stood for has ended or is released.
+    ReleaseNode {
+        /// Its number.
+        ordinal: u32,
+    },
+    /// Let the GroupSpec go: it has no nodes any more.
+    ReleaseGroup,
+    /// Open the readiness gate of a pod.
+    OpenGate {
+        /// The pod.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+    /// Open a session on a node and run what is due there.
+    StartSession {
+        /// The node's number.
+        ordinal: u32,
+        /// Why.
+        why: progress::Why,
+    },
+    /// End a session; a run in flight is ended on the node too where it can be reached.
+    EndSession {
+        /// The node.
+        name: String,
+        /// Why.
+        why: &'static str,
+    },
+}
+
+/// Why a node is removed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Removal {
+    /// The group is being deleted.
+    GroupDeleted,
+    /// There are more nodes than the count says, and this one goes first because of the rank.
+    Surplus(scale::Rank),
+}
+
+/// Why a pod is deleted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PodRemoval {
+    /// Its node is being removed.
+    NodeRemoved,
+    /// It ended for good; its node gets a new one.
+    Lost,
+}
+
+/// What to do next.
+pub fn plan(snapshot: &Snapshot) -> Plan {
+    let mut plan = Plan::default();
+    if snapshot.head.deletion.is_some() {
+        teardown(snapshot, &mut plan);
+        return plan;
+    }
+    if !snapshot.head.finalized {
+        plan.effects.push(Effect::Finalize);
+        return plan;
+    }
+    removals(snapshot, &mut plan);
+    if let Ok(group) = &snapshot.group {
+        converge(snapshot, group, &mut plan);
+    }
+    plan
+}
+
+/// The group goes, and its nodes with it, or released.
+fn teardown(snapshot: &Snapshot, plan: &mut Plan) {
+    let cascade = snapshot.head.deletion.unwrap_or(Cascade::Nodes);
+    for node in snapshot.nodes.values().filter(|node| node.deletion.is_none()) {
+        let why = Removal::GroupDeleted;
+        plan.effects.push(Effect::DeleteNode { ordinal: node.ordinal, uid: node.uid.clone(), cascade, why });
+    }
+    removals(snapshot, plan);
+    if snapshot.nodes.is_empty() && snapshot.creating_nodes.is_empty() && snapshot.head.finalized {
+        plan.effects.push(Effect::ReleaseGroup);
+    }
+}
+
+/// The nodes that are being deleted: their session, then their pod, then their finalizer.
+fn removals(snapshot: &Snapshot, plan: &mut Plan) {
+    for node in snapshot.nodes.values() {
+        let Some(cascade) = node.deletion else { continue };
+        if snapshot.sessions.contains_key(&node.name) {
+            plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "the node is being removed" });
+        }
+        let pod = snapshot.pods.get(&node.name).filter(|pod| owned(snapshot, pod));
+        match (cascade, pod) {
+            (Cascade::Nodes, Some(pod)) if !pod.deleting => plan.effects.push(Effect::DeletePod {
+                name: pod.name.clone(),
+                uid: pod.uid.clone(),
+                why: PodRemoval::NodeRemoved,
+            }),
+            (Cascade::Nodes, Some(_)) => {}
+            (Cascade::Nodes, None) if snapshot.creating_pods.contains(&node.name) => {}
+            _ if node.finalized => plan.effects.push(Effect::ReleaseNode { ordinal: node.ordinal }),
+            _ => {}
+        }
+    }
+}
+
+fn owned(snapshot: &Snapshot, pod: &Pod) -> bool {
+    pod.controller.as_deref() == Some(&snapshot.head.uid)
+}
+
+fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
+    let live: Vec<&Node> = snapshot.nodes.values().filter(|node| node.deletion.is_none()).collect();
+    for node in &live {
+        let pod = snapshot.pods.get(&node.name);
+        let step = progress::step(&progress::Situation {
+            group,
+            node,
+            pod: pod.filter(|pod| owned(snapshot, pod)),
+            foreign: pod.is_some_and(|pod| !owned(snapshot, pod)),
+            creating: snapshot.creating_pods.contains(&node.name),
+            session: snapshot.sessions.get(&node.name),
+            trouble: snapshot.troubles.get(&node.name),
+            now: snapshot.now,
+        });
+        plan.wake = earliest(plan.wake, step.wake());
+        plan.steps.insert(node.ordinal, step);
+    }
+    if group.paused {
+        return;
+    }
+    let victims = scale::victims(snapshot, &live, group.count);
+    for (node, rank) in &victims {
+        plan.effects.push(Effect::DeleteNode {
+            ordinal: node.ordinal,
+            uid: node.uid.clone(),
+            cascade: Cascade::Nodes,
+            why: Removal::Surplus(*rank),
+        });
+        plan.steps.remove(&node.ordinal);
+    }
+    let staying: Vec<&Node> = live.into_iter().filter(|node| plan.steps.contains_key(&node.ordinal)).collect();
+    let missing = scale::missing(snapshot, staying.len(), group.count);
+    let podless: Vec<&Node> = staying.iter().copied().filter(|node| needs_pod(snapshot, node)).collect();
+    let creates = !missing.is_empty() || !podless.is_empty();
+    match &snapshot.template {
+        TemplateVerdict::Unchecked if creates || is_new_template(snapshot, group) => plan.effects.push(Effect::CheckTemplate),
+        TemplateVerdict::Refused(_) | TemplateVerdict::Unchecked => {}
+        TemplateVerdict::Accepted => {
+            plan.effects.extend(missing.into_iter().map(|ordinal| Effect::CreateNode { ordinal }));
+            plan.effects.extend(podless.iter().map(|node| Effect::CreatePod { ordinal: node.ordinal }));
+        }
+    }
+    for node in &staying {
+        let Some(pod) = snapshot.pods.get(&node.name).filter(|pod| owned(snapshot, pod) && !pod.deleting) else { continue };
+        if let Container::Gone { .. } = pod.container {
+            let (name, uid) = (pod.name.clone(), pod.uid.clone());
+            plan.effects.push(Effect::DeletePod { name, uid, why: PodRemoval::Lost });
+        }
+        if pod.gated && !pod.gate_open && matches!(plan.steps.get(&node.ordinal), Some(Step::Settled)) {
+            plan.effects.push(Effect::OpenGate { name: pod.name.clone(), uid: pod.uid.clone() });
+        }
+    }
+    sessions(snapshot, group, &staying, plan);
+}
+
+/// Sessions that speak to a container that is gone end; as many as may run at once are begun, lowest ordinal first.
+fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Plan) {
+    let mut busy = 0;
+    for node in staying {
+        let Some(session) = snapshot.sessions.get(&node.name) else { continue };
+        busy += 1;
+        let instance = snapshot.pods.get(&node.name).and_then(|pod| match &pod.container {
+            Container::Running { id } if owned(snapshot, pod) => Some(id.as_str()),
+            _ => None,
+        });
+        if instance.is_some_and(|id| id != session.instance) {
+            plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "its container was replaced" });
+        }
+    }
+    for node in staying {
+        if busy >= group.max_parallel {
+            break;
+        }
+        if let Some(Step::Run { why, .. }) = plan.steps.get(&node.ordinal) {
+            plan.effects.push(Effect::StartSession { ordinal: node.ordinal, why: why.clone() });
+            busy += 1;
+        }
+    }
+}
+
+fn needs_pod(snapshot: &Snapshot, node: &Node) -> bool {
+    !snapshot.pods.contains_key(&node.name) && !snapshot.creating_pods.contains(&node.name)
+}
+
+/// Whether no pod was made from this template yet: those that were are the proof that it is sound.
+fn is_new_template(snapshot: &Snapshot, group: &Group) -> bool {
+    group.count > 0 && !snapshot.pods.values().any(|pod| owned(snapshot, pod) && pod.template_hash == group.pod.hash)
+}
+
+/// The earlier of two times, where there are any.
+pub fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+impl Node {
+    /// The node's status as it would be written now.
+    pub fn as_status(&self) -> GroupNodeStatus {
+        GroupNodeStatus {
+            backing: self.reported.backing.clone(),
+            address: self.reported.address.clone(),
+            incarnation: self.record.incarnation.clone(),
+            facts: self.record.facts.clone(),
+            receipts: self.record.receipts.values().cloned().collect(),
+            running: self.reported.running.clone(),
+            conditions: self.reported.conditions.clone(),
+        }
+    }
+}

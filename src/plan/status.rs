@@ -1,0 +1,260 @@
+//! Pure: what the status of a group and of its nodes says, recomputed from facts on every pass, and when it is written.
+//!
+//! Conditions follow kstatus: `Reconciling` and `Stalled` stand only while they hold, and never both.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Node, Pod, Snapshot, Step, TemplateVerdict, progress::Cause};
+use crate::{
+    api::{
+        GROUP_LABEL, GroupNodeStatus, GroupSpecStatus,
+        conditions::{Verdict, clip, stamp},
+        group_node::{Backing, Effect, Outcome, Receipt},
+        group_spec::{PhaseCounts, PhaseError},
+    },
+    group::Group,
+    phase::PhaseName,
+};
+
+/// How many phase errors a group's status shows.
+const ERRORS_SHOWN: usize = 5;
+/// A run is shown in its node's status when it has lasted this long. Most nodes are done before, and cost one write.
+const SHOW_RUN_AFTER: SignedDuration = SignedDuration::from_secs(2);
+/// A further run of the same session is shown when it has lasted this long.
+const SHOW_NEXT_RUN_AFTER: SignedDuration = SignedDuration::from_secs(30);
+/// A node that waits is shown when it has waited this long: a pod that starts as pods do is not worth a write.
+const SHOW_WAIT_AFTER: SignedDuration = SignedDuration::from_secs(10);
+
+/// Whether a node's status is to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Due {
+    /// Now, as this.
+    Now(Box<GroupNodeStatus>),
+    /// Not before this time.
+    At(Timestamp),
+    /// Not at all: it says what is so, or somebody at work on the node will say more soon.
+    No,
+}
+
+/// Whether the status of a node is to be written.
+pub fn node(snapshot: &Snapshot, node: &Node, step: &Step) -> Due {
+    let now = snapshot.now;
+    let wanted = node_status(snapshot, node, step);
+    if wanted == node.as_status() && !node.unsaved {
+        return Due::No;
+    }
+    let not_before = match (step, snapshot.sessions.get(&node.name)) {
+        (_, Some(session)) => {
+            let Some(running) = &session.running else { return Due::No };
+            match &node.reported.running {
+                Some(shown) if shown.run_id == running.run_id => return Due::No,
+                Some(_) => running.started_at.0 + SHOW_NEXT_RUN_AFTER,
+                None => running.started_at.0 + SHOW_RUN_AFTER,
+            }
+        }
+        (Step::Await(_) | Step::Run { .. }, None) if !node.unsaved => {
+            let converged = node.reported.conditions.iter().find(|c| c.type_ == "Converged");
+            match converged {
+                None => node.created + SHOW_WAIT_AFTER,
+                Some(condition) if condition.status == "False" => condition.last_transition_time.0 + SHOW_WAIT_AFTER,
+                Some(_) => now,
+            }
+        }
+        _ => now,
+    };
+    if not_before <= now { Due::Now(Box::new(wanted)) } else { Due::At(not_before) }
+}
+
+fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus {
+    let pod = own_pod(snapshot, node);
+    let running = snapshot.sessions.get(&node.name).and_then(|session| session.running.clone());
+    let (reason, message) = explain(node, step, running.as_ref().map(|r| r.attempt));
+    let verdict = Verdict { kind: "Converged", status: *step == Step::Settled, reason, message };
+    GroupNodeStatus {
+        backing: pod.map(|pod| Backing { kind: "Pod".into(), name: pod.name.clone(), uid: pod.uid.clone() }),
+        address: pod.and_then(|pod| pod.address.clone()),
+        running,
+        conditions: stamp(vec![verdict], &node.reported.conditions, None, snapshot.now),
+        ..node.as_status()
+    }
+}
+
+fn own_pod<'a>(snapshot: &'a Snapshot, node: &Node) -> Option<&'a Pod> {
+    snapshot.pods.get(&node.name).filter(|pod| pod.controller.as_deref() == Some(&snapshot.head.uid))
+}
+
+/// Reason and message of a node's condition.
+fn explain(node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
+    let failure = |phase: &PhaseName| node.record.receipts.get(phase).map(failure_line).unwrap_or_default();
+    let (reason, message) = match step {
+        Step::Settled => ("Converged", "every phase is done as it is declared".to_owned()),
+        Step::Follow(Some(phase)) => ("Running", format!("{phase} runs, attempt {}", attempt.unwrap_or(1))),
+        Step::Follow(None) => ("Running", "a session is open".to_owned()),
+        Step::Run { why, .. } => ("Pending", why.to_string()),
+        Step::Backoff { phase, until } => {
+            ("Backoff", format!("{}; tried again at {}", failure(phase), until.strftime("%H:%M:%S UTC")))
+        }
+        Step::Halt { phase } => (
+            "PhaseFailed",
+            format!("{}; no attempts are left: change the phase, or annotate with pallet.dev/retry", failure(phase)),
+        ),
+        Step::Await(Cause::PodMissing) => ("PodMissing", "its pod is to be created".to_owned()),
+        Step::Await(Cause::PodTerminating) => ("PodTerminating", "its pod is going".to_owned()),
+        Step::Await(Cause::NameTaken) => (
+            "NameTaken",
+            format!("there is a pod {} that does not belong to this group; delete or rename it", node.name),
+        ),
+        Step::Await(Cause::ContainerWaiting { reason, message }) => (reason.as_str(), message.clone()),
+        Step::Await(Cause::Unreachable(trouble)) => (trouble.reason.as_str(), trouble.message.clone()),
+    };
+    (reason.to_owned(), message)
+}
+
+/// A failed attempt in a line.
+fn failure_line(receipt: &Receipt) -> String {
+    let last = receipt.output.lines().rev().find(|line| !line.trim().is_empty()).map(|line| clip(line.trim(), 160));
+    let said = last.map(|line| format!(": {line}")).unwrap_or_default();
+    format!("{} attempt {}: {}{said}", receipt.phase, receipt.attempt, receipt.message)
+}
+
+/// The status of a group. Its size does not grow with the count.
+pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatus {
+    let live: Vec<&Node> = snapshot.nodes.values().filter(|node| node.deletion.is_none()).collect();
+    let count = |holds: &dyn Fn(&Node) -> bool| live.iter().filter(|node| holds(node)).count() as u32;
+    let settled = |node: &Node| steps.get(&node.ordinal) == Some(&Step::Settled);
+    let group = snapshot.group.as_ref().ok();
+    let mut status = GroupSpecStatus {
+        observed_generation: Some(snapshot.head.generation),
+        replicas: live.len() as u32,
+        // What an unreadable spec asks for cannot be compared with what is there: the old figures stand.
+        converged_replicas: group.map_or(snapshot.status.converged_replicas, |_| count(&settled)),
+        ready_replicas: group.map_or(snapshot.status.ready_replicas, |_| {
+            count(&|node| settled(node) && own_pod(snapshot, node).is_some_and(|pod| pod.ready))
+        }),
+        updated_replicas: group.map_or(snapshot.status.updated_replicas, |group| {
+            count(&|node| own_pod(snapshot, node).is_some_and(|pod| pod.template_hash == group.pod.hash))
+        }),
+        selector: format!("{GROUP_LABEL}={}", snapshot.head.key.name),
+        phases: group.map_or_else(|| snapshot.status.phases.clone(), |group| phase_counts(snapshot, group, &live, steps)),
+        ..GroupSpecStatus::default()
+    };
+    (status.phase_errors, status.phase_errors_omitted) = phase_errors(&live);
+    let verdicts = verdicts(snapshot, &status, &live, steps);
+    status.conditions = stamp(verdicts, &snapshot.status.conditions, Some(snapshot.head.generation), snapshot.now);
+    status
+}
+
+fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTreeMap<u32, Step>) -> Vec<PhaseCounts> {
+    let sequence = group.phases.converged();
+    let mut counts: Vec<PhaseCounts> =
+        sequence.iter().map(|phase| PhaseCounts { phase: phase.to_string(), ..PhaseCounts::default() }).collect();
+    for node in live {
+        let step = steps.get(&node.ordinal);
+        // The phase that the node stands at: what is before it is done, what is behind it is not.
+        let at = match step {
+            Some(Step::Settled) => sequence.len(),
+            Some(Step::Run { phase, .. } | Step::Backoff { phase, .. } | Step::Halt { phase }) => {
+                sequence.iter().position(|p| p == phase).unwrap_or(0)
+            }
+            Some(Step::Follow(Some(phase))) => sequence.iter().position(|p| p == phase).unwrap_or(0),
+            _ => {
+                let done = |phase: &&PhaseName| {
+                    node.record.receipts.get(phase).is_some_and(|receipt| receipt.outcome == Outcome::Succeeded)
+                };
+                if own_pod(snapshot, node).is_some() { sequence.iter().take_while(done).count() } else { 0 }
+            }
+        };
+        for (place, count) in counts.iter_mut().enumerate() {
+            let cell = match (place.cmp(&at), step) {
+                (std::cmp::Ordering::Less, _) => &mut count.succeeded,
+                (std::cmp::Ordering::Equal, Some(Step::Follow(Some(_)))) => &mut count.running,
+                (std::cmp::Ordering::Equal, Some(Step::Backoff { .. } | Step::Halt { .. })) => &mut count.failed,
+                _ => &mut count.pending,
+            };
+            *cell += 1;
+        }
+    }
+    counts
+}
+
+fn phase_errors(live: &[&Node]) -> (Vec<PhaseError>, u32) {
+    let mut errors: Vec<PhaseError> = live
+        .iter()
+        .flat_map(|node| node.record.receipts.values().map(move |receipt| (node, receipt)))
+        .filter(|(_, receipt)| receipt.outcome != Outcome::Succeeded)
+        .map(|(node, receipt)| PhaseError {
+            node: node.name.clone(),
+            phase: receipt.phase.clone(),
+            action: receipt.actions.iter().find(|a| a.result == Effect::Failed).map(|a| a.name.clone()),
+            outcome: receipt.outcome,
+            attempt: receipt.attempt,
+            exit_code: receipt.exit_code,
+            message: clip(&failure_line(receipt), 400),
+        })
+        .collect();
+    errors.sort_by(|a, b| (b.attempt, &a.node).cmp(&(a.attempt, &b.node)));
+    let omitted = errors.len().saturating_sub(ERRORS_SHOWN);
+    errors.truncate(ERRORS_SHOWN);
+    (errors, omitted as u32)
+}
+
+fn verdicts(snapshot: &Snapshot, status: &GroupSpecStatus, live: &[&Node], steps: &BTreeMap<u32, Step>) -> Vec<Verdict> {
+    let ready = |status, reason: &str, message: String| Verdict { kind: "Ready", status, reason: reason.into(), message };
+    let with = |kind: &'static str, reason: &str, message: String| {
+        vec![
+            ready(false, reason, message.clone()),
+            Verdict { kind, status: true, reason: reason.into(), message },
+        ]
+    };
+    if snapshot.head.deletion.is_some() {
+        let removing = snapshot.nodes.len();
+        return with("Reconciling", "Deleting", format!("{removing} nodes are still to be removed"));
+    }
+    let group = match &snapshot.group {
+        Ok(group) => group,
+        Err(errors) => {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            return with("Stalled", "InvalidSpec", lines.join("; "));
+        }
+    };
+    if let TemplateVerdict::Refused(message) = &snapshot.template {
+        return with("Stalled", "InvalidTemplate", format!("spec.node.pod.template: {message}"));
+    }
+    let old_template = status.replicas.saturating_sub(status.updated_replicas);
+    let aside = if old_template > 0 {
+        format!("; {old_template} run an older pod template: delete their pods to have them made anew")
+    } else {
+        String::new()
+    };
+    if status.replicas == group.count && status.converged_replicas == group.count {
+        if status.ready_replicas < group.count {
+            let waiting = group.count - status.ready_replicas;
+            return with("Reconciling", "PodsNotReady", format!("{waiting} of {} converged nodes have a pod that is not Ready", group.count));
+        }
+        return vec![ready(true, "Converged", format!("{} of {} nodes are converged{aside}", group.count, group.count))];
+    }
+    let progress = format!("{} of {} nodes are converged{aside}", status.converged_replicas, group.count);
+    if group.paused {
+        return vec![ready(false, "Paused", format!("{progress}; paused: set spec.paused to false to go on"))];
+    }
+    let stuck = |step: &Step| matches!(step, Step::Halt { .. } | Step::Await(Cause::NameTaken));
+    let blocked: Vec<&&Node> = live.iter().filter(|node| steps.get(&node.ordinal).is_some_and(stuck)).collect();
+    let moving = steps.values().any(|step| !stuck(step) && *step != Step::Settled);
+    let complete = status.replicas == group.count;
+    match blocked.first() {
+        Some(first) if complete && !moving => {
+            let (reason, message) = steps.get(&first.ordinal).map(|step| explain(first, step, None)).unwrap_or_default();
+            let others = blocked.len() - 1;
+            let more = if others > 0 { format!(" (and {others} more nodes)") } else { String::new() };
+            with("Stalled", &reason, format!("{progress}; {}: {message}{more}", first.name))
+        }
+        _ => with("Reconciling", reconciling_reason(snapshot, status, group), progress),
+    }
+}
+
+fn reconciling_reason(snapshot: &Snapshot, status: &GroupSpecStatus, group: &Group) -> &'static str {
+    let removing = snapshot.nodes.values().any(|node| node.deletion.is_some());
+    if status.replicas != group.count || removing { "Scaling" } else { "Converging" }
+}

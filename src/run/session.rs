@@ -1,0 +1,461 @@
+//! Pure: one session on one node, from the first word to the last: what to ask next, and what to make of the answer.
+//!
+//! A session first learns which incarnation it speaks to and what the journal holds, and settles what was lost from sight.
+//! Then it asks [`progress::next`] between any two phases, with the newest spec. It reads no clock and moves no bytes.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::frame::{Ended, Frame, Past, Verdict};
+use crate::{
+    api::{
+        conditions::clip,
+        group_node::{Effect, Incarnation, Outcome, Receipt, Running},
+    },
+    facts,
+    group::Group,
+    phase::{Digest, PhaseName, compile, run_id},
+    plan::{
+        Record,
+        progress::{self, Identity, Next},
+    },
+};
+
+/// A session.
+#[derive(Debug)]
+pub struct Session {
+    group: Arc<Group>,
+    identity: Identity,
+    uid: String,
+    instance: String,
+    nonce: String,
+    go: bool,
+    record: Record,
+    stage: Stage,
+    pasts: Vec<Past>,
+    /// The built-in facts were read in this session.
+    read: bool,
+    /// They were, and nothing has run since that may have changed them.
+    fresh: bool,
+    /// Settings has run in this session.
+    gathered: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Hello,
+    Facts,
+    /// Runs that somebody started are waited for, in this order.
+    Attaching(Vec<String>),
+    Running(InFlight),
+    Over,
+}
+
+/// A run that this session asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InFlight {
+    /// Its phase.
+    pub phase: PhaseName,
+    /// What is run.
+    pub digest: Digest,
+    /// The run.
+    pub run_id: String,
+    /// Which attempt it is.
+    pub attempt: u32,
+    /// When it was asked for.
+    pub started: Timestamp,
+}
+
+/// What a session wants after an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Want {
+    /// To wait for the next frame.
+    Wait,
+    /// To send these bytes.
+    Send(Vec<u8>),
+    /// To end.
+    End(End),
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is due now: all is done, or a failed phase waits or has halted.
+    Done,
+    /// It was told not to go on.
+    Stopped,
+    /// The agent would not go on.
+    Refused {
+        /// One CamelCase word.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// The connection was lost.
+    Lost(String),
+}
+
+impl Session {
+    /// Begins a session on a pod's container. Returns it with the first bytes to send.
+    ///
+    /// `nonce` must come from the operating system's generator.
+    pub fn open(
+        group: Arc<Group>,
+        identity: Identity,
+        (uid, instance): (String, String),
+        record: Record,
+        nonce: String,
+    ) -> (Self, Vec<u8>) {
+        let agent = super::agent();
+        let greeting = format!("{} {uid}\n{agent}hello {nonce} {uid}\n", agent.len()).into_bytes();
+        let stage = Stage::Hello;
+        let session = Self {
+            group,
+            identity,
+            uid,
+            instance,
+            nonce,
+            go: true,
+            record,
+            stage,
+            pasts: Vec::new(),
+            read: false,
+            fresh: false,
+            gathered: false,
+        };
+        (session, greeting)
+    }
+
+    /// Takes over a newer spec, from the next phase on; `go` false lets no further phase start.
+    pub fn direct(&mut self, group: Arc<Group>, retry_token: String, go: bool) {
+        self.group = group;
+        self.identity.retry_token = retry_token;
+        self.go = go;
+    }
+
+    /// What is known of the node now.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The run in flight.
+    pub fn in_flight(&self) -> Option<&InFlight> {
+        match &self.stage {
+            Stage::Running(flight) => Some(flight),
+            _ => None,
+        }
+    }
+
+    /// The run in flight, as a status shows it.
+    pub fn running(&self) -> Option<Running> {
+        self.in_flight().map(|flight| Running {
+            phase: flight.phase.to_string(),
+            run_id: flight.run_id.clone(),
+            attempt: flight.attempt,
+            started_at: Time(flight.started),
+        })
+    }
+
+    /// How long the present stage may take in all. The agent ends a run at its deadline by itself; beyond that lies grace.
+    pub fn patience(&self) -> Duration {
+        const GRACE: Duration = Duration::from_secs(60);
+        match &self.stage {
+            Stage::Running(_) | Stage::Attaching(_) => self.group.timeout + GRACE,
+            _ => GRACE,
+        }
+    }
+
+    /// The connection is gone. A run that may have started is from now on one whose outcome nobody knows.
+    pub fn lose(&mut self, message: &str, now: Timestamp) -> End {
+        if let Stage::Running(flight) = std::mem::replace(&mut self.stage, Stage::Over)
+            && flight.phase != PhaseName::settings()
+        {
+            let receipt = Receipt {
+                outcome: Outcome::Unknown,
+                message: clip(&format!("the connection was lost while the phase ran: {message}"), 1024),
+                finished_at: Time(now),
+                ..self.blank(&flight.phase, &flight.digest, flight.attempt, &flight.run_id, flight.started)
+            };
+            self.record.receipts.insert(flight.phase, receipt);
+        }
+        End::Lost(message.to_owned())
+    }
+
+    /// Takes in one reply.
+    pub fn hear(&mut self, frame: Frame, now: Timestamp) -> Want {
+        match (frame, &mut self.stage) {
+            (Frame::Beat | Frame::Started(_) | Frame::Attached(_), _) => Want::Wait,
+            (Frame::Refused { reason, message }, _) => self.refused(&reason, message),
+            (Frame::Hello { witness }, Stage::Hello) => {
+                self.meet(witness);
+                Want::Wait
+            }
+            (Frame::Past(past), Stage::Hello) => {
+                self.pasts.push(past);
+                Want::Wait
+            }
+            (Frame::Ready, Stage::Hello) => {
+                let open = self.unsettled();
+                self.attach_or(open, now)
+            }
+            (Frame::Facts(payload), Stage::Facts) => {
+                let own = std::mem::take(&mut self.record.facts);
+                let mut facts = facts::parse_built_in(&payload);
+                facts.extend(own.into_iter().filter(|(name, _)| !facts::is_reserved(name)));
+                self.record.facts = facts;
+                (self.read, self.fresh) = (true, true);
+                self.advance(now)
+            }
+            (Frame::Ended(ended), Stage::Attaching(open)) => {
+                let rest = open.iter().filter(|id| **id != ended.run_id).cloned().collect();
+                self.settle(&ended, now);
+                self.attach_or(rest, now)
+            }
+            (Frame::Absent(id), Stage::Attaching(open)) => {
+                let rest = open.iter().filter(|open| **open != id).cloned().collect();
+                self.never_started(&id);
+                self.attach_or(rest, now)
+            }
+            (Frame::Busy(holder), Stage::Running(_)) => self.attach_or(vec![holder], now),
+            (Frame::Ended(ended), Stage::Running(flight)) if flight.run_id == ended.run_id => {
+                self.fresh = flight.phase == PhaseName::settings();
+                self.settle(&ended, now);
+                self.advance(now)
+            }
+            (frame, stage) => {
+                let message = format!("the agent said {frame:?} while {stage:?}");
+                Want::End(self.lose(&clip(&message, 300), now))
+            }
+        }
+    }
+
+    fn refused(&mut self, reason: &str, message: String) -> Want {
+        self.stage = Stage::Over;
+        let reason = match reason {
+            "incarnation" => "OtherIncarnation",
+            "state" => "NoStateDirectory",
+            "tools" => "ToolMissing",
+            "disk" => "DiskFull",
+            _ => "AgentRefused",
+        };
+        Want::End(End::Refused { reason: reason.into(), message })
+    }
+
+    /// The witness tells whether the file system is the one that the record speaks of.
+    fn meet(&mut self, witness: String) {
+        let met = Incarnation { uid: self.uid.clone(), instance: self.instance.clone(), witness };
+        let same = self.record.incarnation.as_ref().is_some_and(|i| i.uid == met.uid && i.witness == met.witness);
+        if same {
+            self.record.incarnation = Some(met);
+        } else {
+            self.record = self.record.reborn(Some(met));
+        }
+    }
+
+    /// The runs of the journal that no receipt speaks of yet: the newest of each phase, and whatever is still active.
+    fn unsettled(&mut self) -> Vec<String> {
+        let settings = PhaseName::settings();
+        let mut newest: BTreeMap<&str, &Past> = BTreeMap::new();
+        for (place, past) in self.pasts.iter().enumerate() {
+            if past.phase == settings.as_str() || !past.started {
+                continue;
+            }
+            let known = self.record.receipts.get(&PhaseName::new(&past.phase));
+            let told = known.and_then(|receipt| {
+                let at = self.pasts.iter().position(|other| other.run_id == receipt.run_id)?;
+                Some(if receipt.outcome == Outcome::Unknown { place < at } else { place <= at })
+            });
+            if told != Some(true) {
+                newest.insert(&past.phase, past);
+            }
+        }
+        let active = self.pasts.iter().filter(|past| past.active);
+        let mut open: Vec<String> = newest.into_values().chain(active).map(|past| past.run_id.clone()).collect();
+        open.dedup();
+        let lost: Vec<String> = self
+            .record
+            .receipts
+            .values()
+            .filter(|receipt| receipt.outcome == Outcome::Unknown && !open.contains(&receipt.run_id))
+            .map(|receipt| receipt.run_id.clone())
+            .collect();
+        for id in lost {
+            self.never_started(&id);
+        }
+        open
+    }
+
+    fn attach_or(&mut self, open: Vec<String>, now: Timestamp) -> Want {
+        match open.first() {
+            Some(id) => {
+                let request = format!("attach {id}\n").into_bytes();
+                self.stage = Stage::Attaching(open);
+                Want::Send(request)
+            }
+            None => self.advance(now),
+        }
+    }
+
+    /// The journal knows nothing of a run whose outcome was unknown: it never started, and was no attempt.
+    fn never_started(&mut self, id: &str) {
+        self.record.receipts.retain(|_, receipt| {
+            let lost = receipt.run_id == id && receipt.outcome == Outcome::Unknown;
+            if lost && receipt.attempt > 1 {
+                receipt.attempt -= 1;
+                receipt.outcome = Outcome::Failed;
+                receipt.message = "the next attempt never started".into();
+                return true;
+            }
+            !lost
+        });
+    }
+
+    /// What is due next, with the newest spec.
+    fn advance(&mut self, now: Timestamp) -> Want {
+        loop {
+            if !self.go {
+                return self.over(End::Stopped);
+            }
+            if !self.read && self.record.facts.is_empty() {
+                return self.ask_facts();
+            }
+            let bootstrap = PhaseName::bootstrap();
+            match progress::next(&self.group, &self.identity, &self.record, now) {
+                Next::Backoff { .. } | Next::Halt { .. } | Next::Settled => return self.over(End::Done),
+                _ if !self.read => return self.ask_facts(),
+                Next::Run { rendered, attempt, previous, .. } if self.gathered || rendered.phase == bootstrap => {
+                    let script = compile::phase(&rendered);
+                    return self.run(rendered.phase, rendered.digest, attempt, &previous, &script, now);
+                }
+                Next::Unrenderable { phase, digest, attempt, error } if self.gathered || phase == bootstrap => {
+                    // It stands behind the last run of its phase in the journal, though it never ran itself.
+                    let previous = self.record.receipts.get(&phase).map(|r| r.run_id.clone()).unwrap_or_default();
+                    let receipt = Receipt {
+                        outcome: Outcome::Failed,
+                        message: clip(&error.to_string(), 1024),
+                        ..self.blank(&phase, &digest, attempt, &previous, now)
+                    };
+                    self.record.receipts.insert(phase, receipt);
+                }
+                due => {
+                    let attempt = if let Next::Gather { attempt, .. } = due { attempt } else { 1 };
+                    if let Some(want) = self.gather(attempt, now) {
+                        return want;
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask_facts(&mut self) -> Want {
+        self.stage = Stage::Facts;
+        Want::Send(b"facts\n".to_vec())
+    }
+
+    /// Settings, once in a session and before every phase but bootstrap. Without facts of the group's own there is nothing
+    /// to run for it.
+    fn gather(&mut self, attempt: u32, now: Timestamp) -> Option<Want> {
+        if !self.fresh {
+            return Some(self.ask_facts());
+        }
+        let phase = PhaseName::settings();
+        let digest = self.group.phases.settings.digest.clone();
+        if self.group.phases.settings.facts.is_empty() {
+            self.record.facts.retain(|name, _| facts::is_reserved(name));
+            let receipt = self.blank(&phase, &digest, attempt, "", now);
+            let receipt = self.with_values(receipt);
+            self.record.receipts.insert(phase, receipt);
+            return None;
+        }
+        let script = compile::settings(&self.group.phases.settings.facts);
+        let salt = self.nonce.clone();
+        Some(self.run(phase, digest, attempt, &salt, &script, now))
+    }
+
+    /// Settings has succeeded when its values can be filled in, too.
+    fn with_values(&mut self, receipt: Receipt) -> Receipt {
+        match progress::values(&self.group, &self.identity, &self.record) {
+            Ok(_) => {
+                self.gathered = true;
+                receipt
+            }
+            Err(error) => Receipt { outcome: Outcome::Failed, message: clip(&error.to_string(), 1024), ..receipt },
+        }
+    }
+
+    fn run(&mut self, phase: PhaseName, digest: Digest, attempt: u32, previous: &str, script: &str, now: Timestamp) -> Want {
+        let witness = self.record.incarnation.as_ref().map(|i| i.witness.as_str()).unwrap_or_default();
+        let run_id = run_id(witness, &phase, &digest, attempt, previous);
+        let seconds = self.group.timeout.as_secs_f64().ceil() as u64;
+        let shown = if digest.as_str().is_empty() { "-" } else { digest.as_str() };
+        let request = format!("run {run_id} {seconds} {} {phase} {attempt} {shown}\n{script}", script.len());
+        self.stage = Stage::Running(InFlight { phase, digest, run_id, attempt, started: now });
+        Want::Send(request.into_bytes())
+    }
+
+    fn over(&mut self, end: End) -> Want {
+        self.stage = Stage::Over;
+        Want::End(end)
+    }
+
+    /// A successful receipt with nothing to show.
+    fn blank(&self, phase: &PhaseName, digest: &Digest, attempt: u32, run_id: &str, started: Timestamp) -> Receipt {
+        Receipt {
+            phase: phase.to_string(),
+            digest: digest.to_string(),
+            run_id: run_id.to_owned(),
+            attempt,
+            outcome: Outcome::Succeeded,
+            exit_code: None,
+            started_at: Time(started),
+            finished_at: Time(started),
+            actions: Vec::new(),
+            output: String::new(),
+            output_bytes: 0,
+            message: String::new(),
+            retry_token: progress::retry_token(&self.group, &self.identity),
+        }
+    }
+
+    /// Makes a receipt of what the journal says. The node's clock tells the times, but never the future.
+    fn settle(&mut self, ended: &Ended, now: Timestamp) {
+        let phase = PhaseName::new(&ended.phase);
+        let asked = self.in_flight().filter(|flight| flight.run_id == ended.run_id).cloned();
+        let is_settings = phase == PhaseName::settings();
+        if is_settings && asked.is_none() {
+            // Somebody else's settings: its facts may be old by now.
+            return;
+        }
+        let clamp = |seconds: i64| Timestamp::from_second(seconds).map_or(now, |time| time.min(now));
+        let (started, finished) = ended.times.map_or((now, now), |(began, end)| (clamp(began), clamp(end)));
+        let started = asked.map_or(started, |flight| flight.started);
+        let digest = if ended.digest == "-" { "" } else { &ended.digest };
+        let failed = ended.actions.iter().find(|action| action.result == Effect::Failed).map(|action| action.name.as_str());
+        let at = failed.map(|name| format!("action {name} ")).unwrap_or_default();
+        let (outcome, exit_code, message) = match ended.verdict {
+            Verdict::Exit(0) => (Outcome::Succeeded, None, String::new()),
+            Verdict::Exit(code) => (Outcome::Failed, Some(code), format!("{at}failed with exit code {code}")),
+            Verdict::TimedOut => (Outcome::TimedOut, None, "the deadline passed; its processes were ended".into()),
+            Verdict::Cancelled => (Outcome::Failed, None, "it was cancelled; its processes were ended".into()),
+            Verdict::Died => (Outcome::Failed, None, "it was killed on the node together with what watched over it".into()),
+        };
+        let mut receipt = Receipt {
+            outcome,
+            exit_code,
+            finished_at: Time(finished.max(started)),
+            actions: ended.actions.clone(),
+            output: ended.output.clone(),
+            output_bytes: ended.output_bytes,
+            message,
+            ..self.blank(&phase, &Digest::stored(digest), ended.attempt, &ended.run_id, started)
+        };
+        if is_settings && outcome == Outcome::Succeeded {
+            self.record.facts.retain(|name, _| facts::is_reserved(name));
+            self.record.facts.extend(facts::parse_own(&ended.facts));
+            receipt = self.with_values(receipt);
+        }
+        self.record.receipts.insert(phase, receipt);
+    }
+}
