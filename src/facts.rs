@@ -120,7 +120,8 @@ pub fn parse_own(mut payload: &[u8]) -> Facts {
     while let Some(end) = payload.iter().position(|byte| *byte == b'\n') {
         let header = String::from_utf8_lossy(&payload[..end]).into_owned();
         let mut words = header.split(' ');
-        let (Some(name), Some(state), Some(Ok(length))) = (words.next(), words.next(), words.next().map(str::parse::<usize>))
+        let (Some(name), Some(state), Some(Ok(length))) =
+            (words.next(), words.next(), words.next().map(str::parse::<usize>))
         else {
             break;
         };
@@ -157,7 +158,9 @@ mod tests {
 
     #[test]
     fn built_in_facts_are_nested_and_typed_and_strangers_left_out() {
-        let facts = parse_built_in(b"os.family\tdebian\ncpu.count\t2\naddresses\t10.0.0.1 10.0.0.2\nnew.fact\tx\nload.one\tbad\n");
+        let facts = parse_built_in(
+            b"os.family\tdebian\ncpu.count\t2\naddresses\t10.0.0.1 10.0.0.2\nnew.fact\tx\nload.one\tbad\n",
+        );
         assert_eq!(facts["os"], json!({"family": "debian"}));
         assert_eq!(facts["cpu"], json!({"count": 2}));
         assert_eq!(facts["addresses"], json!(["10.0.0.1", "10.0.0.2"]));

@@ -1,7 +1,10 @@
 pub mod api;
+pub mod controller;
 pub mod crds;
 pub mod facts;
 pub mod group;
+pub mod node;
 pub mod phase;
 pub mod plan;
 pub mod run;
+pub mod transport;

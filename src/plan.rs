@@ -7,7 +7,7 @@ pub mod progress;
 pub mod scale;
 pub mod status;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -37,19 +37,27 @@ pub struct Snapshot {
     /// The group's status as it stands.
     pub status: GroupSpecStatus,
     /// The GroupNodes that belong to the group by UID, by ordinal.
-    pub nodes: BTreeMap<u32, Node>,
+    pub nodes: BTreeMap<u32, Arc<Node>>,
     /// Ordinals whose GroupNode name is taken by an object of somebody else, with its description.
     pub foreign_nodes: BTreeMap<u32, String>,
     /// Pods by name: those of the group, and whatever else stands at a name that one of its nodes needs.
-    pub pods: BTreeMap<String, Pod>,
-    /// GroupNodes that were created and that the cache does not show yet.
-    pub creating_nodes: BTreeSet<u32>,
-    /// Pods that were created and that the cache does not show yet.
-    pub creating_pods: BTreeSet<String>,
+    pub pods: BTreeMap<String, Arc<Pod>>,
     /// Sessions in flight, by node.
     pub sessions: BTreeMap<String, SessionView>,
     /// Nodes that could not be reached, by name.
     pub troubles: BTreeMap<String, Trouble>,
+}
+
+impl Snapshot {
+    /// The nodes that are not being removed, by ordinal.
+    pub fn live(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().map(Arc::as_ref).filter(|node| node.deletion.is_none())
+    }
+
+    /// The pod that backs a node: the one of its name, where the group controls it.
+    pub fn pod(&self, node: &Node) -> Option<&Pod> {
+        self.pods.get(&node.name).map(Arc::as_ref).filter(|pod| pod.controller.as_deref() == Some(&self.head.uid))
+    }
 }
 
 /// What the API server thinks of the pod template, asked by a dry run.
@@ -84,8 +92,8 @@ pub struct Node {
     pub created: Timestamp,
     /// What is known of it for good.
     pub record: Record,
-    /// Whether the record holds what its status does not yet.
-    pub unsaved: bool,
+    /// What its status says instead, where the record is newer.
+    pub saved: Option<Record>,
     /// What its status says besides.
     pub reported: Reported,
 }
@@ -102,6 +110,13 @@ pub struct Record {
 }
 
 impl Record {
+    /// The receipts in the order in which their phases ran.
+    pub fn in_order(&self) -> Vec<Receipt> {
+        let mut receipts: Vec<Receipt> = self.receipts.values().cloned().collect();
+        receipts.sort_by(|a, b| (a.started_at.0, &a.phase).cmp(&(b.started_at.0, &b.phase)));
+        receipts
+    }
+
     /// The record of a node that lost its file system: what had succeeded is undone; what had failed counts on, so that
     /// a phase that kills its own container does not go round for ever.
     pub fn reborn(&self, incarnation: Option<Incarnation>) -> Self {
@@ -281,6 +296,16 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// The node on which this effect opens a session.
+    pub fn starts(&self) -> Option<u32> {
+        match self {
+            Effect::StartSession { ordinal, .. } => Some(*ordinal),
+            _ => None,
+        }
+    }
+}
+
 /// Why a node is removed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Removal {
@@ -325,7 +350,7 @@ fn teardown(snapshot: &Snapshot, plan: &mut Plan) {
         plan.effects.push(Effect::DeleteNode { ordinal: node.ordinal, uid: node.uid.clone(), cascade, why });
     }
     removals(snapshot, plan);
-    if snapshot.nodes.is_empty() && snapshot.creating_nodes.is_empty() && snapshot.head.finalized {
+    if snapshot.nodes.is_empty() && snapshot.head.finalized {
         plan.effects.push(Effect::ReleaseGroup);
     }
 }
@@ -337,35 +362,28 @@ fn removals(snapshot: &Snapshot, plan: &mut Plan) {
         if snapshot.sessions.contains_key(&node.name) {
             plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "the node is being removed" });
         }
-        let pod = snapshot.pods.get(&node.name).filter(|pod| owned(snapshot, pod));
-        match (cascade, pod) {
+        match (cascade, snapshot.pod(node)) {
             (Cascade::Nodes, Some(pod)) if !pod.deleting => plan.effects.push(Effect::DeletePod {
                 name: pod.name.clone(),
                 uid: pod.uid.clone(),
                 why: PodRemoval::NodeRemoved,
             }),
             (Cascade::Nodes, Some(_)) => {}
-            (Cascade::Nodes, None) if snapshot.creating_pods.contains(&node.name) => {}
             _ if node.finalized => plan.effects.push(Effect::ReleaseNode { ordinal: node.ordinal }),
             _ => {}
         }
     }
 }
 
-fn owned(snapshot: &Snapshot, pod: &Pod) -> bool {
-    pod.controller.as_deref() == Some(&snapshot.head.uid)
-}
-
 fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
-    let live: Vec<&Node> = snapshot.nodes.values().filter(|node| node.deletion.is_none()).collect();
+    let live: Vec<&Node> = snapshot.live().collect();
     for node in &live {
-        let pod = snapshot.pods.get(&node.name);
+        let pod = snapshot.pod(node);
         let step = progress::step(&progress::Situation {
             group,
             node,
-            pod: pod.filter(|pod| owned(snapshot, pod)),
-            foreign: pod.is_some_and(|pod| !owned(snapshot, pod)),
-            creating: snapshot.creating_pods.contains(&node.name),
+            pod,
+            foreign: pod.is_none() && snapshot.pods.contains_key(&node.name),
             session: snapshot.sessions.get(&node.name),
             trouble: snapshot.troubles.get(&node.name),
             now: snapshot.now,
@@ -391,7 +409,9 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     let podless: Vec<&Node> = staying.iter().copied().filter(|node| needs_pod(snapshot, node)).collect();
     let creates = !missing.is_empty() || !podless.is_empty();
     match &snapshot.template {
-        TemplateVerdict::Unchecked if creates || is_new_template(snapshot, group) => plan.effects.push(Effect::CheckTemplate),
+        TemplateVerdict::Unchecked if creates || is_new_template(snapshot, group) => {
+            plan.effects.push(Effect::CheckTemplate)
+        }
         TemplateVerdict::Refused(_) | TemplateVerdict::Unchecked => {}
         TemplateVerdict::Accepted => {
             plan.effects.extend(missing.into_iter().map(|ordinal| Effect::CreateNode { ordinal }));
@@ -399,7 +419,7 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         }
     }
     for node in &staying {
-        let Some(pod) = snapshot.pods.get(&node.name).filter(|pod| owned(snapshot, pod) && !pod.deleting) else { continue };
+        let Some(pod) = snapshot.pod(node).filter(|pod| !pod.deleting) else { continue };
         if let Container::Gone { .. } = pod.container {
             let (name, uid) = (pod.name.clone(), pod.uid.clone());
             plan.effects.push(Effect::DeletePod { name, uid, why: PodRemoval::Lost });
@@ -417,8 +437,8 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
     for node in staying {
         let Some(session) = snapshot.sessions.get(&node.name) else { continue };
         busy += 1;
-        let instance = snapshot.pods.get(&node.name).and_then(|pod| match &pod.container {
-            Container::Running { id } if owned(snapshot, pod) => Some(id.as_str()),
+        let instance = snapshot.pod(node).and_then(|pod| match &pod.container {
+            Container::Running { id } => Some(id.as_str()),
             _ => None,
         });
         if instance.is_some_and(|id| id != session.instance) {
@@ -437,12 +457,13 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
 }
 
 fn needs_pod(snapshot: &Snapshot, node: &Node) -> bool {
-    !snapshot.pods.contains_key(&node.name) && !snapshot.creating_pods.contains(&node.name)
+    !snapshot.pods.contains_key(&node.name)
 }
 
 /// Whether no pod was made from this template yet: those that were are the proof that it is sound.
 fn is_new_template(snapshot: &Snapshot, group: &Group) -> bool {
-    group.count > 0 && !snapshot.pods.values().any(|pod| owned(snapshot, pod) && pod.template_hash == group.pod.hash)
+    group.count > 0
+        && !snapshot.live().any(|node| snapshot.pod(node).is_some_and(|pod| pod.template_hash == group.pod.hash))
 }
 
 /// The earlier of two times, where there are any.
@@ -454,14 +475,15 @@ pub fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp>
 }
 
 impl Node {
-    /// The node's status as it would be written now.
-    pub fn as_status(&self) -> GroupNodeStatus {
+    /// The node's status as it stands.
+    pub fn status(&self) -> GroupNodeStatus {
+        let record = self.saved.as_ref().unwrap_or(&self.record);
         GroupNodeStatus {
             backing: self.reported.backing.clone(),
             address: self.reported.address.clone(),
-            incarnation: self.record.incarnation.clone(),
-            facts: self.record.facts.clone(),
-            receipts: self.record.receipts.values().cloned().collect(),
+            incarnation: record.incarnation.clone(),
+            facts: record.facts.clone(),
+            receipts: record.in_order(),
             running: self.reported.running.clone(),
             conditions: self.reported.conditions.clone(),
         }

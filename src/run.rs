@@ -6,6 +6,31 @@
 pub mod frame;
 pub mod session;
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{Semaphore, watch},
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
+use tracing::{Instrument, debug, info, warn};
+
+use crate::{
+    api::{conditions::clip, group_node::Running},
+    group::{Group, GroupKey},
+    phase::hex,
+    plan::{Record, SessionView, Trouble, progress::Identity},
+    transport::{Channel, Closed, Target, Transport},
+};
+use frame::{Decoder, Frame};
+use session::{End, Session, Want};
+
 /// The part that stands on the node, as it is sent: without comments and indentation.
 pub fn agent() -> &'static str {
     static AGENT: std::sync::LazyLock<String> =
@@ -17,3 +42,342 @@ pub fn agent() -> &'static str {
 ///
 /// It reads a line with the agent's length and the incarnation that is meant, then that many bytes, and not one more.
 pub const LOADER: &str = r#"read -r n uid && while [ "$n" -gt 0 ]; do c=$(dd bs="$n" count=1 2>/dev/null; echo .); c=${c%.}; [ -n "$c" ] || exit 9; agent=$agent$c; n=$((n - ${#c})); done; eval "$agent""#;
+
+/// How long a node may be silent. The agent gives a sign of life every 10 seconds.
+const SILENCE: Duration = Duration::from_secs(35);
+/// How long the node may take to take bytes in.
+const SEND: Duration = Duration::from_secs(30);
+
+/// All sessions of this operator, by the UID of their GroupNode.
+pub struct Runs {
+    transport: Arc<dyn Transport>,
+    permits: Arc<Semaphore>,
+    entries: Mutex<HashMap<String, Entry>>,
+    wake: Box<dyn Fn(&GroupKey) + Send + Sync>,
+}
+
+/// What is remembered of a node beyond the cache.
+#[derive(Default)]
+struct Entry {
+    /// The session in flight.
+    live: Option<Live>,
+    /// What the last session learned and the cache does not show yet.
+    unsaved: Option<Record>,
+    /// Why the node could not be reached, and how often in a row.
+    trouble: Option<(Trouble, u32)>,
+}
+
+struct Live {
+    view: SessionView,
+    directive: watch::Sender<Directive>,
+    task: AbortHandle,
+}
+
+/// What the controller wants of a session, at any time.
+#[derive(Clone)]
+struct Directive {
+    group: Arc<Group>,
+    retry_token: String,
+    go: bool,
+    end: Option<&'static str>,
+}
+
+/// A node on which a session is to be opened.
+pub struct Start {
+    /// Its group.
+    pub group: Arc<Group>,
+    /// The UID of its GroupNode.
+    pub node_uid: String,
+    /// Who it is.
+    pub identity: Identity,
+    /// The pod's UID and the container's ID.
+    pub incarnation: (String, String),
+    /// Where it is.
+    pub target: Target,
+    /// What is known of it.
+    pub record: Record,
+}
+
+/// What a snapshot takes over of a node.
+#[derive(Default)]
+pub struct Seen {
+    /// The session in flight.
+    pub session: Option<SessionView>,
+    /// What is known and not written yet.
+    pub unsaved: Option<Record>,
+    /// Why the node could not be reached.
+    pub trouble: Option<Trouble>,
+}
+
+impl Runs {
+    /// As many sessions are open at once as there are `permits`; `wake` is called when the group of a session should be
+    /// looked at again.
+    pub fn new(
+        transport: Arc<dyn Transport>,
+        permits: Arc<Semaphore>,
+        wake: impl Fn(&GroupKey) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { transport, permits, entries: Mutex::default(), wake: Box::new(wake) })
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        // A panic while the map was held cannot have left it half changed: every change is one assignment.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a node beyond the cache.
+    pub fn seen(&self, node_uid: &str) -> Seen {
+        let entries = self.entries();
+        let Some(entry) = entries.get(node_uid) else { return Seen::default() };
+        Seen {
+            session: entry.live.as_ref().map(|live| live.view.clone()),
+            unsaved: entry.unsaved.clone(),
+            trouble: entry.trouble.as_ref().map(|(trouble, _)| trouble.clone()),
+        }
+    }
+
+    /// The record was written to the GroupNode's status, and the cache shows it.
+    pub fn saved(&self, node_uid: &str, written: &Record) {
+        if let Some(entry) = self.entries().get_mut(node_uid)
+            && entry.unsaved.as_ref() == Some(written)
+            && entry.live.is_none()
+        {
+            entry.unsaved = None;
+        }
+    }
+
+    /// Tells the session of a node the newest spec, and whether it may go on.
+    pub fn direct(&self, node_uid: &str, group: &Arc<Group>, retry_token: &str, go: bool) {
+        if let Some(live) = self.entries().get(node_uid).and_then(|entry| entry.live.as_ref()) {
+            live.directive.send_if_modified(|directive| {
+                let changed = directive.group != *group || directive.go != go || directive.retry_token != retry_token;
+                if changed {
+                    (directive.group, directive.go) = (group.clone(), go);
+                    retry_token.clone_into(&mut directive.retry_token);
+                }
+                changed
+            });
+        }
+    }
+
+    /// Ends the session of a node; what it knows is kept.
+    pub fn end(&self, node_uid: &str, why: &'static str) {
+        if let Some(live) = self.entries().get(node_uid).and_then(|entry| entry.live.as_ref()) {
+            live.directive.send_modify(|directive| directive.end = Some(why));
+        }
+    }
+
+    /// Forgets a node that is gone.
+    pub fn forget(&self, node_uid: &str) {
+        if let Some(live) = self.entries().remove(node_uid).and_then(|entry| entry.live) {
+            live.task.abort();
+        }
+    }
+
+    /// How many sessions are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.entries().values().filter(|entry| entry.live.is_some()).count()
+    }
+
+    /// Opens a session, unless one is in flight on the node.
+    pub fn start(self: &Arc<Self>, start: Start, now: Timestamp) {
+        let mut entries = self.entries();
+        let entry = entries.entry(start.node_uid.clone()).or_default();
+        if entry.live.is_some() {
+            return;
+        }
+        let (directive, directives) = watch::channel(Directive {
+            group: start.group.clone(),
+            retry_token: start.identity.retry_token.clone(),
+            go: true,
+            end: None,
+        });
+        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None };
+        let span = tracing::info_span!(parent: None, "session", group = %start.group.key, node = %start.identity.name);
+        // The task ends its own entry; it cannot get there before this lock is free.
+        let task = tokio::spawn(self.clone().work(start, directives).instrument(span)).abort_handle();
+        entry.live = Some(Live { view, directive, task });
+    }
+
+    async fn work(self: Arc<Self>, start: Start, directives: watch::Receiver<Directive>) {
+        let key = start.group.key.clone();
+        let (node_uid, instance) = (start.node_uid.clone(), start.incarnation.1.clone());
+        let _permit = self.permits.clone().acquire_owned().await;
+        let (mut session, greeting) =
+            Session::open(start.group, start.identity, start.incarnation, start.record, nonce());
+        let end = match self.transport.open(&start.target).await {
+            Err(error) => End::Refused { reason: error.reason.into(), message: error.message },
+            Ok(channel) => {
+                let show = |session: &Session| self.show(&node_uid, &key, session);
+                converse(&mut session, channel, greeting, directives, show).await
+            }
+        };
+        self.finish(&node_uid, &instance, session, end);
+        (self.wake)(&key);
+    }
+
+    /// Makes the present state of a session visible to reconcile.
+    fn show(&self, node_uid: &str, key: &GroupKey, session: &Session) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(node_uid) else { return };
+        let Some(live) = entry.live.as_mut() else { return };
+        let running: Option<Running> = session.running();
+        if live.view.running != running || entry.unsaved.as_ref() != Some(session.record()) {
+            live.view.running = running;
+            entry.unsaved = Some(session.record().clone());
+            drop(entries);
+            (self.wake)(key);
+        }
+    }
+
+    fn finish(&self, node_uid: &str, instance: &str, session: Session, end: End) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(node_uid) else { return };
+        entry.live = None;
+        entry.unsaved = Some(session.record().clone());
+        let failures =
+            entry.trouble.as_ref().filter(|(trouble, _)| trouble.instance == instance).map_or(0, |(_, n)| *n);
+        let (reason, message) = match end {
+            End::Done | End::Stopped => {
+                debug!(?end, "the session is over");
+                entry.trouble = None;
+                return;
+            }
+            End::Lost(message) => ("ConnectionLost".to_owned(), message),
+            End::Refused { reason, message } => (reason, message),
+        };
+        warn!(reason, message, "the session broke off");
+        let pause = Duration::from_secs(1 << failures.min(8)).min(Duration::from_secs(300));
+        let until = Timestamp::now() + jiff::SignedDuration::try_from(pause).unwrap_or_default();
+        let trouble = Trouble { instance: instance.to_owned(), reason, message: clip(&message, 512), until };
+        entry.trouble = Some((trouble, failures + 1));
+    }
+}
+
+/// Carries a session's bytes until it ends.
+async fn converse(
+    session: &mut Session,
+    mut channel: Channel,
+    greeting: Vec<u8>,
+    mut directives: watch::Receiver<Directive>,
+    show: impl Fn(&Session),
+) -> End {
+    let mut decoder = Decoder::new(session.nonce());
+    if let Err(message) = send(&mut channel, &greeting).await {
+        let closed = timeout(Duration::from_secs(2), channel.closed).await;
+        return ended_early(closed.unwrap_or(Closed { no_shell: false, message }), &decoder);
+    }
+    let mut buffer = vec![0; 16 << 10];
+    let mut greeted = false;
+    let mut heard = Instant::now();
+    let mut stage_began = Instant::now();
+    loop {
+        let patience = (heard + SILENCE).min(stage_began + session.patience());
+        let bytes = tokio::select! {
+            biased;
+            read = channel.output.read(&mut buffer) => match read {
+                Ok(n @ 1..) => &buffer[..n],
+                _ => {
+                    let closed = timeout(Duration::from_secs(5), channel.closed).await;
+                    let closed = closed.unwrap_or(Closed { no_shell: false, message: "its output ended".into() });
+                    return if greeted { session.lose(&closed.message, Timestamp::now()) } else { ended_early(closed, &decoder) };
+                }
+            },
+            changed = directives.changed() => {
+                let directive = directives.borrow_and_update().clone();
+                if let (Some(why), _) | (None, Err(why)) = (directive.end, changed.map_err(|_| "the operator stops")) {
+                    return session.lose(why, Timestamp::now());
+                }
+                session.direct(directive.group, directive.retry_token, directive.go);
+                continue;
+            }
+            closed = &mut channel.closed => {
+                // The last frames may still lie in the pipe.
+                let rest = timeout(Duration::from_secs(1), read_rest(&mut channel.output)).await.unwrap_or_default();
+                for frame in decoder.push(&rest).unwrap_or_default() {
+                    if let Want::End(end) = session.hear(frame, Timestamp::now()) {
+                        return end;
+                    }
+                }
+                return if greeted { session.lose(&closed.message, Timestamp::now()) } else { ended_early(closed, &decoder) };
+            }
+            () = tokio::time::sleep_until(patience) => {
+                let message = if heard.elapsed() >= SILENCE { "the node fell silent" } else { "the node took too long" };
+                return session.lose(message, Timestamp::now());
+            }
+        };
+        heard = Instant::now();
+        let frames = match decoder.push(bytes) {
+            Ok(frames) => frames,
+            Err(error) => return session.lose(&error.to_string(), Timestamp::now()),
+        };
+        for frame in frames {
+            greeted = true;
+            debug!(?frame);
+            if let Frame::Ended(ended) = &frame {
+                info!(phase = ended.phase, run = ended.run_id, attempt = ended.attempt, verdict = ?ended.verdict, "phase ended");
+            }
+            match session.hear(frame, Timestamp::now()) {
+                Want::Wait => {}
+                Want::Send(request) => {
+                    stage_began = Instant::now();
+                    if let Some(flight) = session.in_flight() {
+                        info!(phase = %flight.phase, run = flight.run_id, attempt = flight.attempt, "phase starts");
+                    }
+                    if let Err(message) = send(&mut channel, &request).await {
+                        return session.lose(&message, Timestamp::now());
+                    }
+                }
+                Want::End(end) => {
+                    // Nobody waits for the farewell: what was learned counts at once.
+                    tokio::spawn(async move {
+                        let _ = send(&mut channel, b"bye\n").await;
+                        let _ = timeout(Duration::from_secs(2), channel.closed).await;
+                    });
+                    return end;
+                }
+            }
+        }
+        show(session);
+    }
+}
+
+async fn send(channel: &mut Channel, bytes: &[u8]) -> Result<(), String> {
+    let sending = async {
+        channel.input.write_all(bytes).await?;
+        channel.input.flush().await
+    };
+    match timeout(SEND, sending).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("the node took no bytes in for {} s", SEND.as_secs())),
+    }
+}
+
+async fn read_rest(output: &mut (dyn tokio::io::AsyncRead + Send + Unpin)) -> Vec<u8> {
+    let mut rest = Vec::new();
+    let _ = output.take(1 << 20).read_to_end(&mut rest).await;
+    rest
+}
+
+/// The shell ended before the agent said a word: nothing was started.
+fn ended_early(closed: Closed, decoder: &Decoder) -> End {
+    let noise = decoder.noise();
+    let said = if noise.is_empty() { String::new() } else { format!("; it printed: {}", clip(&noise, 200)) };
+    if closed.no_shell {
+        let message =
+            format!("the container has no sh, which phases need; use an image that has one ({})", closed.message);
+        return End::Refused { reason: "NoShell".into(), message };
+    }
+    End::Refused { reason: "AgentFailed".into(), message: format!("{}{said}", closed.message) }
+}
+
+/// From the operating system's generator: no script can guess it.
+fn nonce() -> String {
+    let mut bytes = [0; 16];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => hex(&bytes),
+        // Without randomness no reply could be trusted. Linux has none only before it has booted.
+        Err(error) => unreachable!("the operating system gives no randomness: {error}"),
+    }
+}

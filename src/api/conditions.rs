@@ -19,7 +19,12 @@ pub struct Verdict {
 pub const MESSAGE_LIMIT: usize = 1024;
 
 /// Stamps the verdicts, keeping the transition time of each whose status did not change since `before`.
-pub fn stamp(verdicts: Vec<Verdict>, before: &[Condition], generation: Option<i64>, now: jiff::Timestamp) -> Vec<Condition> {
+pub fn stamp(
+    verdicts: Vec<Verdict>,
+    before: &[Condition],
+    generation: Option<i64>,
+    now: jiff::Timestamp,
+) -> Vec<Condition> {
     verdicts
         .into_iter()
         .map(|verdict| {

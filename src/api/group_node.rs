@@ -141,7 +141,7 @@ pub struct Receipt {
     pub output: String,
     /// How many bytes they printed in all.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub output_bytes: u64,
+    pub output_bytes: i64,
     /// What went wrong, in a line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
@@ -184,7 +184,7 @@ pub enum Effect {
     Failed,
 }
 
-fn is_zero(n: &u64) -> bool {
+fn is_zero(n: &i64) -> bool {
     *n == 0
 }
 

@@ -387,7 +387,7 @@ fn phases_schema(generator: &mut SchemaGenerator) -> Schema {
                 "message": "spec.phases.settings: holds values and facts only, since it changes nothing on the node; move its actions to configure"
             },
             {
-                "rule": "self.all(name, name == 'settings' || ((!has(self[name].values) || self[name].values.size() == 0) && (!has(self[name].facts) || self[name].facts.size() == 0)))",
+                "rule": "self.all(name, name == 'settings' || (!has(self[name].values) && (!has(self[name].facts) || self[name].facts.size() == 0)))",
                 "message": "spec.phases: only settings holds values and facts; move them to spec.phases.settings"
             }
         ]
@@ -399,7 +399,7 @@ fn values_schema(_: &mut SchemaGenerator) -> Schema {
         "description": "Of settings: values for the templates of later phases, as settings.NAME. Strings in them are templates over facts.",
         "type": "object",
         "maxProperties": 64,
-        "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true}
+        "x-kubernetes-preserve-unknown-fields": true
     })
 }
 

@@ -52,7 +52,8 @@ pub fn resolve(object: &GroupSpec) -> Result<Group, Vec<FieldError>> {
     let mut errors = Errors::default();
     let pod = errors.pod(spec.node.pod.as_ref());
     let phases = errors.phases(spec);
-    let max_parallel = errors.share("spec.converge.rollout.maxParallel", &spec.converge.rollout.max_parallel, spec.count);
+    let max_parallel =
+        errors.share("spec.converge.rollout.maxParallel", &spec.converge.rollout.max_parallel, spec.count);
     let timeout = errors.duration("spec.converge.timeout", &spec.converge.timeout);
     let backoff = errors.duration("spec.converge.retry.backoff", &spec.converge.retry.backoff);
     match pod {
@@ -150,16 +151,25 @@ impl Errors {
         for (name, fields) in &spec.phases {
             if name == "settings" {
                 if !fields.actions.is_empty() {
-                    self.add("spec.phases.settings.actions", "settings changes nothing on the node; move them to configure");
+                    self.add(
+                        "spec.phases.settings.actions",
+                        "settings changes nothing on the node; move them to configure",
+                    );
                 }
                 continue;
             }
             let phase = PhaseName::new(name);
             if !matches!(name.as_str(), "bootstrap" | "configure") {
-                self.add(format!("spec.phases.{name}"), "is not known to this version; it has bootstrap, settings and configure");
+                self.add(
+                    format!("spec.phases.{name}"),
+                    "is not known to this version; it has bootstrap, settings and configure",
+                );
             }
             if !fields.facts.is_empty() || !fields.values.is_empty() {
-                self.add(format!("spec.phases.{name}"), "only settings holds values and facts; move them to spec.phases.settings");
+                self.add(
+                    format!("spec.phases.{name}"),
+                    "only settings holds values and facts; move them to spec.phases.settings",
+                );
             }
             let scope = Scope { settings: &phases.settings, bootstrap: phase == PhaseName::bootstrap(), values: false };
             let actions = fields
@@ -184,7 +194,10 @@ impl Errors {
         for (place, action) in actions.iter().enumerate() {
             if !seen.insert(&action.name) {
                 let path = format!("spec.phases.{phase}.actions[{place}].name");
-                self.add(path, format!("another action of this phase is named {:?} too; choose another name", action.name));
+                self.add(
+                    path,
+                    format!("another action of this phase is named {:?} too; choose another name", action.name),
+                );
             }
         }
     }
@@ -270,7 +283,10 @@ impl Errors {
                 self.template(&format!("{path}.file.path"), &file.path, scope);
                 self.template(&format!("{path}.file.content"), &file.content, scope);
                 if !file.path.starts_with('/') && !file.path.starts_with("{{") {
-                    self.add(format!("{path}.file.path"), format!("{:?} is not absolute; begin it with a slash", file.path));
+                    self.add(
+                        format!("{path}.file.path"),
+                        format!("{:?} is not absolute; begin it with a slash", file.path),
+                    );
                 }
                 let mode = file.mode.as_deref().map(|mode| mode.trim_start_matches('0')).unwrap_or(DEFAULT_MODE);
                 let kind = ActionKind::File {
@@ -322,7 +338,9 @@ impl Scope<'_> {
             "group" => unknown(name, rest, &["name", "namespace", "count"], "group"),
             "node" => unknown(name, rest, &["name", "ordinal", "address"], "node"),
             "facts" => self.refuse_fact(name, rest, first),
-            "settings" if self.bootstrap => Some(format!("{name}: bootstrap runs before settings; it may use built-in facts only")),
+            "settings" if self.bootstrap => {
+                Some(format!("{name}: bootstrap runs before settings; it may use built-in facts only"))
+            }
             "settings" if self.values => Some(format!("{name}: a value of settings cannot use another one")),
             "settings" if rest.is_empty() || self.settings.values.contains_key(first) => None,
             "settings" => {
@@ -341,12 +359,15 @@ impl Scope<'_> {
             Known::Volatile => Some(format!(
                 "{name} changes by itself, so the phase would run again for ever; read it in a script instead"
             )),
-            Known::No if self.settings.facts.iter().any(|fact| fact.name == first) => {
-                self.bootstrap.then(|| format!("{name}: bootstrap runs before settings; it may use built-in facts only"))
-            }
+            Known::No if self.settings.facts.iter().any(|fact| fact.name == first) => self
+                .bootstrap
+                .then(|| format!("{name}: bootstrap runs before settings; it may use built-in facts only")),
             Known::No => {
                 let own: Vec<_> = self.settings.facts.iter().map(|fact| fact.name.as_str()).collect();
-                Some(format!("{name} is neither a built-in fact nor declared; spec.phases.settings.facts has {}", list(&own)))
+                Some(format!(
+                    "{name} is neither a built-in fact nor declared; spec.phases.settings.facts has {}",
+                    list(&own)
+                ))
             }
         }
     }
@@ -397,12 +418,17 @@ mod tests {
         node["pod"]["container"] = json!("a");
         assert_eq!(resolve(&group(json!({"node": node}))).unwrap().pod.container, "a");
         node["pod"]["container"] = json!("c");
-        assert_eq!(errors(json!({"node": node})), ["spec.node.pod.container: there is no container \"c\"; the template has a, b"]);
+        assert_eq!(
+            errors(json!({"node": node})),
+            ["spec.node.pod.container: there is no container \"c\"; the template has a, b"]
+        );
     }
 
     #[test]
     fn a_share_is_rounded_up() {
-        for (value, count, expected) in [(json!("50%"), 3, 2), (json!("1%"), 3, 1), (json!(7), 3, 7), (json!("25%"), 0, 1)] {
+        for (value, count, expected) in
+            [(json!("50%"), 3, 2), (json!("1%"), 3, 1), (json!(7), 3, 7), (json!("25%"), 0, 1)]
+        {
             let spec = json!({"count": count, "node": pod(), "converge": {"rollout": {"maxParallel": value}}});
             assert_eq!(resolve(&group(spec)).unwrap().max_parallel, expected);
         }

@@ -74,7 +74,12 @@ mod tests {
             phase: PhaseName::configure(),
             actions: vec![Action {
                 name: "it's".into(),
-                kind: ActionKind::Exec { script: "echo 'unfinished\n)".into(), creates: None, unless: None, only_if: None },
+                kind: ActionKind::Exec {
+                    script: "echo 'unfinished\n)".into(),
+                    creates: None,
+                    unless: None,
+                    only_if: None,
+                },
             }],
             digest: Digest::default(),
         };

@@ -20,8 +20,8 @@ exec_() {
   script=$1 creates=$2 unless=$3 only_if=$4
   set --
   if [ -n "$creates" ] && [ -e "$creates" ]; then result=Unchanged; return 0; fi
-  if [ -n "$unless" ] && (eval "$unless"); then result=Unchanged; return 0; fi
-  if [ -n "$only_if" ] && ! (eval "$only_if"); then result=Unchanged; return 0; fi
+  if [ -n "$unless" ] && (eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
+  if [ -n "$only_if" ] && ! (eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
   (set -e; eval "$script")
 }
 

@@ -103,7 +103,10 @@ fn environment(mode: Mode) -> Environment<'static> {
 
 fn refuse_null(value: &minijinja::Value) -> Result<(), Error> {
     if value.is_none() {
-        return Err(Error::new(ErrorKind::InvalidOperation, "the value is null; say what to use then, as in {{ x or '' }}"));
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "the value is null; say what to use then, as in {{ x or '' }}",
+        ));
     }
     Ok(())
 }
@@ -113,9 +116,10 @@ fn words(state: &State, value: &minijinja::Value) -> Result<Vec<String>, Error> 
     refuse_null(value)?;
     match value.kind() {
         ValueKind::Undefined => Err(Error::from(ErrorKind::UndefinedError)),
-        ValueKind::Map => {
-            Err(Error::new(ErrorKind::InvalidOperation, "an object cannot be a word of a script; name one of its fields"))
-        }
+        ValueKind::Map => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "an object cannot be a word of a script; name one of its fields",
+        )),
         ValueKind::Seq | ValueKind::Iterable => {
             value.try_iter()?.map(|item| words(state, &item)).collect::<Result<Vec<_>, _>>().map(|lists| lists.concat())
         }
@@ -156,7 +160,8 @@ pub fn names(template: &str) -> Result<Vec<String>, String> {
 
 fn explain(template: &str, error: &Error) -> String {
     let line = error.line().and_then(|line| template.lines().nth(line.saturating_sub(1))).map(str::trim);
-    let detail = error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    let detail =
+        error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
     match line {
         Some(line) => format!("{detail}, in: {}", crate::api::conditions::clip(line, 120)),
         None => detail,
@@ -288,13 +293,18 @@ mod tests {
 
     #[test]
     fn an_endless_template_ends() {
-        let message = render("{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}", Mode::Text, &context());
+        let message = render(
+            "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}",
+            Mode::Text,
+            &context(),
+        );
         assert!(message.is_err());
     }
 
     #[test]
     fn names_are_told_with_their_fields() {
-        let found = names("{% for a in facts.addresses %}{{ a }}{% endfor %}{{ facts.os.family }}{{ node.name }}").unwrap();
+        let found =
+            names("{% for a in facts.addresses %}{{ a }}{% endfor %}{{ facts.os.family }}{{ node.name }}").unwrap();
         assert_eq!(found, ["facts.addresses", "facts.os.family", "node.name"]);
         assert!(names("{{ unfinished").unwrap_err().contains("in: {{ unfinished"));
     }

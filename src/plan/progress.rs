@@ -216,12 +216,7 @@ pub fn values(group: &Group, identity: &Identity, record: &Record) -> Result<BTr
     render::values(&group.phases.settings.values, &context(group, identity, record, BTreeMap::new()))
 }
 
-fn context(
-    group: &Group,
-    identity: &Identity,
-    record: &Record,
-    settings: BTreeMap<String, Value>,
-) -> Context {
+fn context(group: &Group, identity: &Identity, record: &Record, settings: BTreeMap<String, Value>) -> Context {
     let GroupKey { namespace, name } = group.key.clone();
     Context {
         group: GroupContext { name, namespace, count: group.count },
@@ -311,7 +306,11 @@ impl Look<'_> {
         let pause = self.group.retry.pause(receipt.attempt, jitter(&self.identity.name, receipt.attempt));
         let until = receipt.finished_at.0 + SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
         let attempt = receipt.attempt + 1;
-        if self.now < until { Budget::Wait(until, attempt) } else { Budget::Attempt(attempt, Why::Retry(phase.clone(), attempt)) }
+        if self.now < until {
+            Budget::Wait(until, attempt)
+        } else {
+            Budget::Attempt(attempt, Why::Retry(phase.clone(), attempt))
+        }
     }
 }
 
@@ -336,8 +335,6 @@ pub struct Situation<'a> {
     pub pod: Option<&'a Pod>,
     /// Whether something that is not the group's stands at the pod's name.
     pub foreign: bool,
-    /// Whether its pod was created and is not seen yet.
-    pub creating: bool,
     /// The session at work on it.
     pub session: Option<&'a SessionView>,
     /// Why it could not be reached.
@@ -348,13 +345,12 @@ pub struct Situation<'a> {
 
 /// The next step of a node. Total: whatever is observed, there is one.
 pub fn step(situation: &Situation) -> Step {
-    let Situation { group, node, pod, foreign, creating, session, trouble, now } = *situation;
+    let Situation { group, node, pod, foreign, session, trouble, now } = *situation;
     if let Some(session) = session {
         return Step::Follow(session.running.as_ref().map(|running| PhaseName::new(&running.phase)));
     }
     let pod = match pod {
         _ if foreign => return Step::Await(Cause::NameTaken),
-        None if creating => return Step::Await(waiting("PodCreated", "its pod was created")),
         None => return Step::Await(Cause::PodMissing),
         Some(pod) if pod.deleting => return Step::Await(Cause::PodTerminating),
         Some(pod) => pod,

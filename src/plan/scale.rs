@@ -26,7 +26,7 @@ pub fn victims<'a>(snapshot: &Snapshot, live: &[&'a Node], count: u32) -> Vec<(&
 }
 
 fn rank(snapshot: &Snapshot, node: &Node) -> Rank {
-    let pod = snapshot.pods.get(&node.name).filter(|pod| pod.controller.as_deref() == Some(&snapshot.head.uid));
+    let pod = snapshot.pod(node);
     let runs = pod.is_some_and(|pod| !pod.deleting && matches!(pod.container, Container::Running { .. }));
     if node.marked || pod.is_some_and(|pod| pod.marked) {
         Rank::Marked
@@ -50,14 +50,6 @@ fn bootstrapped(node: &Node) -> bool {
 /// The ordinals of the nodes to create: the lowest free ones. A node that is being removed keeps its ordinal till it is
 /// gone, and one whose name somebody else holds is passed over.
 pub fn missing(snapshot: &Snapshot, live: usize, count: u32) -> Vec<u32> {
-    let unseen = snapshot.creating_nodes.iter().filter(|ordinal| !snapshot.nodes.contains_key(ordinal)).count();
-    let wanted = (count as usize).saturating_sub(live + unseen);
-    (0..)
-        .filter(|ordinal| {
-            !snapshot.nodes.contains_key(ordinal)
-                && !snapshot.creating_nodes.contains(ordinal)
-                && !snapshot.foreign_nodes.contains_key(ordinal)
-        })
-        .take(wanted)
-        .collect()
+    let taken = |ordinal: &u32| snapshot.nodes.contains_key(ordinal) || snapshot.foreign_nodes.contains_key(ordinal);
+    (0..).filter(|ordinal| !taken(ordinal)).take((count as usize).saturating_sub(live)).collect()
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Node, Pod, Snapshot, Step, TemplateVerdict, progress::Cause};
+use super::{Node, Snapshot, Step, TemplateVerdict, progress::Cause};
 use crate::{
     api::{
         GROUP_LABEL, GroupNodeStatus, GroupSpecStatus,
@@ -42,7 +42,7 @@ pub enum Due {
 pub fn node(snapshot: &Snapshot, node: &Node, step: &Step) -> Due {
     let now = snapshot.now;
     let wanted = node_status(snapshot, node, step);
-    if wanted == node.as_status() && !node.unsaved {
+    if wanted == node.status() {
         return Due::No;
     }
     let not_before = match (step, snapshot.sessions.get(&node.name)) {
@@ -54,7 +54,7 @@ pub fn node(snapshot: &Snapshot, node: &Node, step: &Step) -> Due {
                 None => running.started_at.0 + SHOW_RUN_AFTER,
             }
         }
-        (Step::Await(_) | Step::Run { .. }, None) if !node.unsaved => {
+        (Step::Await(_) | Step::Run { .. }, None) if node.saved.is_none() => {
             let converged = node.reported.conditions.iter().find(|c| c.type_ == "Converged");
             match converged {
                 None => node.created + SHOW_WAIT_AFTER,
@@ -68,21 +68,19 @@ pub fn node(snapshot: &Snapshot, node: &Node, step: &Step) -> Due {
 }
 
 fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus {
-    let pod = own_pod(snapshot, node);
+    let pod = snapshot.pod(node);
     let running = snapshot.sessions.get(&node.name).and_then(|session| session.running.clone());
     let (reason, message) = explain(node, step, running.as_ref().map(|r| r.attempt));
     let verdict = Verdict { kind: "Converged", status: *step == Step::Settled, reason, message };
     GroupNodeStatus {
         backing: pod.map(|pod| Backing { kind: "Pod".into(), name: pod.name.clone(), uid: pod.uid.clone() }),
         address: pod.and_then(|pod| pod.address.clone()),
+        incarnation: node.record.incarnation.clone(),
+        facts: node.record.facts.clone(),
+        receipts: node.record.in_order(),
         running,
         conditions: stamp(vec![verdict], &node.reported.conditions, None, snapshot.now),
-        ..node.as_status()
     }
-}
-
-fn own_pod<'a>(snapshot: &'a Snapshot, node: &Node) -> Option<&'a Pod> {
-    snapshot.pods.get(&node.name).filter(|pod| pod.controller.as_deref() == Some(&snapshot.head.uid))
 }
 
 /// Reason and message of a node's condition.
@@ -121,7 +119,7 @@ fn failure_line(receipt: &Receipt) -> String {
 
 /// The status of a group. Its size does not grow with the count.
 pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatus {
-    let live: Vec<&Node> = snapshot.nodes.values().filter(|node| node.deletion.is_none()).collect();
+    let live: Vec<&Node> = snapshot.live().collect();
     let count = |holds: &dyn Fn(&Node) -> bool| live.iter().filter(|node| holds(node)).count() as u32;
     let settled = |node: &Node| steps.get(&node.ordinal) == Some(&Step::Settled);
     let group = snapshot.group.as_ref().ok();
@@ -131,13 +129,14 @@ pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatu
         // What an unreadable spec asks for cannot be compared with what is there: the old figures stand.
         converged_replicas: group.map_or(snapshot.status.converged_replicas, |_| count(&settled)),
         ready_replicas: group.map_or(snapshot.status.ready_replicas, |_| {
-            count(&|node| settled(node) && own_pod(snapshot, node).is_some_and(|pod| pod.ready))
+            count(&|node| settled(node) && snapshot.pod(node).is_some_and(|pod| pod.ready))
         }),
         updated_replicas: group.map_or(snapshot.status.updated_replicas, |group| {
-            count(&|node| own_pod(snapshot, node).is_some_and(|pod| pod.template_hash == group.pod.hash))
+            count(&|node| snapshot.pod(node).is_some_and(|pod| pod.template_hash == group.pod.hash))
         }),
         selector: format!("{GROUP_LABEL}={}", snapshot.head.key.name),
-        phases: group.map_or_else(|| snapshot.status.phases.clone(), |group| phase_counts(snapshot, group, &live, steps)),
+        phases: group
+            .map_or_else(|| snapshot.status.phases.clone(), |group| phase_counts(snapshot, group, &live, steps)),
         ..GroupSpecStatus::default()
     };
     (status.phase_errors, status.phase_errors_omitted) = phase_errors(&live);
@@ -163,7 +162,7 @@ fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTre
                 let done = |phase: &&PhaseName| {
                     node.record.receipts.get(phase).is_some_and(|receipt| receipt.outcome == Outcome::Succeeded)
                 };
-                if own_pod(snapshot, node).is_some() { sequence.iter().take_while(done).count() } else { 0 }
+                if snapshot.pod(node).is_some() { sequence.iter().take_while(done).count() } else { 0 }
             }
         };
         for (place, count) in counts.iter_mut().enumerate() {
@@ -200,13 +199,16 @@ fn phase_errors(live: &[&Node]) -> (Vec<PhaseError>, u32) {
     (errors, omitted as u32)
 }
 
-fn verdicts(snapshot: &Snapshot, status: &GroupSpecStatus, live: &[&Node], steps: &BTreeMap<u32, Step>) -> Vec<Verdict> {
-    let ready = |status, reason: &str, message: String| Verdict { kind: "Ready", status, reason: reason.into(), message };
+fn verdicts(
+    snapshot: &Snapshot,
+    status: &GroupSpecStatus,
+    live: &[&Node],
+    steps: &BTreeMap<u32, Step>,
+) -> Vec<Verdict> {
+    let ready =
+        |status, reason: &str, message: String| Verdict { kind: "Ready", status, reason: reason.into(), message };
     let with = |kind: &'static str, reason: &str, message: String| {
-        vec![
-            ready(false, reason, message.clone()),
-            Verdict { kind, status: true, reason: reason.into(), message },
-        ]
+        vec![ready(false, reason, message.clone()), Verdict { kind, status: true, reason: reason.into(), message }]
     };
     if snapshot.head.deletion.is_some() {
         let removing = snapshot.nodes.len();
@@ -231,9 +233,17 @@ fn verdicts(snapshot: &Snapshot, status: &GroupSpecStatus, live: &[&Node], steps
     if status.replicas == group.count && status.converged_replicas == group.count {
         if status.ready_replicas < group.count {
             let waiting = group.count - status.ready_replicas;
-            return with("Reconciling", "PodsNotReady", format!("{waiting} of {} converged nodes have a pod that is not Ready", group.count));
+            return with(
+                "Reconciling",
+                "PodsNotReady",
+                format!("{waiting} of {} converged nodes have a pod that is not Ready", group.count),
+            );
         }
-        return vec![ready(true, "Converged", format!("{} of {} nodes are converged{aside}", group.count, group.count))];
+        return vec![ready(
+            true,
+            "Converged",
+            format!("{} of {} nodes are converged{aside}", group.count, group.count),
+        )];
     }
     let progress = format!("{} of {} nodes are converged{aside}", status.converged_replicas, group.count);
     if group.paused {
@@ -245,7 +255,8 @@ fn verdicts(snapshot: &Snapshot, status: &GroupSpecStatus, live: &[&Node], steps
     let complete = status.replicas == group.count;
     match blocked.first() {
         Some(first) if complete && !moving => {
-            let (reason, message) = steps.get(&first.ordinal).map(|step| explain(first, step, None)).unwrap_or_default();
+            let (reason, message) =
+                steps.get(&first.ordinal).map(|step| explain(first, step, None)).unwrap_or_default();
             let others = blocked.len() - 1;
             let more = if others > 0 { format!(" (and {others} more nodes)") } else { String::new() };
             with("Stalled", &reason, format!("{progress}; {}: {message}{more}", first.name))

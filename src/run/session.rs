@@ -140,6 +140,11 @@ impl Session {
         &self.record
     }
 
+    /// What leads the agent's replies.
+    pub fn nonce(&self) -> &str {
+        &self.nonce
+    }
+
     /// The run in flight.
     pub fn in_flight(&self) -> Option<&InFlight> {
         match &self.stage {
@@ -385,7 +390,15 @@ impl Session {
         }
     }
 
-    fn run(&mut self, phase: PhaseName, digest: Digest, attempt: u32, previous: &str, script: &str, now: Timestamp) -> Want {
+    fn run(
+        &mut self,
+        phase: PhaseName,
+        digest: Digest,
+        attempt: u32,
+        previous: &str,
+        script: &str,
+        now: Timestamp,
+    ) -> Want {
         let witness = self.record.incarnation.as_ref().map(|i| i.witness.as_str()).unwrap_or_default();
         let run_id = run_id(witness, &phase, &digest, attempt, previous);
         let seconds = self.group.timeout.as_secs_f64().ceil() as u64;
@@ -432,14 +445,17 @@ impl Session {
         let (started, finished) = ended.times.map_or((now, now), |(began, end)| (clamp(began), clamp(end)));
         let started = asked.map_or(started, |flight| flight.started);
         let digest = if ended.digest == "-" { "" } else { &ended.digest };
-        let failed = ended.actions.iter().find(|action| action.result == Effect::Failed).map(|action| action.name.as_str());
+        let failed =
+            ended.actions.iter().find(|action| action.result == Effect::Failed).map(|action| action.name.as_str());
         let at = failed.map(|name| format!("action {name} ")).unwrap_or_default();
         let (outcome, exit_code, message) = match ended.verdict {
             Verdict::Exit(0) => (Outcome::Succeeded, None, String::new()),
             Verdict::Exit(code) => (Outcome::Failed, Some(code), format!("{at}failed with exit code {code}")),
             Verdict::TimedOut => (Outcome::TimedOut, None, "the deadline passed; its processes were ended".into()),
             Verdict::Cancelled => (Outcome::Failed, None, "it was cancelled; its processes were ended".into()),
-            Verdict::Died => (Outcome::Failed, None, "it was killed on the node together with what watched over it".into()),
+            Verdict::Died => {
+                (Outcome::Failed, None, "it was killed on the node together with what watched over it".into())
+            }
         };
         let mut receipt = Receipt {
             outcome,

@@ -1,0 +1,468 @@
+//! Converge, step by step: observe (IO), plan (pure), apply (IO), report (IO, of what a pure function says).
+
+pub mod apply;
+pub mod observe;
+pub mod report;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt, channel::mpsc, stream};
+use jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Pod as KubePod, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Api, Client, Resource,
+    runtime::{
+        WatchStreamExt,
+        controller::{Action, Config as ApplierConfig, applier},
+        events::{Recorder, Reporter as EventSource},
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use tracing::{Instrument, debug, warn};
+
+use crate::{
+    api::{self, GroupNode, GroupSpec},
+    group::{self, GroupKey, resolve},
+    plan::{self, Plan, Snapshot, TemplateVerdict, earliest},
+    run::Runs,
+    transport::Transport,
+};
+use apply::{Applier, within};
+use observe::{Beyond, Index, Indexed};
+use report::Reporter;
+
+/// What a pass can fail with. It is tried again; nothing is lost by it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused or could not be reached.
+    #[error("{what} failed")]
+    Api {
+        /// The call.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The API server did not answer in time.
+    #[error("{what} had no answer in time")]
+    Deadline {
+        /// The call.
+        what: &'static str,
+    },
+    /// Something that the types should rule out.
+    #[error("this should not happen: {0}")]
+    Unplanned(&'static str),
+}
+
+impl Error {
+    fn code(&self) -> Option<u16> {
+        match self {
+            Error::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+    /// The object is there already, or is not as it was.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+    /// The object is not there.
+    pub fn is_gone(&self) -> bool {
+        self.code() == Some(404)
+    }
+}
+
+/// How the operator is run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The namespaces that are looked after; all of them where this is empty.
+    pub namespaces: Vec<String>,
+    /// How many sessions may be open at once.
+    pub sessions: usize,
+    /// How many groups may be reconciled at once.
+    pub reconciles: u16,
+}
+
+/// The caches, and what is known beyond them.
+#[derive(Default)]
+pub struct State {
+    index: Mutex<Index>,
+    beyond: Mutex<HashMap<GroupKey, Known>>,
+}
+
+/// What is known of a group that no cache shows.
+#[derive(Default)]
+struct Known {
+    beyond: Beyond,
+    /// When what stands in `beyond` was learnt: names become free again, and quotas grow.
+    learnt: Option<Instant>,
+    /// When the last pass began, and when the status was last written.
+    passed: Option<Instant>,
+    wrote: Option<Instant>,
+    failures: u32,
+}
+
+/// A refused template or a taken name is looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Two passes of a group lie at least this far apart, so that a burst of events costs one.
+const BETWEEN_PASSES: Duration = Duration::from_millis(50);
+/// Two writes of a group's status lie at least this far apart, unless Ready has changed.
+const BETWEEN_WRITES: Duration = Duration::from_secs(1);
+
+impl State {
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<GroupKey, Known>> {
+        self.beyond.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the answer to a write in, so that the next pass sees what this one did.
+    pub fn learn<O: Indexed>(&self, object: &O) {
+        self.index().upsert(object);
+    }
+
+    /// The resource version of a GroupNode as the cache has it.
+    pub fn node_version(&self, key: &GroupKey, name: &str) -> Option<String> {
+        self.index().node_version(key, name)
+    }
+
+    fn remember(&self, key: &GroupKey, change: impl FnOnce(&mut Beyond)) {
+        let mut known = self.known();
+        let known = known.entry(key.clone()).or_default();
+        known.learnt.get_or_insert_with(Instant::now);
+        change(&mut known.beyond);
+    }
+
+    /// What the API server thinks of a template.
+    pub fn remember_template(&self, key: &GroupKey, hash: &str, verdict: TemplateVerdict) {
+        self.remember(key, |beyond| beyond.template = Some((hash.to_owned(), verdict)));
+    }
+
+    /// Somebody else's pod stands at a name that the group needs.
+    pub fn remember_foreign_pod(&self, key: &GroupKey, name: &str) {
+        self.remember(key, |beyond| {
+            beyond.foreign_pods.insert(name.to_owned());
+        });
+    }
+
+    /// Another group's GroupNode stands at a name that the group needs.
+    pub fn remember_foreign_node(&self, key: &GroupKey, ordinal: u32, whose: String) {
+        self.remember(key, |beyond| {
+            beyond.foreign_nodes.insert(ordinal, whose);
+        });
+    }
+
+    /// Forgets what may have changed without our being told, so that it is looked at anew.
+    fn freshen(&self, key: &GroupKey) {
+        if let Some(known) = self.known().get_mut(key)
+            && known.learnt.is_some_and(|learnt| learnt.elapsed() >= LOOK_AGAIN)
+        {
+            known.learnt = None;
+            known.beyond.foreign_pods.clear();
+            known.beyond.foreign_nodes.clear();
+            known.beyond.template.take_if(|(_, verdict)| matches!(verdict, TemplateVerdict::Refused(_)));
+        }
+    }
+}
+
+/// What every pass needs.
+struct Converger {
+    client: Client,
+    recorder: Recorder,
+    state: Arc<State>,
+    runs: Arc<Runs>,
+}
+
+/// Looks after GroupSpecs until `stop` resolves. Runs on nodes go on without it and are found again.
+///
+/// `client` may retry by itself. `transport` opens the sessions.
+pub async fn run(client: Client, transport: Arc<dyn Transport>, settings: Settings, stop: impl Future<Output = ()>) {
+    let permits = Arc::new(Semaphore::new(settings.sessions.max(1)));
+    // Each namespace has caches of its own: a list of one says nothing about the others.
+    let scopes = if settings.namespaces.is_empty() {
+        vec![None]
+    } else {
+        settings.namespaces.iter().cloned().map(Some).collect()
+    };
+    let scopes = scopes.into_iter().map(|scope| {
+        let scope = Scope { client: client.clone(), namespace: scope, reconciles: settings.reconciles };
+        scope.run(transport.clone(), permits.clone())
+    });
+    tokio::select! {
+        _ = futures::future::join_all(scopes) => {}
+        () = stop => {}
+    }
+}
+
+/// One namespace, or all of them.
+struct Scope {
+    client: Client,
+    namespace: Option<String>,
+    reconciles: u16,
+}
+
+impl Scope {
+    async fn run(self, transport: Arc<dyn Transport>, permits: Arc<Semaphore>) {
+        let (wake, woken) = mpsc::unbounded::<GroupKey>();
+        let (stray, strays) = mpsc::unbounded::<GroupKey>();
+        let runs = Runs::new(transport, permits, move |key| {
+            let _ = wake.unbounded_send(key.clone());
+        });
+        let state = Arc::new(State::default());
+        let source = EventSource { controller: "pallet-operator".into(), instance: std::env::var("POD_NAME").ok() };
+        let converger = Arc::new(Converger {
+            recorder: Recorder::new(self.client.clone(), source),
+            client: self.client.clone(),
+            state: state.clone(),
+            runs: runs.clone(),
+        });
+        let (groups, writer) = reflector::store::<GroupSpec>();
+        let listed = groups.clone();
+        let own = reflector::reflector(writer, self.watch::<GroupSpec>(None)).map(move |event| match event {
+            Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => vec![resolve::key(&object)],
+            // The store shows what was listed only now.
+            Ok(watcher::Event::InitDone) => listed.state().iter().map(|object| resolve::key(object)).collect(),
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => Vec::new(),
+            Err(error) => broken::<GroupSpec>(&error),
+        });
+        let nodes = indexed(&state, &runs, self.watch::<GroupNode>(None));
+        let pods = indexed(&state, &runs, self.watch::<KubePod>(Some(api::GROUP_LABEL)));
+        let triggers =
+            stream::select_all([own.boxed(), nodes.boxed(), pods.boxed(), woken.map(|key| vec![key]).boxed()]);
+
+        let known_groups = groups.clone();
+        let queue = triggers.flat_map(stream::iter).filter_map(move |key| {
+            let reference = ObjectRef::<GroupSpec>::new(&key.name).within(&key.namespace);
+            let here = known_groups.get(&reference).is_some();
+            if !here {
+                let _ = stray.unbounded_send(key);
+            }
+            std::future::ready(here.then_some(Ok::<_, std::convert::Infallible>(reference)))
+        });
+        let passes = applier(
+            |object, converger: Arc<Converger>| Box::pin(async move { converger.reconcile(&object).await }),
+            |object, error, converger| converger.again(&object, error),
+            converger.clone(),
+            groups.clone(),
+            queue,
+            ApplierConfig::default().concurrency(self.reconciles),
+        );
+        let passes = passes.for_each(|result| async {
+            if let Err(error) = result {
+                debug!(%error, "a pass did not end well");
+            }
+        });
+        tokio::join!(passes, converger.release_strays(groups, strays));
+    }
+
+    /// A watch of this scope. One that fails pauses by itself and slows no other down.
+    fn watch<O>(&self, label: Option<&str>) -> impl Stream<Item = watcher::Result<watcher::Event<O>>> + Send + 'static
+    where
+        O: Resource<Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + 'static,
+        O::DynamicType: Default,
+    {
+        let api: Api<O> = match &self.namespace {
+            None => Api::all(self.client.clone()),
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+        };
+        let config = label.map_or_else(watcher::Config::default, |label| watcher::Config::default().labels(label));
+        watcher::watcher(api, config).default_backoff()
+    }
+}
+
+/// A watch failed: it is opened again, and nothing is to be looked at for that.
+fn broken<O>(error: &watcher::Error) -> Vec<GroupKey> {
+    let kind = std::any::type_name::<O>().rsplit("::").next().unwrap_or_default();
+    warn!(%error, kind, "a watch failed; it is opened again");
+    Vec::new()
+}
+
+/// Keeps the index up to date, and tells which groups to look at.
+fn indexed<O: Indexed + 'static>(
+    state: &Arc<State>,
+    runs: &Arc<Runs>,
+    events: impl Stream<Item = watcher::Result<watcher::Event<O>>>,
+) -> impl Stream<Item = Vec<GroupKey>> {
+    let (state, runs) = (state.clone(), runs.clone());
+    events.map(move |event| match event {
+        Err(error) => broken::<O>(&error),
+        Ok(event) => {
+            let touched = state.index().apply(&event);
+            touched.gone.iter().for_each(|uid| runs.forget(uid));
+            touched.groups.into_iter().collect()
+        }
+    })
+}
+
+impl Converger {
+    /// One pass over one group.
+    async fn reconcile(&self, object: &GroupSpec) -> Result<Action, Error> {
+        let key = resolve::key(object);
+        if !self.state.index().synced() {
+            // What is not listed yet must not be taken for missing.
+            return Ok(Action::requeue(BETWEEN_PASSES));
+        }
+        if let Some(rest) = self.too_soon(&key) {
+            return Ok(Action::requeue(rest));
+        }
+        let span = tracing::info_span!("reconcile", group = %key);
+        async {
+            let snapshot = self.observe(object); // caches -> Snapshot
+            let plan = plan::plan(&snapshot); // pure
+            self.direct(&snapshot);
+            let applied = self.apply(&snapshot, &plan).await; // IO
+            let reported = self.report(object, &snapshot, &plan).await; // IO, also where applying failed
+            applied?;
+            let wake = earliest(plan.wake, reported?);
+            self.forget_failures(&key);
+            Ok(wake.map_or_else(Action::await_change, |time| Action::requeue(until(snapshot.now, time))))
+        }
+        .instrument(span)
+        .await
+    }
+
+    fn too_soon(&self, key: &GroupKey) -> Option<Duration> {
+        let mut known = self.state.known();
+        let passed = &mut known.entry(key.clone()).or_default().passed;
+        let rest =
+            passed.and_then(|passed| BETWEEN_PASSES.checked_sub(passed.elapsed())).filter(|rest| !rest.is_zero());
+        if rest.is_none() {
+            *passed = Some(Instant::now());
+        }
+        rest
+    }
+
+    fn observe(&self, object: &GroupSpec) -> Snapshot {
+        let key = resolve::key(object);
+        self.state.freshen(&key);
+        let (index, mut known) = (self.state.index(), self.state.known());
+        let beyond = &known.entry(key).or_default().beyond;
+        observe::snapshot(object, group::resolve(object), &index, beyond, |uid| self.runs.seen(uid), Timestamp::now())
+    }
+
+    /// Tells the sessions in flight the newest spec. They take it over before their next phase.
+    fn direct(&self, snapshot: &Snapshot) {
+        let Ok(group) = &snapshot.group else { return };
+        if snapshot.sessions.is_empty() {
+            return;
+        }
+        let group = Arc::new(group.clone());
+        for node in snapshot.live().filter(|node| snapshot.sessions.contains_key(&node.name)) {
+            self.runs.direct(&node.uid, &group, &node.retry_token, !group.paused);
+        }
+    }
+
+    async fn apply(&self, snapshot: &Snapshot, plan: &Plan) -> Result<(), Error> {
+        Applier { client: &self.client, runs: &self.runs, state: &self.state, snapshot }.apply(plan).await
+    }
+
+    /// Reports what the plan was made from: what it has changed shows in the next pass, which its own writes bring about.
+    async fn report(&self, object: &GroupSpec, snapshot: &Snapshot, plan: &Plan) -> Result<Option<Timestamp>, Error> {
+        let Self { client, recorder, state, runs } = self;
+        let reporter = Reporter { client, recorder, state, runs };
+        let wake = reporter.nodes(snapshot, plan).await?;
+        let wanted = plan::status::group(snapshot, &plan.steps);
+        if object.status.as_ref() == Some(&wanted) {
+            return Ok(wake);
+        }
+        if let Some(rest) = self.write_later(&snapshot.head.key, &wanted.conditions, &snapshot.status.conditions) {
+            return Ok(earliest(wake, Some(snapshot.now + jiff::SignedDuration::try_from(rest).unwrap_or_default())));
+        }
+        reporter.group(object, &wanted).await?;
+        Ok(wake)
+    }
+
+    /// How long a write of a group's status is put off, so that counts that move cost a write a second at the most.
+    fn write_later(&self, key: &GroupKey, wanted: &[Condition], shown: &[Condition]) -> Option<Duration> {
+        let essence = |list: &[Condition]| -> Vec<_> {
+            list.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+        };
+        let mut known = self.state.known();
+        let wrote = &mut known.entry(key.clone()).or_default().wrote;
+        let rest = wrote.and_then(|wrote| BETWEEN_WRITES.checked_sub(wrote.elapsed())).filter(|rest| !rest.is_zero());
+        if rest.is_some() && essence(wanted) == essence(shown) {
+            return rest;
+        }
+        *wrote = Some(Instant::now());
+        None
+    }
+
+    fn forget_failures(&self, key: &GroupKey) {
+        if let Some(known) = self.state.known().get_mut(key) {
+            known.failures = 0;
+        }
+    }
+
+    /// After a failed pass: again, later each time, by group: a poison object slows no other down.
+    fn again(&self, object: &GroupSpec, error: &Error) -> Action {
+        let key = resolve::key(object);
+        let mut known = self.state.known();
+        let failures = &mut known.entry(key.clone()).or_default().failures;
+        let pause = Duration::from_millis(500 << (*failures).min(7)).min(Duration::from_secs(60));
+        *failures += 1;
+        let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+        warn!(group = %key, %error, source, pause = pause.as_secs_f64(), "a pass failed; it is tried again");
+        Action::requeue(pause)
+    }
+
+    /// GroupNodes whose GroupSpec is gone without having waited for its finalizer: those that are being deleted are let
+    /// go, or they would hold their namespace for ever. The others are left alone: they are nobody's to delete.
+    async fn release_strays(&self, groups: Store<GroupSpec>, strays: mpsc::UnboundedReceiver<GroupKey>) {
+        if groups.wait_until_ready().await.is_err() {
+            return;
+        }
+        strays
+            .for_each_concurrent(4, |key| {
+                let here = groups.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
+                async move {
+                    if here {
+                        return;
+                    }
+                    self.state.known().remove(&key);
+                    let deleting: HashSet<String> = {
+                        let index = self.state.index();
+                        let nodes = index.nodes(&key).into_iter().map(|(_, node)| node);
+                        nodes
+                            .filter(|node| node.deletion.is_some() && node.finalized)
+                            .map(|node| node.name.clone())
+                            .collect()
+                    };
+                    for name in deleting {
+                        if let Err(error) = self.release_stray(&key, &name).await {
+                            warn!(group = %key, node = name, %error, "a GroupNode without a group could not be let go");
+                        }
+                    }
+                }
+            })
+            .await;
+    }
+
+    async fn release_stray(&self, key: &GroupKey, name: &str) -> Result<(), Error> {
+        let groups: Api<GroupSpec> = Api::namespaced(self.client.clone(), &key.namespace);
+        // The cache may be behind; what ends here cannot be taken back.
+        if within("get groupspec", groups.get_opt(&key.name)).await?.is_some() {
+            return Ok(());
+        }
+        apply::release(&Api::namespaced(self.client.clone(), &key.namespace), name, None).await
+    }
+}
+
+fn until(now: Timestamp, time: Timestamp) -> Duration {
+    Duration::try_from(time.duration_since(now)).unwrap_or_default().max(Duration::from_millis(10))
+}

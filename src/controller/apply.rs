@@ -1,0 +1,334 @@
+//! IO: carries a plan out. Every call has a deadline; what fails is tried again from a new snapshot, never from here.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod as KubePod;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use super::{Error, State};
+use crate::{
+    api::{self, GroupNode, GroupNodeFields, GroupSpec},
+    group::{Cascade, Group},
+    node,
+    plan::{Container, Effect, Plan, Snapshot, TemplateVerdict, progress},
+    run::{Runs, Start},
+    transport::Target,
+};
+
+/// No call to the API server waits longer.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How many calls of one group are under way at once.
+pub const CONCURRENCY: usize = 32;
+/// Creations begin with so many at once and double with each round that went well, as in a ReplicaSet: a quota that is
+/// used up costs a few refusals, not thousands.
+const FIRST_ROUND: usize = 8;
+
+/// Waits for a call, but not for ever.
+pub async fn within<T>(what: &'static str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match timeout(DEADLINE, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(Error::Api { what, source: Box::new(source) }),
+        Err(_) => Err(Error::Deadline { what }),
+    }
+}
+
+/// Where effects happen.
+pub struct Applier<'a> {
+    /// For everything but exec.
+    pub client: &'a Client,
+    /// The sessions.
+    pub runs: &'a Arc<Runs>,
+    /// The caches, and what is known beyond them.
+    pub state: &'a State,
+    /// What the plan was made from.
+    pub snapshot: &'a Snapshot,
+}
+
+impl Applier<'_> {
+    /// Carries out what the plan says, in its order but for creations, which go last and in rounds.
+    ///
+    /// # Errors
+    /// The first error; the other effects of its round were tried all the same.
+    pub async fn apply(&self, plan: &Plan) -> Result<(), Error> {
+        let creates = |effect: &&Effect| matches!(effect, Effect::CreateNode { .. } | Effect::CreatePod { .. });
+        let (creations, others): (Vec<&Effect>, Vec<&Effect>) = plan.effects.iter().partition(creates);
+        self.round(&others).await?;
+        let (mut rest, mut size) = (creations.as_slice(), FIRST_ROUND);
+        while !rest.is_empty() {
+            let (round, later) = rest.split_at(size.min(rest.len()));
+            self.round(round).await?;
+            (rest, size) = (later, size * 2);
+        }
+        Ok(())
+    }
+
+    async fn round(&self, effects: &[&Effect]) -> Result<(), Error> {
+        let calls: Vec<_> = effects.iter().map(|effect| self.one(effect)).collect();
+        let results: Vec<_> = stream::iter(calls).buffer_unordered(CONCURRENCY).collect().await;
+        results.into_iter().collect()
+    }
+
+    async fn one(&self, effect: &Effect) -> Result<(), Error> {
+        match effect {
+            Effect::StartSession { .. } => debug!(?effect),
+            _ => info!(?effect),
+        }
+        match effect {
+            Effect::Finalize => self.finalize_group(true).await,
+            Effect::ReleaseGroup => self.finalize_group(false).await,
+            Effect::CheckTemplate => self.check_template().await,
+            Effect::CreateNode { ordinal } => self.create_node(*ordinal).await,
+            Effect::CreatePod { ordinal } => self.create_pod(*ordinal).await,
+            Effect::DeleteNode { ordinal, uid, cascade, .. } => self.delete_node(*ordinal, uid, *cascade).await,
+            Effect::DeletePod { name, uid, .. } => self.delete_pod(name, uid).await,
+            Effect::ReleaseNode { ordinal } => self.release_node(*ordinal).await,
+            Effect::OpenGate { name, uid } => self.open_gate(name, uid).await,
+            Effect::StartSession { ordinal, .. } => {
+                self.start(*ordinal);
+                Ok(())
+            }
+            Effect::EndSession { name, why } => {
+                if let Some(node) = self.snapshot.nodes.values().find(|node| node.name == *name) {
+                    self.runs.end(&node.uid, why);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn namespace(&self) -> &str {
+        &self.snapshot.head.key.namespace
+    }
+
+    fn nodes(&self) -> Api<GroupNode> {
+        Api::namespaced(self.client.clone(), self.namespace())
+    }
+
+    fn pods(&self) -> Api<KubePod> {
+        Api::namespaced(self.client.clone(), self.namespace())
+    }
+
+    fn group(&self) -> Result<&Group, Error> {
+        self.snapshot.group.as_ref().map_err(|_| Error::Unplanned("an effect without a readable spec"))
+    }
+
+    /// Puts the finalizer on the GroupSpec or takes it off, keeping whatever others stand there.
+    async fn finalize_group(&self, on: bool) -> Result<(), Error> {
+        let head = &self.snapshot.head;
+        let groups: Api<GroupSpec> = Api::namespaced(self.client.clone(), self.namespace());
+        let current = within("get groupspec", groups.get_opt(&head.key.name)).await?;
+        let Some(current) = current.filter(|current| current.metadata.uid.as_deref() == Some(&head.uid)) else {
+            return Ok(());
+        };
+        let patch = finalizers_patch(&current.metadata, on);
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let patched = within("patch groupspec", groups.patch(&head.key.name, &parameters, &patch)).await;
+        tolerate_gone(patched).map(|_| ())
+    }
+
+    /// Asks the API server, once for each template, whether it would take the pod.
+    async fn check_template(&self) -> Result<(), Error> {
+        let group = self.group()?;
+        let mut pod = node::pod::build(group, "", None);
+        if let Some(metadata) = pod["metadata"].as_object_mut() {
+            metadata.remove("name");
+            metadata.insert("generateName".into(), format!("{}-", group.key.name).into());
+        }
+        let body = serde_json::to_vec(&pod).map_err(|_| Error::Unplanned("a template that is no JSON"))?;
+        // Typed parameters know no fieldValidation on create; Strict is what tells a misspelt field.
+        let path = format!("/api/v1/namespaces/{}/pods?dryRun=All&fieldValidation=Strict", self.namespace());
+        let request = post(&path, body)?;
+        let verdict = match within("dry-run create pod", self.client.request::<Value>(request)).await {
+            Ok(_) => TemplateVerdict::Accepted,
+            Err(Error::Api { source, .. }) if is_refusal(&source) => TemplateVerdict::Refused(refusal(&source)),
+            Err(error) => return Err(error),
+        };
+        self.state.remember_template(&group.key, &group.pod.hash, verdict);
+        Ok(())
+    }
+
+    async fn create_node(&self, ordinal: u32) -> Result<(), Error> {
+        let group = self.group()?;
+        let name = group.key.node_name(ordinal);
+        let fields = GroupNodeFields { group: group.key.name.clone(), group_uid: group.uid.clone(), ordinal };
+        let mut object = GroupNode::new(&name, fields);
+        object.metadata.namespace = Some(group.key.namespace.clone());
+        object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);
+        object.metadata.labels = Some([(api::GROUP_LABEL.to_owned(), group.key.name.clone())].into());
+        match within("create groupnode", self.nodes().create(&PostParams::default(), &object)).await {
+            Ok(created) => {
+                self.state.learn(&created);
+                // The pod follows at once: a further pass for it would only cost time.
+                let uid = created.metadata.uid.clone().unwrap_or_default();
+                self.post_pod(group, &name, &uid).await
+            }
+            Err(error) if error.is_conflict() => {
+                let Some(found) = within("get groupnode", self.nodes().get_opt(&name)).await? else { return Ok(()) };
+                if found.spec.group_uid == group.uid {
+                    self.state.learn(&found);
+                } else {
+                    let whose = format!("GroupNode {name} of group {}", found.spec.group);
+                    self.state.remember_foreign_node(&group.key, ordinal, whose);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create_pod(&self, ordinal: u32) -> Result<(), Error> {
+        let Some(node) = self.snapshot.nodes.get(&ordinal) else { return Ok(()) };
+        self.post_pod(self.group()?, &node.name, &node.uid).await
+    }
+
+    async fn post_pod(&self, group: &Group, name: &str, node_uid: &str) -> Result<(), Error> {
+        let pod: KubePod = serde_json::from_value(node::pod::build(group, name, Some(node_uid)))
+            .map_err(|_| Error::Unplanned("a template that the API server took and that is no pod"))?;
+        match within("create pod", self.pods().create(&PostParams::default(), &pod)).await {
+            Ok(created) => {
+                self.state.learn(&created);
+                Ok(())
+            }
+            Err(error) if error.is_conflict() => {
+                let Some(found) = within("get pod", self.pods().get_opt(name)).await? else { return Ok(()) };
+                let owners = found.metadata.owner_references.as_deref().unwrap_or_default();
+                if owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == group.uid) {
+                    self.state.learn(&found);
+                } else {
+                    self.state.remember_foreign_pod(&group.key, name);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete_node(&self, ordinal: u32, uid: &str, cascade: Cascade) -> Result<(), Error> {
+        let name = self.snapshot.head.key.node_name(ordinal);
+        let propagation_policy = Some(match cascade {
+            Cascade::Nodes => PropagationPolicy::Background,
+            Cascade::Orphan => PropagationPolicy::Orphan,
+        });
+        let parameters = DeleteParams { propagation_policy, ..by_uid(uid) };
+        let deleted = within("delete groupnode", self.nodes().delete(&name, &parameters)).await;
+        if let Some(answer) = tolerate_gone(deleted)? {
+            answer.left().inspect(|node| self.state.learn(node));
+        }
+        Ok(())
+    }
+
+    async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), Error> {
+        let deleted = within("delete pod", self.pods().delete(name, &by_uid(uid))).await;
+        if let Some(answer) = tolerate_gone(deleted)? {
+            // A pod that never ran is gone at once; only one that is going is still there to be known.
+            answer.left().filter(|pod| pod.metadata.deletion_timestamp.is_some()).inspect(|pod| self.state.learn(pod));
+        }
+        Ok(())
+    }
+
+    async fn release_node(&self, ordinal: u32) -> Result<(), Error> {
+        let Some(node) = self.snapshot.nodes.get(&ordinal) else { return Ok(()) };
+        release(&self.nodes(), &node.name, Some(&node.uid)).await
+    }
+
+    async fn open_gate(&self, name: &str, uid: &str) -> Result<(), Error> {
+        let patch = json!({
+            "metadata": {"uid": uid},
+            "status": {"conditions": [{
+                "type": api::CONVERGED_GATE, "status": "True", "reason": "Converged",
+                "message": "every phase has succeeded once on this pod",
+                "lastTransitionTime": self.snapshot.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+            }]}
+        });
+        let (pods, parameters, patch) = (self.pods(), PatchParams::default(), Patch::Strategic(patch));
+        let patched = within("patch pod status", pods.patch_status(name, &parameters, &patch)).await;
+        if let Some(pod) = tolerate_gone(patched)? {
+            self.state.learn(&pod);
+        }
+        Ok(())
+    }
+
+    fn start(&self, ordinal: u32) {
+        let Ok(group) = &self.snapshot.group else { return };
+        let Some(node) = self.snapshot.nodes.get(&ordinal) else { return };
+        let Some(pod) = self.snapshot.pod(node) else { return };
+        let Container::Running { id } = &pod.container else { return };
+        let start = Start {
+            group: Arc::new(group.clone()),
+            node_uid: node.uid.clone(),
+            identity: progress::identity(node, pod),
+            incarnation: (pod.uid.clone(), id.clone()),
+            target: Target {
+                namespace: self.namespace().to_owned(),
+                pod: pod.name.clone(),
+                container: group.pod.container.clone(),
+            },
+            record: node.record.clone(),
+        };
+        self.runs.start(start, Timestamp::now());
+    }
+}
+
+/// Takes our finalizer off a GroupNode, if it still is the one that is meant.
+///
+/// # Errors
+/// Where the API server could not be asked or would not have it.
+pub async fn release(nodes: &Api<GroupNode>, name: &str, uid: Option<&str>) -> Result<(), Error> {
+    let Some(current) = within("get groupnode", nodes.get_opt(name)).await? else { return Ok(()) };
+    if uid.is_some() && current.metadata.uid.as_deref() != uid {
+        return Ok(());
+    }
+    let patch = finalizers_patch(&current.metadata, false);
+    let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+    tolerate_gone(within("patch groupnode", nodes.patch(name, &parameters, &patch)).await).map(|_| ())
+}
+
+fn by_uid(uid: &str) -> DeleteParams {
+    DeleteParams::default().preconditions(Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() })
+}
+
+/// Sets or takes off our finalizer, by the version that was read: somebody else's finalizer must not be lost.
+fn finalizers_patch(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta, on: bool) -> Value {
+    let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
+    finalizers.retain(|finalizer| finalizer != api::FINALIZER);
+    if on {
+        finalizers.push(api::FINALIZER.to_owned());
+    }
+    json!({"metadata": {"resourceVersion": metadata.resource_version, "finalizers": finalizers}})
+}
+
+/// What was to be removed or changed is gone, or is another object by now: there is nothing left to do.
+fn tolerate_gone<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_gone() || error.is_conflict() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn post(path: &str, body: Vec<u8>) -> Result<http::Request<Vec<u8>>, Error> {
+    http::Request::post(path)
+        .header("content-type", "application/json")
+        .body(body)
+        .map_err(|_| Error::Unplanned("a namespace that is no path"))
+}
+
+/// Whether the API server has looked at the object and will not have it, now or later, as it is.
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422))
+}
+
+fn refusal(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,412 @@
+//! The caches, and snapshots of them. A synchronous index by group, fed by watches and by the answers to our own writes.
+//!
+//! Guarantees: an object never goes back to an older version; an object that was seen to go does not come back by a late
+//! answer. Only what the plan needs is kept of an object.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Pod as KubePod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::runtime::watcher::Event;
+
+use crate::{
+    api::{self, GroupNode, GroupSpec},
+    group::{Cascade, Group, GroupKey, resolve},
+    node,
+    phase::PhaseName,
+    plan::{Node, Pod, Record, Reported, Snapshot, TemplateVerdict, Trouble},
+    run::Seen,
+};
+
+/// What of an object the index keeps, and under which group.
+pub trait Indexed: Sized {
+    /// What is kept.
+    type Kept;
+    /// The object's metadata.
+    fn metadata(&self) -> &ObjectMeta;
+    /// The group that it says it belongs to.
+    fn group(&self) -> Option<GroupKey>;
+    /// What the plan needs of it.
+    fn keep(&self) -> Self::Kept;
+    /// Where it is kept.
+    fn shelf(index: &mut Index) -> &mut Shelf<Self::Kept>;
+}
+
+/// A GroupNode as the index keeps it.
+#[derive(Debug)]
+pub struct KeptNode {
+    /// The group that it belongs to by UID.
+    pub group_uid: String,
+    /// The node.
+    pub node: Arc<Node>,
+}
+
+impl Indexed for GroupNode {
+    type Kept = KeptNode;
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn group(&self) -> Option<GroupKey> {
+        Some(GroupKey { namespace: self.metadata.namespace.clone()?, name: self.spec.group.clone() })
+    }
+    fn keep(&self) -> KeptNode {
+        KeptNode { group_uid: self.spec.group_uid.clone(), node: Arc::new(observe_node(self)) }
+    }
+    fn shelf(index: &mut Index) -> &mut Shelf<KeptNode> {
+        &mut index.nodes
+    }
+}
+
+impl Indexed for KubePod {
+    type Kept = Arc<Pod>;
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn group(&self) -> Option<GroupKey> {
+        let name = self.metadata.labels.as_ref()?.get(api::GROUP_LABEL)?.clone();
+        Some(GroupKey { namespace: self.metadata.namespace.clone()?, name })
+    }
+    fn keep(&self) -> Arc<Pod> {
+        Arc::new(node::pod::observe(self))
+    }
+    fn shelf(index: &mut Index) -> &mut Shelf<Arc<Pod>> {
+        &mut index.pods
+    }
+}
+
+fn observe_node(object: &GroupNode) -> Node {
+    let metadata = &object.metadata;
+    let finalizers = metadata.finalizers.as_deref().unwrap_or_default();
+    let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
+    let cascade = if has(api::ORPHAN_FINALIZER) { Cascade::Orphan } else { Cascade::Nodes };
+    let annotations = metadata.annotations.as_ref();
+    let status = object.status.clone().unwrap_or_default();
+    Node {
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        ordinal: object.spec.ordinal,
+        deletion: metadata.deletion_timestamp.as_ref().map(|_| cascade),
+        finalized: has(api::FINALIZER),
+        marked: annotations.is_some_and(|a| a.contains_key(api::DELETE_NODE_ANNOTATION)),
+        retry_token: resolve::annotation(annotations, api::RETRY_ANNOTATION),
+        created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
+        record: Record {
+            incarnation: status.incarnation,
+            facts: status.facts,
+            receipts: status.receipts.into_iter().map(|receipt| (PhaseName::new(&receipt.phase), receipt)).collect(),
+        },
+        saved: None,
+        reported: Reported {
+            backing: status.backing,
+            address: status.address,
+            running: status.running,
+            conditions: status.conditions,
+        },
+    }
+}
+
+/// The objects of one kind.
+#[derive(Debug)]
+pub struct Shelf<T> {
+    groups: HashMap<GroupKey, BTreeMap<String, Slot<T>>>,
+    /// What a relist has shown so far: uids. Whatever it does not show is gone.
+    relisted: Option<HashSet<String>>,
+    /// Whether a list has been complete once.
+    listed: bool,
+    /// UIDs of objects that went lately, oldest first: a late answer must not bring them back.
+    gone: (HashSet<String>, VecDeque<String>),
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    uid: String,
+    version: u64,
+    kept: T,
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self { groups: HashMap::new(), relisted: None, listed: false, gone: Default::default() }
+    }
+}
+
+/// How many departures are remembered. An answer is late by seconds at the most.
+const GONE_LIMIT: usize = 8192;
+
+impl<T> Shelf<T> {
+    fn bury(&mut self, uid: String) {
+        let (set, order) = &mut self.gone;
+        if set.insert(uid.clone()) {
+            order.push_back(uid);
+        }
+        if order.len() > GONE_LIMIT
+            && let Some(oldest) = order.pop_front()
+        {
+            set.remove(&oldest);
+        }
+    }
+}
+
+/// All that is watched, by group.
+#[derive(Debug, Default)]
+pub struct Index {
+    nodes: Shelf<KeptNode>,
+    pods: Shelf<Arc<Pod>>,
+}
+
+/// What an event did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// The groups to look at.
+    pub groups: BTreeSet<GroupKey>,
+    /// The UIDs of the objects that are gone.
+    pub gone: Vec<String>,
+}
+
+impl Index {
+    /// Whether every kind was listed: before, what is not here may be there all the same.
+    pub fn synced(&self) -> bool {
+        self.nodes.listed && self.pods.listed
+    }
+
+    /// Takes an event of a watch in.
+    pub fn apply<O: Indexed>(&mut self, event: &Event<O>) -> Touched {
+        let mut touched = Touched::default();
+        match event {
+            Event::Init => O::shelf(self).relisted = Some(HashSet::new()),
+            Event::InitApply(object) | Event::Apply(object) => {
+                let shelf = O::shelf(self);
+                if let (Event::InitApply(_), Some(seen), Some(uid)) =
+                    (event, &mut shelf.relisted, &object.metadata().uid)
+                {
+                    seen.insert(uid.clone());
+                }
+                touched.groups.extend(self.upsert(object));
+            }
+            Event::Delete(object) => touched = self.remove(object),
+            Event::InitDone => {
+                let shelf = O::shelf(self);
+                shelf.listed = true;
+                let seen = shelf.relisted.take().unwrap_or_default();
+                for (key, slots) in &mut shelf.groups {
+                    slots.retain(|_, slot| {
+                        let stays = seen.contains(&slot.uid);
+                        if !stays {
+                            touched.groups.insert(key.clone());
+                            touched.gone.push(slot.uid.clone());
+                        }
+                        stays
+                    });
+                }
+                shelf.groups.retain(|_, slots| !slots.is_empty());
+            }
+        }
+        touched
+    }
+
+    /// Takes an object in, from a watch or as the answer to a write. Returns the group where this changed anything.
+    pub fn upsert<O: Indexed>(&mut self, object: &O) -> Option<GroupKey> {
+        let metadata = object.metadata();
+        let (key, name, uid) = (object.group()?, metadata.name.clone()?, metadata.uid.clone()?);
+        // Resource versions are numbers on every API server there is, and may be compared since Kubernetes 1.35.
+        let version = metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX);
+        let shelf = O::shelf(self);
+        if shelf.gone.0.contains(&uid) {
+            return None;
+        }
+        let slots = shelf.groups.entry(key.clone()).or_default();
+        if slots.get(&name).is_some_and(|slot| slot.version >= version && slot.version != u64::MAX) {
+            return None;
+        }
+        slots.insert(name, Slot { uid, version, kept: object.keep() });
+        Some(key)
+    }
+
+    fn remove<O: Indexed>(&mut self, object: &O) -> Touched {
+        let (Some(key), Some(name), Some(uid)) = (object.group(), &object.metadata().name, &object.metadata().uid)
+        else {
+            return Touched::default();
+        };
+        let shelf = O::shelf(self);
+        shelf.bury(uid.clone());
+        if let Some(slots) = shelf.groups.get_mut(&key) {
+            if slots.get(name).is_some_and(|slot| slot.uid == *uid) {
+                slots.remove(name);
+            }
+            if slots.is_empty() {
+                shelf.groups.remove(&key);
+            }
+        }
+        Touched { groups: BTreeSet::from([key]), gone: vec![uid.clone()] }
+    }
+
+    /// The GroupNodes that name this group, and the UID of the group that each belongs to.
+    pub fn nodes(&self, key: &GroupKey) -> Vec<(String, Arc<Node>)> {
+        let slots = self.nodes.groups.get(key).into_iter().flat_map(BTreeMap::values);
+        slots.map(|slot| (slot.kept.group_uid.clone(), slot.kept.node.clone())).collect()
+    }
+
+    /// The pods that say they belong to this group.
+    pub fn pods(&self, key: &GroupKey) -> BTreeMap<String, Arc<Pod>> {
+        let slots = self.pods.groups.get(key).into_iter().flatten();
+        slots.map(|(name, slot)| (name.clone(), slot.kept.clone())).collect()
+    }
+
+    /// Every group that any object names.
+    pub fn groups(&self) -> BTreeSet<GroupKey> {
+        self.nodes.groups.keys().chain(self.pods.groups.keys()).cloned().collect()
+    }
+
+    /// The resource version of a GroupNode, for a write that must not overwrite what we have not seen.
+    pub fn node_version(&self, key: &GroupKey, name: &str) -> Option<String> {
+        self.nodes.groups.get(key)?.get(name).map(|slot| slot.version.to_string())
+    }
+}
+
+/// What the controller knows of a group beyond the caches.
+#[derive(Debug, Default)]
+pub struct Beyond {
+    /// What the API server thinks of a template, by its hash.
+    pub template: Option<(String, TemplateVerdict)>,
+    /// Names at which a create met an object of somebody else, with its description.
+    pub foreign_pods: BTreeSet<String>,
+    /// The same for GroupNodes.
+    pub foreign_nodes: BTreeMap<u32, String>,
+}
+
+/// Puts together all that the plan of a group depends on.
+pub fn snapshot(
+    object: &GroupSpec,
+    group: Result<Group, Vec<crate::group::FieldError>>,
+    index: &Index,
+    beyond: &Beyond,
+    seen: impl Fn(&str) -> Seen,
+    now: Timestamp,
+) -> Snapshot {
+    let head = resolve::head(object);
+    let template = match (&beyond.template, &group) {
+        (Some((hash, verdict)), Ok(group)) if *hash == group.pod.hash => verdict.clone(),
+        _ => TemplateVerdict::Unchecked,
+    };
+    let mut snapshot = Snapshot {
+        now,
+        template,
+        status: object.status.clone().unwrap_or_default(),
+        nodes: BTreeMap::new(),
+        foreign_nodes: beyond.foreign_nodes.clone(),
+        pods: index.pods(&head.key),
+        sessions: BTreeMap::new(),
+        troubles: BTreeMap::new(),
+        group,
+        head,
+    };
+    for name in &beyond.foreign_pods {
+        snapshot.pods.entry(name.clone()).or_insert_with(|| Arc::new(stranger(name)));
+    }
+    for (group_uid, mut node) in index.nodes(&snapshot.head.key) {
+        if group_uid != snapshot.head.uid {
+            snapshot.foreign_nodes.insert(node.ordinal, format!("GroupNode {} of another group", node.name));
+            continue;
+        }
+        let Seen { session, unsaved, trouble } = seen(&node.uid);
+        if let Some(record) = unsaved.filter(|record| *record != node.record) {
+            let node = Arc::make_mut(&mut node);
+            node.saved = Some(std::mem::replace(&mut node.record, record));
+        }
+        snapshot.sessions.extend(session.map(|session| (node.name.clone(), session)));
+        snapshot.troubles.extend(trouble.map(|trouble: Trouble| (node.name.clone(), trouble)));
+        snapshot.nodes.insert(node.ordinal, node);
+    }
+    snapshot
+}
+
+/// A pod of which only its name is known, and that it is not the group's.
+fn stranger(name: &str) -> Pod {
+    let container = crate::plan::Container::Waiting { reason: "NameTaken".into(), message: String::new() };
+    Pod {
+        name: name.to_owned(),
+        uid: String::new(),
+        controller: None,
+        deleting: false,
+        marked: false,
+        container,
+        address: None,
+        ready: false,
+        gate_open: false,
+        gated: false,
+        template_hash: String::new(),
+        created: Timestamp::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, uid: &str, version: u64) -> KubePod {
+        serde_json::from_value(json!({"metadata": {
+            "name": name, "namespace": "n", "uid": uid, "resourceVersion": version.to_string(),
+            "labels": {"pallet.dev/group": "web"}
+        }}))
+        .unwrap()
+    }
+
+    fn key() -> GroupKey {
+        GroupKey { namespace: "n".into(), name: "web".into() }
+    }
+
+    fn uids(index: &Index) -> Vec<String> {
+        index.pods(&key()).values().map(|pod| pod.uid.clone()).collect()
+    }
+
+    #[test]
+    fn an_older_version_never_replaces_a_newer_one() {
+        let mut index = Index::default();
+        assert!(index.upsert(&pod("a", "u1", 5)).is_some());
+        assert!(index.upsert(&pod("a", "u1", 4)).is_none());
+        assert!(index.upsert(&pod("a", "u2", 9)).is_some());
+        assert_eq!(uids(&index), ["u2"]);
+    }
+
+    #[test]
+    fn a_late_answer_does_not_bring_a_deleted_object_back() {
+        let mut index = Index::default();
+        index.apply(&Event::Delete(pod("a", "u1", 6)));
+        assert!(index.upsert(&pod("a", "u1", 5)).is_none());
+        assert!(uids(&index).is_empty());
+    }
+
+    #[test]
+    fn the_delete_of_an_old_object_leaves_its_successor_alone() {
+        let mut index = Index::default();
+        index.upsert(&pod("a", "u2", 9));
+        index.apply(&Event::Delete(pod("a", "u1", 8)));
+        assert_eq!(uids(&index), ["u2"]);
+    }
+
+    #[test]
+    fn what_a_relist_does_not_show_is_gone_and_its_group_is_looked_at() {
+        let mut index = Index::default();
+        index.upsert(&pod("a", "u1", 5));
+        index.upsert(&pod("b", "u2", 6));
+        index.apply::<KubePod>(&Event::Init);
+        index.apply(&Event::InitApply(pod("b", "u2", 6)));
+        let touched = index.apply::<KubePod>(&Event::InitDone);
+        assert_eq!((uids(&index), touched.gone), (vec!["u2".to_owned()], vec!["u1".to_owned()]));
+        assert!(touched.groups.contains(&key()));
+    }
+
+    #[test]
+    fn what_is_remembered_of_the_departed_is_bounded() {
+        let mut index = Index::default();
+        for n in 0..GONE_LIMIT + 10 {
+            index.apply(&Event::Delete(pod("a", &n.to_string(), 1)));
+        }
+        assert_eq!(index.pods.gone.0.len(), GONE_LIMIT);
+        assert!(index.groups().is_empty());
+    }
+}

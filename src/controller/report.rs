@@ -1,0 +1,185 @@
+//! IO: writes what the pure [`status`](crate::plan::status) says, where it changed, and tells of transitions by events.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType, Recorder},
+};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use super::{
+    Error, State,
+    apply::{CONCURRENCY, within},
+};
+use crate::{
+    api::{
+        GroupNode, GroupNodeStatus, GroupSpec, GroupSpecStatus,
+        conditions::clip,
+        group_node::{Outcome, Receipt},
+    },
+    plan::{Effect, Node, Plan, Snapshot, earliest, status},
+    run::Runs,
+};
+
+/// Where reports go.
+pub struct Reporter<'a> {
+    /// For writes.
+    pub client: &'a Client,
+    /// For events.
+    pub recorder: &'a Recorder,
+    /// The caches.
+    pub state: &'a State,
+    /// The sessions, whose records are saved here.
+    pub runs: &'a Runs,
+}
+
+impl Reporter<'_> {
+    /// Writes the status of every node of which it is due. Returns when to look again.
+    ///
+    /// # Errors
+    /// The first error; every other status was tried all the same.
+    pub async fn nodes(&self, snapshot: &Snapshot, plan: &Plan) -> Result<Option<Timestamp>, Error> {
+        let mut wake = None;
+        let mut writes = Vec::new();
+        let starting: BTreeSet<u32> = plan.effects.iter().filter_map(Effect::starts).collect();
+        // A session that has just begun will have more to say.
+        for (ordinal, step) in plan.steps.iter().filter(|(ordinal, _)| !starting.contains(ordinal)) {
+            let Some(node) = snapshot.nodes.get(ordinal) else { continue };
+            match status::node(snapshot, node, step) {
+                status::Due::No => {}
+                status::Due::At(time) => wake = earliest(wake, Some(time)),
+                status::Due::Now(wanted) => writes.push(self.node(snapshot, node, *wanted)),
+            }
+        }
+        let results: Vec<_> = stream::iter(writes).buffer_unordered(CONCURRENCY).collect().await;
+        results.into_iter().collect::<Result<Vec<()>, _>>()?;
+        Ok(wake)
+    }
+
+    async fn node(&self, snapshot: &Snapshot, node: &Node, wanted: GroupNodeStatus) -> Result<(), Error> {
+        let key = &snapshot.head.key;
+        let nodes: Api<GroupNode> = Api::namespaced(self.client.clone(), &key.namespace);
+        let version = self.state.node_version(key, &node.name);
+        let status = merge_diff(&to_json(&node.status()), &to_json(&wanted));
+        let patch = json!({"metadata": {"uid": node.uid, "resourceVersion": version}, "status": status});
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        match within("patch groupnode status", nodes.patch_status(&node.name, &parameters, &patch)).await {
+            Ok(written) => {
+                self.state.learn(&written);
+                self.runs.saved(&node.uid, &node.record);
+                self.tell_failures(&written, node).await;
+                Ok(())
+            }
+            // Somebody has changed or removed it: the watch will tell, and the next pass writes.
+            Err(error) if error.is_conflict() || error.is_gone() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One event for an attempt that failed, when its receipt is written first.
+    async fn tell_failures(&self, written: &GroupNode, node: &Node) {
+        let Some(saved) = &node.saved else { return };
+        let known = |receipt: &Receipt| {
+            saved.receipts.values().any(|old| {
+                old.run_id == receipt.run_id && old.outcome == receipt.outcome && old.attempt == receipt.attempt
+            })
+        };
+        for receipt in
+            node.record.receipts.values().filter(|receipt| receipt.outcome != Outcome::Succeeded && !known(receipt))
+        {
+            let note = format!("{} attempt {}: {}", receipt.phase, receipt.attempt, receipt.message);
+            let reason = if receipt.outcome == Outcome::Unknown { "PhaseLost" } else { "PhaseFailed" };
+            let action = format!("{}-{}-{}", receipt.phase, receipt.attempt, receipt.run_id);
+            self.tell(&written.object_ref(&()), EventType::Warning, reason, &action, note).await;
+        }
+    }
+
+    /// Writes the status of the group where it changed.
+    ///
+    /// # Errors
+    /// Where it could not be written.
+    pub async fn group(&self, object: &GroupSpec, wanted: &GroupSpecStatus) -> Result<(), Error> {
+        let metadata = &object.metadata;
+        let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else { return Ok(()) };
+        let groups: Api<GroupSpec> = Api::namespaced(self.client.clone(), namespace);
+        let status = merge_diff(&to_json(&object.status), &to_json(wanted));
+        let patch =
+            json!({"metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version}, "status": status});
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        match within("patch groupspec status", groups.patch_status(name, &parameters, &patch)).await {
+            Ok(_) => {
+                self.tell_transition(object, wanted).await;
+                Ok(())
+            }
+            Err(error) if error.is_conflict() || error.is_gone() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One event where the reason of Ready changed.
+    async fn tell_transition(&self, object: &GroupSpec, wanted: &GroupSpecStatus) {
+        fn ready(conditions: &[Condition]) -> Option<&Condition> {
+            conditions.iter().find(|condition| condition.type_ == "Ready")
+        }
+        let before = object.status.as_ref().and_then(|status| ready(&status.conditions));
+        let Some(now) = ready(&wanted.conditions) else { return };
+        if before.is_some_and(|before| before.reason == now.reason && before.status == now.status) {
+            return;
+        }
+        let stalled = wanted.conditions.iter().any(|condition| condition.type_ == "Stalled");
+        let kind = if stalled { EventType::Warning } else { EventType::Normal };
+        info!(reason = now.reason, message = now.message, "the group stands otherwise");
+        self.tell(&object.object_ref(&()), kind, &now.reason, "Reconcile", now.message.clone()).await;
+    }
+
+    async fn tell(&self, about: &ObjectReference, kind: EventType, reason: &str, action: &str, note: String) {
+        let event = Event {
+            type_: kind,
+            reason: clip(reason, 128),
+            note: Some(clip(&note, 1000)),
+            action: clip(action, 128),
+            secondary: None,
+        };
+        // An event is a courtesy: that it could not be written stops nothing.
+        match tokio::time::timeout(super::apply::DEADLINE, self.recorder.publish(&event, about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "an event could not be written"),
+            Err(_) => warn!("an event could not be written in time"),
+        }
+    }
+}
+
+fn to_json(status: &impl serde::Serialize) -> Value {
+    serde_json::to_value(status).unwrap_or_default()
+}
+
+/// The JSON merge patch (RFC 7396) that makes `to` of `from`: what is gone is null, what is the same is left out.
+fn merge_diff(from: &Value, to: &Value) -> Value {
+    let (Value::Object(from), Value::Object(to)) = (from, to) else { return to.clone() };
+    let gone = from.keys().filter(|key| !to.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let changed = to.iter().filter_map(|(key, value)| match from.get(key) {
+        Some(old) if old == value => None,
+        Some(old) => Some((key.clone(), merge_diff(old, value))),
+        None => Some((key.clone(), value.clone())),
+    });
+    gone.chain(changed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merge_patch_names_what_is_gone_and_leaves_out_what_is_the_same() {
+        let from = json!({"facts": {"a": 1, "os": {"x": 1, "y": 2}}, "same": [1], "list": [1, 2]});
+        let to = json!({"facts": {"b": 2, "os": {"y": 2}}, "same": [1], "list": [2]});
+        let patch = merge_diff(&from, &to);
+        assert_eq!(patch, json!({"facts": {"a": null, "b": 2, "os": {"x": null}}, "list": [2]}));
+    }
+}

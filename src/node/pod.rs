@@ -1,0 +1,202 @@
+//! Nodes that are pods: how a pod is read, and how one is made from the group's template.
+
+use k8s_openapi::api::core::v1::{ContainerState, Pod};
+use serde_json::{Value, json};
+
+use crate::{
+    api,
+    group::Group,
+    plan::{self, Container},
+};
+
+/// Annotation on pods: the container in which phases run, as it was when the pod was made.
+const CONTAINER_ANNOTATION: &str = "pallet.dev/container";
+
+/// What the plan needs to know of a pod.
+pub fn observe(pod: &Pod) -> plan::Pod {
+    let metadata = &pod.metadata;
+    let annotation = |name: &str| metadata.annotations.as_ref().and_then(|a| a.get(name)).cloned();
+    let status = pod.status.as_ref();
+    let holds = |kind: &str| {
+        let conditions = status.and_then(|s| s.conditions.as_ref());
+        conditions.is_some_and(|list| list.iter().any(|c| c.type_ == kind && c.status == "True"))
+    };
+    let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
+    plan::Pod {
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        controller: controller.map(|owner| owner.uid.clone()),
+        deleting: metadata.deletion_timestamp.is_some(),
+        marked: annotation(api::DELETE_NODE_ANNOTATION).is_some(),
+        container: container(pod, &annotation(CONTAINER_ANNOTATION).unwrap_or_default()),
+        address: status.and_then(|status| status.pod_ip.clone()),
+        ready: holds("Ready"),
+        gate_open: holds(api::CONVERGED_GATE),
+        gated: gates.is_some_and(|gates| gates.iter().any(|gate| gate.condition_type == api::CONVERGED_GATE)),
+        template_hash: annotation(api::TEMPLATE_HASH_ANNOTATION).unwrap_or_default(),
+        created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
+    }
+}
+
+fn container(pod: &Pod, name: &str) -> Container {
+    let waiting = |reason: &str, message: &str| Container::Waiting { reason: reason.into(), message: message.into() };
+    let Some(status) = &pod.status else { return waiting("PodPending", "the pod has no status yet") };
+    // With restartPolicy Always only an eviction or a lost machine ends a pod.
+    if let Some(phase @ ("Failed" | "Succeeded")) = status.phase.as_deref() {
+        return Container::Gone { reason: status.reason.clone().unwrap_or_else(|| format!("Pod{phase}")) };
+    }
+    let found = status.container_statuses.iter().flatten().find(|container| container.name == name);
+    let Some(found) = found else {
+        let scheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+        return match scheduled {
+            Some(condition) => waiting(
+                condition.reason.as_deref().unwrap_or("Unschedulable"),
+                condition.message.as_deref().unwrap_or("the pod has no machine yet"),
+            ),
+            None => waiting("PodPending", "the pod's containers are not there yet"),
+        };
+    };
+    match &found.state {
+        Some(ContainerState { running: Some(_), .. }) => {
+            Container::Running { id: found.container_id.clone().unwrap_or_default() }
+        }
+        Some(ContainerState { waiting: Some(state), .. }) => waiting(
+            state.reason.as_deref().unwrap_or("ContainerWaiting"),
+            state.message.as_deref().unwrap_or("the container does not run"),
+        ),
+        Some(ContainerState { terminated: Some(state), .. }) => waiting(
+            "ContainerTerminated",
+            &format!("the container ended with exit code {} and is started again", state.exit_code),
+        ),
+        _ => waiting("ContainerCreating", "the container is being made"),
+    }
+}
+
+/// The pod of a node, as it is posted. What the operator adds does not count into the template's hash.
+///
+/// It has two owners: the group, as its controller, so that drains and budgets treat it as managed; and its GroupNode,
+/// so that a foreground deletion of the group does not take it before its time.
+pub fn build(group: &Group, name: &str, node_uid: Option<&str>) -> Value {
+    let mut pod = (*group.pod.template).clone();
+    let version = format!("{}/v1alpha1", api::API_GROUP);
+    let mut owners = vec![json!({
+        "apiVersion": version, "kind": "GroupSpec", "name": group.key.name, "uid": group.uid,
+        "controller": true, "blockOwnerDeletion": true
+    })];
+    owners.extend(node_uid.map(|uid| json!({"apiVersion": version, "kind": "GroupNode", "name": name, "uid": uid})));
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    let metadata = object(&mut pod, "metadata");
+    metadata["name"] = name.into();
+    metadata["namespace"] = group.key.namespace.as_str().into();
+    metadata["ownerReferences"] = owners.into();
+    let labels = object(metadata, "labels");
+    labels[api::GROUP_LABEL] = group.key.name.as_str().into();
+    labels[api::NODE_LABEL] = name.into();
+    let annotations = object(metadata, "annotations");
+    annotations[api::TEMPLATE_HASH_ANNOTATION] = group.pod.hash.as_str().into();
+    annotations[CONTAINER_ANNOTATION] = group.pod.container.as_str().into();
+    if group.pod.readiness_gate {
+        push(&mut pod["spec"]["readinessGates"], "conditionType", json!({"conditionType": api::CONVERGED_GATE}));
+    }
+    let containers = pod["spec"]["containers"].as_array_mut();
+    if let Some(container) =
+        containers.and_then(|list| list.iter_mut().find(|c| c["name"] == group.pod.container.as_str()))
+    {
+        let uid = json!({"name": api::POD_UID_ENV, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}});
+        push(&mut container["env"], "name", uid);
+    }
+    pod
+}
+
+fn object<'a>(outer: &'a mut Value, name: &str) -> &'a mut Value {
+    let inner = &mut outer[name];
+    if !inner.is_object() {
+        *inner = json!({});
+    }
+    inner
+}
+
+/// Puts an item into a list in place of any that has the same key.
+fn push(list: &mut Value, key: &str, item: Value) {
+    let mut items = list.as_array().cloned().unwrap_or_default();
+    items.retain(|other| other[key] != item[key]);
+    items.push(item);
+    *list = items.into();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::resolve;
+
+    fn group(template: Value) -> Group {
+        let object = serde_json::from_value(json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
+            "metadata": {"name": "web", "namespace": "shop", "uid": "g-uid"},
+            "spec": {"node": {"pod": {"template": template}}}
+        }));
+        resolve(&object.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_template_is_kept_and_the_operators_own_is_added() {
+        let group = group(json!({
+            "metadata": {"labels": {"app": "web", "pallet.dev/group": "other"}},
+            "spec": {
+                "containers": [{"name": "main", "image": "x", "env": [{"name": "A", "value": "1"}, {"name": "PALLET_POD_UID", "value": "forged"}]}],
+                "readinessGates": [{"conditionType": "theirs"}]
+            }
+        }));
+        let pod = build(&group, "web-0", Some("n-uid"));
+        assert_eq!(
+            pod["metadata"]["labels"],
+            json!({"app": "web", "pallet.dev/group": "web", "pallet.dev/node": "web-0"})
+        );
+        assert_eq!(
+            pod["spec"]["readinessGates"],
+            json!([{"conditionType": "theirs"}, {"conditionType": "pallet.dev/converged"}])
+        );
+        let env = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+        assert_eq!(env.len(), 2);
+        assert_eq!(env[1]["valueFrom"]["fieldRef"]["fieldPath"], "metadata.uid");
+        let owners = pod["metadata"]["ownerReferences"].as_array().unwrap();
+        assert_eq!((owners[0]["uid"].as_str(), owners[0]["controller"].as_bool()), (Some("g-uid"), Some(true)));
+        assert_eq!((owners[1]["uid"].as_str(), owners[1]["controller"].as_bool()), (Some("n-uid"), None));
+    }
+
+    #[test]
+    fn what_is_built_is_observed() {
+        let group = group(json!({"spec": {"containers": [{"name": "main", "image": "x"}]}}));
+        let mut value = build(&group, "web-0", Some("n-uid"));
+        value["status"] = json!({"podIP": "10.0.0.1", "conditions": [{"type": "pallet.dev/converged", "status": "True"}],
+            "containerStatuses": [{"name": "main", "containerID": "c://1", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]});
+        let pod = observe(&serde_json::from_value(value).unwrap());
+        assert_eq!(pod.controller.as_deref(), Some("g-uid"));
+        assert_eq!(pod.container, Container::Running { id: "c://1".into() });
+        assert!(pod.gated && pod.gate_open && !pod.ready);
+        assert_eq!(pod.template_hash, group.pod.hash);
+    }
+
+    #[test]
+    fn why_a_container_does_not_run_is_told() {
+        let observed = |status: Value| {
+            let pod = json!({"metadata": {"annotations": {"pallet.dev/container": "main"}}, "status": status});
+            observe(&serde_json::from_value(pod).unwrap()).container
+        };
+        let waiting = |container: Container| match container {
+            Container::Waiting { reason, .. } => reason,
+            other => panic!("{other:?}"),
+        };
+        let unschedulable = json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}]});
+        assert_eq!(waiting(observed(unschedulable)), "Unschedulable");
+        let state = |state: Value| json!({"containerStatuses": [{"name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}]});
+        assert_eq!(waiting(observed(state(json!({"waiting": {"reason": "ErrImagePull"}})))), "ErrImagePull");
+        assert_eq!(waiting(observed(state(json!({"terminated": {"exitCode": 137}})))), "ContainerTerminated");
+        assert_eq!(
+            observed(json!({"phase": "Failed", "reason": "Evicted"})),
+            Container::Gone { reason: "Evicted".into() }
+        );
+    }
+}

@@ -1,0 +1,65 @@
+//! How a session's bytes get to a node. The agent and its protocol are the same over every transport.
+
+pub mod pod_exec;
+
+use std::fmt;
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A container in which phases run.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Target {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The container's name.
+    pub container: String,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.namespace, self.pod, self.container)
+    }
+}
+
+/// An open connection to a shell on a node.
+pub struct Channel {
+    /// What the shell reads.
+    pub input: Box<dyn AsyncWrite + Send + Unpin>,
+    /// What it prints.
+    pub output: Box<dyn AsyncRead + Send + Unpin>,
+    /// Resolves when the other side ended or the connection broke; which of the two cannot be told.
+    pub closed: BoxFuture<'static, Closed>,
+    /// Keeps the connection; dropping it ends it on this side. Nothing on the node is ended by that.
+    pub guard: Box<dyn Send>,
+}
+
+/// What is known about the end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Whether the shell could not be started at all.
+    pub no_shell: bool,
+    /// For people.
+    pub message: String,
+}
+
+/// A connection that did not come about: nothing was started on the node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct OpenError {
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// Opens connections.
+pub trait Transport: Send + Sync + 'static {
+    /// Starts a shell that executes [`crate::run::LOADER`].
+    ///
+    /// # Errors
+    /// Where nothing was started: trying again is safe.
+    fn open<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Channel, OpenError>>;
+}
