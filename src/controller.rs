@@ -62,7 +62,8 @@ pub enum Error {
 }
 
 impl Error {
-    fn code(&self) -> Option<u16> {
+    /// The status code of the API server's answer, where there was one.
+    pub fn code(&self) -> Option<u16> {
         match self {
             Error::Api { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) => Some(status.code),
@@ -70,6 +71,14 @@ impl Error {
             },
             _ => None,
         }
+    }
+    /// The API server has looked at the request and would not have it: nothing was done.
+    pub fn is_refusal(&self) -> bool {
+        self.code().is_some_and(|code| (400..500).contains(&code) && code != 408)
+    }
+    /// What the API server said.
+    pub fn explanation(&self) -> String {
+        std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string)
     }
     /// The object is there already, or is not as it was.
     pub fn is_conflict(&self) -> bool {
@@ -163,6 +172,17 @@ impl State {
         });
     }
 
+    /// Whether a node may have been created, though nobody said so.
+    pub fn remember_uncertain(&self, key: &GroupKey, ordinal: u32, uncertain: bool) {
+        if uncertain {
+            self.remember(key, |beyond| {
+                beyond.uncertain.insert(ordinal);
+            });
+        } else if let Some(known) = self.known().get_mut(key) {
+            known.beyond.uncertain.remove(&ordinal);
+        }
+    }
+
     /// Forgets what may have changed without our being told, so that it is looked at anew.
     fn freshen(&self, key: &GroupKey) {
         if let Some(known) = self.known().get_mut(key)
@@ -171,6 +191,7 @@ impl State {
             known.learnt = None;
             known.beyond.foreign_pods.clear();
             known.beyond.foreign_nodes.clear();
+            known.beyond.uncertain.clear();
             known.beyond.template.take_if(|(_, verdict)| matches!(verdict, TemplateVerdict::Refused(_)));
         }
     }
@@ -416,8 +437,7 @@ impl Converger {
         let failures = &mut known.entry(key.clone()).or_default().failures;
         let pause = Duration::from_millis(500 << (*failures).min(7)).min(Duration::from_secs(60));
         *failures += 1;
-        let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-        warn!(group = %key, %error, source, pause = pause.as_secs_f64(), "a pass failed; it is tried again");
+        warn!(group = %key, %error, source = error.explanation(), pause = pause.as_secs_f64(), "a pass failed; it is tried again");
         Action::requeue(pause)
     }
 

@@ -7,7 +7,10 @@ pub mod progress;
 pub mod scale;
 pub mod status;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -40,6 +43,8 @@ pub struct Snapshot {
     pub nodes: BTreeMap<u32, Arc<Node>>,
     /// Ordinals whose GroupNode name is taken by an object of somebody else, with its description.
     pub foreign_nodes: BTreeMap<u32, String>,
+    /// Ordinals whose creation may or may not have happened: nobody knows till the cache shows it or it is tried again.
+    pub uncertain: BTreeSet<u32>,
     /// Pods by name: those of the group, and whatever else stands at a name that one of its nodes needs.
     pub pods: BTreeMap<String, Arc<Pod>>,
     /// Sessions in flight, by node.

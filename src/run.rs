@@ -4,6 +4,7 @@
 //! bytes between them, with a deadline on every wait.
 
 pub mod frame;
+pub mod memory;
 pub mod session;
 
 use std::{
@@ -25,10 +26,11 @@ use crate::{
     api::{conditions::clip, group_node::Running},
     group::{Group, GroupKey},
     phase::hex,
-    plan::{Record, SessionView, Trouble, progress::Identity},
+    plan::{Record, SessionView, progress::Identity},
     transport::{Channel, Closed, Target, Transport},
 };
 use frame::{Decoder, Frame};
+pub use memory::{Memory, Seen};
 use session::{End, Session, Want};
 
 /// The part that stands on the node, as it is sent: without comments and indentation.
@@ -61,10 +63,7 @@ pub struct Runs {
 struct Entry {
     /// The session in flight.
     live: Option<Live>,
-    /// What the last session learned and the cache does not show yet.
-    unsaved: Option<Record>,
-    /// Why the node could not be reached, and how often in a row.
-    trouble: Option<(Trouble, u32)>,
+    memory: Memory,
 }
 
 struct Live {
@@ -98,17 +97,6 @@ pub struct Start {
     pub record: Record,
 }
 
-/// What a snapshot takes over of a node.
-#[derive(Default)]
-pub struct Seen {
-    /// The session in flight.
-    pub session: Option<SessionView>,
-    /// What is known and not written yet.
-    pub unsaved: Option<Record>,
-    /// Why the node could not be reached.
-    pub trouble: Option<Trouble>,
-}
-
 impl Runs {
     /// As many sessions are open at once as there are `permits`; `wake` is called when the group of a session should be
     /// looked at again.
@@ -129,20 +117,13 @@ impl Runs {
     pub fn seen(&self, node_uid: &str) -> Seen {
         let entries = self.entries();
         let Some(entry) = entries.get(node_uid) else { return Seen::default() };
-        Seen {
-            session: entry.live.as_ref().map(|live| live.view.clone()),
-            unsaved: entry.unsaved.clone(),
-            trouble: entry.trouble.as_ref().map(|(trouble, _)| trouble.clone()),
-        }
+        entry.memory.seen(entry.live.as_ref().map(|live| live.view.clone()))
     }
 
     /// The record was written to the GroupNode's status, and the cache shows it.
     pub fn saved(&self, node_uid: &str, written: &Record) {
-        if let Some(entry) = self.entries().get_mut(node_uid)
-            && entry.unsaved.as_ref() == Some(written)
-            && entry.live.is_none()
-        {
-            entry.unsaved = None;
+        if let Some(entry) = self.entries().get_mut(node_uid).filter(|entry| entry.live.is_none()) {
+            entry.memory.saved(written);
         }
     }
 
@@ -222,35 +203,24 @@ impl Runs {
         let Some(entry) = entries.get_mut(node_uid) else { return };
         let Some(live) = entry.live.as_mut() else { return };
         let running: Option<Running> = session.running();
-        if live.view.running != running || entry.unsaved.as_ref() != Some(session.record()) {
+        if entry.memory.learn(session.record()) || live.view.running != running {
             live.view.running = running;
-            entry.unsaved = Some(session.record().clone());
             drop(entries);
             (self.wake)(key);
         }
     }
 
     fn finish(&self, node_uid: &str, instance: &str, session: Session, end: End) {
-        let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(node_uid) else { return };
-        entry.live = None;
-        entry.unsaved = Some(session.record().clone());
-        let failures =
-            entry.trouble.as_ref().filter(|(trouble, _)| trouble.instance == instance).map_or(0, |(_, n)| *n);
-        let (reason, message) = match end {
-            End::Done | End::Stopped => {
-                debug!(?end, "the session is over");
-                entry.trouble = None;
-                return;
-            }
-            End::Lost(message) => ("ConnectionLost".to_owned(), message),
-            End::Refused { reason, message } => (reason, message),
-        };
-        warn!(reason, message, "the session broke off");
-        let pause = Duration::from_secs(1 << failures.min(8)).min(Duration::from_secs(300));
-        let until = Timestamp::now() + jiff::SignedDuration::try_from(pause).unwrap_or_default();
-        let trouble = Trouble { instance: instance.to_owned(), reason, message: clip(&message, 512), until };
-        entry.trouble = Some((trouble, failures + 1));
+        match &end {
+            End::Done | End::Stopped => debug!(?end, "the session is over"),
+            End::Lost(message) => warn!(message, "the connection was lost"),
+            End::Refused { reason, message } => warn!(reason, message, "the session was refused"),
+        }
+        if let Some(entry) = self.entries().get_mut(node_uid) {
+            entry.live = None;
+            entry.memory.learn(session.record());
+            entry.memory.finish(instance, end, Timestamp::now());
+        }
     }
 }
 

@@ -148,7 +148,9 @@ impl Applier<'_> {
         let request = post(&path, body)?;
         let verdict = match within("dry-run create pod", self.client.request::<Value>(request)).await {
             Ok(_) => TemplateVerdict::Accepted,
-            Err(Error::Api { source, .. }) if is_refusal(&source) => TemplateVerdict::Refused(refusal(&source)),
+            Err(error) if matches!(error.code(), Some(400 | 403 | 422)) => {
+                TemplateVerdict::Refused(error.explanation())
+            }
             Err(error) => return Err(error),
         };
         self.state.remember_template(&group.key, &group.pod.hash, verdict);
@@ -163,7 +165,11 @@ impl Applier<'_> {
         object.metadata.namespace = Some(group.key.namespace.clone());
         object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);
         object.metadata.labels = Some([(api::GROUP_LABEL.to_owned(), group.key.name.clone())].into());
-        match within("create groupnode", self.nodes().create(&PostParams::default(), &object)).await {
+        let created = within("create groupnode", self.nodes().create(&PostParams::default(), &object)).await;
+        // A refusal is clear; a time-out or a fault of the server leaves open whether the object is there.
+        let unclear = created.as_ref().is_err_and(|error| !error.is_refusal());
+        self.state.remember_uncertain(&group.key, ordinal, unclear);
+        match created {
             Ok(created) => {
                 self.state.learn(&created);
                 // The pod follows at once: a further pass for it would only cost time.
@@ -319,16 +325,4 @@ fn post(path: &str, body: Vec<u8>) -> Result<http::Request<Vec<u8>>, Error> {
         .header("content-type", "application/json")
         .body(body)
         .map_err(|_| Error::Unplanned("a namespace that is no path"))
-}
-
-/// Whether the API server has looked at the object and will not have it, now or later, as it is.
-fn is_refusal(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422))
-}
-
-fn refusal(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
 }

@@ -217,6 +217,10 @@ impl Index {
         if shelf.gone.0.contains(&uid) {
             return None;
         }
+        // While a list is on its way, what we have just made may be younger than it.
+        if let Some(seen) = &mut shelf.relisted {
+            seen.insert(uid.clone());
+        }
         let slots = shelf.groups.entry(key.clone()).or_default();
         if slots.get(&name).is_some_and(|slot| slot.version >= version && slot.version != u64::MAX) {
             return None;
@@ -275,6 +279,8 @@ pub struct Beyond {
     pub foreign_pods: BTreeSet<String>,
     /// The same for GroupNodes.
     pub foreign_nodes: BTreeMap<u32, String>,
+    /// Ordinals whose creation had no clear answer.
+    pub uncertain: BTreeSet<u32>,
 }
 
 /// Puts together all that the plan of a group depends on.
@@ -297,6 +303,7 @@ pub fn snapshot(
         status: object.status.clone().unwrap_or_default(),
         nodes: BTreeMap::new(),
         foreign_nodes: beyond.foreign_nodes.clone(),
+        uncertain: beyond.uncertain.clone(),
         pods: index.pods(&head.key),
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
@@ -398,6 +405,16 @@ mod tests {
         let touched = index.apply::<KubePod>(&Event::InitDone);
         assert_eq!((uids(&index), touched.gone), (vec!["u2".to_owned()], vec!["u1".to_owned()]));
         assert!(touched.groups.contains(&key()));
+    }
+
+    /// Found by the simulation: a list that was taken before a creation made its node look missing, and one too many came.
+    #[test]
+    fn what_we_made_while_a_list_was_on_its_way_stays() {
+        let mut index = Index::default();
+        index.apply::<KubePod>(&Event::Init);
+        index.upsert(&pod("a", "u1", 9));
+        assert!(index.apply::<KubePod>(&Event::InitDone).gone.is_empty());
+        assert_eq!(uids(&index), ["u1"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Pure: templates. Undefined values are errors; what goes into a script is quoted for the shell unless marked `raw`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use minijinja::{
     Environment, Error, ErrorKind, State, UndefinedBehavior, escape_formatter,
@@ -81,7 +81,17 @@ pub struct RenderError {
 /// No template does more than this many steps: a loop cannot hold the operator.
 const FUEL: u64 = 100_000;
 
-fn environment(mode: Mode) -> Environment<'static> {
+/// One for each mode, made once: making one costs more than most templates.
+fn environment(mode: Mode) -> &'static Environment<'static> {
+    static TEXT: LazyLock<Environment> = LazyLock::new(|| make_environment(Mode::Text));
+    static SHELL: LazyLock<Environment> = LazyLock::new(|| make_environment(Mode::Shell));
+    match mode {
+        Mode::Text => &TEXT,
+        Mode::Shell => &SHELL,
+    }
+}
+
+fn make_environment(mode: Mode) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {

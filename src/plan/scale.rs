@@ -48,8 +48,10 @@ fn bootstrapped(node: &Node) -> bool {
 }
 
 /// The ordinals of the nodes to create: the lowest free ones. A node that is being removed keeps its ordinal till it is
-/// gone, and one whose name somebody else holds is passed over.
+/// gone, and one whose name somebody else holds is passed over. What may have been created already comes first, or there
+/// could be one node too many.
 pub fn missing(snapshot: &Snapshot, live: usize, count: u32) -> Vec<u32> {
-    let taken = |ordinal: &u32| snapshot.nodes.contains_key(ordinal) || snapshot.foreign_nodes.contains_key(ordinal);
-    (0..).filter(|ordinal| !taken(ordinal)).take((count as usize).saturating_sub(live)).collect()
+    let free = |ordinal: &u32| !snapshot.nodes.contains_key(ordinal) && !snapshot.foreign_nodes.contains_key(ordinal);
+    let (uncertain, certain) = (snapshot.uncertain.iter().copied(), (0..).filter(|n| !snapshot.uncertain.contains(n)));
+    uncertain.chain(certain).filter(free).take((count as usize).saturating_sub(live)).collect()
 }

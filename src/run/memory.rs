@@ -1,0 +1,103 @@
+//! Pure: what is remembered of a node between a session and the write of what it learned.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::session::End;
+use crate::{
+    api::conditions::clip,
+    plan::{Record, SessionView, Trouble},
+};
+
+/// What is remembered of a node beyond the cache. It is lost with the operator, and found again in the node's journal.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// What the last session learned and the cache does not show yet.
+    unsaved: Option<Record>,
+    /// Why the node could not be reached, and how often in a row.
+    trouble: Option<(Trouble, u32)>,
+}
+
+/// What a snapshot takes over of a node.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The session in flight.
+    pub session: Option<SessionView>,
+    /// What is known and not written yet.
+    pub unsaved: Option<Record>,
+    /// Why the node could not be reached.
+    pub trouble: Option<Trouble>,
+}
+
+/// The longest pause before a node that could not be reached is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+impl Memory {
+    /// What a snapshot takes over.
+    pub fn seen(&self, session: Option<SessionView>) -> Seen {
+        let trouble = self.trouble.as_ref().map(|(trouble, _)| trouble.clone());
+        Seen { session, unsaved: self.unsaved.clone(), trouble }
+    }
+
+    /// Takes over what a session knows. Says whether it was news.
+    pub fn learn(&mut self, record: &Record) -> bool {
+        let news = self.unsaved.as_ref() != Some(record);
+        if news {
+            self.unsaved = Some(record.clone());
+        }
+        news
+    }
+
+    /// The record was written, and the cache shows it.
+    pub fn saved(&mut self, written: &Record) {
+        if self.unsaved.as_ref() == Some(written) {
+            self.unsaved = None;
+        }
+    }
+
+    /// A session on a container is over. Where the node could not be reached, it is left alone for a while: 1 s at first,
+    /// doubling while the same container stays out of reach.
+    pub fn finish(&mut self, instance: &str, end: End, now: Timestamp) {
+        let before = self.trouble.take().filter(|(trouble, _)| trouble.instance == instance).map_or(0, |(_, n)| n);
+        let (reason, message) = match end {
+            End::Done | End::Stopped => return,
+            End::Lost(message) => ("ConnectionLost".to_owned(), message),
+            End::Refused { reason, message } => (reason, message),
+        };
+        let pause = Duration::from_secs(1 << before.min(16)).min(LONGEST_PAUSE);
+        let until = now + SignedDuration::try_from(pause).unwrap_or_default();
+        let trouble = Trouble { instance: instance.to_owned(), reason, message: clip(&message, 512), until };
+        self.trouble = Some((trouble, before + 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_while_the_same_container_stays_out_of_reach() {
+        let (mut memory, now) = (Memory::default(), Timestamp::from_second(1000).unwrap());
+        let pause = |memory: &mut Memory, instance: &str| {
+            memory.finish(instance, End::Lost("cut".into()), now);
+            memory.seen(None).trouble.unwrap().until.duration_since(now).as_secs()
+        };
+        assert_eq!([pause(&mut memory, "a"), pause(&mut memory, "a"), pause(&mut memory, "a")], [1, 2, 4]);
+        assert_eq!(pause(&mut memory, "b"), 1);
+        memory.finish("b", End::Done, now);
+        assert!(memory.seen(None).trouble.is_none());
+        assert_eq!(pause(&mut memory, "b"), 1);
+    }
+
+    #[test]
+    fn only_what_was_written_is_forgotten() {
+        let (mut memory, older) = (Memory::default(), Record::default());
+        let newer = Record { facts: [("a".to_owned(), 1.into())].into(), ..Record::default() };
+        assert!(memory.learn(&newer) && !memory.learn(&newer));
+        memory.saved(&older);
+        assert_eq!(memory.seen(None).unsaved, Some(newer.clone()));
+        memory.saved(&newer);
+        assert_eq!(memory.seen(None).unsaved, None);
+    }
+}

@@ -1,0 +1,168 @@
+//! A fake API server for the three kinds, with resource versions, finalizers and preconditions, and watches that may lag.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use kube::{Resource, runtime::watcher::Event};
+use pallet_operator::api::{GroupNode, GroupSpec};
+
+/// Why a request was not done.
+#[derive(Debug, PartialEq)]
+pub enum Refusal {
+    NotFound,
+    Conflict,
+}
+
+/// The objects of one kind, and what their watch has not delivered yet.
+pub struct Store<O> {
+    pub objects: BTreeMap<String, O>,
+    pub pending: VecDeque<Event<O>>,
+    pub writes: u64,
+}
+
+impl<O> Default for Store<O> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), pending: VecDeque::new(), writes: 0 }
+    }
+}
+
+/// Counts versions and UIDs over all kinds, as etcd does.
+#[derive(Default)]
+pub struct Counter(u64);
+
+impl Counter {
+    pub fn next(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
+impl<O> Store<O>
+where
+    O: Resource<DynamicType = ()> + Clone,
+{
+    pub fn create(&mut self, counter: &mut Counter, mut object: O, now: Timestamp) -> Result<O, Refusal> {
+        let name = object.meta().name.clone().expect("a name");
+        if self.objects.contains_key(&name) {
+            return Err(Refusal::Conflict);
+        }
+        let metadata = object.meta_mut();
+        metadata.uid = Some(format!("uid-{}", counter.next()));
+        metadata.creation_timestamp = Some(Time(now));
+        metadata.generation = Some(1);
+        self.put(counter, name, object.clone());
+        Ok(self.objects[object.meta().name.as_ref().unwrap()].clone())
+    }
+
+    fn put(&mut self, counter: &mut Counter, name: String, mut object: O) {
+        object.meta_mut().resource_version = Some(counter.next().to_string());
+        self.writes += 1;
+        self.pending.push_back(Event::Apply(object.clone()));
+        self.objects.insert(name, object);
+    }
+
+    /// Changes an object, if it is still the one and still as it is meant.
+    pub fn update(
+        &mut self,
+        counter: &mut Counter,
+        name: &str,
+        uid: Option<&str>,
+        version: Option<&str>,
+        change: impl FnOnce(&mut O),
+    ) -> Result<O, Refusal> {
+        let mut object = self.objects.get(name).cloned().ok_or(Refusal::NotFound)?;
+        let metadata = object.meta();
+        if uid.is_some() && metadata.uid.as_deref() != uid {
+            return Err(Refusal::Conflict);
+        }
+        if version.is_some() && metadata.resource_version.as_deref() != version {
+            return Err(Refusal::Conflict);
+        }
+        change(&mut object);
+        self.put(counter, name.to_owned(), object);
+        self.collect(counter, name);
+        self.objects.get(name).cloned().ok_or(Refusal::NotFound)
+    }
+
+    /// Deletes an object: at once, or, where finalizers or a grace period hold it, by marking it.
+    pub fn delete(
+        &mut self,
+        counter: &mut Counter,
+        name: &str,
+        uid: &str,
+        grace: bool,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let object = self.objects.get(name).ok_or(Refusal::NotFound)?;
+        if object.meta().uid.as_deref() != Some(uid) {
+            return Err(Refusal::Conflict);
+        }
+        if object.meta().deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let mut object = object.clone();
+        object.meta_mut().deletion_timestamp = Some(Time(now));
+        self.put(counter, name.to_owned(), object);
+        if !grace {
+            self.collect(counter, name);
+        }
+        Ok(())
+    }
+
+    /// What is marked and held by nothing goes.
+    fn collect(&mut self, counter: &mut Counter, name: &str) {
+        let gone = self.objects.get(name).is_some_and(|object| {
+            let metadata = object.meta();
+            // A pod is held by its kubelet; it goes by `remove`.
+            metadata.deletion_timestamp.is_some()
+                && metadata.finalizers.as_ref().is_none_or(Vec::is_empty)
+                && O::kind(&()) != "Pod"
+        });
+        if gone {
+            self.remove(counter, name);
+        }
+    }
+
+    pub fn remove(&mut self, counter: &mut Counter, name: &str) {
+        if let Some(mut object) = self.objects.remove(name) {
+            object.meta_mut().resource_version = Some(counter.next().to_string());
+            self.pending.push_back(Event::Delete(object));
+        }
+    }
+
+    /// A watch that was dropped: what it had still to deliver is replaced by a list.
+    pub fn relist(&mut self) {
+        self.pending.clear();
+        self.pending.push_back(Event::Init);
+    }
+
+    /// The next event of the watch. It says that it begins anew, and only then asks for the list.
+    pub fn next_event(&mut self) -> Option<Event<O>> {
+        let event = self.pending.pop_front()?;
+        if matches!(event, Event::Init) {
+            self.pending = self.objects.values().cloned().map(Event::InitApply).collect();
+            self.pending.push_back(Event::InitDone);
+        }
+        Some(event)
+    }
+}
+
+/// The three kinds.
+#[derive(Default)]
+pub struct Cluster {
+    pub counter: Counter,
+    pub groups: Store<GroupSpec>,
+    pub nodes: Store<GroupNode>,
+    pub pods: Store<Pod>,
+}
+
+impl Cluster {
+    pub fn writes(&self) -> u64 {
+        self.groups.writes + self.nodes.writes + self.pods.writes
+    }
+
+    pub fn settled(&self) -> bool {
+        self.groups.pending.is_empty() && self.nodes.pending.is_empty() && self.pods.pending.is_empty()
+    }
+}

@@ -1,0 +1,177 @@
+//! What must hold after every step, and what must hold in the end. Numbers as in the project's list of invariants.
+
+use pallet_operator::{
+    api::{GroupNodeStatus, GroupSpecStatus, group_node::Outcome},
+    plan::{Effect, Plan, Removal, Snapshot, Step, plan, status},
+    run::frame::Verdict,
+};
+
+use crate::{
+    machine::Run,
+    world::{GROUP, World},
+};
+
+impl World {
+    /// After every step.
+    pub fn check(&self) {
+        for (name, machine) in &self.machines {
+            let active = machine.journal.iter().filter(|run| run.verdict.is_none()).count();
+            assert!(active <= 1, "2: {active} runs overlap on {name}");
+        }
+    }
+
+    /// 1: no creation raises the live nodes above the count that was read.
+    pub fn check_creation(&self, snapshot: &Snapshot) {
+        let live =
+            self.cluster.nodes.objects.values().filter(|node| node.metadata.deletion_timestamp.is_none()).count();
+        let count = snapshot.group.as_ref().unwrap().count as usize;
+        assert!(live <= count, "1: {live} live nodes, count {count}");
+    }
+
+    /// 3 and 5: what a run may follow on.
+    pub fn check_start(&mut self, name: &str, run: &Run, script: &str) {
+        self.count("runs");
+        let machine = &self.machines[name];
+        let latest = |phase: &str| machine.journal.iter().rev().find(|other| other.phase == phase);
+        if run.phase == "bootstrap" {
+            let done = machine.journal.iter().any(|other| other.phase == "bootstrap" && other.succeeded());
+            assert!(!done, "3: bootstrap starts again on {name} after a success");
+            assert!(script.contains("bootstrap "), "the script is not that of its phase");
+        } else if run.phase == "configure" {
+            let again = latest("configure").is_some_and(|other| other.succeeded() && other.digest == run.digest);
+            assert!(!again, "3: configure starts again on {name} with the digest that has succeeded last");
+        }
+        if run.phase != "bootstrap" {
+            assert!(latest("bootstrap").is_some_and(Run::succeeded), "5: {} before bootstrap on {name}", run.phase);
+        }
+        if run.phase == "configure" {
+            assert!(latest("settings").is_some_and(Run::succeeded), "5: configure before settings on {name}");
+        }
+        match self.history.get(&(machine.witness.clone(), run.id.clone())) {
+            Some(_) => panic!("run {} was started twice on {name}", run.id),
+            None => self.tell(|| format!("{name}: {} attempt {} starts", run.phase, run.attempt)),
+        }
+    }
+
+    /// 6: nothing foreign is touched.
+    pub fn check_ours(&self, snapshot: &Snapshot, name: &str, uid: &str) {
+        if let Some(pod) = self.cluster.pods.objects.get(name).filter(|pod| pod.metadata.uid.as_deref() == Some(uid)) {
+            let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+            assert_eq!(owner.map(|owner| &owner.uid), Some(&snapshot.head.uid), "6: {name} is not the group's");
+        }
+    }
+
+    /// 7: no victim without a reason, and none too many.
+    pub fn check_plan(&self, snapshot: &Snapshot, planned: &Plan) {
+        let surplus = planned
+            .effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::DeleteNode { why: Removal::Surplus(_), .. }))
+            .count();
+        let live = snapshot.live().count();
+        if surplus > 0 {
+            let count = snapshot.group.as_ref().unwrap().count as usize;
+            assert_eq!(live - surplus, count, "7: {surplus} victims of {live} at count {count}");
+        }
+        assert_eq!(plan(snapshot), *planned, "a plan is a function of its snapshot");
+    }
+
+    /// 4: no status claims a success, or any other end, that no journal holds.
+    pub fn check_status(&mut self, status: &GroupNodeStatus) {
+        let witness = status.incarnation.as_ref().map(|i| i.witness.clone()).unwrap_or_default();
+        for receipt in status.receipts.iter().filter(|receipt| receipt.outcome != Outcome::Unknown) {
+            let journalled = self.history.get(&(witness.clone(), receipt.run_id.clone()));
+            let Some(run) = journalled else {
+                // What failed in an earlier life is carried on; a success never is.
+                assert_ne!(
+                    receipt.outcome,
+                    Outcome::Succeeded,
+                    "4: {} of {} is in no journal",
+                    receipt.phase,
+                    receipt.run_id
+                );
+                continue;
+            };
+            let told = match run.verdict {
+                Some(Verdict::Exit(0)) => receipt.outcome == Outcome::Succeeded && receipt.exit_code.is_none(),
+                Some(Verdict::Exit(code)) => receipt.outcome == Outcome::Failed && receipt.exit_code == Some(code),
+                Some(Verdict::TimedOut) => receipt.outcome == Outcome::TimedOut,
+                _ => receipt.outcome == Outcome::Failed,
+            };
+            // The attempt before a run that never started is told again under that run's name.
+            let restored = receipt.message == "the next attempt never started";
+            assert!(told || restored, "4: {receipt:?} is not what the journal says: {run:?}");
+        }
+        for receipt in &status.receipts {
+            match receipt.outcome {
+                Outcome::TimedOut => self.count("runs timed out"),
+                Outcome::Failed => self.count("runs failed"),
+                _ => {}
+            }
+        }
+    }
+
+    /// kstatus: never both, and Ready only where nothing is said against it.
+    pub fn check_group_status(&self, status: &GroupSpecStatus) {
+        let holds = |kind: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == "True");
+        assert!(!(holds("Reconciling") && holds("Stalled")), "Reconciling and Stalled at once: {status:?}");
+        assert!(!(holds("Ready") && (holds("Reconciling") || holds("Stalled"))), "Ready beside another: {status:?}");
+        assert!(status.phase_errors.len() <= 5);
+    }
+
+    /// Whether everything was delivered, said and done.
+    pub fn is_at_rest(&self) -> bool {
+        if !self.cluster.settled() || !self.operator.links.is_empty() {
+            return false;
+        }
+        let Some(group) = self.cluster.groups.objects.get(GROUP) else {
+            return self.cluster.nodes.objects.is_empty() && self.cluster.pods.objects.is_empty();
+        };
+        let Some(snapshot) = self.observe() else { return false };
+        let planned = plan(&snapshot);
+        let ready = group.status.iter().flat_map(|s| &s.conditions).any(|c| c.type_ == "Ready" && c.status == "True");
+        let quiet = |ordinal: &u32, step: &Step| match status::node(&snapshot, &snapshot.nodes[ordinal], step) {
+            status::Due::No => true,
+            status::Due::Now(_) | status::Due::At(_) => false,
+        };
+        let leaving = snapshot.nodes.values().any(|node| node.deletion.is_some());
+        ready
+            && !leaving
+            && planned.effects.is_empty()
+            && planned.steps.iter().all(|(ordinal, step)| quiet(ordinal, step))
+            && group.status.as_ref() == Some(&status::group(&snapshot, &planned.steps))
+    }
+
+    /// 9: the declared state is there, and stays without a write or a command. 4: the journals' last word is told.
+    pub fn check_rest(&mut self) {
+        let Some(group) = self.cluster.groups.objects.get(GROUP).cloned() else { return };
+        assert_eq!(self.cluster.nodes.objects.len(), group.spec.count as usize, "9: {}", self.describe());
+        assert_eq!(self.cluster.pods.objects.len(), group.spec.count as usize, "9: {}", self.describe());
+        for (name, node) in &self.cluster.nodes.objects {
+            let machine = &self.machines[name];
+            let status = node.status.clone().unwrap();
+            for phase in ["bootstrap", "settings", "configure"] {
+                let last = machine.journal.iter().rev().find(|run| run.phase == phase).expect("a run of every phase");
+                let told =
+                    status.receipts.iter().find(|receipt| receipt.phase == phase).expect("a receipt of every phase");
+                assert_eq!(
+                    (&last.id, last.succeeded()),
+                    (&told.run_id, told.outcome == Outcome::Succeeded),
+                    "4: {name}"
+                );
+            }
+        }
+        let before = (self.operator.writes, self.operator.commands, self.cluster.writes());
+        for _ in 0..5 {
+            self.now += jiff::SignedDuration::from_hours(1);
+            self.pass();
+        }
+        assert_eq!(before, (self.operator.writes, self.operator.commands, self.cluster.writes()), "9: not at rest");
+    }
+
+    pub fn describe(&self) -> String {
+        let group = self.cluster.groups.objects.get(GROUP);
+        let planned = self.observe().map(|snapshot| plan(&snapshot));
+        format!("{:#?}\nplan {planned:#?}", group.and_then(|group| group.status.as_ref()))
+    }
+}

@@ -1,0 +1,114 @@
+//! A node as its agent shows it: a journal that holds every run, and at most one that is active.
+//!
+//! It answers as `agent.sh` does. What the two have in common is shown by the agent tier, which runs the real one.
+
+use jiff::Timestamp;
+use pallet_operator::run::frame::{Ended, Frame, Past, Verdict};
+
+/// A run in the journal.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub id: String,
+    pub phase: String,
+    pub attempt: u32,
+    pub digest: String,
+    pub began: Timestamp,
+    pub ends: Timestamp,
+    pub verdict: Option<Verdict>,
+}
+
+impl Run {
+    pub fn succeeded(&self) -> bool {
+        self.verdict == Some(Verdict::Exit(0))
+    }
+}
+
+/// One container of a pod, with the file system that goes with it.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub uid: String,
+    pub instance: String,
+    pub witness: String,
+    pub journal: Vec<Run>,
+}
+
+/// What a session asks, read from the bytes that it sends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    Hello { uid: String },
+    Facts,
+    Run { id: String, seconds: i64, phase: String, attempt: u32, digest: String, script: String },
+    Attach { id: String },
+}
+
+impl Request {
+    pub fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        if let Some(hello) = text.lines().rfind(|line| line.starts_with("hello ")) {
+            return Request::Hello { uid: hello.split(' ').nth(2).expect("an incarnation").to_owned() };
+        }
+        let (line, script) = text.split_once('\n').expect("a line");
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["facts"] => Request::Facts,
+            ["attach", id] => Request::Attach { id: (*id).to_owned() },
+            ["run", id, seconds, length, phase, attempt, digest] => {
+                assert_eq!(length.parse::<usize>().unwrap(), script.len(), "the payload is counted wrong");
+                Request::Run {
+                    id: (*id).to_owned(),
+                    seconds: seconds.parse().unwrap(),
+                    phase: (*phase).to_owned(),
+                    attempt: attempt.parse().unwrap(),
+                    digest: (*digest).to_owned(),
+                    script: script.to_owned(),
+                }
+            }
+            other => panic!("no agent knows {other:?}"),
+        }
+    }
+}
+
+impl Machine {
+    pub fn active(&self) -> Option<&Run> {
+        self.journal.iter().find(|run| run.verdict.is_none())
+    }
+
+    pub fn greet(&self, uid: &str) -> Vec<Frame> {
+        if uid != self.uid {
+            return vec![Frame::Refused { reason: "incarnation".into(), message: format!("this is {}", self.uid) }];
+        }
+        let past = |run: &Run| {
+            Frame::Past(Past {
+                run_id: run.id.clone(),
+                phase: run.phase.clone(),
+                attempt: run.attempt,
+                digest: run.digest.clone(),
+                active: run.verdict.is_none(),
+                started: true,
+            })
+        };
+        let kept = self.journal.len().saturating_sub(24);
+        let mut frames = vec![Frame::Hello { witness: self.witness.clone() }];
+        frames.extend(self.journal[kept..].iter().map(past));
+        frames.push(Frame::Ready);
+        frames
+    }
+
+    /// The answer to a run's end, as far as it has ended.
+    pub fn ended(&self, id: &str) -> Option<Frame> {
+        let run = self.journal.iter().find(|run| run.id == id)?;
+        let verdict = run.verdict?;
+        Some(Frame::Ended(Box::new(Ended {
+            run_id: run.id.clone(),
+            phase: run.phase.clone(),
+            attempt: run.attempt,
+            digest: run.digest.clone(),
+            verdict,
+            times: (verdict != Verdict::Died).then(|| (run.began.as_second(), run.ends.as_second())),
+            output_bytes: 3,
+            output: "out".into(),
+            actions: Vec::new(),
+            facts: if run.phase == "settings" { b"own ok 1\nx\n".to_vec() } else { Vec::new() },
+        })))
+    }
+}

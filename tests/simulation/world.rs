@@ -1,0 +1,495 @@
+//! The world: everything there is, and the scheduler that decides what happens next.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt, ops,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use pallet_operator::{
+    api::{self, GroupSpec},
+    run::{
+        frame::{Frame, Verdict},
+        session::Session,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::Cluster,
+    machine::{Machine, Run},
+    operator::Operator,
+};
+
+pub const NAMESPACE: &str = "shop";
+pub const GROUP: &str = "web";
+
+/// A connection from the operator to a machine.
+pub struct Link {
+    pub session: Session,
+    pub node: String,
+    pub instance: String,
+    pub since: Timestamp,
+    /// What the agent has said and the operator has not heard yet.
+    pub inbox: VecDeque<Frame>,
+    /// The run whose end the agent waits for.
+    pub awaiting: Option<String>,
+}
+
+/// SplitMix64: small, and the same everywhere for ever.
+pub struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+    /// True in `percent` of a hundred cases.
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// What happened, counted, so that a simulation in which nothing happens is noticed.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        for (what, count) in other.counts {
+            *self.counts.entry(what).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> = self.counts.iter().map(|(what, count)| format!("{what} {count}")).collect();
+        f.write_str(&parts.join(", "))
+    }
+}
+
+impl Totals {
+    /// Every kind of event must have come up, or the simulation shows less than it says.
+    pub fn assert_everything_happened(&self) {
+        for what in [
+            "runs",
+            "runs failed",
+            "runs timed out",
+            "runs reattached",
+            "connections cut",
+            "requests lost",
+            "crashes",
+            "restarts",
+            "evictions",
+            "pods deleted",
+            "edits",
+            "scalings",
+            "pauses",
+            "answers lost",
+            "relists",
+            "groups deleted",
+            "template changes",
+            "nodes removed",
+        ] {
+            assert!(self.counts.get(what).copied().unwrap_or_default() > 0, "nothing of this happened: {what}");
+        }
+    }
+}
+
+pub struct World {
+    pub random: Random,
+    pub now: Timestamp,
+    pub cluster: Cluster,
+    pub machines: HashMap<String, Machine>,
+    pub operator: Operator,
+    /// Every run there ever was, by witness and id.
+    pub history: HashMap<(String, String), Run>,
+    pub totals: Totals,
+    pub calm: bool,
+    told: bool,
+    story: VecDeque<String>,
+    seed: u64,
+    instances: u64,
+    version: u64,
+}
+
+/// How many lines of its story a failing seed prints.
+const STORY: usize = 60;
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "seed {}, the last of its story:\n  {}",
+                self.seed,
+                Vec::from(std::mem::take(&mut self.story)).join("\n  ")
+            );
+        }
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, told: bool) -> Self {
+        let mut world = Self {
+            random: Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
+            now: Timestamp::from_second(1_800_000_000).unwrap(),
+            cluster: Cluster::default(),
+            machines: HashMap::new(),
+            operator: Operator::default(),
+            history: HashMap::new(),
+            totals: Totals::default(),
+            calm: false,
+            told,
+            story: VecDeque::new(),
+            seed,
+            instances: 0,
+            version: 1,
+        };
+        let count = world.random.below(4);
+        let group: GroupSpec = serde_json::from_value(json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
+            "metadata": {"name": GROUP, "namespace": NAMESPACE}, "spec": spec(count, 1, 1)
+        }))
+        .unwrap();
+        let now = world.now;
+        world.cluster.groups.create(&mut world.cluster.counter, group, now).unwrap();
+        world.start_operator();
+        world
+    }
+
+    pub fn tell(&mut self, line: impl FnOnce() -> String) {
+        let line = format!("{} {}", self.now.strftime("%H:%M:%S%.3f"), line());
+        if self.told {
+            eprintln!("{line}");
+        }
+        self.story.push_back(line);
+        if self.story.len() > STORY {
+            self.story.pop_front();
+        }
+    }
+
+    pub fn count(&mut self, what: &'static str) {
+        *self.totals.counts.entry(what).or_default() += 1;
+    }
+
+    /// Trouble for a while, then calm: whatever happened, the group must come to what is declared, and rest there.
+    pub fn run(mut self) -> Totals {
+        for _ in 0..200 + self.random.below(800) {
+            self.step();
+            self.check();
+        }
+        self.make_calm();
+        let mut rounds = 0;
+        while !self.is_at_rest() {
+            rounds += 1;
+            assert!(rounds < 3000, "the group does not come to rest: {}", self.describe());
+            self.step();
+            self.check();
+        }
+        self.check_rest();
+        std::mem::take(&mut self.totals)
+    }
+
+    fn step(&mut self) {
+        match self.random.below(if self.calm { 600 } else { 700 }) {
+            0..150 => self.deliver(),
+            150..290 => self.pass(),
+            290..380 => self.kubelet(),
+            380..530 => self.hear(),
+            530..600 => self.pass_time(),
+            600..630 => self.edit(),
+            630..650 => self.fault_on_node(),
+            650..670 => self.fault_on_connection(),
+            670..675 => self.crash("out of the blue"),
+            675..680 => self.relist(),
+            _ => self.hear(),
+        }
+    }
+
+    // ---- time and the cluster ------------------------------------------------------------------------------------
+
+    fn pass_time(&mut self) {
+        let millis = 50 + self.random.below(if self.calm { 20_000 } else { 4_000 });
+        self.now += SignedDuration::from_millis(millis as i64);
+        let now = self.now;
+        for machine in self.machines.values_mut() {
+            for run in machine.journal.iter_mut().filter(|run| run.verdict.is_none() && run.ends <= now) {
+                let planned = self.history.get(&(machine.witness.clone(), run.id.clone())).and_then(|r| r.verdict);
+                run.verdict = planned;
+            }
+        }
+    }
+
+    /// The watch of one kind delivers what it has, or a part of it.
+    fn deliver(&mut self) {
+        let (kind, most) = (self.random.below(3), 1 + self.random.below(12));
+        for _ in 0..most {
+            match kind {
+                0 => {
+                    let Some(event) = self.cluster.groups.next_event() else { return };
+                    self.operator.take_group(event);
+                }
+                1 => {
+                    let Some(event) = self.cluster.nodes.next_event() else { return };
+                    let gone = self.operator.index.apply(&event).gone;
+                    gone.iter().for_each(|uid| self.operator.forget(uid));
+                }
+                _ => {
+                    let Some(event) = self.cluster.pods.next_event() else { return };
+                    self.operator.index.apply(&event);
+                }
+            }
+        }
+    }
+
+    fn relist(&mut self) {
+        self.count("relists");
+        match self.random.below(3) {
+            0 => self.cluster.groups.relist(),
+            1 => self.cluster.nodes.relist(),
+            _ => self.cluster.pods.relist(),
+        }
+    }
+
+    // ---- kubelets ------------------------------------------------------------------------------------------------
+
+    fn some_pod(&mut self) -> Option<String> {
+        let names: Vec<String> = self.cluster.pods.objects.keys().cloned().collect();
+        let at = self.random.below(names.len());
+        names.get(at).cloned()
+    }
+
+    fn kubelet(&mut self) {
+        let Some(name) = self.some_pod() else { return };
+        let pod = &self.cluster.pods.objects[&name];
+        if pod.metadata.deletion_timestamp.is_some() {
+            self.tell(|| format!("pod {name} is gone"));
+            self.machines.remove(&name);
+            self.cluster.pods.remove(&mut self.cluster.counter, &name);
+            return;
+        }
+        let phase = pod.status.as_ref().and_then(|status| status.phase.clone());
+        match phase.as_deref() {
+            None => self.boot(&name),
+            Some("Running") => self.show_readiness(&name),
+            _ => {}
+        }
+    }
+
+    /// A container starts, on a new file system.
+    fn boot(&mut self, name: &str) {
+        self.instances += 1;
+        let number = self.instances;
+        let uid = self.cluster.pods.objects[name].metadata.uid.clone().unwrap();
+        let instance = format!("containerd://{number}");
+        self.tell(|| format!("{name} runs in {instance}"));
+        let witness = format!("witness-{number}");
+        let machine = Machine { uid, instance: instance.clone(), witness, journal: Vec::new() };
+        self.machines.insert(name.to_owned(), machine);
+        self.set_status(name, |status| {
+            status["phase"] = "Running".into();
+            status["podIP"] = format!("10.0.0.{}", number % 250).into();
+            status["containerStatuses"] = json!([{
+                "name": "main", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "containerID": instance, "state": {"running": {}}
+            }]);
+        });
+        self.show_readiness(name);
+    }
+
+    fn show_readiness(&mut self, name: &str) {
+        let pod = &self.cluster.pods.objects[name];
+        let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        let holds = |kind: &str| conditions.clone().any(|c| c.type_ == kind && c.status == "True");
+        if holds(api::CONVERGED_GATE) != holds("Ready") {
+            self.set_status(name, |status| {
+                let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+                conditions.retain(|c| c["type"] != "Ready");
+                conditions.push(json!({"type": "Ready", "status": "True"}));
+                status["conditions"] = conditions.into();
+            });
+        }
+    }
+
+    fn set_status(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
+        let _ = self.cluster.pods.update(&mut self.cluster.counter, name, None, None, |pod: &mut Pod| {
+            let mut status = serde_json::to_value(pod.status.clone().unwrap_or_default()).unwrap();
+            change(&mut status);
+            pod.status = Some(serde_json::from_value(status).unwrap());
+        });
+    }
+
+    fn fault_on_node(&mut self) {
+        let Some(name) = self.some_pod() else { return };
+        let pod = &self.cluster.pods.objects[&name];
+        let running = self.machines.contains_key(&name) && pod.metadata.deletion_timestamp.is_none();
+        match self.random.below(3) {
+            0 if running => {
+                self.count("restarts");
+                self.tell(|| format!("the container of {name} restarts"));
+                self.machines.remove(&name);
+                self.boot(&name);
+            }
+            1 if running => {
+                self.count("evictions");
+                self.tell(|| format!("{name} is evicted"));
+                self.machines.remove(&name);
+                self.set_status(&name, |status| {
+                    status["phase"] = "Failed".into();
+                    status["reason"] = "Evicted".into();
+                });
+            }
+            _ => {
+                let uid = pod.metadata.uid.clone().unwrap();
+                self.count("pods deleted");
+                self.tell(|| format!("somebody deletes pod {name}"));
+                let _ = self.cluster.pods.delete(&mut self.cluster.counter, &name, &uid, true, self.now);
+            }
+        }
+    }
+
+    // ---- connections ---------------------------------------------------------------------------------------------
+
+    fn some_link(&mut self) -> Option<String> {
+        let mut uids: Vec<String> = self.operator.links.keys().cloned().collect();
+        uids.sort();
+        let at = self.random.below(uids.len());
+        uids.get(at).cloned()
+    }
+
+    fn fault_on_connection(&mut self) {
+        if let Some(uid) = self.some_link() {
+            self.count("connections cut");
+            self.cut(&uid, "the wire was cut");
+        }
+    }
+
+    /// A session hears one frame, or notices that its machine is gone.
+    fn hear(&mut self) {
+        let Some(uid) = self.some_link() else { return };
+        let link = &self.operator.links[&uid];
+        let machine = self.machines.get(&link.node).filter(|machine| machine.instance == link.instance);
+        let Some(machine) = machine else {
+            self.cut(&uid, "the container is gone");
+            return;
+        };
+        if link.inbox.is_empty()
+            && let Some(frame) = link.awaiting.as_ref().and_then(|id| machine.ended(id))
+        {
+            let link = self.operator.links.get_mut(&uid).unwrap();
+            link.awaiting = None;
+            link.inbox.push_back(frame);
+        }
+        self.hear_one(&uid);
+    }
+
+    // ---- people --------------------------------------------------------------------------------------------------
+
+    fn edit(&mut self) {
+        let Some(group) = self.cluster.groups.objects.get(GROUP) else { return };
+        let (count, paused) = (group.spec.count, group.spec.paused);
+        if paused {
+            // Nobody leaves a group paused for long.
+            self.change(|group| group.spec.paused = false);
+            return;
+        }
+        let uid = group.metadata.uid.clone().unwrap();
+        match self.random.below(12) {
+            0..4 => {
+                self.count("scalings");
+                let count = self.random.below(5) as u32;
+                self.tell(|| format!("scaled to {count}"));
+                self.change(|group| group.spec.count = count);
+            }
+            4..8 => {
+                self.count("edits");
+                self.version += 1 + self.random.below(2) as u64 * 2;
+                // Sometimes back to what it was before.
+                let version = if self.random.chance(25) { 1 } else { self.version };
+                let bootstrap = if self.random.chance(30) { self.version } else { 1 };
+                self.tell(|| format!("configure becomes version {version}, bootstrap version {bootstrap}"));
+                let phases = spec(count as usize, version, bootstrap)["phases"].clone();
+                self.change(|group| group.spec.phases = serde_json::from_value(phases).unwrap());
+            }
+            8 => {
+                self.count("pauses");
+                self.tell(|| "paused".into());
+                self.change(|group| group.spec.paused = true);
+            }
+            9 => {
+                self.count("template changes");
+                self.version += 1;
+                let image = format!("image:{}", self.version);
+                self.change(|group| {
+                    let pod = group.spec.node.pod.as_mut().unwrap();
+                    pod.template["spec"]["containers"][0]["image"] = image.into();
+                });
+            }
+            _ if self.random.chance(5) => {
+                self.count("groups deleted");
+                self.tell(|| "the group is deleted".into());
+                let _ = self.cluster.groups.delete(&mut self.cluster.counter, GROUP, &uid, false, self.now);
+            }
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut GroupSpec)) {
+        let _ = self.cluster.groups.update(&mut self.cluster.counter, GROUP, None, None, |group| {
+            change(group);
+            *group.metadata.generation.get_or_insert(0) += 1;
+        });
+    }
+
+    /// No more faults; scripts succeed; somebody gives failed phases their attempts back.
+    fn make_calm(&mut self) {
+        self.tell(|| "from here on all is calm".into());
+        self.calm = true;
+        let token = self.now.to_string();
+        self.change(|group| {
+            group.spec.paused = false;
+            group.metadata.annotations.get_or_insert_default().insert(api::RETRY_ANNOTATION.into(), token);
+        });
+    }
+
+    /// How a script will end: decided when it starts, by the dice.
+    pub fn fate(&mut self, seconds: i64) -> (SignedDuration, Verdict) {
+        let duration = SignedDuration::from_millis(20 + self.random.below(3_000) as i64);
+        if self.calm {
+            return (duration, Verdict::Exit(0));
+        }
+        match self.random.below(100) {
+            0..14 => (duration, Verdict::Exit(3)),
+            14..18 => (SignedDuration::from_secs(seconds), Verdict::TimedOut),
+            18..21 => (duration, Verdict::Died),
+            _ => (duration, Verdict::Exit(0)),
+        }
+    }
+}
+
+/// The spec of the group: settings has a fact of its own that configure uses.
+fn spec(count: usize, version: u64, bootstrap: u64) -> Value {
+    json!({
+        "count": count,
+        "node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "image:1"}]}}}},
+        "phases": {
+            "bootstrap": {"actions": [{"exec": {"script": format!("bootstrap {bootstrap} {{{{ facts.hostname }}}}")}}]},
+            "settings": {
+                "facts": [{"name": "own", "exec": "own"}],
+                "values": {"own": "{{ facts.own }}"}
+            },
+            "configure": {"actions": [{"exec": {"script": format!("configure {version} {{{{ settings.own }}}}")}}]}
+        },
+        "converge": {"timeout": "20s", "retry": {"limit": 2, "backoff": "2s"}, "rollout": {"maxParallel": 2}}
+    })
+}
