@@ -120,8 +120,6 @@ struct Known {
     failures: u32,
 }
 
-/// A refused template or a taken name is looked at again after this.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Two passes of a group lie at least this far apart, so that a burst of events costs one.
 const BETWEEN_PASSES: Duration = Duration::from_millis(50);
 /// Two writes of a group's status lie at least this far apart, unless Ready has changed.
@@ -186,7 +184,7 @@ impl State {
     /// Forgets what may have changed without our being told, so that it is looked at anew.
     fn freshen(&self, key: &GroupKey) {
         if let Some(known) = self.known().get_mut(key)
-            && known.learnt.is_some_and(|learnt| learnt.elapsed() >= LOOK_AGAIN)
+            && known.learnt.is_some_and(|learnt| learnt.elapsed() >= plan::LOOK_AGAIN.unsigned_abs())
         {
             known.learnt = None;
             known.beyond.foreign_pods.clear();

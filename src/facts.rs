@@ -88,12 +88,14 @@ pub fn parse_built_in(payload: &[u8]) -> Facts {
         let Some((path, text)) = line.split_once('\t') else { continue };
         let Some(fact) = BUILT_IN.iter().find(|fact| fact.path == path) else { continue };
         let value = match fact.kind {
-            Kind::Text => Value::from(text),
-            Kind::Integer => text.parse::<i64>().map_or(Value::Null, Value::from),
-            Kind::Number => text.parse::<f64>().map_or(Value::Null, Value::from),
-            Kind::Words => text.split_whitespace().map(Value::from).collect(),
+            Kind::Text => Some(Value::from(text)),
+            Kind::Integer => text.parse::<i64>().ok().map(Value::from),
+            Kind::Number => text.parse::<f64>().ok().map(Value::from),
+            Kind::Words => Some(text.split_whitespace().map(Value::from).collect()),
         };
-        insert(&mut facts, path, value);
+        if let Some(value) = value {
+            insert(&mut facts, path, value);
+        }
     }
     facts
 }
@@ -115,6 +117,8 @@ fn insert(facts: &mut Facts, path: &str, value: Value) {
 pub const OWN_FACT_LIMIT: usize = 4096;
 
 /// Parses the facts that a settings run left in its journal: `NAME STATE LENGTH`, a newline, LENGTH bytes, a newline.
+///
+/// A null fact is left out: an API server keeps no nulls. [`with_declared`] puts it back.
 pub fn parse_own(mut payload: &[u8]) -> Facts {
     let mut facts = Facts::new();
     while let Some(end) = payload.iter().position(|byte| *byte == b'\n') {
@@ -127,8 +131,18 @@ pub fn parse_own(mut payload: &[u8]) -> Facts {
         };
         let Some(bytes) = payload.get(end + 1..end + 1 + length) else { break };
         let text = String::from_utf8_lossy(&bytes[..length.min(OWN_FACT_LIMIT)]);
-        facts.insert(name.to_owned(), if state == "null" { Value::Null } else { text.trim_end().into() });
+        if state != "null" {
+            facts.insert(name.to_owned(), text.trim_end().into());
+        }
         payload = payload.get(end + 2 + length..).unwrap_or_default();
+    }
+    facts
+}
+
+/// The facts with a null for each that is declared and has no value: what is optional may be asked for.
+pub fn with_declared<'a>(mut facts: Facts, declared: impl Iterator<Item = &'a str>) -> Facts {
+    for name in declared {
+        facts.entry(name.to_owned()).or_insert(Value::Null);
     }
     facts
 }
@@ -164,7 +178,7 @@ mod tests {
         assert_eq!(facts["os"], json!({"family": "debian"}));
         assert_eq!(facts["cpu"], json!({"count": 2}));
         assert_eq!(facts["addresses"], json!(["10.0.0.1", "10.0.0.2"]));
-        assert_eq!(facts["load"], json!({"one": null}));
+        assert!(!facts.contains_key("load"), "what cannot be read is left out");
         assert!(!facts.contains_key("new"));
     }
 
@@ -181,7 +195,8 @@ mod tests {
     fn own_facts_keep_their_lines_and_lose_space_at_the_end() {
         let facts = parse_own(b"a ok 4\nx\ny\n\nb null 0\n\nc ok 2\nhi\n");
         assert_eq!(facts["a"], json!("x\ny"));
-        assert_eq!(facts["b"], Value::Null);
+        assert!(!facts.contains_key("b"));
+        assert_eq!(with_declared(facts.clone(), ["a", "b"].into_iter())["b"], Value::Null);
         assert_eq!(facts["c"], json!("hi"));
     }
 

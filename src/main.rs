@@ -74,6 +74,8 @@ async fn main() -> anyhow::Result<()> {
 
 fn connect(mut config: Config, retry: bool) -> anyhow::Result<Client> {
     config.default_retry = retry;
+    let agent = concat!("pallet-operator/", env!("CARGO_PKG_VERSION"));
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(agent)));
     Client::try_from(config).context("the cluster's configuration cannot be used")
 }
 

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
@@ -329,6 +329,9 @@ pub enum PodRemoval {
     Lost,
 }
 
+/// What may mend without our being told is looked at again after this: a taken name, a refused template.
+pub const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
 /// What to do next.
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
@@ -393,7 +396,7 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
             trouble: snapshot.troubles.get(&node.name),
             now: snapshot.now,
         });
-        plan.wake = earliest(plan.wake, step.wake());
+        plan.wake = earliest(plan.wake, step.wake(snapshot.now));
         plan.steps.insert(node.ordinal, step);
     }
     if group.paused {
@@ -417,7 +420,8 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         TemplateVerdict::Unchecked if creates || is_new_template(snapshot, group) => {
             plan.effects.push(Effect::CheckTemplate)
         }
-        TemplateVerdict::Refused(_) | TemplateVerdict::Unchecked => {}
+        TemplateVerdict::Refused(_) => plan.wake = earliest(plan.wake, Some(snapshot.now + LOOK_AGAIN)),
+        TemplateVerdict::Unchecked => {}
         TemplateVerdict::Accepted => {
             plan.effects.extend(missing.into_iter().map(|ordinal| Effect::CreateNode { ordinal }));
             plan.effects.extend(podless.iter().map(|node| Effect::CreatePod { ordinal: node.ordinal }));

@@ -52,8 +52,9 @@ pub enum Step {
 
 impl Step {
     /// When to look again, though nothing happened.
-    pub fn wake(&self) -> Option<Timestamp> {
+    pub fn wake(&self, now: Timestamp) -> Option<Timestamp> {
         match self {
+            Step::Await(Cause::NameTaken) => Some(now + super::LOOK_AGAIN),
             Step::Backoff { until, .. } => Some(*until),
             Step::Await(Cause::Unreachable(trouble)) => Some(trouble.until),
             _ => None,
@@ -218,10 +219,11 @@ pub fn values(group: &Group, identity: &Identity, record: &Record) -> Result<BTr
 
 fn context(group: &Group, identity: &Identity, record: &Record, settings: BTreeMap<String, Value>) -> Context {
     let GroupKey { namespace, name } = group.key.clone();
+    let declared = group.phases.settings.facts.iter().map(|fact| fact.name.as_str());
     Context {
         group: GroupContext { name, namespace, count: group.count },
         node: NodeContext { name: identity.name.clone(), ordinal: identity.ordinal, address: identity.address.clone() },
-        facts: facts::without_volatile(&record.facts),
+        facts: facts::with_declared(facts::without_volatile(&record.facts), declared),
         settings,
     }
 }

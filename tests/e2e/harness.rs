@@ -1,0 +1,307 @@
+//! What every end-to-end test needs: a namespace, an operator of its own that can be killed, and ways to wait and look.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Stdio,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use pallet_operator::api::{GroupNode, GroupSpec, group_node::Receipt};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A namespace of its own, with an operator that looks after nothing else.
+pub struct Space {
+    pub client: Client,
+    pub name: String,
+    operator: Option<Child>,
+    kubeconfig: Option<PathBuf>,
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        if let Some(child) = self.operator.as_mut() {
+            let _ = child.start_kill();
+        }
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!(
+                "---- the operator of {} said last:\n{}",
+                self.name,
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            );
+        }
+    }
+}
+
+/// Where the API server writes down every request.
+const AUDIT_LOG: &str = "/run/pallet/log/audit.log";
+
+impl Space {
+    /// A new namespace without an operator.
+    pub async fn bare(what: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        assert!(
+            std::env::var_os("PALLET_TEST_CLUSTER").is_some(),
+            "the end-to-end tier needs a cluster: run it by make test, or set PALLET_TEST_CLUSTER=1 and KUBECONFIG"
+        );
+        let client = Client::try_default().await.expect("a cluster");
+        let name = format!("e2e-{what}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
+        Self { client, name, operator: None, kubeconfig: None }
+    }
+
+    /// A new namespace with an operator.
+    pub async fn new(what: &str) -> Self {
+        let mut space = Self::bare(what).await;
+        space.start_operator();
+        space
+    }
+
+    /// Lets the operator connect through somebody else.
+    pub fn connect_through(&mut self, port: u16) {
+        let original = std::env::var("KUBECONFIG").expect("KUBECONFIG");
+        let text = fs::read_to_string(original).expect("the kubeconfig");
+        let lines = text.lines().map(|line| match line.split_once("server:") {
+            Some((indent, _)) => format!("{indent}server: https://127.0.0.1:{port}"),
+            None => line.to_owned(),
+        });
+        let path = self.scratch("kubeconfig");
+        fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
+        self.kubeconfig = Some(path);
+    }
+
+    fn scratch(&self, name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", self.name))
+    }
+
+    fn log(&self) -> PathBuf {
+        self.scratch("operator.log")
+    }
+
+    pub fn start_operator(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pallet-operator"));
+        command.args(["--namespace", &self.name, "--log", "info,pallet_operator=debug"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+        if let Some(kubeconfig) = &self.kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
+        self.operator = Some(command.spawn().expect("the operator"));
+    }
+
+    /// kill -9.
+    pub async fn kill_operator(&mut self) {
+        let mut operator = self.operator.take().expect("a running operator");
+        operator.start_kill().unwrap();
+        operator.wait().await.unwrap();
+    }
+
+    pub fn groups(&self) -> Api<GroupSpec> {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+    pub fn nodes(&self) -> Api<GroupNode> {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.name)
+    }
+
+    /// Applies a GroupSpec called `web`.
+    pub async fn apply(&self, spec: Value) -> GroupSpec {
+        let object = json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": "web"}, "spec": spec});
+        let parameters = PatchParams::apply("e2e").force();
+        self.groups().patch("web", &parameters, &Patch::Apply(object)).await.expect("the GroupSpec is accepted")
+    }
+
+    /// Merges a patch into the GroupSpec.
+    pub async fn patch(&self, patch: Value) -> GroupSpec {
+        self.groups().patch("web", &PatchParams::default(), &Patch::Merge(patch)).await.expect("the patch is accepted")
+    }
+
+    pub async fn group(&self) -> GroupSpec {
+        self.groups().get("web").await.expect("the GroupSpec")
+    }
+
+    /// Waits until Ready is True for the present generation.
+    pub async fn ready(&self) -> GroupSpec {
+        self.until("Ready", |group| {
+            let status = group.status.clone().unwrap_or_default();
+            status.observed_generation == group.metadata.generation && condition(group, "Ready").0 == "True"
+        })
+        .await
+    }
+
+    /// Waits until the GroupSpec is as it should be.
+    pub async fn until(&self, what: &str, holds: impl Fn(&GroupSpec) -> bool) -> GroupSpec {
+        wait(what, || async {
+            let group = self.group().await;
+            if holds(&group) { Ok(group) } else { Err(format!("{:#?}", group.status)) }
+        })
+        .await
+    }
+
+    /// Waits until a GroupNode is as it should be.
+    pub async fn node_until(&self, name: &str, what: &str, holds: impl Fn(&GroupNode) -> bool) -> GroupNode {
+        wait(what, || async {
+            match self.nodes().get_opt(name).await.unwrap() {
+                Some(node) if holds(&node) => Ok(node),
+                other => Err(format!("{:#?}", other.map(|node| node.status))),
+            }
+        })
+        .await
+    }
+
+    pub async fn pod_names(&self) -> Vec<String> {
+        let list = self.pods().list(&ListParams::default()).await.unwrap();
+        list.items.iter().map(ResourceExt::name_any).collect()
+    }
+
+    /// Runs a script in a pod, as a person with kubectl would.
+    pub async fn kubectl_exec(&self, pod: &str, script: &str) -> String {
+        self.try_exec(pod, script).await.unwrap_or_else(|error| panic!("exec in {pod}: {error}"))
+    }
+
+    pub async fn try_exec(&self, pod: &str, script: &str) -> Result<String, String> {
+        let run = Command::new("kubectl").args(["-n", &self.name, "exec", pod, "--", "sh", "-c", script]).output();
+        let output = tokio::time::timeout(PATIENCE, run).await.expect("kubectl in time").expect("kubectl");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    }
+
+    /// Waits until a script in a pod succeeds.
+    pub async fn exec_until(&self, pod: &str, script: &str) -> String {
+        wait(script, || self.try_exec(pod, script)).await
+    }
+
+    pub async fn delete_pod(&self, name: &str) {
+        self.pods().delete(name, &DeleteParams::default()).await.expect("the pod is deleted");
+    }
+
+    /// The operator's requests so far, as "VERB RESOURCE[/SUBRESOURCE]", but for those that watch.
+    pub fn requests(&self) -> Vec<String> {
+        let text = fs::read_to_string(AUDIT_LOG).expect("the audit log");
+        let events = text
+            .lines()
+            .filter(|line| line.contains(&self.name))
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events
+            .filter(|event| event["userAgent"].as_str().is_some_and(|agent| agent.starts_with("pallet-operator/")))
+            .filter(|event| {
+                event["objectRef"]["namespace"] == self.name.as_str()
+                    && event["verb"] != "watch"
+                    && event["verb"] != "list"
+            })
+            .map(|event| {
+                let reference = &event["objectRef"];
+                let sub = reference["subresource"].as_str().map(|sub| format!("/{sub}")).unwrap_or_default();
+                format!(
+                    "{} {}{sub}",
+                    event["verb"].as_str().unwrap_or("?"),
+                    reference["resource"].as_str().unwrap_or("?")
+                )
+            })
+            .collect()
+    }
+
+    pub fn count(&self, request: &str) -> usize {
+        self.requests().iter().filter(|other| *other == request).count()
+    }
+}
+
+/// Waits until a look succeeds; shows the last look where it never does.
+pub async fn wait<T, F: Future<Output = Result<T, String>>>(what: &str, look: impl Fn() -> F) -> T {
+    let began = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(last) if began.elapsed() > PATIENCE => panic!("{what}: not within {PATIENCE:?}; last seen: {last}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Status, reason and message of a group's condition; empty where it is not there.
+pub fn condition(group: &GroupSpec, kind: &str) -> (String, String, String) {
+    let conditions = group.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .filter(|condition| condition.type_ == kind)
+        .map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
+        .next()
+        .unwrap_or_default()
+}
+
+/// The reason of a node's condition.
+pub fn reason(node: &GroupNode) -> String {
+    let conditions = node.status.iter().flat_map(|status| &status.conditions);
+    conditions.map(|condition| condition.reason.clone()).next().unwrap_or_default()
+}
+
+pub fn receipt(node: &GroupNode, phase: &str) -> Option<Receipt> {
+    node.status.as_ref()?.receipts.iter().find(|receipt| receipt.phase == phase).cloned()
+}
+
+/// Nodes that are small pods.
+pub fn busybox() -> Value {
+    node("localhost/busybox:1")
+}
+
+pub fn node(image: &str) -> Value {
+    json!({"pod": {"template": {"spec": {
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "main", "image": image, "imagePullPolicy": "Never"}]
+    }}}})
+}
+
+/// A phase of one script.
+pub fn script(script: &str) -> Value {
+    json!({"actions": [{"exec": {"script": script}}]})
+}
+
+/// Stands between the operator and the API server, and cuts when it is told to.
+pub struct Proxy {
+    pub port: u16,
+    cut: tokio::sync::watch::Sender<u64>,
+}
+
+impl Proxy {
+    pub async fn start() -> Self {
+        let text = fs::read_to_string(std::env::var("KUBECONFIG").unwrap()).unwrap();
+        let server = text.lines().find_map(|line| line.trim().strip_prefix("server: ")).expect("a server").to_owned();
+        let server = server.trim().trim_matches('"').trim_start_matches("https://").to_owned();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (cut, cuts) = tokio::sync::watch::channel(0);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (server, mut cuts) = (server.clone(), cuts.clone());
+                cuts.borrow_and_update();
+                tokio::spawn(async move {
+                    let Ok(mut far) = tokio::net::TcpStream::connect(server).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = cuts.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { port, cut }
+    }
+
+    /// Ends every connection there is.
+    pub fn cut(&self) {
+        self.cut.send_modify(|n| *n += 1);
+    }
+}

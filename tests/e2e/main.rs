@@ -1,0 +1,9 @@
+//! The end-to-end tier: the built operator against a real API server, kubelet and containerd.
+//!
+//! Every test has a namespace and an operator process of its own, so they run side by side and may kill what is theirs.
+
+mod converge;
+mod faults;
+mod harness;
+mod lifecycle;
+mod trouble;

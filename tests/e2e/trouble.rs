@@ -1,0 +1,110 @@
+//! Bad input and missing things: said with field and remedy, nothing harmed, healed alone.
+
+use kube::api::{DeleteParams, PostParams};
+use serde_json::json;
+
+use crate::harness::{Space, busybox, condition, node, reason, script, wait};
+
+#[tokio::test]
+async fn a_spec_that_cannot_be_read_stalls_and_leaves_running_nodes_alone() {
+    let space = Space::new("invalid").await;
+    space.apply(json!({"count": 2, "node": busybox(), "phases": {"configure": script("true")}})).await;
+    space.ready().await;
+    space.patch(json!({"spec": {"count": 0, "phases": {"configure": script("echo {{ settings.nope }}")}}})).await;
+    let group = space.until("Stalled", |group| condition(group, "Stalled").0 == "True").await;
+    let (_, reason, message) = condition(&group, "Stalled");
+    assert_eq!(reason, "InvalidSpec");
+    assert!(
+        message.contains("spec.phases.configure.actions[0].exec.script: settings.nope is not declared"),
+        "{message}"
+    );
+    assert_eq!(condition(&group, "Ready").0, "False");
+    assert_eq!(space.pod_names().await.len(), 2, "nothing is removed on the word of a spec that cannot be read");
+    space.patch(json!({"spec": {"count": 1, "phases": {"configure": script("true")}}})).await;
+    let group = space.ready().await;
+    assert_eq!(condition(&group, "Stalled").0, "");
+    assert_eq!(group.status.unwrap().replicas, 1);
+}
+
+#[tokio::test]
+async fn a_template_that_the_api_server_refuses_stalls_before_anything_is_made() {
+    let space = Space::new("refused").await;
+    let mut bad = busybox();
+    bad["pod"]["template"]["spec"]["containers"][0]["imagePolicy"] = "Never".into();
+    space.apply(json!({"count": 2, "node": bad})).await;
+    let group = space.until("Stalled", |group| condition(group, "Stalled").0 == "True").await;
+    let (_, reason, message) = condition(&group, "Stalled");
+    assert_eq!(reason, "InvalidTemplate");
+    assert!(message.contains("spec.node.pod.template") && message.contains("imagePolicy"), "{message}");
+    assert!(space.pod_names().await.is_empty());
+    space.apply(json!({"count": 1, "node": busybox()})).await;
+    space.ready().await;
+}
+
+#[tokio::test]
+async fn a_pod_of_somebody_else_is_neither_adopted_nor_touched() {
+    let space = Space::bare("foreign").await;
+    let theirs = json!({"metadata": {"name": "web-0", "labels": {"pallet.dev/group": "web"}}, "spec": {
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never"}]}});
+    let theirs = space.pods().create(&PostParams::default(), &serde_json::from_value(theirs).unwrap()).await.unwrap();
+    let plain = json!({"metadata": {"name": "web-1"}, "spec": {
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never"}]}});
+    space.pods().create(&PostParams::default(), &serde_json::from_value(plain).unwrap()).await.unwrap();
+    let mut space = space;
+    space.start_operator();
+    space.apply(json!({"count": 3, "node": busybox(), "phases": {"configure": script("touch /ran")}})).await;
+    for name in ["web-0", "web-1"] {
+        space.node_until(name, "the conflict is told", |node| reason(node) == "NameTaken").await;
+    }
+    space.node_until("web-2", "the others go on", |node| reason(node) == "Converged").await;
+    let group = space.until("Stalled", |group| condition(group, "Stalled").1 == "NameTaken").await;
+    assert!(condition(&group, "Stalled").2.contains("does not belong to this group"));
+    assert!(space.try_exec("web-0", "cat /ran").await.is_err(), "nothing runs on it");
+    let now = space.pods().get("web-0").await.unwrap();
+    assert_eq!((now.metadata.uid, now.metadata.owner_references), (theirs.metadata.uid, None));
+    for name in ["web-0", "web-1"] {
+        space.pods().delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
+    }
+    space.ready().await;
+}
+
+#[tokio::test]
+async fn an_image_without_a_shell_and_a_node_that_cannot_be_written_are_told_apart() {
+    let space = Space::new("shell").await;
+    space
+        .apply(json!({"count": 1, "node": node("localhost/noshell:1"), "phases": {"configure": script("true")}}))
+        .await;
+    let told = space.node_until("web-0", "the reason is told", |node| reason(node) == "NoShell").await;
+    assert!(told.status.unwrap().conditions[0].message.contains("use an image that has one"));
+
+    let mut read_only = busybox();
+    read_only["pod"]["template"]["spec"]["containers"][0]["securityContext"] = json!({"readOnlyRootFilesystem": true});
+    let other = json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": "ro"},
+        "spec": {"count": 1, "node": read_only, "phases": {"configure": script("true")}}});
+    space.groups().create(&PostParams::default(), &serde_json::from_value(other).unwrap()).await.unwrap();
+    let told = space.node_until("ro-0", "the reason is told", |node| reason(node) == "NoStateDirectory").await;
+    assert!(told.status.unwrap().conditions[0].message.contains("no writable directory"));
+
+    // Two groups in trouble; a third beside them is not kept waiting.
+    let good = json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": "good"},
+        "spec": {"count": 2, "node": busybox(), "phases": {"configure": script("true")}}});
+    space.groups().create(&PostParams::default(), &serde_json::from_value(good).unwrap()).await.unwrap();
+    wait("the third group is ready", || async {
+        let group = space.groups().get("good").await.unwrap();
+        if condition(&group, "Ready").0 == "True" { Ok(()) } else { Err(format!("{:?}", group.status)) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_start_says_why() {
+    let space = Space::new("image").await;
+    space.apply(json!({"count": 1, "node": node("localhost/none:1"), "phases": {"configure": script("true")}})).await;
+    space.node_until("web-0", "the kubelet's reason is told", |node| reason(node) == "ErrImageNeverPull").await;
+    space.apply(json!({"count": 1, "node": busybox(), "phases": {"configure": script("true")}})).await;
+    // The template is not carried out yet; a new pod is made from it.
+    space.delete_pod("web-0").await;
+    space.ready().await;
+}
