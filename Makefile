@@ -1,0 +1,66 @@
+# Run `make` to see what there is.
+CLUSTER_TOOL := tests/cluster/cluster
+# Instances of the cluster tool: tests have one of their own, so that a demo may stay up beside them.
+TEST := CLUSTER_NAME=test $(CLUSTER_TOOL)
+SEEDS ?= 1500
+SMOKE_NODES ?= 500
+
+.PHONY: help demo demo-down test test-unit test-cluster bench-smoke soak cluster cluster-down crds lint fmt
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## a Kubernetes, the operator and a group of three pods, shown until it is Ready (CLUSTER=existing: in KUBECONFIG's)
+	@deploy/demo
+
+demo-down: ## ends what demo started
+	@deploy/demo --down
+
+test: test-unit test-cluster ## every tier: unit, simulation, agent, API, end to end, kwok smoke
+
+test-unit: ## the tiers that need no cluster
+	YES=$(YES) $(CLUSTER_TOOL) doctor
+	cargo build --locked --all-targets
+	cargo test --locked --lib --bins --test crds --test architecture
+	cargo test --locked --test agent
+	SEEDS=$(SEEDS) cargo test --locked --test simulation -- --nocapture
+
+# Built outside the cluster's network, which leads nowhere, and run inside it.
+test-cluster: ## the tiers that need one: started here, and ended
+	YES=$(YES) $(CLUSTER_TOOL) doctor
+	cargo build --locked --all-targets
+	$(TEST) up
+	@status=0; \
+	$(TEST) run -- env PALLET_TEST_CLUSTER=1 cargo test --offline --locked --test api || status=1; \
+	$(TEST) run -- env PALLET_TEST_CLUSTER=1 cargo test --offline --locked --test e2e -- --test-threads=8 --nocapture || status=1; \
+	$(MAKE) --no-print-directory bench-smoke || status=1; \
+	$(TEST) down || status=1; \
+	exit $$status
+
+bench-smoke: ## SMOKE_NODES nodes on kwok, and what each costs; needs the test instance up
+	$(TEST) kwok up 5
+	$(TEST) run -- env PALLET_TEST_CLUSTER=1 SMOKE_NODES=$(SMOKE_NODES) \
+		cargo test --offline --locked --test smoke -- --nocapture
+	$(TEST) kwok down
+
+soak: ## SEEDS seeds of the simulation, optimised
+	SEEDS=$(SEEDS) cargo test --release --locked --test simulation -- --nocapture
+
+cluster: ## a Kubernetes to try things in
+	@$(CLUSTER_TOOL) up
+
+cluster-down: ## ends it
+	@$(CLUSTER_TOOL) down
+
+crds: ## generates crds/ from the types
+	cargo run --quiet --bin crdgen crds
+
+fmt: ## formats the code
+	cargo fmt
+
+lint: ## formatting, clippy, cargo-deny
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- --deny warnings
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
+	cargo deny --all-features check bans licenses sources
+	cargo deny check advisories || echo "WARNING: advisories were not checked (see above); CI with network does"
