@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use minijinja::{
-    Environment, Error, ErrorKind, State, UndefinedBehavior, escape_formatter,
+    Environment, Error, ErrorKind, UndefinedBehavior, escape_formatter,
     syntax::SyntaxConfig,
     value::{Serde, ValueKind},
 };
@@ -105,7 +105,7 @@ fn make_environment(mode: Mode) -> Environment<'static> {
             refuse_null(value)?;
             return escape_formatter(out, state, value);
         }
-        let quoted = words(state, value)?.join(" ");
+        let quoted = words(value)?.join(" ");
         out.write_str(&quoted).map_err(Error::from)
     });
     environment
@@ -122,7 +122,7 @@ fn refuse_null(value: &minijinja::Value) -> Result<(), Error> {
 }
 
 /// The shell words that a value stands for: a list is a word for each of its items.
-fn words(state: &State, value: &minijinja::Value) -> Result<Vec<String>, Error> {
+fn words(value: &minijinja::Value) -> Result<Vec<String>, Error> {
     refuse_null(value)?;
     match value.kind() {
         ValueKind::Undefined => Err(Error::from(ErrorKind::UndefinedError)),
@@ -131,7 +131,7 @@ fn words(state: &State, value: &minijinja::Value) -> Result<Vec<String>, Error> 
             "an object cannot be a word of a script; name one of its fields",
         )),
         ValueKind::Seq | ValueKind::Iterable => {
-            value.try_iter()?.map(|item| words(state, &item)).collect::<Result<Vec<_>, _>>().map(|lists| lists.concat())
+            value.try_iter()?.map(|item| words(&item)).collect::<Result<Vec<_>, _>>().map(|lists| lists.concat())
         }
         _ => Ok(vec![quote(&value.to_string())]),
     }

@@ -1,0 +1,91 @@
+//! The core that decides is pure: no client, no runtime, no clock, no randomness. What it needs of them are arguments.
+
+use std::{fs, path::Path};
+
+/// The modules that decide. They may use the wire types of `kube::core` and `k8s_openapi`, which are plain data.
+const PURE: &[&str] = &[
+    "api",
+    "api.rs",
+    "crds.rs",
+    "facts.rs",
+    "group",
+    "group.rs",
+    "phase",
+    "phase.rs",
+    "plan",
+    "plan.rs",
+    "run/frame.rs",
+    "run/memory.rs",
+    "run/session.rs",
+    "node/pod.rs",
+];
+
+const IMPURE: &[&str] = &[
+    "kube::Client",
+    "kube::Api",
+    "kube::runtime",
+    "kube::client",
+    "tokio::",
+    "std::time::Instant",
+    "SystemTime",
+    "Timestamp::now",
+    "Zoned::now",
+    "Instant::now",
+    "getrandom",
+    "std::fs",
+    "std::env",
+    "std::net",
+    "std::process",
+];
+
+fn rust_files(path: &Path, found: &mut Vec<std::path::PathBuf>) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            rust_files(&entry.unwrap().path(), found);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        found.push(path.to_owned());
+    }
+}
+
+#[test]
+fn pure_modules_import_nothing_impure() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    for module in PURE {
+        let path = source.join(module);
+        assert!(path.exists(), "{module} is gone: mend this list");
+        rust_files(&path, &mut files);
+    }
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            for word in IMPURE {
+                assert!(!line.contains(word), "{}:{}: {word} in a module that decides", file.display(), number + 1);
+            }
+        }
+    }
+}
+
+/// `use kube::{Client, ...}` over several lines would slip through the list above.
+#[test]
+fn the_clients_are_used_in_the_shell_only() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let shell = ["main.rs", "controller", "controller.rs", "transport", "transport.rs", "run.rs", "bin", "lib.rs"];
+    for entry in fs::read_dir(&source).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut files = Vec::new();
+        if !shell.contains(&name.as_str()) {
+            rust_files(&path, &mut files);
+        }
+        for file in files {
+            let text = fs::read_to_string(&file).unwrap();
+            let uses = text.split(';').filter(|statement| statement.contains("use kube::"));
+            for statement in uses {
+                let words: Vec<&str> = statement.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+                assert!(!words.contains(&"Client") && !words.contains(&"Api"), "{}: {statement}", file.display());
+            }
+        }
+    }
+}
