@@ -172,7 +172,11 @@ where
             }
             Err(_) => {
                 let shown = match api.get_opt(name).await {
-                    Ok(Some(object)) => serde_json::to_string_pretty(&object).unwrap_or_default(),
+                    Ok(Some(mut object)) => {
+                        // Longer than all the rest.
+                        object.meta_mut().managed_fields = None;
+                        serde_json::to_string_pretty(&object).unwrap_or_default()
+                    }
                     Ok(None) => "is not there".to_owned(),
                     Err(error) => format!("cannot be read: {error}"),
                 };
