@@ -64,7 +64,7 @@ fn one() -> u32 {
 
 /// What a node is: exactly one kind.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[x_kube(validation = Rule::new("has(self.pod)").message("spec.node: names no kind of node; set spec.node.pod"))]
+#[x_kube(validation = Rule::new("has(self.pod)").message("names no kind of node; set spec.node.pod"))]
 pub struct NodeFields {
     /// The nodes are pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,7 +119,9 @@ pub struct PhaseFields {
 pub struct ActionFields {
     /// The action's name in receipts and errors; its kind and place by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9_. ]*[A-Za-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([-A-Za-z0-9_. ]*[A-Za-z0-9])?$')")
+        .message("must consist of letters, digits, '-', '_', '.' and blanks, and begin and end with a letter or digit, such as install-nginx"))]
     pub name: Option<String>,
     /// Runs a shell script.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,25 +153,33 @@ pub struct ExecFields {
 }
 
 /// Writes a file, in whole and atomically, where its content, mode or owner differ.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 pub struct FileFields {
     /// Where, an absolute path; a template. Its directory must be there.
     #[schemars(length(min = 1, max = 4096))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
+        .message("must be absolute; begin it with a slash"))]
     pub path: String,
     /// What, a template.
     #[schemars(length(max = 65536))]
     pub content: String,
     /// The mode in octal; 0644 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^0?[0-7]{3,4}$"))]
+    #[schemars(length(max = 5))]
+    #[x_kube(validation = Rule::new("self.matches('^0?[0-7]{3,4}$')")
+        .message("must be three or four octal digits, such as 0644 or 755"))]
     pub mode: Option<String>,
     /// The owner, by name or number; left as it is by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[A-Za-z0-9_][-A-Za-z0-9_.]*$"), length(max = 64))]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub owner: Option<String>,
     /// The group, by name or number; left as it is by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[A-Za-z0-9_][-A-Za-z0-9_.]*$"), length(max = 64))]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
 }
 
@@ -180,7 +190,9 @@ pub struct FileFields {
 )]
 pub struct FactFields {
     /// The fact's name, as in `facts.NAME`.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$"))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_][a-zA-Z0-9_]*$')")
+        .message("must consist of letters, digits and '_', and not begin with a digit, such as javaVersion"))]
     pub name: String,
     /// A script; the fact is what it prints, without white space at the end, 4 KiB at most. It must change nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -380,15 +392,15 @@ fn phases_schema(generator: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             {
                 "rule": "self.all(name, name in ['bootstrap', 'settings', 'configure'])",
-                "message": "spec.phases: this version knows the phases bootstrap, settings and configure; rename or remove the others"
+                "message": "this version has the phases bootstrap, settings and configure; rename or remove any other"
             },
             {
                 "rule": "!('settings' in self) || !has(self['settings'].actions) || self['settings'].actions.size() == 0",
-                "message": "spec.phases.settings: holds values and facts only, since it changes nothing on the node; move its actions to configure"
+                "message": "settings holds values and facts only, since it changes nothing on the node; move its actions to configure"
             },
             {
                 "rule": "self.all(name, name == 'settings' || (!has(self[name].values) && (!has(self[name].facts) || self[name].facts.size() == 0)))",
-                "message": "spec.phases: only settings holds values and facts; move them to spec.phases.settings"
+                "message": "only settings holds values and facts; move them to spec.phases.settings"
             }
         ]
     })
@@ -416,9 +428,10 @@ fn max_parallel_schema(_: &mut SchemaGenerator) -> Schema {
         "description": "How many nodes are worked on at once: a number, or a share of count such as 25%, rounded up, at least 1.",
         "x-kubernetes-int-or-string": true,
         "default": "50%",
+        "maxLength": 16,
         "x-kubernetes-validations": [{
             "rule": "type(self) == int ? self >= 1 && self <= 10000 : self.matches('^([1-9][0-9]?|100)%$')",
-            "message": "spec.converge.rollout.maxParallel: must be a number from 1 to 10000, or a share from 1% to 100%"
+            "message": "must be a number from 1 to 10000, or a share from 1% to 100%, such as 10 or 25%"
         }]
     })
 }
@@ -429,7 +442,7 @@ fn duration_schema(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 20,
         "x-kubernetes-validations": [{
-            "rule": "self.matches('^([0-9]+(h|m|s|ms))+$') && duration(self) >= duration('1s') && duration(self) <= duration('24h')",
+            "rule": "self.matches('^([0-9]{1,6}(h|m|s|ms))+$') && duration(self) >= duration('1s') && duration(self) <= duration('24h')",
             "message": "must be a duration from 1s to 24h, such as 90s, 30m or 1h30m"
         }]
     })

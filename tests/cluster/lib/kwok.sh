@@ -39,6 +39,8 @@ cluster_kwok() { # [up [NODES] | down]
         inside kubectl delete "$i" --wait=false >&2
       done
       component stop kwok
+      # What kwok/sh keeps for each fake pod.
+      rm -rf "$DIR/kwok"
       ;;
     *) die "kwok up [NODES], or kwok down" ;;
   esac

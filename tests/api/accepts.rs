@@ -1,0 +1,160 @@
+//! Good GroupSpecs, and the defaults that they get.
+
+use pallet_operator::group::resolve;
+use serde_json::{Value, json};
+
+use crate::support::{self, group};
+
+#[tokio::test]
+async fn the_least_there_can_be_gets_every_default() {
+    let Some(cluster) = support::cluster().await else { return };
+    cluster
+        .in_namespace(async |space| {
+            let created = space.create("groupspecs", &group("web", json!({}))).await;
+            let kept = space.get("groupspecs", "web").await;
+            let converge = json!({
+                "timeout": "30m",
+                "retry": {"limit": 3, "backoff": "10s"},
+                "rollout": {"order": "Independent", "maxParallel": "50%", "onFailure": "IsolateNode"},
+            });
+            for object in [created, kept] {
+                assert_eq!(object["spec"]["count"], 1);
+                assert_eq!(object["spec"]["converge"], converge);
+                assert_eq!(object["spec"]["node"]["pod"]["readinessGate"], true);
+                // Absent, not false or empty: the operator fills in nothing that a user might mistake for their own.
+                for absent in ["paused", "phases"] {
+                    assert!(object["spec"].get(absent).is_none(), "{absent}");
+                }
+                assert_eq!(object["metadata"]["generation"], 1);
+                assert_eq!(object["status"]["observedGeneration"], -1, "or kstatus would take it for current");
+                assert!(object["status"].get("conditions").is_none());
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn good_specs_and_the_operator_reads_what_is_kept() {
+    let Some(cluster) = support::cluster().await else { return };
+    let exec = |fields: Value| {
+        let mut exec = json!({"script": "true"});
+        support::merge(&mut exec, fields);
+        json!({"phases": {"configure": {"actions": [{ "exec": exec }]}}})
+    };
+    let file = |fields: Value| {
+        let mut file = json!({"path": "/etc/motd", "content": "x"});
+        support::merge(&mut file, fields);
+        json!({"phases": {"configure": {"actions": [{ "file": file }]}}})
+    };
+    let parallel = |value: Value| json!({"converge": {"rollout": {"maxParallel": value}}});
+    let timeout = |value: &str| json!({"converge": {"timeout": value}});
+    let half = json!("50%");
+    // A spec, a field of what is kept, and its value.
+    let table = [
+        (json!({"count": 0}), "/spec/count", json!(0)),
+        (json!({"count": 10000}), "/spec/count", json!(10000)),
+        (json!({"count": null}), "/spec/count", json!(1)),
+        (json!({"paused": true}), "/spec/paused", json!(true)),
+        (json!({"node": {"pod": {"readinessGate": false}}}), "/spec/node/pod/readinessGate", json!(false)),
+        (json!({"node": {"pod": {"container": "main"}}}), "/spec/node/pod/container", json!("main")),
+        (json!({"converge": {}}), "/spec/converge/timeout", json!("30m")),
+        (json!({"converge": {"retry": {}}}), "/spec/converge/retry/limit", json!(3)),
+        (json!({"converge": {"retry": {"limit": 0}}}), "/spec/converge/retry/backoff", json!("10s")),
+        (json!({"converge": {"retry": {"limit": 100}}}), "/spec/converge/retry/limit", json!(100)),
+        (json!({"converge": {"rollout": {}}}), "/spec/converge/rollout/maxParallel", half.clone()),
+        // As Helm writes a value that is not set.
+        (parallel(Value::Null), "/spec/converge/rollout/maxParallel", half.clone()),
+        (json!({"converge": null}), "/spec/converge/rollout/maxParallel", half.clone()),
+        (parallel(json!(1)), "/spec/converge/rollout/maxParallel", json!(1)),
+        (parallel(json!(10000)), "/spec/converge/rollout/maxParallel", json!(10000)),
+        (parallel(json!("1%")), "/spec/converge/rollout/maxParallel", json!("1%")),
+        (parallel(json!("100%")), "/spec/converge/rollout/maxParallel", json!("100%")),
+        (timeout("1s"), "/spec/converge/timeout", json!("1s")),
+        (timeout("24h"), "/spec/converge/timeout", json!("24h")),
+        (timeout("1h30m"), "/spec/converge/timeout", json!("1h30m")),
+        (timeout("1500ms"), "/spec/converge/timeout", json!("1500ms")),
+        (json!({"phases": {}}), "/spec/phases", json!({})),
+        (json!({"phases": {"bootstrap": {}, "settings": {}, "configure": {}}}), "/spec/phases/configure", json!({})),
+        (json!({"phases": {"settings": {"actions": []}}}), "/spec/count", json!(1)),
+        (
+            json!({"phases": {"settings": {"values": {"port": 80, "names": ["{{ facts.hostname }}"], "deep": {"a": null}}}}}),
+            "/spec/phases/settings/values",
+            json!({"port": 80, "names": ["{{ facts.hostname }}"], "deep": {"a": null}}),
+        ),
+        (
+            json!({"phases": {"settings": {"facts": [{"name": "javaVersion", "exec": "java -version", "optional": true}]}}}),
+            "/spec/phases/settings/facts/0/optional",
+            json!(true),
+        ),
+        (
+            exec(json!({"creates": "/x", "unless": "a", "onlyIf": "b"})),
+            "/spec/phases/configure/actions/0/exec/onlyIf",
+            json!("b"),
+        ),
+        (exec(json!({"unless": null})), "/spec/phases/configure/actions/0/exec", json!({"script": "true"})),
+        (exec(json!({"script": "é".repeat(65536)})), "/spec/count", json!(1)),
+        (file(json!({"mode": "0644"})), "/spec/phases/configure/actions/0/file/mode", json!("0644")),
+        (file(json!({"mode": "755"})), "/spec/phases/configure/actions/0/file/mode", json!("755")),
+        (file(json!({"mode": "04755"})), "/spec/phases/configure/actions/0/file/mode", json!("04755")),
+        (file(json!({"owner": "_apt", "group": "33"})), "/spec/phases/configure/actions/0/file/group", json!("33")),
+        (file(json!({"path": "{{ settings.dir }}/motd"})), "/spec/count", json!(1)),
+        (file(json!({"content": ""})), "/spec/phases/configure/actions/0/file/content", json!("")),
+        (
+            json!({"phases": {"configure": {"actions": [{"name": "Install nginx 1.2_3", "exec": {"script": "true"}, "file": null}]}}}),
+            "/spec/phases/configure/actions/0",
+            json!({"name": "Install nginx 1.2_3", "exec": {"script": "true"}}),
+        ),
+        (
+            json!({"phases": {"configure": {"actions": vec![json!({"exec": {"script": "true"}}); 64]}}}),
+            "/spec/phases/configure/actions/63/exec/script",
+            json!("true"),
+        ),
+    ];
+    cluster
+        .in_namespace(async |space| {
+            for (spec, field, value) in table {
+                let answer = space.try_create("groupspecs", &group("web", spec.clone())).await;
+                let shown: String = spec.to_string().chars().take(200).collect();
+                assert_eq!(answer.code, 201, "{shown}: {}", answer.message());
+                assert_eq!(answer.body.pointer(field), Some(&value), "{shown}");
+                assert_eq!(answer.warnings, Vec::<String>::new(), "{shown}");
+                let object =
+                    serde_json::from_value(answer.body).expect("the operator's types take what the schema takes");
+                let errors = resolve::resolve(&object).err().unwrap_or_default();
+                // Names that nothing declares are for the operator to see; all else the schema should have refused.
+                let unseen: Vec<_> = errors.iter().filter(|error| !error.message.contains("settings.dir")).collect();
+                assert!(unseen.is_empty(), "{shown}: {unseen:?}");
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_examples() {
+    let Some(cluster) = support::cluster().await else { return };
+    let mut seen = 0;
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the examples") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("an example");
+            let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+            for object in objects.into_iter().filter(|object| object["kind"] == "GroupSpec") {
+                seen += 1;
+                cluster
+                    .in_namespace(async |space| {
+                        let answer = space.try_create("groupspecs", &object).await;
+                        assert_eq!(answer.code, 201, "{}: {}", path.display(), answer.message());
+                        let object = serde_json::from_value(answer.body).expect("the operator's types take it");
+                        assert_eq!(resolve::resolve(&object).err(), None, "{}", path.display());
+                    })
+                    .await;
+            }
+        }
+    }
+    assert!(seen > 0, "no example was found");
+}

@@ -1,0 +1,133 @@
+//! The generated custom resource definitions: the files under `crds/` are current, and every field is documented and bounded.
+
+use std::path::Path;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use pallet_operator::crds;
+
+#[test]
+fn the_files_under_crds_are_what_the_types_say() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+    let files = crds::files().expect("the definitions can be written as YAML");
+    for (name, generated) in &files {
+        let kept = std::fs::read_to_string(directory.join(name)).unwrap_or_default();
+        assert!(kept == *generated, "crds/{name} is stale: run make crds");
+    }
+    let mut expected: Vec<_> = files.into_iter().map(|(name, _)| name).collect();
+    let mut found: Vec<_> = std::fs::read_dir(&directory)
+        .expect("crds/ is there")
+        .map(|entry| entry.expect("crds/ can be read").file_name().into_string().expect("a name in UTF-8"))
+        .collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected, "a file under crds/ that no type stands for, or one is missing: run make crds");
+}
+
+#[test]
+fn every_field_says_what_it_is() {
+    let undocumented = complaints(|field| {
+        (field.schema.description.as_deref().unwrap_or_default().trim().is_empty() && !field.is_item)
+            .then_some("has no description")
+    });
+    assert_eq!(undocumented, Vec::<String>::new());
+}
+
+#[test]
+fn whatever_can_grow_is_bounded() {
+    let unbounded = complaints(|field| {
+        let schema = field.schema;
+        let rules = schema.x_kubernetes_validations.as_ref().is_some_and(|rules| !rules.is_empty());
+        let text = schema.type_.as_deref() == Some("string") || schema.x_kubernetes_int_or_string == Some(true);
+        match schema.type_.as_deref() {
+            Some("array") if schema.max_items.is_none() => Some("is an array without maxItems"),
+            Some("object") if schema.additional_properties.is_some() && schema.max_properties.is_none() => {
+                Some("is a map without maxProperties")
+            }
+            // What users write ends in etcd; what the operator writes it bounds by itself.
+            Some("string") if field.in_spec() && schema.max_length.is_none() && schema.enum_.is_none() => {
+                Some("is a string of the spec without maxLength")
+            }
+            _ if text && rules && schema.max_length.is_none() => {
+                Some("has CEL rules and no maxLength to bound their cost")
+            }
+            _ => None,
+        }
+    });
+    assert_eq!(unbounded, Vec::<String>::new());
+}
+
+/// The API server warns of formats that it does not know, on every `kubectl apply` of the definitions.
+#[test]
+fn no_format_is_unknown_to_the_api_server() {
+    let known = ["int32", "int64", "double", "date-time"];
+    let unknown = complaints(|field| {
+        field.schema.format.as_deref().is_some_and(|format| !known.contains(&format)).then_some("has an unknown format")
+    });
+    assert_eq!(unknown, Vec::<String>::new());
+}
+
+/// A null counts as left out, as in the built-in kinds; where it is allowed it would take the place of the default.
+#[test]
+fn nothing_is_nullable() {
+    let nullable = complaints(|field| (field.schema.nullable == Some(true)).then_some("is nullable"));
+    assert_eq!(nullable, Vec::<String>::new());
+}
+
+/// `metadata.name` and the root aside, the API server puts the field's path before a rule's message.
+#[test]
+fn every_rule_has_a_message() {
+    let silent = complaints(|field| {
+        let rules = field.schema.x_kubernetes_validations.as_deref().unwrap_or_default();
+        rules
+            .iter()
+            .any(|rule| rule.message.as_deref().unwrap_or_default().is_empty())
+            .then_some("has a rule without a message")
+    });
+    assert_eq!(silent, Vec::<String>::new());
+}
+
+struct Field<'a> {
+    path: String,
+    schema: &'a JSONSchemaProps,
+    is_item: bool,
+}
+
+impl Field<'_> {
+    fn in_spec(&self) -> bool {
+        self.path.contains(".spec.")
+    }
+}
+
+/// What `check` says of the fields of all definitions, each with its path.
+fn complaints(check: impl Fn(&Field) -> Option<&'static str>) -> Vec<String> {
+    let mut fields = 0;
+    let mut found = Vec::new();
+    let definitions = crds::all();
+    for crd in &definitions {
+        for version in &crd.spec.versions {
+            let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()).expect("a schema");
+            let root = Field { path: crd.spec.names.kind.clone(), schema, is_item: false };
+            walk(&root, &mut |field| {
+                fields += 1;
+                found.extend(check(field).map(|complaint| format!("{} {complaint}", field.path)));
+            });
+        }
+    }
+    assert!(fields > 80, "only {fields} fields were looked at: the walk misses some");
+    found
+}
+
+fn walk(field: &Field, visit: &mut impl FnMut(&Field)) {
+    visit(field);
+    for (name, schema) in field.schema.properties.iter().flatten() {
+        walk(&Field { path: format!("{}.{name}", field.path), schema, is_item: false }, visit);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(schema)) = &field.schema.items {
+        walk(&Field { path: format!("{}[]", field.path), schema, is_item: true }, visit);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(schema)) = &field.schema.additional_properties {
+        walk(&Field { path: format!("{}{{}}", field.path), schema, is_item: true }, visit);
+    }
+}
