@@ -6,6 +6,8 @@
 pub mod progress;
 pub mod scale;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

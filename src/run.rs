@@ -66,6 +66,13 @@ struct Entry {
     memory: Memory,
 }
 
+impl Entry {
+    /// The session in flight. One whose task is gone without a word (a panic) is none: the journal knows what it did.
+    fn at_work(&self) -> Option<&Live> {
+        self.live.as_ref().filter(|live| !live.task.is_finished())
+    }
+}
+
 struct Live {
     view: SessionView,
     directive: watch::Sender<Directive>,
@@ -117,19 +124,19 @@ impl Runs {
     pub fn seen(&self, node_uid: &str) -> Seen {
         let entries = self.entries();
         let Some(entry) = entries.get(node_uid) else { return Seen::default() };
-        entry.memory.seen(entry.live.as_ref().map(|live| live.view.clone()))
+        entry.memory.seen(entry.at_work().map(|live| live.view.clone()))
     }
 
     /// The record was written to the GroupNode's status, and the cache shows it.
     pub fn saved(&self, node_uid: &str, written: &Record) {
-        if let Some(entry) = self.entries().get_mut(node_uid).filter(|entry| entry.live.is_none()) {
+        if let Some(entry) = self.entries().get_mut(node_uid).filter(|entry| entry.at_work().is_none()) {
             entry.memory.saved(written);
         }
     }
 
     /// Tells the session of a node the newest spec, and whether it may go on.
     pub fn direct(&self, node_uid: &str, group: &Arc<Group>, retry_token: &str, go: bool) {
-        if let Some(live) = self.entries().get(node_uid).and_then(|entry| entry.live.as_ref()) {
+        if let Some(live) = self.entries().get(node_uid).and_then(Entry::at_work) {
             live.directive.send_if_modified(|directive| {
                 let changed = directive.group != *group || directive.go != go || directive.retry_token != retry_token;
                 if changed {
@@ -143,7 +150,7 @@ impl Runs {
 
     /// Ends the session of a node; what it knows is kept.
     pub fn end(&self, node_uid: &str, why: &'static str) {
-        if let Some(live) = self.entries().get(node_uid).and_then(|entry| entry.live.as_ref()) {
+        if let Some(live) = self.entries().get(node_uid).and_then(Entry::at_work) {
             live.directive.send_modify(|directive| directive.end = Some(why));
         }
     }
@@ -157,14 +164,14 @@ impl Runs {
 
     /// How many sessions are in flight.
     pub fn in_flight(&self) -> usize {
-        self.entries().values().filter(|entry| entry.live.is_some()).count()
+        self.entries().values().filter(|entry| entry.at_work().is_some()).count()
     }
 
     /// Opens a session, unless one is in flight on the node.
     pub fn start(self: &Arc<Self>, start: Start, now: Timestamp) {
         let mut entries = self.entries();
         let entry = entries.entry(start.node_uid.clone()).or_default();
-        if entry.live.is_some() {
+        if entry.at_work().is_some() {
             return;
         }
         let (directive, directives) = watch::channel(Directive {

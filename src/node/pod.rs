@@ -167,6 +167,13 @@ mod tests {
     }
 
     #[test]
+    fn the_readiness_gate_can_be_left_out() {
+        let mut group = group(json!({"spec": {"containers": [{"name": "main", "image": "x"}]}}));
+        group.pod.readiness_gate = false;
+        assert!(build(&group, "web-0", None)["spec"].get("readinessGates").is_none());
+    }
+
+    #[test]
     fn what_is_built_is_observed() {
         let group = group(json!({"spec": {"containers": [{"name": "main", "image": "x"}]}}));
         let mut value = build(&group, "web-0", Some("n-uid"));
