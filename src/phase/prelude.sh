@@ -41,9 +41,13 @@ file_() {
 }
 
 file_make() {
-  (umask 077; printf '%s' "$2" >"$temporary") && chmod "$3" "$temporary" || return 1
-  [ -z "$owner" ] || [ "$(stat -c %u "$temporary")" = "$owner" ] || chown "$owner" "$temporary" || return 1
-  [ -z "$group" ] || [ "$(stat -c %g "$temporary")" = "$group" ] || chgrp "$group" "$temporary"
+  (umask 077; printf '%s' "$2" >"$temporary") && file_own "$temporary" && chmod "$3" "$temporary"
+}
+
+# Before the mode is set, since a change of owner takes set-user-ID away.
+file_own() {
+  [ -z "$owner" ] || [ "$(stat -c %u "$1")" = "$owner" ] || chown "$owner" "$1" || return 1
+  [ -z "$group" ] || [ "$(stat -c %g "$1")" = "$group" ] || chgrp "$group" "$1"
 }
 
 file_place() {
@@ -54,10 +58,11 @@ file_place() {
   fi
   mv -f "$temporary" "$1" 2>/dev/null && return 0
   # A file that is a mount of its own (/etc/hosts in a pod) cannot be replaced, only rewritten.
-  cat "$temporary" >"$1" && chmod "$3" "$1" && rm -f "$temporary"
+  cat "$temporary" >"$1" && file_own "$1" && chmod "$3" "$1" && rm -f "$temporary"
 }
 
-# gather NAME OPTIONAL KIND SOURCE: one fact; what it prints is bounded by the file size limit of the subshell.
+# gather NAME OPTIONAL KIND SOURCE: one fact. What it prints is bounded by the file size limit of the subshell, and cut to
+# what the operator keeps.
 gather() {
   case $3 in
   exec) (ulimit -f 64; set -e; script=$4; set --; eval "$script") >"$journal/fact" ;;
@@ -65,10 +70,13 @@ gather() {
   esac
   code=$?
   if [ "$code" = 0 ]; then
-    length=$(wc -c <"$journal/fact")
-    printf '%s ok %s\n' "$1" "$((length))" >>"$journal/facts"
-    cat "$journal/fact" >>"$journal/facts"
-    printf '\n' >>"$journal/facts"
+    length=$(($(wc -c <"$journal/fact")))
+    [ "$length" -le 4096 ] || length=4096
+    {
+      printf '%s ok %s\n' "$1" "$length" &&
+        { [ "$length" = 0 ] || dd bs="$length" count=1 <"$journal/fact" 2>/dev/null; } &&
+        printf '\n'
+    } >>"$journal/facts" || exit 1
   elif [ "$2" = optional ]; then
     printf '%s null 0\n\n' "$1" >>"$journal/facts"
   else

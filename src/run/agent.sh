@@ -1,10 +1,12 @@
 # The part of pallet-operator that stands on a node: POSIX sh (busybox ash, dash, bash) and POSIX tools, nothing else.
 #
 # Requests come on stdin, one line each, payloads counted in bytes. Replies go to stdout, each line led by a nonce that
-# the operator chose and that no script ever sees, so no output can pass for a reply. A run is claimed once, journalled
-# under the state directory, and carried through by a supervisor that outlives the connection.
-# Comment lines and indentation are stripped before this text is sent.
+# the operator chose and that no script ever sees, so no output can pass for a reply. A run is journalled under the state
+# directory and carried through, once, by a supervisor that outlives the connection.
+# Comment lines and indentation are stripped before this text is sent. Files are emptied by true, not by the colon: a
+# redirection that fails under a special built-in ends the whole shell.
 
+mask=$(umask)
 umask 077
 nonce=-
 me=$$
@@ -22,21 +24,32 @@ born() {
 
 alive() { born "$1" && [ "$born" = "$2" ]; }
 
-# after SECONDS SIGNAL PID: signals later, in the background ($! is the timer). Ended by TERM, it leaves nothing behind.
+# after SECONDS SIGNAL PID BORN: signals later, in the background ($! is the timer), and goes on every second, since a
+# signal that comes just before a wait does not end it. It ends by TERM, or with the process that it is for.
 after() {
   (
-    timer=
-    trap '[ -z "$timer" ] || kill "$timer" 2>/dev/null; exit 0' TERM
-    sleep "$1" &
-    timer=$!
-    wait "$timer" && kill -s "$2" "$3" 2>/dev/null
+    before=$! left=$1
+    trap 'stop_child; exit 0' TERM
+    while alive "$3" "$4"; do
+      step=1
+      if [ "$left" -gt 10 ]; then step=10; elif [ "$left" -gt 0 ]; then step=$left; else kill -s "$2" "$3"; fi
+      sleep "$step" &
+      wait "$!"
+      left=$((left - step))
+    done
   ) </dev/null >/dev/null 2>&1 &
 }
+
+# Ends what the present subshell started last, where it did start something since $before. A child that has not come to
+# its exec yet may lose any signal but KILL.
+stop_child() { [ "$!" = "$before" ] || kill -s KILL "$!" 2>/dev/null; }
+
+nap() { sleep 0.2 2>/dev/null || sleep 1; }
 
 # take BYTES FILE: moves exactly BYTES from stdin to FILE. dd with count=1 never reads past what it is asked for.
 take() {
   left=$1
-  : >"$2" || return 1
+  true >"$2" || return 1
   while [ "$left" -gt 0 ]; do
     had=$left block=$left
     [ "$block" -le 65536 ] || block=65536
@@ -46,68 +59,118 @@ take() {
   done
 }
 
-# The state directory: the one that already holds a journal, else the first that can be written and is ours.
+# The state directory: the one that already holds a journal, else the first that can be written and is ours. A journal
+# that cannot be written is no reason to begin another: the node would pass for a new one.
 find_state() {
   user=$(id -u 2>/dev/null) || user=0
   set -- "${PALLET_STATE_DIR:-/var/lib/pallet}" "/var/tmp/pallet-$user" "/tmp/pallet-$user"
   for S in "$@"; do
-    [ -f "$S/witness" ] && writable && return 0
+    [ -L "$S/witness" ] && ours && { writable; return; }
   done
   for S in "$@"; do
-    mkdir -p "$S/runs" 2>/dev/null && chmod 700 "$S" 2>/dev/null && writable && return 0
+    mkdir -p "$S" 2>/dev/null && ours && chmod 700 "$S" 2>/dev/null && mkdir -p "$S/runs" 2>/dev/null && writable && return 0
   done
   return 1
 }
 
-writable() { [ -O "$S" ] && { : >"$S/writable"; } 2>/dev/null; }
+# Where everybody may write, somebody else may have put a link for us.
+ours() {
+  case $S in /tmp/* | /var/tmp/*) [ ! -L "$S" ] || return 1 ;; esac
+  [ -O "$S" ]
+}
 
-# The witness: random, made once on a file system, so that a lost one shows. In a pod it is joined with the start of
-# process 1, since a state directory on a volume survives a container whose own file system does not.
+writable() { { true >"$S/writable"; } 2>/dev/null; }
+
+# The witness: random, made once on a file system, so that a lost one shows. It is the text of a symbolic link, which is
+# there whole or not at all. In a pod it is joined with the start of process 1, since a state directory on a volume
+# survives a container whose own file system does not.
 find_witness() {
-  if [ ! -s "$S/witness" ]; then
+  if [ ! -L "$S/witness" ]; then
     { read -r fresh </proc/sys/kernel/random/uuid; } 2>/dev/null || fresh=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-    (set -C; printf '%s\n' "$fresh" >"$S/witness") 2>/dev/null
+    ln -s "$fresh" "$S/witness" 2>/dev/null
   fi
-  read -r witness <"$S/witness" || return 1
+  witness=$(readlink "$S/witness") && [ -n "$witness" ] || return 1
   [ "$1" = - ] || { born 1 && witness=$witness.$born; }
 }
 
-# The state of a run is one line of fixed width, overwritten in place: a full disk cannot keep a result from being kept.
-#   claimed PID BORN | running PID BORN | ended STATUS STARTED FINISHED
-put_state() { printf '%-79s\n' "$*" 1<>"$d/state"; }
-get_state() {
-  word= s1= s2= s3=
-  { read -r word s1 s2 s3 <"$S/runs/$1/state"; } 2>/dev/null
-  case $word in
-  ended) ;;
-  claimed | running) alive "$s1" "$s2" || word=$word-dead ;;
-  *) word=none ;;
-  esac
-}
-
-# One run at a time on a node. The lock is a symbolic link, made atomically, that names the run; it falls with its owner.
-lock() {
-  tries=0
-  until ln -s "$1" "$S/lock" 2>/dev/null; do
-    holder=$(readlink "$S/lock" 2>/dev/null)
-    [ "$holder" != "$1" ] || return 0
-    tries=$((tries + 1))
-    [ "$tries" -lt 10 ] || return 1
-    [ -n "$holder" ] || continue
-    get_state "$holder"
-    case $word in claimed | running) return 1 ;; esac
-    mv "$S/lock" "$S/lock.$me" 2>/dev/null || continue
-    [ "$(readlink "$S/lock.$me")" = "$holder" ] || ln -s "$(readlink "$S/lock.$me")" "$S/lock" 2>/dev/null
-    rm -f "$S/lock.$me"
+# What a killed agent was at, its script before all.
+tidy() {
+  for file in "$S"/inbox.* "$S"/tail.* "$S"/facts.*; do
+    born "${file##*.}" || rm -f "$file"
   done
 }
 
-unlock() { [ "$(readlink "$S/lock" 2>/dev/null)" != "$1" ] || rm -f "$S/lock"; }
+# The state of a run is one line of fixed width, overwritten in place: a full disk cannot keep a result from being kept.
+#   running PID BORN | ended STATUS STARTED FINISHED
+put_state() { printf '%-79s\n' "$*" 1<>"$d/state"; }
+read_state() {
+  word= s1= s2= s3=
+  { read -r word s1 s2 s3 <"$S/runs/$1/state"; } 2>/dev/null
+  case $word in running | ended) ;; *) word=none ;; esac
+}
+get_state() {
+  read_state "$1"
+  # A supervisor that is gone may have written its result since.
+  [ "$word" != running ] || alive "$s1" "$s2" || read_state "$1"
+  [ "$word" != running ] || alive "$s1" "$s2" || word=running-dead
+}
+
+# One run at a time on a node. The lock is the newest of numbered symbolic links, each made atomically and never changed:
+# a run and its supervisor. It falls when the run has ended or the supervisor is gone. Nobody takes another's link away to
+# get it, since between a look and a removal the link may have become a living one's: the next number is taken instead.
+newest() {
+  top=0
+  for link in "$S"/lock.*; do
+    case ${link##*.} in '*') ;; *) [ "${link##*.}" -le "$top" ] || top=${link##*.} ;; esac
+  done
+}
+
+# Sets $top, and $holder to the run that has the lock; fails where none has.
+held() {
+  newest
+  set -- $(readlink "$S/lock.$top" 2>/dev/null)
+  holder=${1-}
+  [ -n "$holder" ] || return 1
+  get_state "$holder"
+  [ "$word" != ended ] || return 1
+  alive "$2" "$3" && return 0
+  bury "$holder"
+  return 1
+}
+
+# lock ID PID BORN: fails where $holder has it, or where there is no room for a link ($holder is empty then).
+lock() {
+  while ! held; do
+    mine=$((top + 1))
+    if ! ln -s "$1 $2 $3" "$S/lock.$mine" 2>/dev/null; then
+      [ -L "$S/lock.$mine" ] && continue
+      holder=
+      return 1
+    fi
+    newest
+    if [ "$top" != "$mine" ]; then
+      # Others had gone on meanwhile, and this number had been free for the second time.
+      rm -f "$S/lock.$mine"
+      continue
+    fi
+    for link in "$S"/lock.*; do
+      [ "${link##*.}" = "$mine" ] || rm -f "$link"
+    done
+    return 0
+  done
+  return 1
+}
+
+# A run whose supervisor was killed is over, but its processes may not be: nothing else may run beside them.
+bury() {
+  sweep "$1"
+  rm -f "$S/runs/$1/script"
+}
 
 # drain: takes in all that a script prints, for ever if need be, and keeps the last 1 to 4 MiB.
 drain() {
   rotated=0
-  : >"$d/out.1"
+  true >"$d/out.1"
   while :; do
     had=$(wc -c <"$d/out.1")
     dd bs=4096 count=256 2>/dev/null >>"$d/out.1" || break
@@ -115,63 +178,109 @@ drain() {
     [ "$has" -gt "$had" ] || return 0
     [ "$has" -gt 1048576 ] || continue
     rotated=$((rotated + has))
-    mv "$d/out.1" "$d/out.0" && : >"$d/out.1" && echo "$rotated" >"$d/rotated"
+    mv "$d/out.1" "$d/out.0" && true >"$d/out.1" && echo "$rotated" >"$d/rotated"
   done
   cat >/dev/null
 }
 
-# supervise: runs the claimed script in a process group of its own, ends it at its deadline, writes its result.
+# supervise ID TIMEOUT PHASE ATTEMPT DIGEST: takes the lock, runs the script in the inbox in a process group of its own, ends
+# it at its deadline, writes its result. Exits with 1 where it has said why not, with 75 where the run is somebody
+# else's.
 supervise() {
   trap '' HUP INT PIPE
+  asked=
+  trap 'asked=${asked:-timeout}' ALRM
+  trap 'asked=${asked:-cancelled}' USR1
   read -r self rest </proc/self/stat
-  born "$self" || exit 1
-  began=$(date +%s) verdict=
-  rm -f "$d/pipe"
-  mkfifo "$d/pipe" || exit 1
-  put_state "running $self $born" || exit 1
-  trap 'verdict=timeout' ALRM
-  trap 'verdict=cancelled' USR1
-  drain <"$d/pipe" &
-  reader=$!
-  if command -v setsid >/dev/null 2>&1; then
-    PALLET_RUN=$1 PALLET_JOURNAL=$d setsid sh "$d/script" </dev/null >"$d/pipe" 2>&1 &
-  else
-    PALLET_RUN=$1 PALLET_JOURNAL=$d sh "$d/script" </dev/null >"$d/pipe" 2>&1 &
+  born "$self" || exit 75
+  self_born=$born
+  if ! lock "$1" "$self" "$self_born"; then
+    [ "$holder" != "$1" ] || exit 75
+    if [ -n "$holder" ]; then reply "busy $holder"; else refuse "disk no lock could be made in $S"; fi
+    exit 1
   fi
+  get_state "$1"
+  [ "$word" = none ] || exit 75
+  d=$S/runs/$1
+  prune
+  prepare "$@" || { rm -rf "$d"; refuse "disk the journal $d could not be written"; exit 1; }
+  reply "started $1"
+  exec >/dev/null
+  began=$(date +%s)
+  # By exec, since a shell that redirects for a while only keeps what it has closed.
+  (exec <&5 4>&- 5<&-; drain) &
+  reader=$!
+  (
+    exec >&4 2>&1 4>&- 5<&-
+    trap - HUP INT PIPE
+    umask "$mask"
+    export PALLET_RUN="$1" PALLET_JOURNAL="$d"
+    if command -v setsid >/dev/null 2>&1; then exec setsid sh "$d/script"; else exec sh "$d/script"; fi
+  ) &
   script=$!
-  after "$2" ALRM "$self"
+  exec 4>&- 5<&-
+  after "$2" ALRM "$self" "$self_born"
   deadline=$!
   wait "$script"
   code=$?
-  if [ -n "$verdict" ] && born "$script"; then
-    signal_group TERM
-    after 5 ALRM "$self"
-    grace=$!
-    wait "$script"
-    kill "$grace" 2>/dev/null
-    signal_group KILL
-    sweep "$1"
-    wait "$script" 2>/dev/null
+  if [ -n "$asked" ] && born "$script"; then
+    verdict=$asked
+    end_script "$1"
   else
     verdict=exit:$code
+    # A signal may have broken the wait off just when the script ended: then the code is the signal's, and the script's
+    # comes by another wait, if at all. Where neither can be its own, the signal's word stands.
+    if [ -n "$asked" ] && [ "$code" -gt 128 ]; then
+      wait "$script"
+      code=$?
+      if [ "$code" -lt 127 ]; then verdict=exit:$code; else verdict=$asked; fi
+    fi
   fi
   kill "$deadline" 2>/dev/null
   # A daemon may hold the pipe open: what it prints is drained on, but nobody waits for it.
-  after 1 ALRM "$self"
+  after 1 ALRM "$self" "$self_born"
   late=$!
   wait "$reader"
   kill "$late" 2>/dev/null
-  rm -f "$d/pipe" "$d/script"
+  rm -f "$d/script"
   put_state "ended $verdict $began $(date +%s)"
-  unlock "$1"
+  exit 0
 }
 
-# Without setsid a script has no group of its own; the sweep, which goes by the environment, finds its processes.
-signal_group() { kill -s "$1" -- "-$script" 2>/dev/null || kill -s "$1" "$script" 2>/dev/null; }
+# Leaves the output pipe on 4 and 5, opened by way of 3 so that neither end waits for the other. The state comes last:
+# from then on the script may have run.
+prepare() {
+  rm -rf "$d"
+  mkdir "$d" && echo "$witness $3 $4 $5" >"$d/meta" && mkfifo "$d/pipe" || return 1
+  exec 3<>"$d/pipe" 4>"$d/pipe" 5<"$d/pipe" 3>&-
+  rm -f "$d/pipe"
+  mv "$S/inbox.$me" "$d/script" || return 1
+  grep -qsxF "$1" "$S/log" || echo "$1" >>"$S/log" || return 1
+  put_state "running $self $self_born"
+}
+
+# TERM, five seconds of grace, KILL. Daemons may have left the group, and without setsid there is none: the sweep goes by
+# the environment.
+end_script() {
+  signal_group TERM
+  naps=0
+  while [ "$naps" -lt 25 ] && born "$script"; do
+    nap
+    naps=$((naps + 1))
+  done
+  signal_group KILL
+  sweep "$1"
+  wait "$script"
+}
+
+# The one form that all shells take for a group: busybox knows no "--", and dash wants one after "-s".
+signal_group() { kill "-$1" "-$script" 2>/dev/null || kill -s "$1" "$script" 2>/dev/null; }
 
 sweep() {
-  for pass in 1 2 3; do
-    found=$(grep -lsF "PALLET_RUN=$1" /proc/[0-9]*/environ 2>/dev/null) || return 0
+  for pass in 1 2 3 4 5; do
+    # What cannot be read is not ours; grep fails for it, whatever else it found.
+    found=$(grep -lsF "PALLET_RUN=$1" /proc/[0-9]*/environ)
+    [ -n "$found" ] || return 0
     for process in $found; do
       process=${process#/proc/}
       kill -s KILL "${process%/environ}" 2>/dev/null
@@ -181,79 +290,83 @@ sweep() {
 
 # run ID TIMEOUT BYTES PHASE ATTEMPT DIGEST, then the script: starts it, or joins the run of that id.
 run() {
-  take "$3" "$S/inbox.$me" || { refuse "disk the script could not be written to $S"; exit 1; }
-  d=$S/runs/$1
-  get_state "$1"
-  case $word in none | claimed-dead) ;; *) rm -f "$S/inbox.$me"; attach "$1"; return ;; esac
-  lock "$1" || { rm -f "$S/inbox.$me"; reply "busy $holder"; return; }
-  # Whoever held the lock before may have started the same run.
-  get_state "$1"
-  case $word in none | claimed-dead) ;; *) rm -f "$S/inbox.$me"; attach "$1"; return ;; esac
-  prune
-  if [ "$word" = none ]; then
-    mkdir "$d" || { unlock "$1"; refuse "disk the journal $d could not be made"; return; }
-  fi
-  born "$me"
-  : >"$d/state" && put_state "claimed $me $born" &&
-    echo "$witness $4 $5 $6" >"$d/meta" && mv "$S/inbox.$me" "$d/script" && echo "$1" >>"$S/log" ||
-    { rm -rf "$d" "$S/inbox.$me"; unlock "$1"; refuse "disk the journal $d could not be written"; return; }
-  supervise "$1" "$2" </dev/null >/dev/null 2>&1 &
-  supervisor=$!
-  reply "started $1"
+  take "$3" "$S/inbox.$me" || { rm -f "$S/inbox.$me"; refuse "disk the script could not be written to $S"; exit 1; }
   beat &
-  beating=$!
-  wait "$supervisor"
+  beating=$! code=
+  while get_state "$1" && [ "$word" = none ]; do
+    (exec </dev/null 2>/dev/null; supervise "$1" "$2" "$4" "$5" "$6") &
+    wait "$!"
+    code=$?
+    [ "$code" = 75 ] || break
+    nap
+  done
   kill "$beating" 2>/dev/null
   wait "$beating" 2>/dev/null
-  report "$1"
+  rm -f "$S/inbox.$me"
+  [ "$code" = 1 ] || attach "$1"
 }
 
 # A sign of life, so that a dead connection can be told from a long run. Stopped before any longer reply is written.
+# It looks for the agent more often: where that was killed, it alone would keep the connection open.
 beat() {
-  timer=
-  trap '[ -z "$timer" ] || kill "$timer" 2>/dev/null; exit 0' TERM
-  while :; do
-    sleep 10 </dev/null >/dev/null 2>&1 &
-    timer=$!
-    wait "$timer"
-    reply beat
+  before=$! looks=0
+  trap 'stop_child; exit 0' TERM
+  while alive "$me" "$my_born"; do
+    looks=$((looks + 1))
+    [ $((looks % 6)) != 0 ] || reply beat
+    sleep 2 </dev/null >/dev/null 2>&1 &
+    wait "$!"
   done
 }
 
-# attach ID: joins a run that somebody started and reports its end; "absent" where the script never ran.
+# attach ID [SIGNAL]: joins a run that somebody started and reports its end; "absent" where the script never ran. The
+# signal, if any, goes to its supervisor.
 attach() {
   polls=0
   while get_state "$1"; do
     case $word in
-    claimed | running) ;;
-    none | claimed-dead) reply "absent $1"; return ;;
+    running) [ -z "${2-}" ] || kill -s "$2" "$s1" 2>/dev/null ;;
+    none)
+      if ! held || [ "$holder" != "$1" ]; then reply "absent $1"; return; fi
+      ;;
     *) report "$1"; return ;;
     esac
     [ "$polls" != 0 ] || reply "attached $1"
     polls=$((polls + 1))
     [ $((polls % 50)) != 0 ] || reply beat
-    sleep 0.2 2>/dev/null || sleep 1
+    nap
   done
 }
 
-size() { if [ -f "$1" ]; then wc -c <"$1"; else echo 0; fi; }
+# length FILE: how much of it is reported. No honest one comes near the limit.
+length() {
+  length=0
+  [ ! -f "$1" ] || length=$(($(wc -c <"$1")))
+  [ "$length" -le 393216 ] || length=393216
+  echo "$length"
+}
+
+# send LENGTH FILE: that much of it, should it have grown meanwhile.
+send() { [ "$1" = 0 ] || dd bs="$1" count=1 <"$2" 2>/dev/null; }
 
 report() {
   get_state "$1"
   d=$S/runs/$1
   # A supervisor that died without a word: its run ended, nobody knows how.
-  [ "$word" = ended ] || s1=died s2=0 s3=0
-  rotated=0
-  [ ! -f "$d/rotated" ] || read -r rotated <"$d/rotated"
-  total=$((rotated + $(size "$d/out.1")))
+  [ "$word" = ended ] || { bury "$1"; s1=died s2=0 s3=0; }
+  rotated=
+  { read -r rotated <"$d/rotated"; } 2>/dev/null
+  total=0
+  [ ! -f "$d/out.1" ] || total=$((${rotated:-0} + $(wc -c <"$d/out.1")))
   cat "$d/out.0" "$d/out.1" 2>/dev/null | tail -c 2048 >"$S/tail.$me"
-  [ -f "$d/actions" ] || : >"$d/actions"
-  [ -f "$d/facts" ] || : >"$d/facts"
+  output=$(length "$S/tail.$me") actions=$(length "$d/actions") facts=$(length "$d/facts")
   # Not every node has sha256sum; without it the length alone speaks for the output.
   sum=$(sha256sum <"$S/tail.$me" 2>/dev/null) || sum=-
   read -r run_witness phase attempt digest <"$d/meta"
-  reply "ended $1 $phase $attempt $digest $s1 $s2 $s3 $total ${sum%% *}" $(size "$S/tail.$me") $(size "$d/actions") $(size "$d/facts")
-  cat "$S/tail.$me" "$d/actions" "$d/facts"
+  reply "ended $1 $phase $attempt $digest $s1 $s2 $s3 $total ${sum%% *} $output $actions $facts"
+  send "$output" "$S/tail.$me"
+  send "$actions" "$d/actions"
+  send "$facts" "$d/facts"
   rm -f "$S/tail.$me"
 }
 
@@ -263,7 +376,7 @@ prune() {
   [ "$(wc -l <"$S/log")" -gt 32 ] || return 0
   tail -n 24 "$S/log" >"$S/log.new" && mv "$S/log.new" "$S/log" || return 0
   for old in "$S/runs"/*; do
-    grep -qx "${old##*/}" "$S/log" || rm -rf "$old"
+    grep -qxF "${old##*/}" "$S/log" || rm -rf "$old"
   done
 }
 
@@ -277,12 +390,6 @@ list() {
     get_state "$id"
     reply "run $id $phase $attempt $digest $word"
   done <"$S/log"
-}
-
-cancel() {
-  get_state "$1"
-  [ "$word" = running ] && kill -s USR1 "$s1"
-  reply "cancelled $1 $word"
 }
 
 fact() { printf '%s\t%s\n' "$1" "$2"; }
@@ -357,11 +464,14 @@ hello() {
     refuse "incarnation this is pod ${PALLET_POD_UID:-without PALLET_POD_UID}, not $2"
     exit 1
   fi
-  for tool in dd wc mkdir mkfifo ln mv rm cat tail grep date readlink sleep; do
+  for tool in dd wc mkdir mkfifo chmod ln mv rm cat tail grep date readlink sleep; do
     command -v "$tool" >/dev/null 2>&1 || { refuse "tools the node has no $tool"; exit 1; }
   done
   find_state || { refuse "state no writable directory for the journal among ${PALLET_STATE_DIR:-/var/lib/pallet} /var/tmp /tmp"; exit 1; }
   find_witness "$2" || { refuse "state the witness in $S cannot be read"; exit 1; }
+  born "$me"
+  my_born=$born
+  tidy
   reply "hello $witness $S"
   list
   reply ready
@@ -371,14 +481,15 @@ while read -r verb a1 a2 a3 a4 a5 a6; do
   case $verb in
   hello) hello "$a1" "$a2" ;;
   facts)
-    facts >"$S/facts.$me" 2>/dev/null
-    reply "facts $(size "$S/facts.$me")"
-    cat "$S/facts.$me"
+    facts >"$S/facts.$me" 2>/dev/null || { refuse "disk the facts could not be written to $S"; exit 1; }
+    length=$(length "$S/facts.$me")
+    reply "facts $length"
+    send "$length" "$S/facts.$me"
     rm -f "$S/facts.$me"
     ;;
   run) run "$a1" "$a2" "$a3" "$a4" "$a5" "$a6" ;;
   attach) attach "$a1" ;;
-  cancel) cancel "$a1" ;;
+  cancel) attach "$a1" USR1 ;;
   bye) exit 0 ;;
   *) refuse "protocol unknown request $verb" ;;
   esac

@@ -1,0 +1,138 @@
+//! The operator's own session against a real agent: phases in order, an idle session, and a connection that breaks.
+
+use std::{fs, sync::Arc};
+
+use jiff::Timestamp;
+use pallet_operator::{
+    api::{
+        GroupSpec,
+        group_node::{Effect, Outcome},
+    },
+    group::{Group, resolve},
+    phase::PhaseName,
+    plan::{Record, progress::Identity},
+    run::session::{End, Session, Want},
+};
+use serde_json::json;
+
+use crate::node::{Agent, Node, Shell, UID, wait_until};
+
+under_every_shell! {
+    a_session_converges_and_the_next_has_nothing_to_do
+    a_lost_session_is_taken_up_by_the_next
+}
+
+fn group(node: &Node, gate: bool) -> Arc<Group> {
+    let marker = node.file("marker").display().to_string();
+    let wait =
+        if gate { format!("until [ -e {} ]; do sleep 0.05; done", node.file("go").display()) } else { "true".into() };
+    let object: GroupSpec = serde_json::from_value(json!({
+        "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "g", "generation": 1},
+        "spec": {
+            "node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "x"}]}}}},
+            "phases": {
+                "bootstrap": {"actions": [{"exec": {"script": format!("echo bootstrap >>{marker}; {wait}")}}]},
+                "settings": {
+                    "facts": [{"name": "version", "exec": "echo 1.2"}],
+                    "values": {"motd": "{{ facts.version }} on {{ facts.os.arch }}"}
+                },
+                "configure": {"actions": [
+                    {"name": "motd", "file": {
+                        "path": node.file("motd"), "content": "{{ settings.motd }} as {{ node.name }}\n"
+                    }},
+                    {"exec": {"script": format!("echo configure >>{marker}")}}
+                ]}
+            }
+        }
+    }))
+    .unwrap();
+    Arc::new(resolve(&object).unwrap())
+}
+
+fn open(node: &Node, group: &Arc<Group>, record: Record) -> (Session, Agent) {
+    let identity =
+        Identity { name: "web-0".into(), ordinal: 0, address: "10.0.0.7".into(), retry_token: String::new() };
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
+    let nonce = format!("{:032x}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let instance = (UID.to_owned(), "container".to_owned());
+    let (session, greeting) = Session::open(group.clone(), identity, instance, record, nonce.clone());
+    let mut agent = Agent::start_with(node, nonce);
+    agent.say(greeting);
+    (session, agent)
+}
+
+/// Carries frames and requests until the session ends, or `until` says so.
+fn converse(session: &mut Session, agent: &mut Agent, until: impl Fn(&Session) -> bool) -> Option<End> {
+    while !until(session) {
+        let Some(frame) = agent.hear() else { panic!("it ended; it said {}", agent.said()) };
+        match session.hear(frame, Timestamp::now()) {
+            Want::Wait => {}
+            Want::Send(bytes) => agent.say(bytes),
+            Want::End(end) => return Some(end),
+        }
+    }
+    None
+}
+
+fn a_session_converges_and_the_next_has_nothing_to_do(shell: Shell) {
+    let node = Node::new(shell);
+    let group = group(&node, false);
+    let (mut session, mut agent) = open(&node, &group, Record::default());
+    let end = converse(&mut session, &mut agent, |_| false);
+    assert_eq!(end, Some(End::Done), "{:#?}", session.record());
+    agent.bye();
+    let record = session.record().clone();
+    assert_eq!(node.read("marker"), "bootstrap\nconfigure\n");
+    assert_eq!(node.read("motd"), format!("1.2 on {} as web-0\n", std::env::consts::ARCH));
+    let outcomes: Vec<_> =
+        record.receipts.values().map(|receipt| (receipt.phase.as_str(), receipt.outcome.clone())).collect();
+    assert_eq!(outcomes.len(), 3);
+    assert!(outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Succeeded), "{outcomes:?}");
+    let configured = &record.receipts[&PhaseName::configure()];
+    assert_eq!((configured.actions[0].name.as_str(), &configured.actions[0].result), ("motd", &Effect::Changed));
+
+    let (mut session, mut agent) = open(&node, &group, record.clone());
+    assert_eq!(converse(&mut session, &mut agent, |_| false), Some(End::Done));
+    agent.bye();
+    assert_eq!(node.read("marker"), "bootstrap\nconfigure\n");
+    assert_eq!(session.record().receipts, record.receipts);
+    node.wait_until_quiet();
+}
+
+fn a_lost_session_is_taken_up_by_the_next(shell: Shell) {
+    let node = Node::new(shell);
+    let group = group(&node, true);
+    let (mut session, mut agent) = open(&node, &group, Record::default());
+    converse(&mut session, &mut agent, |session| session.in_flight().is_some());
+    wait_until(|| "bootstrap does not begin".into(), || !node.read("marker").is_empty());
+    agent.kill();
+    assert_eq!(session.lose("cut", Timestamp::now()), End::Lost("cut".into()));
+    let record = session.record().clone();
+    let bootstrap = PhaseName::bootstrap();
+    assert_eq!(record.receipts[&bootstrap].outcome, Outcome::Unknown);
+
+    // The next one waits for the very run, and goes on behind it. An operator that has lost its record does, too.
+    let (mut session, mut agent) = open(&node, &group, record.clone());
+    let (mut forgetful, mut other) = open(&node, &group, Record::default());
+    for (session, agent) in [(&mut session, &mut agent), (&mut forgetful, &mut other)] {
+        let attached = |agent: &Agent| agent.said().contains(" attached bootstrap-");
+        while !attached(agent) {
+            if let Want::Send(bytes) = session.hear(agent.hear().unwrap(), Timestamp::now()) {
+                agent.say(bytes);
+            }
+        }
+    }
+    fs::write(node.file("go"), "").unwrap();
+    assert_eq!(converse(&mut session, &mut agent, |_| false), Some(End::Done), "{}", agent.said());
+    assert_eq!(converse(&mut forgetful, &mut other, |_| false), Some(End::Done), "{}", other.said());
+    for session in [session, forgetful] {
+        let receipt = &session.record().receipts[&bootstrap];
+        assert_eq!((&receipt.outcome, &receipt.run_id), (&Outcome::Succeeded, &record.receipts[&bootstrap].run_id));
+        assert_eq!(session.record().receipts[&PhaseName::configure()].outcome, Outcome::Succeeded);
+    }
+    assert_eq!(node.read("marker"), "bootstrap\nconfigure\n");
+    agent.bye();
+    other.bye();
+    node.wait_until_quiet();
+}
