@@ -64,13 +64,20 @@ take() {
 find_state() {
   user=$(id -u 2>/dev/null) || user=0
   set -- "${PALLET_STATE_DIR:-/var/lib/pallet}" "/var/tmp/pallet-$user" "/tmp/pallet-$user"
+  # Whoever names a directory wants that one, whatever lies about elsewhere.
+  S=$1
+  [ -z "${PALLET_STATE_DIR-}" ] || [ -L "$S/witness" ] || ! usable || return 0
   for S in "$@"; do
     [ -L "$S/witness" ] && ours && { writable; return; }
   done
   for S in "$@"; do
-    mkdir -p "$S" 2>/dev/null && ours && chmod 700 "$S" 2>/dev/null && mkdir -p "$S/runs" 2>/dev/null && writable && return 0
+    usable && return 0
   done
   return 1
+}
+
+usable() {
+  mkdir -p "$S" 2>/dev/null && ours && chmod 700 "$S" 2>/dev/null && mkdir -p "$S/runs" 2>/dev/null && writable
 }
 
 # Where everybody may write, somebody else may have put a link for us.

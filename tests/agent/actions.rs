@@ -302,8 +302,7 @@ fn facts_are_gathered(shell: Shell) {
     let ended = agent.succeed(&compile::settings(&facts));
     let found = parse_own(&ended.facts);
     let expected = json!({
-        "one": "one", "lines": "a\n\n b ok 7", "nothing": "", "missing": null, "failing": null, "halting": null,
-        "broken": null, "release": "first\nsecond", "absent": null, "last": "ünï"
+        "one": "one", "lines": "a\n\n b ok 7", "nothing": "", "release": "first\nsecond", "last": "ünï"
     });
     assert_eq!(json!(found), expected, "{}", ended.output);
     agent.bye();
@@ -322,9 +321,11 @@ fn facts_are_bounded(shell: Shell) {
     facts.push(fact("last", script("echo last"), false));
     let ended = agent.succeed(&compile::settings(&facts));
     let found = parse_own(&ended.facts);
-    assert_eq!(found.len(), 64, "{}", ended.output);
+    // The two that flooded failed, and are optional.
+    assert_eq!(found.len(), 62, "{}", ended.output);
     assert_eq!(found["fact60"].as_str().unwrap().len(), OWN_FACT_LIMIT);
-    assert_eq!((&found["flood"], &found["flood2"], &found["last"]), (&json!(null), &json!(null), &json!("last")));
+    assert!(!found.contains_key("flood") && !found.contains_key("flood2"));
+    assert_eq!(found["last"], json!("last"));
     agent.bye();
 }
 
