@@ -285,8 +285,8 @@ signal_group() { kill "-$1" "-$script" 2>/dev/null || kill -s "$1" "$script" 2>/
 
 sweep() {
   for pass in 1 2 3 4 5; do
-    # What cannot be read is not ours; grep fails for it, whatever else it found.
-    found=$(grep -lsF "PALLET_RUN=$1" /proc/[0-9]*/environ)
+    # What cannot be read is not ours; grep fails for it, whatever else it found. With -F, that of busybox ends at a NUL.
+    found=$(grep -ls "PALLET_RUN=$1" /proc/[0-9]*/environ)
     [ -n "$found" ] || return 0
     for process in $found; do
       process=${process#/proc/}
