@@ -179,9 +179,9 @@ drain() {
   rotated=0
   true >"$d/out.1"
   while :; do
-    had=$(wc -c <"$d/out.1")
+    had=$(wc -c <"$d/out.1") || break
     dd bs=4096 count=256 2>/dev/null >>"$d/out.1" || break
-    has=$(wc -c <"$d/out.1")
+    has=$(wc -c <"$d/out.1") || break
     [ "$has" -gt "$had" ] || return 0
     [ "$has" -gt 1048576 ] || continue
     rotated=$((rotated + has))

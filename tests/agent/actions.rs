@@ -63,7 +63,7 @@ fn perform(agent: &mut Agent, kinds: Vec<ActionKind>) -> Ended {
 }
 
 fn effects(ended: &Ended) -> Vec<Effect> {
-    ended.actions.iter().map(|action| action.result.clone()).collect()
+    ended.actions.iter().map(|action| action.result).collect()
 }
 
 fn mode(path: &Path) -> u32 {

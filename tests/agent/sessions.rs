@@ -85,8 +85,7 @@ fn a_session_converges_and_the_next_has_nothing_to_do(shell: Shell) {
     let record = session.record().clone();
     assert_eq!(node.read("marker"), "bootstrap\nconfigure\n");
     assert_eq!(node.read("motd"), format!("1.2 on {} as web-0\n", std::env::consts::ARCH));
-    let outcomes: Vec<_> =
-        record.receipts.values().map(|receipt| (receipt.phase.as_str(), receipt.outcome.clone())).collect();
+    let outcomes: Vec<_> = record.receipts.values().map(|receipt| (receipt.phase.as_str(), receipt.outcome)).collect();
     assert_eq!(outcomes.len(), 3);
     assert!(outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Succeeded), "{outcomes:?}");
     let configured = &record.receipts[&PhaseName::configure()];
