@@ -147,10 +147,13 @@ held() {
 
 # lock ID PID BORN: fails where $holder has it, or where there is no room for a link ($holder is empty then).
 lock() {
+  misses=0
   while ! held; do
     mine=$((top + 1))
     if ! ln -s "$1 $2 $3" "$S/lock.$mine" 2>/dev/null; then
-      [ -L "$S/lock.$mine" ] && continue
+      # Somebody was faster, and may even be gone again; with no room for a link it fails every time.
+      [ -L "$S/lock.$mine" ] || misses=$((misses + 1))
+      [ "$misses" -lt 10 ] && continue
       holder=
       return 1
     fi
