@@ -21,8 +21,8 @@ test: test-unit test-cluster ## every tier: unit, simulation, agent, API, end to
 test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor
 	cargo build --locked --all-targets
-	cargo test --locked --lib --bins --test crds --test architecture
-	cargo test --locked --test agent
+	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell
+	cargo test --locked --test agent -- --test-threads=6
 	SEEDS=$(SEEDS) cargo test --locked --test simulation -- --nocapture
 
 # Built outside the cluster's network, which leads nowhere, and run inside it.

@@ -223,6 +223,12 @@ impl Session {
                 self.never_started(&id);
                 self.attach_or(rest, now)
             }
+            // What watches over a run was killed before the script started: nothing has happened, and it is tried again.
+            (Frame::Absent(id), Stage::Running(flight)) if flight.run_id == id => {
+                self.stage = Stage::Over;
+                let message = "the run was killed on the node before its script started".to_owned();
+                Want::End(End::Refused { reason: "NeverStarted".into(), message })
+            }
             (Frame::Busy(holder), Stage::Running(_)) => self.attach_or(vec![holder], now),
             (Frame::Ended(ended), Stage::Running(flight)) if flight.run_id == ended.run_id => {
                 self.fresh = flight.phase == PhaseName::settings();
