@@ -10,7 +10,7 @@ use crate::harness::{Space, busybox, condition, receipt, script};
 /// The whole of it: pods are created, bootstrapped once, asked for their facts, configured, and reported; then nothing.
 #[tokio::test]
 async fn a_group_converges_at_its_promised_cost_and_then_rests() {
-    let space = Space::new("converge").await;
+    let Some(space) = Space::new("converge").await else { return };
     space
         .apply(json!({
             "count": 3, "node": busybox(),
@@ -70,7 +70,7 @@ async fn a_group_converges_at_its_promised_cost_and_then_rests() {
 
 #[tokio::test]
 async fn a_changed_phase_runs_again_in_place_and_an_unchanged_one_does_not() {
-    let space = Space::new("edit").await;
+    let Some(space) = Space::new("edit").await else { return };
     let spec = |version: &str| {
         json!({
             "count": 2, "node": busybox(),
@@ -95,7 +95,7 @@ async fn a_changed_phase_runs_again_in_place_and_an_unchanged_one_does_not() {
 
 #[tokio::test]
 async fn failures_are_isolated_retried_reported_and_ended_by_an_annotation() {
-    let space = Space::new("retry").await;
+    let Some(space) = Space::new("retry").await else { return };
     space
         .apply(json!({
             "count": 2, "node": busybox(),
@@ -142,7 +142,7 @@ async fn failures_are_isolated_retried_reported_and_ended_by_an_annotation() {
 
 #[tokio::test]
 async fn max_parallel_bounds_the_sessions() {
-    let space = Space::new("parallel").await;
+    let Some(space) = Space::new("parallel").await else { return };
     space
         .apply(json!({
             "count": 4, "node": busybox(),

@@ -22,7 +22,7 @@ const WHOLE: &str = "begins\nends\nconfigured\n";
 
 #[tokio::test]
 async fn the_operator_may_be_killed_while_bootstrap_runs() {
-    let mut space = Space::new("killed").await;
+    let Some(mut space) = Space::new("killed").await else { return };
     space.apply(slow()).await;
     space.exec_until("web-0", "grep begins /ran").await;
     space.kill_operator().await;
@@ -34,7 +34,7 @@ async fn the_operator_may_be_killed_while_bootstrap_runs() {
 /// The run ends while nobody is there to hear of it, and the spec is edited meanwhile: the journal knows.
 #[tokio::test]
 async fn a_run_that_ended_unheard_is_not_repeated() {
-    let mut space = Space::new("unheard").await;
+    let Some(mut space) = Space::new("unheard").await else { return };
     space.apply(slow()).await;
     space.exec_until("web-0", "grep begins /ran").await;
     space.kill_operator().await;
@@ -48,7 +48,7 @@ async fn a_run_that_ended_unheard_is_not_repeated() {
 /// The operator is killed at every moment there is between an edit and its receipt: each edit runs once.
 #[tokio::test]
 async fn the_operator_may_be_killed_while_a_receipt_is_written() {
-    let mut space = Space::new("receipt").await;
+    let Some(mut space) = Space::new("receipt").await else { return };
     let spec = |round: u32| json!({"count": 1, "node": busybox(), "phases": {"configure": script(&format!("echo {round} >>/ran"))}});
     space.apply(spec(0)).await;
     space.ready().await;
@@ -67,8 +67,8 @@ async fn the_operator_may_be_killed_while_a_receipt_is_written() {
 
 #[tokio::test]
 async fn a_connection_that_is_cut_loses_nothing() {
+    let Some(mut space) = Space::bare("cut").await else { return };
     let proxy = Proxy::start().await;
-    let mut space = Space::bare("cut").await;
     space.connect_through(proxy.port);
     space.start_operator();
     space.apply(slow()).await;
@@ -84,7 +84,7 @@ async fn a_connection_that_is_cut_loses_nothing() {
 
 #[tokio::test]
 async fn a_container_that_restarts_is_a_new_incarnation() {
-    let space = Space::new("restart").await;
+    let Some(space) = Space::new("restart").await else { return };
     space.apply(slow()).await;
     space.exec_until("web-0", "grep begins /ran").await;
     let _ = space.try_exec("web-0", "kill -TERM 1").await;
@@ -106,7 +106,7 @@ async fn a_container_that_restarts_is_a_new_incarnation() {
 
 #[tokio::test]
 async fn a_pod_that_is_deleted_mid_phase_is_replaced() {
-    let space = Space::new("gone").await;
+    let Some(space) = Space::new("gone").await else { return };
     space.apply(slow()).await;
     space.exec_until("web-0", "grep begins /ran").await;
     let uid = space.pods().get("web-0").await.unwrap().metadata.uid;
@@ -123,7 +123,7 @@ async fn a_pod_that_is_deleted_mid_phase_is_replaced() {
 
 #[tokio::test]
 async fn an_edit_mid_phase_waits_for_the_end_of_the_run() {
-    let space = Space::new("midedit").await;
+    let Some(space) = Space::new("midedit").await else { return };
     let spec = |name: &str| json!({"count": 1, "node": busybox(), "phases": {"configure": script(&format!("echo {name} begins >>/ran; sleep 3; echo {name} ends >>/ran"))}});
     space.apply(spec("one")).await;
     space.exec_until("web-0", "grep 'one begins' /ran").await;
@@ -135,7 +135,7 @@ async fn an_edit_mid_phase_waits_for_the_end_of_the_run() {
 /// It hangs, ignores TERM, and leaves children in and out of its process group: at the deadline all of them are ended.
 #[tokio::test]
 async fn a_script_that_hangs_and_forks_is_ended_with_all_that_it_started() {
-    let space = Space::new("hang").await;
+    let Some(space) = Space::new("hang").await else { return };
     let hang = "trap '' TERM; (trap '' TERM; sleep 1000 & wait) & setsid sh -c 'trap \"\" TERM; sleep 1000 & wait' & sleep 1000 & wait";
     space
         .apply(json!({
@@ -158,7 +158,7 @@ async fn a_script_that_hangs_and_forks_is_ended_with_all_that_it_started() {
 
 #[tokio::test]
 async fn output_without_end_or_newline_is_bounded() {
-    let space = Space::new("flood").await;
+    let Some(space) = Space::new("flood").await else { return };
     let flood = "dd if=/dev/urandom bs=65536 count=16 of=/tmp/x 2>/dev/null; i=0; while [ $i -lt 210 ]; do tr -d '\\n' </tmp/x; i=$((i+1)); done; printf 'the last words'";
     space.apply(json!({"count": 1, "node": busybox(), "phases": {"configure": script(flood)}})).await;
     space.ready().await;

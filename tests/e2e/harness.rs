@@ -17,6 +17,9 @@ use pallet_operator::api::{GroupNode, GroupSpec, group_node::Receipt};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
+#[path = "../support/mod.rs"]
+mod support;
+
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -49,25 +52,21 @@ impl Drop for Space {
 const AUDIT_LOG: &str = "/run/pallet/log/audit.log";
 
 impl Space {
-    /// A new namespace without an operator.
-    pub async fn bare(what: &str) -> Self {
+    /// A new namespace without an operator; none where no cluster was asked for.
+    pub async fn bare(what: &str) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        assert!(
-            std::env::var_os("PALLET_TEST_CLUSTER").is_some(),
-            "the end-to-end tier needs a cluster: run it by make test, or set PALLET_TEST_CLUSTER=1 and KUBECONFIG"
-        );
-        let client = Client::try_default().await.expect("a cluster");
+        let client = support::cluster().await?.client;
         let name = format!("e2e-{what}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
-        Self { client, name, operator: None, kubeconfig: None }
+        Some(Self { client, name, operator: None, kubeconfig: None })
     }
 
     /// A new namespace with an operator.
-    pub async fn new(what: &str) -> Self {
-        let mut space = Self::bare(what).await;
+    pub async fn new(what: &str) -> Option<Self> {
+        let mut space = Self::bare(what).await?;
         space.start_operator();
-        space
+        Some(space)
     }
 
     /// Lets the operator connect through somebody else.

@@ -30,7 +30,7 @@ async fn gone(space: &Space) {
 
 #[tokio::test]
 async fn the_scale_subresource_grows_and_shrinks_in_order() {
-    let space = Space::new("scale").await;
+    let Some(space) = Space::new("scale").await else { return };
     space.apply(quick(1)).await;
     space.ready().await;
     let scale = json!({"spec": {"replicas": 4}});
@@ -61,7 +61,7 @@ async fn the_scale_subresource_grows_and_shrinks_in_order() {
 
 #[tokio::test]
 async fn a_lost_pod_is_replaced_on_the_same_node() {
-    let space = Space::new("lost").await;
+    let Some(space) = Space::new("lost").await else { return };
     let spec = json!({"count": 2, "node": busybox(), "phases": {"bootstrap": script("echo b >>/ran"), "configure": script("echo c >>/ran")}});
     space.apply(spec).await;
     space.ready().await;
@@ -81,7 +81,7 @@ async fn a_lost_pod_is_replaced_on_the_same_node() {
 
 #[tokio::test]
 async fn a_paused_group_does_nothing_until_it_is_let_go() {
-    let space = Space::new("paused").await;
+    let Some(space) = Space::new("paused").await else { return };
     space.apply(quick(1)).await;
     space.ready().await;
     space
@@ -102,7 +102,7 @@ async fn a_paused_group_does_nothing_until_it_is_let_go() {
 
 #[tokio::test]
 async fn a_changed_pod_template_is_reported_and_not_yet_carried_out() {
-    let space = Space::new("template").await;
+    let Some(space) = Space::new("template").await else { return };
     space.apply(quick(2)).await;
     space.ready().await;
     let before = space.pods().get("web-0").await.unwrap().metadata.uid;
@@ -119,7 +119,7 @@ async fn a_changed_pod_template_is_reported_and_not_yet_carried_out() {
 
 #[tokio::test]
 async fn deletion_in_the_background_and_in_the_foreground_ends_everything() {
-    let space = Space::new("delete").await;
+    let Some(space) = Space::new("delete").await else { return };
     for policy in [PropagationPolicy::Background, PropagationPolicy::Foreground] {
         space.apply(quick(2)).await;
         space.ready().await;
@@ -131,7 +131,7 @@ async fn deletion_in_the_background_and_in_the_foreground_ends_everything() {
 
 #[tokio::test]
 async fn orphaning_releases_the_pods() {
-    let space = Space::new("orphan").await;
+    let Some(space) = Space::new("orphan").await else { return };
     space.apply(quick(2)).await;
     space.ready().await;
     let before: Vec<_> =
@@ -159,7 +159,7 @@ async fn orphaning_releases_the_pods() {
 
 #[tokio::test]
 async fn a_namespace_can_be_deleted_with_its_groups() {
-    let space = Space::new("namespace").await;
+    let Some(space) = Space::new("namespace").await else { return };
     space.apply(quick(2)).await;
     space.ready().await;
     let namespaces: Api<Namespace> = Api::all(space.client.clone());
@@ -175,7 +175,7 @@ async fn a_namespace_can_be_deleted_with_its_groups() {
 
 #[tokio::test]
 async fn a_group_that_lost_its_finalizer_does_not_hold_its_nodes_for_ever() {
-    let mut space = Space::new("stray").await;
+    let Some(mut space) = Space::new("stray").await else { return };
     space.apply(quick(1)).await;
     space.ready().await;
     space.kill_operator().await;
