@@ -76,6 +76,15 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         self.code().is_some_and(|code| (400..500).contains(&code) && code != 408)
     }
+    /// What a refused pod says of its template.
+    pub fn verdict(&self) -> Option<TemplateVerdict> {
+        let reason = match self.code()? {
+            400 | 422 => "InvalidTemplate",
+            403 => "Forbidden",
+            _ => return None,
+        };
+        Some(TemplateVerdict::Refused { reason, message: self.explanation() })
+    }
     /// What the API server said.
     pub fn explanation(&self) -> String {
         std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string)
@@ -190,7 +199,7 @@ impl State {
             known.beyond.foreign_pods.clear();
             known.beyond.foreign_nodes.clear();
             known.beyond.uncertain.clear();
-            known.beyond.template.take_if(|(_, verdict)| matches!(verdict, TemplateVerdict::Refused(_)));
+            known.beyond.template.take_if(|(_, verdict)| matches!(verdict, TemplateVerdict::Refused { .. }));
         }
     }
 }
@@ -377,13 +386,15 @@ impl Converger {
 
     /// Tells the sessions in flight the newest spec. They take it over before their next phase.
     fn direct(&self, snapshot: &Snapshot) {
-        let Ok(group) = &snapshot.group else { return };
-        if snapshot.sessions.is_empty() {
-            return;
-        }
-        let group = Arc::new(group.clone());
-        for node in snapshot.live().filter(|node| snapshot.sessions.contains_key(&node.name)) {
-            self.runs.direct(&node.uid, &group, &node.retry_token, !group.paused);
+        let at_work: Vec<_> = snapshot.live().filter(|node| snapshot.sessions.contains_key(&node.name)).collect();
+        match &snapshot.group {
+            Ok(group) if !at_work.is_empty() => {
+                let group = Arc::new(group.clone());
+                at_work.iter().for_each(|node| self.runs.direct(&node.uid, &group, &node.retry_token, !group.paused));
+            }
+            Ok(_) => {}
+            // Nothing further starts on the word of a spec that was good once.
+            Err(_) => at_work.iter().for_each(|node| self.runs.hold(&node.uid)),
         }
     }
 

@@ -88,7 +88,7 @@ pub struct Group {
 pub struct PodShape {
     /// The template as it was written.
     pub template: Arc<Value>,
-    /// A hash over the template alone: what the operator injects does not count.
+    /// A hash over the template and the container: what the operator injects does not count.
     pub hash: String,
     /// The container in which phases run.
     pub container: String,
@@ -111,6 +111,11 @@ impl Phases {
     /// Whether nothing at all is declared, so that no session is ever needed.
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.settings.is_empty()
+    }
+
+    /// Whether a phase of this name is declared and run by converge.
+    pub fn declares(&self, name: &str) -> bool {
+        self.converged().iter().any(|phase| phase.as_str() == name)
     }
 
     /// Every phase that converge runs, in order, bootstrap and settings included.

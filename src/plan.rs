@@ -74,8 +74,13 @@ pub enum TemplateVerdict {
     Unchecked,
     /// It would take it.
     Accepted,
-    /// It would refuse it, and why.
-    Refused(String),
+    /// It refuses it.
+    Refused {
+        /// One CamelCase word.
+        reason: &'static str,
+        /// As the API server says it.
+        message: String,
+    },
 }
 
 /// A GroupNode.
@@ -163,7 +168,9 @@ pub struct Pod {
     pub deleting: bool,
     /// Whether it is marked as a preferred victim.
     pub marked: bool,
-    /// Where the container of the phases stands.
+    /// The container in which phases run, as it was when the pod was made.
+    pub container_name: String,
+    /// Where it stands.
     pub container: Container,
     /// Its address.
     pub address: Option<String>,
@@ -294,7 +301,7 @@ pub enum Effect {
         /// Why.
         why: progress::Why,
     },
-    /// End a session; a run in flight is ended on the node too where it can be reached.
+    /// End a session. A run in flight goes on till its pod goes, or, on a node that is released, till it ends.
     EndSession {
         /// The node.
         name: String,
@@ -422,7 +429,7 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         TemplateVerdict::Unchecked if creates || is_new_template(snapshot, group) => {
             plan.effects.push(Effect::CheckTemplate)
         }
-        TemplateVerdict::Refused(_) => plan.wake = earliest(plan.wake, Some(snapshot.now + LOOK_AGAIN)),
+        TemplateVerdict::Refused { .. } => plan.wake = earliest(plan.wake, Some(snapshot.now + LOOK_AGAIN)),
         TemplateVerdict::Unchecked => {}
         TemplateVerdict::Accepted => {
             plan.effects.extend(missing.into_iter().map(|ordinal| Effect::CreateNode { ordinal }));

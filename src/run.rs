@@ -148,6 +148,13 @@ impl Runs {
         }
     }
 
+    /// Lets no further phase start in the session of a node.
+    pub fn hold(&self, node_uid: &str) {
+        if let Some(live) = self.entries().get(node_uid).and_then(Entry::at_work) {
+            live.directive.send_if_modified(|directive| std::mem::replace(&mut directive.go, false));
+        }
+    }
+
     /// Ends the session of a node; what it knows is kept.
     pub fn end(&self, node_uid: &str, why: &'static str) {
         if let Some(live) = self.entries().get(node_uid).and_then(Entry::at_work) {

@@ -148,10 +148,7 @@ impl Applier<'_> {
         let request = post(&path, body)?;
         let verdict = match within("dry-run create pod", self.client.request::<Value>(request)).await {
             Ok(_) => TemplateVerdict::Accepted,
-            Err(error) if matches!(error.code(), Some(400 | 403 | 422)) => {
-                TemplateVerdict::Refused(error.explanation())
-            }
-            Err(error) => return Err(error),
+            Err(error) => error.verdict().ok_or(error)?,
         };
         self.state.remember_template(&group.key, &group.pod.hash, verdict);
         Ok(())
@@ -213,7 +210,13 @@ impl Applier<'_> {
                 }
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                // What passed the dry run may be refused all the same later: a quota that is used up.
+                if let Some(verdict) = error.verdict() {
+                    self.state.remember_template(&group.key, &group.pod.hash, verdict);
+                }
+                Err(error)
+            }
         }
     }
 
@@ -275,7 +278,7 @@ impl Applier<'_> {
             target: Target {
                 namespace: self.namespace().to_owned(),
                 pod: pod.name.clone(),
-                container: group.pod.container.clone(),
+                container: pod.container_name.clone(),
             },
             record: node.record.clone(),
         };

@@ -123,7 +123,7 @@ pub struct Shelf<T> {
 #[derive(Debug)]
 struct Slot<T> {
     uid: String,
-    version: u64,
+    version: String,
     kept: T,
 }
 
@@ -211,8 +211,7 @@ impl Index {
     pub fn upsert<O: Indexed>(&mut self, object: &O) -> Option<GroupKey> {
         let metadata = object.metadata();
         let (key, name, uid) = (object.group()?, metadata.name.clone()?, metadata.uid.clone()?);
-        // Resource versions are numbers on every API server there is, and may be compared since Kubernetes 1.35.
-        let version = metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX);
+        let version = metadata.resource_version.clone().unwrap_or_default();
         let shelf = O::shelf(self);
         if shelf.gone.0.contains(&uid) {
             return None;
@@ -222,7 +221,7 @@ impl Index {
             seen.insert(uid.clone());
         }
         let slots = shelf.groups.entry(key.clone()).or_default();
-        if slots.get(&name).is_some_and(|slot| slot.version >= version && slot.version != u64::MAX) {
+        if slots.get(&name).is_some_and(|slot| is_at_least(&slot.version, &version)) {
             return None;
         }
         slots.insert(name, Slot { uid, version, kept: object.keep() });
@@ -266,8 +265,14 @@ impl Index {
 
     /// The resource version of a GroupNode, for a write that must not overwrite what we have not seen.
     pub fn node_version(&self, key: &GroupKey, name: &str) -> Option<String> {
-        self.nodes.groups.get(key)?.get(name).map(|slot| slot.version.to_string())
+        self.nodes.groups.get(key)?.get(name).map(|slot| slot.version.clone())
     }
+}
+
+/// Whether one resource version is as new as another. They are numbers on every API server there is, and may be compared
+/// since Kubernetes 1.35; where they are not, the later word counts.
+fn is_at_least(version: &str, other: &str) -> bool {
+    matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version >= other)
 }
 
 /// What the controller knows of a group beyond the caches.
@@ -339,6 +344,7 @@ fn stranger(name: &str) -> Pod {
         controller: None,
         deleting: false,
         marked: false,
+        container_name: String::new(),
         container,
         address: None,
         ready: false,

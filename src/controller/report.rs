@@ -49,9 +49,8 @@ impl Reporter<'_> {
         let mut writes = Vec::new();
         let starting: BTreeSet<u32> = plan.effects.iter().filter_map(Effect::starts).collect();
         // A session that has just begun will have more to say.
-        for (ordinal, step) in plan.steps.iter().filter(|(ordinal, _)| !starting.contains(ordinal)) {
-            let Some(node) = snapshot.nodes.get(ordinal) else { continue };
-            match status::node(snapshot, node, step) {
+        for node in snapshot.live().filter(|node| !starting.contains(&node.ordinal)) {
+            match status::node(snapshot, node, plan.steps.get(&node.ordinal)) {
                 status::Due::No => {}
                 status::Due::At(time) => wake = earliest(wake, Some(time)),
                 status::Due::Now(wanted) => writes.push(self.node(snapshot, node, *wanted)),
@@ -134,8 +133,10 @@ impl Reporter<'_> {
         }
         let stalled = wanted.conditions.iter().any(|condition| condition.type_ == "Stalled");
         let kind = if stalled { EventType::Warning } else { EventType::Normal };
+        // Events with the same action are counted as one, with the note of the first.
+        let action = format!("Reconcile-{}", wanted.observed_generation.unwrap_or_default());
         info!(reason = now.reason, message = now.message, "the group stands otherwise");
-        self.tell(&object.object_ref(&()), kind, &now.reason, "Reconcile", now.message.clone()).await;
+        self.tell(&object.object_ref(&()), kind, &now.reason, &action, now.message.clone()).await;
     }
 
     async fn tell(&self, about: &ObjectReference, kind: EventType, reason: &str, action: &str, note: String) {

@@ -137,7 +137,7 @@ impl Errors {
         }
         Some(PodShape {
             template: Arc::new(template.clone()),
-            hash: Digest::of("template", template).as_str().chars().take(10).collect(),
+            hash: Digest::of("template", &json!([template, container])).as_str().chars().take(10).collect(),
             container: container.to_owned(),
             readiness_gate: fields.readiness_gate,
         })

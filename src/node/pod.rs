@@ -22,6 +22,7 @@ pub fn observe(pod: &Pod) -> plan::Pod {
         conditions.is_some_and(|list| list.iter().any(|c| c.type_ == kind && c.status == "True"))
     };
     let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    let container_name = annotation(CONTAINER_ANNOTATION).unwrap_or_default();
     let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
     plan::Pod {
         name: metadata.name.clone().unwrap_or_default(),
@@ -29,7 +30,8 @@ pub fn observe(pod: &Pod) -> plan::Pod {
         controller: controller.map(|owner| owner.uid.clone()),
         deleting: metadata.deletion_timestamp.is_some(),
         marked: annotation(api::DELETE_NODE_ANNOTATION).is_some(),
-        container: container(pod, &annotation(CONTAINER_ANNOTATION).unwrap_or_default()),
+        container: container(pod, &container_name),
+        container_name,
         address: status.and_then(|status| status.pod_ip.clone()),
         ready: holds("Ready"),
         gate_open: holds(api::CONVERGED_GATE),

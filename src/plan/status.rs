@@ -38,9 +38,14 @@ pub enum Due {
     No,
 }
 
-/// Whether the status of a node is to be written.
-pub fn node(snapshot: &Snapshot, node: &Node, step: &Step) -> Due {
+/// Whether the status of a node is to be written. Without a step, as under a spec that cannot be read, only what was
+/// learned is.
+pub fn node(snapshot: &Snapshot, node: &Node, step: Option<&Step>) -> Due {
     let now = snapshot.now;
+    let Some(step) = step else {
+        let learned = node.saved.is_some() && !snapshot.sessions.contains_key(&node.name);
+        return if learned { Due::Now(Box::new(with_record(node))) } else { Due::No };
+    };
     let wanted = node_status(snapshot, node, step);
     if wanted == node.status() {
         return Due::No;
@@ -67,6 +72,17 @@ pub fn node(snapshot: &Snapshot, node: &Node, step: &Step) -> Due {
     if not_before <= now { Due::Now(Box::new(wanted)) } else { Due::At(not_before) }
 }
 
+/// The node's status as it stands, with what was learned since.
+fn with_record(node: &Node) -> GroupNodeStatus {
+    GroupNodeStatus {
+        incarnation: node.record.incarnation.clone(),
+        facts: node.record.facts.clone(),
+        receipts: node.record.in_order(),
+        running: None,
+        ..node.status()
+    }
+}
+
 fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus {
     let pod = snapshot.pod(node);
     let running = snapshot.sessions.get(&node.name).and_then(|session| session.running.clone());
@@ -75,11 +91,9 @@ fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus
     GroupNodeStatus {
         backing: pod.map(|pod| Backing { kind: "Pod".into(), name: pod.name.clone(), uid: pod.uid.clone() }),
         address: pod.and_then(|pod| pod.address.clone()),
-        incarnation: node.record.incarnation.clone(),
-        facts: node.record.facts.clone(),
-        receipts: node.record.in_order(),
         running,
         conditions: stamp(vec![verdict], &node.reported.conditions, None, snapshot.now),
+        ..with_record(node)
     }
 }
 
@@ -139,7 +153,7 @@ pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatu
             .map_or_else(|| snapshot.status.phases.clone(), |group| phase_counts(snapshot, group, &live, steps)),
         ..GroupSpecStatus::default()
     };
-    (status.phase_errors, status.phase_errors_omitted) = phase_errors(&live);
+    (status.phase_errors, status.phase_errors_omitted) = phase_errors(group, &live);
     let verdicts = verdicts(snapshot, &status, &live, steps);
     status.conditions = stamp(verdicts, &snapshot.status.conditions, Some(snapshot.head.generation), snapshot.now);
     status
@@ -178,11 +192,13 @@ fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTre
     counts
 }
 
-fn phase_errors(live: &[&Node]) -> (Vec<PhaseError>, u32) {
+fn phase_errors(group: Option<&Group>, live: &[&Node]) -> (Vec<PhaseError>, u32) {
     let mut errors: Vec<PhaseError> = live
         .iter()
         .flat_map(|node| node.record.receipts.values().map(move |receipt| (node, receipt)))
         .filter(|(_, receipt)| receipt.outcome != Outcome::Succeeded)
+        // What is no longer declared can no longer be wrong.
+        .filter(|(_, receipt)| group.is_none_or(|group| group.phases.declares(&receipt.phase)))
         .map(|(node, receipt)| PhaseError {
             node: node.name.clone(),
             phase: receipt.phase.clone(),
@@ -221,8 +237,8 @@ fn verdicts(
             return with("Stalled", "InvalidSpec", lines.join("; "));
         }
     };
-    if let TemplateVerdict::Refused(message) = &snapshot.template {
-        return with("Stalled", "InvalidTemplate", format!("spec.node.pod.template: {message}"));
+    if let TemplateVerdict::Refused { reason, message } = &snapshot.template {
+        return with("Stalled", reason, format!("spec.node.pod.template: no pod can be made from it: {message}"));
     }
     let old_template = status.replicas.saturating_sub(status.updated_replicas);
     let aside = if old_template > 0 {
@@ -231,7 +247,8 @@ fn verdicts(
         String::new()
     };
     if status.replicas == group.count && status.converged_replicas == group.count {
-        if status.ready_replicas < group.count {
+        // The gate of a pod does not open while the group is paused.
+        if status.ready_replicas < group.count && !group.paused {
             let waiting = group.count - status.ready_replicas;
             return with(
                 "Reconciling",
@@ -239,11 +256,10 @@ fn verdicts(
                 format!("{waiting} of {} converged nodes have a pod that is not Ready", group.count),
             );
         }
-        return vec![ready(
-            true,
-            "Converged",
-            format!("{} of {} nodes are converged{aside}", group.count, group.count),
-        )];
+        if status.ready_replicas == group.count {
+            let message = format!("{} of {} nodes are converged{aside}", group.count, group.count);
+            return vec![ready(true, "Converged", message)];
+        }
     }
     let progress = format!("{} of {} nodes are converged{aside}", status.converged_replicas, group.count);
     if group.paused {
@@ -261,8 +277,25 @@ fn verdicts(
             let more = if others > 0 { format!(" (and {others} more nodes)") } else { String::new() };
             with("Stalled", &reason, format!("{progress}; {}: {message}{more}", first.name))
         }
-        _ => with("Reconciling", reconciling_reason(snapshot, status, group), progress),
+        _ => {
+            let trouble = live.iter().find_map(|node| in_trouble(snapshot, node, steps.get(&node.ordinal)?));
+            let trouble = trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+            with("Reconciling", reconciling_reason(snapshot, status, group), format!("{progress}{trouble}"))
+        }
     }
+}
+
+/// What keeps a node from going on, in a line, where it has lasted longer than a pod takes to start.
+fn in_trouble(snapshot: &Snapshot, node: &Node, step: &Step) -> Option<String> {
+    let lasting = match step {
+        Step::Backoff { .. } | Step::Halt { .. } | Step::Await(Cause::Unreachable(_) | Cause::NameTaken) => true,
+        Step::Await(Cause::ContainerWaiting { .. }) => {
+            snapshot.pod(node).is_some_and(|pod| pod.created + SHOW_WAIT_AFTER <= snapshot.now)
+        }
+        _ => false,
+    };
+    let (reason, message) = explain(node, step, None);
+    lasting.then(|| clip(&format!("{}: {reason}: {message}", node.name), 400))
 }
 
 fn reconciling_reason(snapshot: &Snapshot, status: &GroupSpecStatus, group: &Group) -> &'static str {

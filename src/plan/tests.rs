@@ -108,6 +108,7 @@ fn pod(ordinal: u32) -> Pod {
         controller: Some("g".into()),
         deleting: false,
         marked: false,
+        container_name: "main".into(),
         container: Container::Running { id: format!("c-{ordinal}") },
         address: Some("10.0.0.1".into()),
         ready: true,
@@ -381,7 +382,7 @@ fn first_the_finalizer_then_the_template_then_the_nodes() {
     assert_eq!(effects(&snapshot), [Effect::Finalize]);
     snapshot.head.finalized = true;
     assert_eq!(effects(&snapshot), [Effect::CheckTemplate]);
-    snapshot.template = TemplateVerdict::Refused("no".into());
+    snapshot.template = TemplateVerdict::Refused { reason: "InvalidTemplate", message: "no".into() };
     assert_eq!(effects(&snapshot), []);
     assert!(plan(&snapshot).wake.is_some(), "it is looked at again");
     snapshot.template = TemplateVerdict::Accepted;
@@ -537,6 +538,45 @@ fn a_group_stalls_only_when_nothing_goes_on_without_a_person() {
 }
 
 #[test]
+fn what_was_learned_is_written_under_a_spec_that_cannot_be_read_too() {
+    let mut snapshot = settled(1, &[0]);
+    snapshot.group =
+        resolve(&object(json!({"phases": {"configure": {"actions": [{"exec": {"script": "{{ nope }}"}}]}}})));
+    let mut learned = node(0, done(&group(json!({}))));
+    assert_eq!(status::node(&snapshot, &learned, None), status::Due::No);
+    learned.saved = Some(Record::default());
+    let status::Due::Now(written) = status::node(&snapshot, &learned, None) else { panic!() };
+    assert_eq!(written.receipts.len(), 3);
+}
+
+#[test]
+fn a_paused_group_does_not_wait_for_gates_that_it_keeps_shut() {
+    let mut paused = settled(1, &[0]);
+    if let Ok(group) = &mut paused.group {
+        group.paused = true;
+    }
+    assert_eq!(conditions(&group_status(&paused))[0].1, "True");
+    Arc::make_mut(paused.pods.get_mut("web-0").unwrap()).ready = false;
+    assert_eq!(conditions(&group_status(&paused))[0].2, "Paused");
+}
+
+#[test]
+fn an_error_of_a_phase_that_is_gone_is_gone() {
+    let mut record = done(&group(json!({})));
+    record.receipts.insert(PhaseName::new("gone"), receipt("gone", "d", Outcome::Failed, 3, ago(5)));
+    let status = group_status(&snapshot(json!({}), vec![node(0, record)], vec![pod(0)]));
+    assert!(status.phase_errors.is_empty(), "{:?}", status.phase_errors);
+}
+
+#[test]
+fn what_keeps_a_group_from_going_on_is_said() {
+    let waiting = Container::Waiting { reason: "ErrImagePull".into(), message: "no such image".into() };
+    let stuck = snapshot(json!({}), vec![node(0, Record::default())], vec![Pod { container: waiting, ..pod(0) }]);
+    let message = group_status(&stuck).conditions[0].message.clone();
+    assert!(message.contains("web-0: ErrImagePull: no such image"), "{message}");
+}
+
+#[test]
 fn the_worst_errors_are_shown_and_the_rest_counted() {
     let nodes: Vec<Node> = (0..9)
         .map(|ordinal| {
@@ -560,10 +600,10 @@ fn a_new_node_that_starts_as_nodes_do_is_not_written_about() {
         Pod { container: Container::Waiting { reason: "ContainerCreating".into(), message: "m".into() }, ..pod(0) };
     let snapshot = snapshot(json!({}), vec![young.clone()], vec![waiting]);
     let steps = plan(&snapshot).steps;
-    assert_eq!(status::node(&snapshot, &young, &steps[&0]), status::Due::At(ago(3) + SignedDuration::from_secs(10)));
+    assert_eq!(status::node(&snapshot, &young, steps.get(&0)), status::Due::At(ago(3) + SignedDuration::from_secs(10)));
     let mut old = young;
     old.created = ago(11);
-    assert!(matches!(status::node(&snapshot, &old, &steps[&0]), status::Due::Now(_)));
+    assert!(matches!(status::node(&snapshot, &old, steps.get(&0)), status::Due::Now(_)));
 }
 
 #[test]
@@ -579,7 +619,7 @@ fn a_run_is_shown_when_it_lasts_and_once() {
     let mut look = |node: &Node, started: Timestamp| {
         let session = SessionView { instance: "c-0".into(), since: started, running: Some(running(started)) };
         snapshot.sessions.insert("web-0".into(), session);
-        status::node(&snapshot, node, &Step::Follow(Some(PhaseName::bootstrap())))
+        status::node(&snapshot, node, Some(&Step::Follow(Some(PhaseName::bootstrap()))))
     };
     assert_eq!(look(&young, ago(1)), status::Due::At(ago(1) + SignedDuration::from_secs(2)));
     let status::Due::Now(shown) = look(&young, ago(3)) else { panic!() };

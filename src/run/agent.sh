@@ -467,7 +467,7 @@ addresses() {
   printf '%s' "${seen# }"
 }
 
-# hello NONCE UID WITNESS: UID is the pod that the operator means, WITNESS the one it knows ("-": none yet).
+# hello NONCE UID: UID is the pod that the operator means ("-": no pod).
 hello() {
   nonce=$1
   if [ "$2" != - ] && [ "$2" != "${PALLET_POD_UID-}" ]; then

@@ -130,7 +130,7 @@ impl World {
         let Some(snapshot) = self.observe() else { return false };
         let planned = plan(&snapshot);
         let ready = group.status.iter().flat_map(|s| &s.conditions).any(|c| c.type_ == "Ready" && c.status == "True");
-        let quiet = |ordinal: &u32, step: &Step| match status::node(&snapshot, &snapshot.nodes[ordinal], step) {
+        let quiet = |ordinal: &u32, step: &Step| match status::node(&snapshot, &snapshot.nodes[ordinal], Some(step)) {
             status::Due::No => true,
             status::Due::Now(_) | status::Due::At(_) => false,
         };

@@ -275,8 +275,8 @@ impl World {
 
     fn report(&mut self, snapshot: &Snapshot, planned: &Plan) -> Result<(), Crashed> {
         let starting: Vec<u32> = planned.effects.iter().filter_map(Effect::starts).collect();
-        for (ordinal, step) in planned.steps.iter().filter(|(ordinal, _)| !starting.contains(ordinal)) {
-            let Some(node) = snapshot.nodes.get(ordinal) else { continue };
+        for node in snapshot.live().filter(|node| !starting.contains(&node.ordinal)) {
+            let step = planned.steps.get(&node.ordinal);
             let status::Due::Now(wanted) = status::node(snapshot, node, step) else { continue };
             self.may_crash("before a receipt is written")?;
             let version = self.operator.index.node_version(&snapshot.head.key, &node.name);
