@@ -5,7 +5,7 @@ pub mod observe;
 pub mod report;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -148,11 +148,6 @@ impl State {
         self.index().upsert(object);
     }
 
-    /// The resource version of a GroupNode as the cache has it.
-    pub fn node_version(&self, key: &GroupKey, name: &str) -> Option<String> {
-        self.index().node_version(key, name)
-    }
-
     fn remember(&self, key: &GroupKey, change: impl FnOnce(&mut Beyond)) {
         let mut known = self.known();
         let known = known.entry(key.clone()).or_default();
@@ -170,6 +165,13 @@ impl State {
         self.remember(key, |beyond| {
             beyond.foreign_pods.insert(name.to_owned());
         });
+    }
+
+    /// The name is free, or the group's own again.
+    pub fn forget_foreign_pod(&self, key: &GroupKey, name: &str) {
+        if let Some(known) = self.known().get_mut(key) {
+            known.beyond.foreign_pods.remove(name);
+        }
     }
 
     /// Another group's GroupNode stands at a name that the group needs.
@@ -190,22 +192,24 @@ impl State {
         }
     }
 
-    /// Forgets what may have changed without our being told, so that it is looked at anew.
+    /// Has what may have changed without our being told looked at anew.
     fn freshen(&self, key: &GroupKey) {
         if let Some(known) = self.known().get_mut(key)
             && known.learnt.is_some_and(|learnt| learnt.elapsed() >= plan::LOOK_AGAIN.unsigned_abs())
         {
-            known.learnt = None;
-            known.beyond.foreign_pods.clear();
+            // What was learnt stands till there is a better answer, or the status would go to and fro.
+            known.learnt = Some(Instant::now());
+            known.beyond.recheck = true;
             known.beyond.foreign_nodes.clear();
             known.beyond.uncertain.clear();
-            known.beyond.template.take_if(|(_, verdict)| matches!(verdict, TemplateVerdict::Refused { .. }));
         }
     }
 }
 
 /// What every pass needs.
 struct Converger {
+    /// How many sessions one group may have open at once: half of them all, so that one that hangs leaves room.
+    session_limit: u32,
     client: Client,
     recorder: Recorder,
     state: Arc<State>,
@@ -221,7 +225,7 @@ pub async fn run(client: Client, transport: Arc<dyn Transport>, settings: Settin
     let scopes = if settings.namespaces.is_empty() {
         vec![None]
     } else {
-        settings.namespaces.iter().cloned().map(Some).collect()
+        settings.namespaces.iter().cloned().collect::<BTreeSet<_>>().into_iter().map(Some).collect()
     };
     let scopes = scopes.into_iter().map(|scope| {
         let scope = Scope { client: client.clone(), namespace: scope, reconciles: settings.reconciles };
@@ -244,12 +248,13 @@ impl Scope {
     async fn run(self, transport: Arc<dyn Transport>, permits: Arc<Semaphore>) {
         let (wake, woken) = mpsc::unbounded::<GroupKey>();
         let (stray, strays) = mpsc::unbounded::<GroupKey>();
-        let runs = Runs::new(transport, permits, move |key| {
+        let runs = Runs::new(transport, permits.clone(), move |key| {
             let _ = wake.unbounded_send(key.clone());
         });
         let state = Arc::new(State::default());
         let source = EventSource { controller: "pallet-operator".into(), instance: std::env::var("POD_NAME").ok() };
         let converger = Arc::new(Converger {
+            session_limit: u32::try_from(permits.available_permits().div_ceil(2)).unwrap_or(u32::MAX),
             recorder: Recorder::new(self.client.clone(), source),
             client: self.client.clone(),
             state: state.clone(),
@@ -380,8 +385,12 @@ impl Converger {
         let key = resolve::key(object);
         self.state.freshen(&key);
         let (index, mut known) = (self.state.index(), self.state.known());
-        let beyond = &known.entry(key).or_default().beyond;
-        observe::snapshot(object, group::resolve(object), &index, beyond, |uid| self.runs.seen(uid), Timestamp::now())
+        let beyond = &mut known.entry(key).or_default().beyond;
+        beyond.session_limit = self.session_limit;
+        let seen = |uid: &str| self.runs.seen(uid);
+        let snapshot = observe::snapshot(object, group::resolve(object), &index, beyond, seen, Timestamp::now());
+        (beyond.cascade, beyond.recheck) = (snapshot.head.deletion, false);
+        snapshot
     }
 
     /// Tells the sessions in flight the newest spec. They take it over before their next phase.
@@ -404,18 +413,20 @@ impl Converger {
 
     /// Reports what the plan was made from: what it has changed shows in the next pass, which its own writes bring about.
     async fn report(&self, object: &GroupSpec, snapshot: &Snapshot, plan: &Plan) -> Result<Option<Timestamp>, Error> {
-        let Self { client, recorder, state, runs } = self;
+        let Self { client, recorder, state, runs, .. } = self;
         let reporter = Reporter { client, recorder, state, runs };
-        let wake = reporter.nodes(snapshot, plan).await?;
+        let nodes = reporter.nodes(snapshot, plan).await;
         let wanted = plan::status::group(snapshot, &plan.steps);
         if object.status.as_ref() == Some(&wanted) {
-            return Ok(wake);
+            return nodes;
         }
         if let Some(rest) = self.write_later(&snapshot.head.key, &wanted.conditions, &snapshot.status.conditions) {
-            return Ok(earliest(wake, Some(snapshot.now + jiff::SignedDuration::try_from(rest).unwrap_or_default())));
+            let later = snapshot.now + jiff::SignedDuration::try_from(rest).unwrap_or_default();
+            return nodes.map(|wake| earliest(wake, Some(later)));
         }
+        // The group's status tells of what went wrong with its nodes: it is written though one of theirs was not.
         reporter.group(object, &wanted).await?;
-        Ok(wake)
+        nodes
     }
 
     /// How long a write of a group's status is put off, so that counts that move cost a write a second at the most.
@@ -473,8 +484,11 @@ impl Converger {
                             .collect()
                     };
                     for name in deleting {
-                        if let Err(error) = self.release_stray(&key, &name).await {
+                        let mut pause = Duration::from_secs(1);
+                        while let Err(error) = self.release_stray(&key, &name).await {
                             warn!(group = %key, node = name, %error, "a GroupNode without a group could not be let go");
+                            tokio::time::sleep(pause).await;
+                            pause = (pause * 2).min(Duration::from_secs(60));
                         }
                     }
                 }

@@ -26,8 +26,8 @@ struct Arguments {
     /// A namespace to look after. May be given several times; all namespaces without it.
     #[arg(long = "namespace", value_name = "NAMESPACE", env = "PALLET_NAMESPACES", value_delimiter = ',')]
     namespaces: Vec<String>,
-    /// How many sessions on nodes may be open at once, over all groups.
-    #[arg(long, value_name = "N", default_value_t = 64, env = "PALLET_SESSIONS")]
+    /// How many sessions on nodes may be open at once, over all groups. One group gets half of them at the most.
+    #[arg(long, value_name = "N", default_value_t = 128, env = "PALLET_SESSIONS")]
     sessions: usize,
     /// How many groups may be reconciled at once.
     #[arg(long, value_name = "N", default_value_t = 8, env = "PALLET_RECONCILES")]

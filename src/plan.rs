@@ -47,6 +47,12 @@ pub struct Snapshot {
     pub foreign_nodes: BTreeMap<u32, String>,
     /// Ordinals whose creation may or may not have happened: nobody knows till the cache shows it or it is tried again.
     pub uncertain: BTreeSet<u32>,
+    /// GroupNodes of a former group of this name that are being deleted and that nobody else will let go, with their UIDs.
+    pub strays: Vec<(String, String)>,
+    /// What is remembered of refusals and taken names is old enough to be tried again.
+    pub recheck: bool,
+    /// How many sessions one group may have open at once, whatever it asks for: the others want theirs.
+    pub session_limit: u32,
     /// Pods by name: those of the group, and whatever else stands at a name that one of its nodes needs.
     pub pods: BTreeMap<String, Arc<Pod>>,
     /// Sessions in flight, by node.
@@ -104,6 +110,8 @@ pub struct Node {
     pub created: Timestamp,
     /// What is known of it for good.
     pub record: Record,
+    /// The resource version that all this was read from.
+    pub version: String,
     /// What its status says instead, where the record is newer.
     pub saved: Option<Record>,
     /// What its status says besides.
@@ -164,6 +172,8 @@ pub struct Pod {
     pub uid: String,
     /// The UID of its controller.
     pub controller: Option<String>,
+    /// The UID of the GroupNode that owns it too.
+    pub node: Option<String>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Whether it is marked as a preferred victim.
@@ -280,6 +290,13 @@ pub enum Effect {
         /// Why.
         why: PodRemoval,
     },
+    /// Let a GroupNode of a former group of this name go.
+    ReleaseStray {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
     /// Let a GroupNode go: what it stood for has ended or is released.
     ReleaseNode {
         /// Its number.
@@ -336,27 +353,46 @@ pub enum PodRemoval {
     NodeRemoved,
     /// It ended for good; its node gets a new one.
     Lost,
+    /// There is no node for it: its creation had been taken for failed.
+    NodeGone,
 }
 
 /// What may mend without our being told is looked at again after this: a taken name, a refused template.
 pub const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// After effects the group is looked at again at the latest after this.
+const AFTER_EFFECTS: SignedDuration = SignedDuration::from_secs(1);
+/// A pod that ended for good is replaced when it is this old: one that fails at once must not be made as fast as it fails.
+const REPLACE_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// A pod without a node is nobody's when it is this old; before, its node may be on its way.
+const NOBODYS_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
 /// What to do next.
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
     if snapshot.head.deletion.is_some() {
         teardown(snapshot, &mut plan);
-        return plan;
-    }
-    if !snapshot.head.finalized {
-        plan.effects.push(Effect::Finalize);
+        look_again_after_effects(snapshot, &mut plan);
         return plan;
     }
     removals(snapshot, &mut plan);
     if let Ok(group) = &snapshot.group {
         converge(snapshot, group, &mut plan);
     }
+    if !snapshot.head.finalized {
+        // Where the nodes stand is known all the same.
+        plan.effects = vec![Effect::Finalize];
+    }
+    look_again_after_effects(snapshot, &mut plan);
     plan
+}
+
+/// What was done shows by events, but an answer may be learnt before its event, which then is no news: look by ourselves.
+fn look_again_after_effects(snapshot: &Snapshot, plan: &mut Plan) {
+    let ours = |effect: &Effect| matches!(effect, Effect::StartSession { .. } | Effect::EndSession { .. });
+    if !plan.effects.iter().all(ours) {
+        plan.wake = earliest(plan.wake, Some(snapshot.now + AFTER_EFFECTS));
+    }
 }
 
 /// The group goes, and its nodes with it, or released.
@@ -374,8 +410,15 @@ fn teardown(snapshot: &Snapshot, plan: &mut Plan) {
 
 /// The nodes that are being deleted: their session, then their pod, then their finalizer.
 fn removals(snapshot: &Snapshot, plan: &mut Plan) {
+    let strays = snapshot.strays.iter().cloned();
+    plan.effects.extend(strays.map(|(name, uid)| Effect::ReleaseStray { name, uid }));
+    if snapshot.head.deletion != Some(Cascade::Orphan) {
+        nobodys(snapshot, plan);
+    }
     for node in snapshot.nodes.values() {
         let Some(cascade) = node.deletion else { continue };
+        // The collector takes its mark off when it is done; the group's word stands.
+        let cascade = if snapshot.head.deletion == Some(Cascade::Orphan) { Cascade::Orphan } else { cascade };
         if snapshot.sessions.contains_key(&node.name) {
             plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "the node is being removed" });
         }
@@ -388,6 +431,23 @@ fn removals(snapshot: &Snapshot, plan: &mut Plan) {
             (Cascade::Nodes, Some(_)) => {}
             _ if node.finalized => plan.effects.push(Effect::ReleaseNode { ordinal: node.ordinal }),
             _ => {}
+        }
+    }
+}
+
+/// Pods of the group whose node is gone.
+fn nobodys(snapshot: &Snapshot, plan: &mut Plan) {
+    for pod in
+        snapshot.pods.values().filter(|pod| pod.controller.as_deref() == Some(&snapshot.head.uid) && !pod.deleting)
+    {
+        if snapshot.nodes.values().any(|node| node.name == pod.name) {
+            continue;
+        }
+        if pod.created + NOBODYS_AFTER <= snapshot.now {
+            let (name, uid) = (pod.name.clone(), pod.uid.clone());
+            plan.effects.push(Effect::DeletePod { name, uid, why: PodRemoval::NodeGone });
+        } else {
+            plan.wake = earliest(plan.wake, Some(pod.created + NOBODYS_AFTER));
         }
     }
 }
@@ -429,7 +489,12 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         TemplateVerdict::Unchecked if creates || is_new_template(snapshot, group) => {
             plan.effects.push(Effect::CheckTemplate)
         }
-        TemplateVerdict::Refused { .. } => plan.wake = earliest(plan.wake, Some(snapshot.now + LOOK_AGAIN)),
+        TemplateVerdict::Refused { .. } => {
+            plan.wake = earliest(plan.wake, Some(snapshot.now + LOOK_AGAIN));
+            if snapshot.recheck {
+                plan.effects.push(Effect::CheckTemplate);
+            }
+        }
         TemplateVerdict::Unchecked => {}
         TemplateVerdict::Accepted => {
             plan.effects.extend(missing.into_iter().map(|ordinal| Effect::CreateNode { ordinal }));
@@ -438,7 +503,11 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     }
     for node in &staying {
         let Some(pod) = snapshot.pod(node).filter(|pod| !pod.deleting) else { continue };
-        if let Container::Gone { .. } = pod.container {
+        if let Container::Gone { .. } = pod.container
+            && pod.created + REPLACE_AFTER > snapshot.now
+        {
+            plan.wake = earliest(plan.wake, Some(pod.created + REPLACE_AFTER));
+        } else if let Container::Gone { .. } = pod.container {
             let (name, uid) = (pod.name.clone(), pod.uid.clone());
             plan.effects.push(Effect::DeletePod { name, uid, why: PodRemoval::Lost });
         }
@@ -464,7 +533,7 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
         }
     }
     for node in staying {
-        if busy >= group.max_parallel {
+        if busy >= group.max_parallel.min(snapshot.session_limit) {
             break;
         }
         if let Some(Step::Run { why, .. }) = plan.steps.get(&node.ordinal) {
@@ -474,8 +543,12 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
     }
 }
 
+/// A name that somebody held may be free by now: what holds it need not be watched by us.
 fn needs_pod(snapshot: &Snapshot, node: &Node) -> bool {
-    !snapshot.pods.contains_key(&node.name)
+    match snapshot.pods.get(&node.name) {
+        None => true,
+        Some(pod) => pod.uid.is_empty() && snapshot.recheck,
+    }
 }
 
 /// Whether no pod was made from this template yet: those that were are the proof that it is sound.

@@ -66,6 +66,18 @@ struct Entry {
     memory: Memory,
 }
 
+/// Has the group looked at when a session is over, however it ended: by a panic too.
+struct Awake<'a> {
+    runs: &'a Runs,
+    key: &'a GroupKey,
+}
+
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        (self.runs.wake)(self.key);
+    }
+}
+
 impl Entry {
     /// The session in flight. One whose task is gone without a word (a panic) is none: the journal knows what it did.
     fn at_work(&self) -> Option<&Live> {
@@ -169,11 +181,6 @@ impl Runs {
         }
     }
 
-    /// How many sessions are in flight.
-    pub fn in_flight(&self) -> usize {
-        self.entries().values().filter(|entry| entry.at_work().is_some()).count()
-    }
-
     /// Opens a session, unless one is in flight on the node.
     pub fn start(self: &Arc<Self>, start: Start, now: Timestamp) {
         let mut entries = self.entries();
@@ -197,7 +204,18 @@ impl Runs {
     async fn work(self: Arc<Self>, start: Start, directives: watch::Receiver<Directive>) {
         let key = start.group.key.clone();
         let (node_uid, instance) = (start.node_uid.clone(), start.incarnation.1.clone());
-        let _permit = self.permits.clone().acquire_owned().await;
+        let _awake = Awake { runs: &self, key: &key };
+        let mut waiting = directives.clone();
+        let _permit = tokio::select! {
+            permit = self.permits.clone().acquire_owned() => permit,
+            // Whoever is not wanted any more does not wait for a place.
+            _ = waiting.wait_for(|directive| directive.end.is_some() || !directive.go) => {
+                if let Some(entry) = self.entries().get_mut(&node_uid) {
+                    entry.live = None;
+                }
+                return;
+            }
+        };
         let (mut session, greeting) =
             Session::open(start.group, start.identity, start.incarnation, start.record, nonce());
         let end = match self.transport.open(&start.target).await {
@@ -208,7 +226,6 @@ impl Runs {
             }
         };
         self.finish(&node_uid, &instance, session, end);
-        (self.wake)(&key);
     }
 
     /// Makes the present state of a session visible to reconcile.
@@ -279,8 +296,11 @@ async fn converse(
                 // The last frames may still lie in the pipe.
                 let rest = timeout(Duration::from_secs(1), read_rest(&mut channel.output)).await.unwrap_or_default();
                 for frame in decoder.push(&rest).unwrap_or_default() {
-                    if let Want::End(end) = session.hear(frame, Timestamp::now()) {
-                        return end;
+                    match session.hear(frame, Timestamp::now()) {
+                        Want::End(end) => return end,
+                        // It can no longer be asked, so it has not been started.
+                        Want::Send(_) => return End::Lost(closed.message),
+                        Want::Wait => {}
                     }
                 }
                 return if greeted { session.lose(&closed.message, Timestamp::now()) } else { ended_early(closed, &decoder) };

@@ -53,21 +53,23 @@ pub struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    /// Carries out what the plan says, in its order but for creations, which go last and in rounds.
+    /// Carries out what the plan says. The effects of one plan do not depend on each other and are done side by side, but
+    /// for creations, which go last and in rounds.
     ///
     /// # Errors
     /// The first error; the other effects of its round were tried all the same.
     pub async fn apply(&self, plan: &Plan) -> Result<(), Error> {
         let creates = |effect: &&Effect| matches!(effect, Effect::CreateNode { .. } | Effect::CreatePod { .. });
         let (creations, others): (Vec<&Effect>, Vec<&Effect>) = plan.effects.iter().partition(creates);
-        self.round(&others).await?;
+        // One that is refused keeps no other from being done.
+        let others = self.round(&others).await;
         let (mut rest, mut size) = (creations.as_slice(), FIRST_ROUND);
         while !rest.is_empty() {
             let (round, later) = rest.split_at(size.min(rest.len()));
             self.round(round).await?;
             (rest, size) = (later, size * 2);
         }
-        Ok(())
+        others
     }
 
     async fn round(&self, effects: &[&Effect]) -> Result<(), Error> {
@@ -90,6 +92,7 @@ impl Applier<'_> {
             Effect::DeleteNode { ordinal, uid, cascade, .. } => self.delete_node(*ordinal, uid, *cascade).await,
             Effect::DeletePod { name, uid, .. } => self.delete_pod(name, uid).await,
             Effect::ReleaseNode { ordinal } => self.release_node(*ordinal).await,
+            Effect::ReleaseStray { name, uid } => release(&self.nodes(), name, Some(uid)).await,
             Effect::OpenGate { name, uid } => self.open_gate(name, uid).await,
             Effect::StartSession { ordinal, .. } => {
                 self.start(*ordinal);
@@ -198,6 +201,7 @@ impl Applier<'_> {
         match within("create pod", self.pods().create(&PostParams::default(), &pod)).await {
             Ok(created) => {
                 self.state.learn(&created);
+                self.state.forget_foreign_pod(&group.key, name);
                 Ok(())
             }
             Err(error) if error.is_conflict() => {

@@ -98,6 +98,7 @@ fn observe_node(object: &GroupNode) -> Node {
             facts: status.facts,
             receipts: status.receipts.into_iter().map(|receipt| (PhaseName::new(&receipt.phase), receipt)).collect(),
         },
+        version: metadata.resource_version.clone().unwrap_or_default(),
         saved: None,
         reported: Reported {
             backing: status.backing,
@@ -262,11 +263,6 @@ impl Index {
     pub fn groups(&self) -> BTreeSet<GroupKey> {
         self.nodes.groups.keys().chain(self.pods.groups.keys()).cloned().collect()
     }
-
-    /// The resource version of a GroupNode, for a write that must not overwrite what we have not seen.
-    pub fn node_version(&self, key: &GroupKey, name: &str) -> Option<String> {
-        self.nodes.groups.get(key)?.get(name).map(|slot| slot.version.clone())
-    }
 }
 
 /// Whether one resource version is as new as another. They are numbers on every API server there is, and may be compared
@@ -286,6 +282,12 @@ pub struct Beyond {
     pub foreign_nodes: BTreeMap<u32, String>,
     /// Ordinals whose creation had no clear answer.
     pub uncertain: BTreeSet<u32>,
+    /// What became of the nodes when the group's deletion was first seen. The collector takes its mark off when it is done.
+    pub cascade: Option<Cascade>,
+    /// What stands above is old enough to be tried again.
+    pub recheck: bool,
+    /// How many sessions one group may have open at once.
+    pub session_limit: u32,
 }
 
 /// Puts together all that the plan of a group depends on.
@@ -309,6 +311,9 @@ pub fn snapshot(
         nodes: BTreeMap::new(),
         foreign_nodes: beyond.foreign_nodes.clone(),
         uncertain: beyond.uncertain.clone(),
+        strays: Vec::new(),
+        recheck: beyond.recheck,
+        session_limit: beyond.session_limit,
         pods: index.pods(&head.key),
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
@@ -320,6 +325,9 @@ pub fn snapshot(
     }
     for (group_uid, mut node) in index.nodes(&snapshot.head.key) {
         if group_uid != snapshot.head.uid {
+            if node.deletion.is_some() && node.finalized {
+                snapshot.strays.push((node.name.clone(), node.uid.clone()));
+            }
             snapshot.foreign_nodes.insert(node.ordinal, format!("GroupNode {} of another group", node.name));
             continue;
         }
@@ -332,7 +340,31 @@ pub fn snapshot(
         snapshot.troubles.extend(trouble.map(|trouble: Trouble| (node.name.clone(), trouble)));
         snapshot.nodes.insert(node.ordinal, node);
     }
+    if snapshot.head.deletion.is_some() {
+        snapshot.head.deletion = beyond.cascade.or_else(|| Some(cascade(object, &snapshot)));
+    }
     snapshot
+}
+
+/// What becomes of the nodes of a group that is being deleted.
+///
+/// While the collector is at work its finalizer tells. Afterwards a pod that has lost its group and kept its node may have
+/// been orphaned or be the remainder of a foreground deletion: then it is let go, since what is deleted cannot be had back.
+fn cascade(object: &GroupSpec, snapshot: &Snapshot) -> Cascade {
+    let finalizers = object.metadata.finalizers.as_deref().unwrap_or_default();
+    if finalizers.iter().any(|finalizer| finalizer == api::ORPHAN_FINALIZER) {
+        return Cascade::Orphan;
+    }
+    if finalizers.iter().any(|finalizer| finalizer == "foregroundDeletion") {
+        return Cascade::Nodes;
+    }
+    let let_go = |node: &Node| {
+        snapshot
+            .pods
+            .get(&node.name)
+            .is_some_and(|pod| pod.controller.is_none() && pod.node.as_ref() == Some(&node.uid))
+    };
+    if snapshot.live().any(let_go) { Cascade::Orphan } else { Cascade::Nodes }
 }
 
 /// A pod of which only its name is known, and that it is not the group's.
@@ -342,6 +374,7 @@ fn stranger(name: &str) -> Pod {
         name: name.to_owned(),
         uid: String::new(),
         controller: None,
+        node: None,
         deleting: false,
         marked: false,
         container_name: String::new(),

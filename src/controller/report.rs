@@ -64,9 +64,8 @@ impl Reporter<'_> {
     async fn node(&self, snapshot: &Snapshot, node: &Node, wanted: GroupNodeStatus) -> Result<(), Error> {
         let key = &snapshot.head.key;
         let nodes: Api<GroupNode> = Api::namespaced(self.client.clone(), &key.namespace);
-        let version = self.state.node_version(key, &node.name);
         let status = merge_diff(&to_json(&node.status()), &to_json(&wanted));
-        let patch = json!({"metadata": {"uid": node.uid, "resourceVersion": version}, "status": status});
+        let patch = json!({"metadata": {"uid": node.uid, "resourceVersion": node.version}, "status": status});
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
         match within("patch groupnode status", nodes.patch_status(&node.name, &parameters, &patch)).await {
             Ok(written) => {

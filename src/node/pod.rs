@@ -28,6 +28,12 @@ pub fn observe(pod: &Pod) -> plan::Pod {
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
         controller: controller.map(|owner| owner.uid.clone()),
+        node: metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .find(|owner| owner.kind == "GroupNode")
+            .map(|owner| owner.uid.clone()),
         deleting: metadata.deletion_timestamp.is_some(),
         marked: annotation(api::DELETE_NODE_ANNOTATION).is_some(),
         container: container(pod, &container_name),

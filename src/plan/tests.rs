@@ -96,6 +96,7 @@ fn node(ordinal: u32, record: Record) -> Node {
         retry_token: String::new(),
         created: ago(300),
         record,
+        version: "1".into(),
         saved: None,
         reported: Reported::default(),
     }
@@ -106,6 +107,7 @@ fn pod(ordinal: u32) -> Pod {
         name: format!("web-{ordinal}"),
         uid: format!("p-{ordinal}"),
         controller: Some("g".into()),
+        node: Some(format!("n-{ordinal}")),
         deleting: false,
         marked: false,
         container_name: "main".into(),
@@ -130,6 +132,9 @@ fn snapshot(extra: Value, nodes: Vec<Node>, pods: Vec<Pod>) -> Snapshot {
         nodes: nodes.into_iter().map(|node| (node.ordinal, Arc::new(node))).collect(),
         foreign_nodes: BTreeMap::new(),
         uncertain: BTreeSet::new(),
+        strays: Vec::new(),
+        recheck: false,
+        session_limit: 64,
         pods: pods.into_iter().map(|pod| (pod.name.clone(), Arc::new(pod))).collect(),
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
@@ -458,6 +463,64 @@ fn a_pod_that_ended_for_good_is_replaced_and_a_foreign_one_never_touched() {
     assert!(effects(&snapshot).is_empty(), "{:?}", effects(&snapshot));
     Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).deletion = Some(Cascade::Nodes);
     assert!(!effects(&snapshot).iter().any(|effect| matches!(effect, Effect::DeletePod { .. })));
+}
+
+#[test]
+fn a_pod_that_fails_at_once_is_not_made_as_fast_as_it_fails() {
+    let mut snapshot = settled(1, &[0]);
+    let pod = Arc::make_mut(snapshot.pods.get_mut("web-0").unwrap());
+    (pod.container, pod.created) = (Container::Gone { reason: "OutOfcpu".into() }, ago(3));
+    let planned = plan(&snapshot);
+    assert_eq!((planned.effects, planned.wake), (vec![], Some(ago(3) + SignedDuration::from_secs(10))));
+}
+
+#[test]
+fn a_pod_without_a_node_goes_when_its_node_cannot_be_on_its_way() {
+    let mut snapshot = settled(1, &[0]);
+    snapshot.pods.insert("web-7".into(), Arc::new(Pod { created: ago(61), ..pod(7) }));
+    assert!(
+        matches!(&effects(&snapshot)[..], [Effect::DeletePod { name, why: PodRemoval::NodeGone, .. }] if name == "web-7")
+    );
+    snapshot.pods.insert("web-7".into(), Arc::new(Pod { created: ago(9), ..pod(7) }));
+    let planned = plan(&snapshot);
+    assert!(planned.effects.is_empty() && planned.wake.is_some());
+}
+
+#[test]
+fn what_was_refused_is_tried_again_without_forgetting_that_it_was() {
+    let mut refused = snapshot(json!({}), vec![], vec![]);
+    refused.template = TemplateVerdict::Refused { reason: "Forbidden", message: "quota".into() };
+    refused.recheck = true;
+    assert_eq!(effects(&refused), [Effect::CheckTemplate]);
+    assert_eq!(conditions(&group_status(&refused))[1], ("Stalled".into(), "True".into(), "Forbidden".into()));
+    let stranger = Pod { uid: String::new(), controller: None, ..pod(0) };
+    let mut taken = snapshot(json!({}), vec![node(0, Record::default())], vec![stranger]);
+    assert_eq!(effects(&taken), []);
+    taken.recheck = true;
+    assert_eq!(effects(&taken), [Effect::CreatePod { ordinal: 0 }]);
+    assert_eq!(plan(&taken).steps[&0], Step::Await(Cause::NameTaken));
+}
+
+#[test]
+fn the_groups_word_on_its_orphans_stands_when_the_collector_is_done() {
+    let mut snapshot = settled(1, &[0]);
+    snapshot.head.deletion = Some(Cascade::Orphan);
+    Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).deletion = Some(Cascade::Nodes);
+    assert_eq!(effects(&snapshot), [Effect::ReleaseNode { ordinal: 0 }]);
+}
+
+#[test]
+fn whatever_was_done_is_looked_at_again() {
+    let missing = snapshot(json!({"count": 1}), vec![], vec![]);
+    assert_eq!(plan(&missing).wake, Some(now() + SignedDuration::from_secs(1)));
+}
+
+#[test]
+fn a_group_that_lost_its_finalizer_is_no_less_converged() {
+    let mut snapshot = settled(2, &[0, 1]);
+    snapshot.head.finalized = false;
+    let planned = plan(&snapshot);
+    assert_eq!((planned.effects, planned.steps.len()), (vec![Effect::Finalize], 2));
 }
 
 #[test]

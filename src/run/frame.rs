@@ -282,6 +282,9 @@ fn complete(header: Header, mut payload: Vec<u8>) -> Result<Frame, Error> {
 /// The most actions that a phase may have, and so the most results that are kept.
 const ACTION_LIMIT: usize = 64;
 
+/// The longest name of an action, in characters.
+const NAME_LIMIT: usize = 63;
+
 fn parse_actions(payload: &[u8]) -> Vec<ActionResult> {
     String::from_utf8_lossy(payload)
         .lines()
@@ -293,7 +296,7 @@ fn parse_actions(payload: &[u8]) -> Vec<ActionResult> {
                 "Failed" => Effect::Failed,
                 _ => return None,
             };
-            Some(ActionResult { name: name.to_owned(), result })
+            Some(ActionResult { name: name.chars().take(NAME_LIMIT).collect(), result })
         })
         .take(ACTION_LIMIT)
         .collect()

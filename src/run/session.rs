@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// No phase may run longer; the schema says so.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
 /// A session.
 #[derive(Debug)]
 pub struct Session {
@@ -66,6 +69,10 @@ pub struct InFlight {
     pub attempt: u32,
     /// When it was asked for.
     pub started: Timestamp,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// The retry token that it counts under.
+    pub retry_token: String,
 }
 
 /// What a session wants after an event.
@@ -167,18 +174,19 @@ impl Session {
     pub fn patience(&self) -> Duration {
         const GRACE: Duration = Duration::from_secs(60);
         match &self.stage {
-            Stage::Running(_) | Stage::Attaching(_) => self.group.timeout + GRACE,
+            Stage::Running(flight) => flight.timeout + GRACE,
+            // Started by somebody under a timeout that we do not know; a dead node is noticed by its silence.
+            Stage::Attaching(_) => LONGEST_TIMEOUT + GRACE,
             _ => GRACE,
         }
     }
 
     /// The connection is gone. A run that may have started is from now on one whose outcome nobody knows.
     pub fn lose(&mut self, message: &str, now: Timestamp) -> End {
-        if let Stage::Running(flight) = std::mem::replace(&mut self.stage, Stage::Over)
-            && flight.phase != PhaseName::settings()
-        {
+        if let Stage::Running(flight) = std::mem::replace(&mut self.stage, Stage::Over) {
             let receipt = Receipt {
                 outcome: Outcome::Unknown,
+                retry_token: flight.retry_token.clone(),
                 message: clip(&format!("the connection was lost while the phase ran: {message}"), 1024),
                 finished_at: Time(now),
                 ..self.blank(&flight.phase, &flight.digest, flight.attempt, &flight.run_id, flight.started)
@@ -410,7 +418,8 @@ impl Session {
         let seconds = self.group.timeout.as_secs_f64().ceil() as u64;
         let shown = if digest.as_str().is_empty() { "-" } else { digest.as_str() };
         let request = format!("run {run_id} {seconds} {} {phase} {attempt} {shown}\n{script}", script.len());
-        self.stage = Stage::Running(InFlight { phase, digest, run_id, attempt, started: now });
+        let (timeout, retry_token) = (self.group.timeout, progress::retry_token(&self.group, &self.identity));
+        self.stage = Stage::Running(InFlight { phase, digest, run_id, attempt, started: now, timeout, retry_token });
         Want::Send(request.into_bytes())
     }
 
@@ -449,6 +458,10 @@ impl Session {
         }
         let clamp = |seconds: i64| Timestamp::from_second(seconds).map_or(now, |time| time.min(now));
         let (started, finished) = ended.times.map_or((now, now), |(began, end)| (clamp(began), clamp(end)));
+        // A run counts under the token that it was started under; an annotation that came later is for the next.
+        let known = self.record.receipts.get(&phase).filter(|receipt| receipt.run_id == ended.run_id);
+        let retry_token = asked.as_ref().map(|flight| flight.retry_token.clone());
+        let retry_token = retry_token.or_else(|| known.map(|receipt| receipt.retry_token.clone()));
         let started = asked.map_or(started, |flight| flight.started);
         let digest = if ended.digest == "-" { "" } else { &ended.digest };
         let failed =
@@ -473,9 +486,14 @@ impl Session {
             message,
             ..self.blank(&phase, &Digest::stored(digest), ended.attempt, &ended.run_id, started)
         };
+        if let Some(token) = retry_token {
+            receipt.retry_token = token;
+        }
         if is_settings && outcome == Outcome::Succeeded {
+            let declared = |name: &str| self.group.phases.settings.facts.iter().any(|fact| fact.name == name);
+            let own = facts::parse_own(&ended.facts).into_iter().filter(|(name, _)| declared(name)).collect::<Vec<_>>();
             self.record.facts.retain(|name, _| facts::is_reserved(name));
-            self.record.facts.extend(facts::parse_own(&ended.facts));
+            self.record.facts.extend(own);
             receipt = self.with_values(receipt);
         }
         self.record.receipts.insert(phase, receipt);

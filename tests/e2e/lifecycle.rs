@@ -129,25 +129,14 @@ async fn deletion_in_the_background_and_in_the_foreground_ends_everything() {
     }
 }
 
-#[tokio::test]
-async fn orphaning_releases_the_pods() {
-    let Some(space) = Space::new("orphan").await else { return };
-    space.apply(quick(2)).await;
-    space.ready().await;
-    let before: Vec<_> =
-        space.pods().list(&Default::default()).await.unwrap().items.into_iter().map(|pod| pod.metadata.uid).collect();
-    space
-        .groups()
-        .delete("web", &DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() })
-        .await
-        .unwrap();
+async fn assert_released(space: &Space, before: Vec<Option<String>>) {
     wait("the group and its nodes are gone", || async {
-        let (group, nodes) =
-            (space.groups().get_opt("web").await.unwrap(), space.nodes().list(&Default::default()).await.unwrap());
+        let group = space.groups().get_opt("web").await.unwrap();
+        let nodes = space.nodes().list(&Default::default()).await.unwrap();
         if group.is_none() && nodes.items.is_empty() { Ok(()) } else { Err(format!("{nodes:?}")) }
     })
     .await;
-    // The garbage collector would have come by now; ask it again after its usual delay.
+    // The garbage collector would have come by now.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     let pods = space.pods().list(&Default::default()).await.unwrap().items;
     assert_eq!(pods.iter().map(|pod| pod.metadata.uid.clone()).collect::<Vec<_>>(), before);
@@ -155,6 +144,40 @@ async fn orphaning_releases_the_pods() {
         assert!(pod.metadata.deletion_timestamp.is_none());
         assert!(pod.metadata.owner_references.unwrap_or_default().is_empty(), "released");
     }
+}
+
+fn orphan() -> DeleteParams {
+    DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() }
+}
+
+async fn uids(space: &Space) -> Vec<Option<String>> {
+    space.pods().list(&Default::default()).await.unwrap().items.into_iter().map(|pod| pod.metadata.uid).collect()
+}
+
+#[tokio::test]
+async fn orphaning_releases_the_pods() {
+    let Some(space) = Space::new("orphan").await else { return };
+    space.apply(quick(2)).await;
+    space.ready().await;
+    let before = uids(&space).await;
+    space.groups().delete("web", &orphan()).await.unwrap();
+    assert_released(&space, before).await;
+}
+
+/// The collector has done its part and taken its mark off when the operator comes: the pods stay all the same.
+#[tokio::test]
+async fn orphaning_without_an_operator_releases_the_pods_when_it_comes() {
+    let Some(mut space) = Space::new("orphaned").await else { return };
+    space.apply(quick(2)).await;
+    space.ready().await;
+    let before = uids(&space).await;
+    space.kill_operator().await;
+    space.groups().delete("web", &orphan()).await.unwrap();
+    space
+        .until("the collector is done", |group| group.metadata.finalizers.as_ref().is_some_and(|f| f.len() == 1))
+        .await;
+    space.start_operator();
+    assert_released(&space, before).await;
 }
 
 #[tokio::test]

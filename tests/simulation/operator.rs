@@ -6,12 +6,13 @@ use std::{
     sync::Arc,
 };
 
+use jiff::{SignedDuration, Timestamp};
 use kube::runtime::watcher::Event;
 use pallet_operator::{
     api::{self, GroupNode, GroupNodeFields, GroupSpec},
     controller::observe::{Beyond, Index, snapshot},
     group, node,
-    plan::{Container, Effect, Plan, SessionView, Snapshot, TemplateVerdict, plan, progress, status},
+    plan::{Container, Effect, Plan, SessionView, Snapshot, TemplateVerdict, earliest, plan, progress, status},
     run::{
         frame::Frame,
         memory::Memory,
@@ -37,6 +38,12 @@ pub struct Operator {
     pub writes: u64,
     nonces: u64,
     listed: bool,
+    /// The group is to be looked at: an event, or a session, said so.
+    pub woken: bool,
+    /// The group is to be looked at then, though nothing happens.
+    pub wake: Option<Timestamp>,
+    /// A call of the present pass had no answer.
+    failed: bool,
 }
 
 /// The operator died in the middle of something.
@@ -44,6 +51,7 @@ pub struct Crashed;
 
 impl Operator {
     pub fn take_group(&mut self, event: Event<GroupSpec>) {
+        self.woken = true;
         match event {
             Event::Apply(group) | Event::InitApply(group) => self.group = Some(group),
             Event::Delete(_) => self.group = None,
@@ -62,7 +70,8 @@ impl World {
     /// A new operator: it knows nothing but what it lists.
     pub fn start_operator(&mut self) {
         let writes = self.operator.writes;
-        self.operator = Operator { writes, ..Operator::default() };
+        let beyond = Beyond { session_limit: 64, ..Beyond::default() };
+        self.operator = Operator { writes, beyond, ..Operator::default() };
         self.cluster.groups.relist();
         self.cluster.nodes.relist();
         self.cluster.pods.relist();
@@ -90,8 +99,14 @@ impl World {
     }
 
     /// One pass: observe, plan, direct, apply, report.
+    /// Only where something asks for it: a wake that is lost must show.
     pub fn pass(&mut self) {
+        if !self.operator.woken && self.operator.wake.is_none_or(|time| time > self.now) {
+            return;
+        }
         let Some(snapshot) = self.observe() else { return };
+        (self.operator.woken, self.operator.wake, self.operator.failed) = (false, None, false);
+        self.operator.beyond.cascade = snapshot.head.deletion;
         let planned = plan(&snapshot);
         if let Ok(group) = &snapshot.group {
             let group = Arc::new(group.clone());
@@ -102,8 +117,14 @@ impl World {
             }
         }
         self.check_plan(&snapshot, &planned);
-        if self.apply(&snapshot, &planned).is_ok() {
-            let _ = self.report(&snapshot, &planned);
+        self.operator.wake = planned.wake;
+        if self.apply(&snapshot, &planned).is_err() || self.report(&snapshot, &planned).is_err() {
+            // It is another operator by now.
+            return;
+        }
+        if self.operator.failed {
+            let again = self.now + SignedDuration::from_millis(500);
+            self.operator.wake = earliest(self.operator.wake, Some(again));
         }
     }
 
@@ -128,6 +149,7 @@ impl World {
     fn answered<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T, Refusal>) -> Option<Result<T, Refusal>> {
         if !self.calm && self.random.chance(3) {
             self.count("answers lost");
+            self.operator.failed = true;
             if self.random.chance(50) {
                 let _ = call(self);
             }
@@ -187,6 +209,7 @@ impl World {
                     self.operator.index.upsert(pod);
                 }
             }
+            Effect::ReleaseStray { .. } => unreachable!("there is no former group here"),
             Effect::ReleaseNode { ordinal } => {
                 let node = snapshot.nodes[ordinal].clone();
                 self.answered(|world| {
@@ -277,15 +300,21 @@ impl World {
         let starting: Vec<u32> = planned.effects.iter().filter_map(Effect::starts).collect();
         for node in snapshot.live().filter(|node| !starting.contains(&node.ordinal)) {
             let step = planned.steps.get(&node.ordinal);
-            let status::Due::Now(wanted) = status::node(snapshot, node, step) else { continue };
+            let wanted = match status::node(snapshot, node, step) {
+                status::Due::Now(wanted) => wanted,
+                status::Due::At(time) => {
+                    self.operator.wake = earliest(self.operator.wake, Some(time));
+                    continue;
+                }
+                status::Due::No => continue,
+            };
             self.may_crash("before a receipt is written")?;
-            let version = self.operator.index.node_version(&snapshot.head.key, &node.name);
             let record = node.record.clone();
             self.check_status(&wanted);
             self.operator.writes += 1;
             let answer = self.answered(|world| {
                 let (nodes, counter) = (&mut world.cluster.nodes, &mut world.cluster.counter);
-                nodes.update(counter, &node.name, Some(&node.uid), version.as_deref(), |node| {
+                nodes.update(counter, &node.name, Some(&node.uid), Some(&node.version), |node| {
                     node.status = Some(*wanted)
                 })
             });
@@ -359,6 +388,7 @@ impl World {
 
     fn close(&mut self, uid: &str, link: &Link, end: End) {
         let now = self.now;
+        self.operator.woken = true;
         let memory = self.operator.memories.entry(uid.to_owned()).or_default();
         memory.learn(link.session.record());
         memory.finish(&link.instance, end, now);
@@ -367,6 +397,7 @@ impl World {
     pub fn hear_one(&mut self, uid: &str) {
         let link = self.operator.links.get_mut(uid).unwrap();
         let Some(frame) = link.inbox.pop_front() else { return };
+        let before = link.session.running();
         let want = link.session.hear(frame.clone(), self.now);
         let node = link.node.clone();
         self.tell(|| format!("{node}: {frame:?}"));
@@ -381,8 +412,9 @@ impl World {
             }
         }
         if let Some(link) = self.operator.links.get(uid) {
-            let record = link.session.record().clone();
-            self.operator.memories.entry(uid.to_owned()).or_default().learn(&record);
+            let (record, running) = (link.session.record().clone(), link.session.running());
+            let news = self.operator.memories.entry(uid.to_owned()).or_default().learn(&record);
+            self.operator.woken |= news || running != before;
         }
     }
 

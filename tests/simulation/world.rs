@@ -241,12 +241,14 @@ impl World {
                 }
                 1 => {
                     let Some(event) = self.cluster.nodes.next_event() else { return };
-                    let gone = self.operator.index.apply(&event).gone;
-                    gone.iter().for_each(|uid| self.operator.forget(uid));
+                    let touched = self.operator.index.apply(&event);
+                    self.operator.woken |= !touched.groups.is_empty();
+                    touched.gone.iter().for_each(|uid| self.operator.forget(uid));
                 }
                 _ => {
                     let Some(event) = self.cluster.pods.next_event() else { return };
-                    self.operator.index.apply(&event);
+                    let touched = self.operator.index.apply(&event);
+                    self.operator.woken |= !touched.groups.is_empty();
                 }
             }
         }
