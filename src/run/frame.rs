@@ -52,10 +52,6 @@ pub struct Past {
     pub run_id: String,
     /// Its phase.
     pub phase: String,
-    /// Which attempt it was.
-    pub attempt: u32,
-    /// What was run.
-    pub digest: String,
     /// Whether its script still runs.
     pub active: bool,
     /// Whether its script was ever started.
@@ -212,8 +208,6 @@ fn parse(reply: &str) -> Option<Reply> {
         "run" => Frame::Past(Past {
             run_id: word(0)?,
             phase: word(1)?,
-            attempt: word(2)?.parse().ok()?,
-            digest: word(3)?,
             active: words.get(4) == Some(&"running"),
             started: *words.get(4)? != "none",
         }),

@@ -242,6 +242,6 @@ fn the_journal_is_told_oldest_first_and_is_bounded(shell: Shell) {
     let agent = node.agent();
     let told: Vec<_> = agent.pasts.iter().map(|past| past.run_id.clone()).collect();
     assert!(told.len() >= 24 && ids.ends_with(&told), "{told:?}");
-    assert!(agent.pasts.iter().all(|past| past.started && !past.active && past.attempt == 1));
+    assert!(agent.pasts.iter().all(|past| past.started && !past.active));
     agent.bye();
 }

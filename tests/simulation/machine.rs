@@ -81,8 +81,6 @@ impl Machine {
             Frame::Past(Past {
                 run_id: run.id.clone(),
                 phase: run.phase.clone(),
-                attempt: run.attempt,
-                digest: run.digest.clone(),
                 active: run.verdict.is_none(),
                 started: true,
             })
