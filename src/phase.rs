@@ -95,6 +95,9 @@ pub enum ActionKind {
     },
 }
 
+/// The mode of a file that names none.
+pub const DEFAULT_MODE: &str = "644";
+
 /// One fact of a group's own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FactSource {

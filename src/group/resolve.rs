@@ -8,7 +8,7 @@ use super::{Cascade, Group, GroupKey, Head, Phases, PodShape, Retry, Settings};
 use crate::{
     api::{self, GroupSpec, group_spec::*},
     facts::{self, Known},
-    phase::{Action, ActionKind, Digest, FactSource, PhaseName, Source, compile::DEFAULT_MODE, render},
+    phase::{Action, ActionKind, DEFAULT_MODE, Digest, FactSource, PhaseName, Source, render},
 };
 
 /// Something in a spec that only the operator can see is wrong.

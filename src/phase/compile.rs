@@ -4,9 +4,6 @@ use std::fmt::Write as _;
 
 use super::{ActionKind, FactSource, Source, render::Rendered, render::quote};
 
-/// The mode of a file that names none.
-pub const DEFAULT_MODE: &str = "644";
-
 const PRELUDE: &str = include_str!("prelude.sh");
 
 /// The script of a phase with actions.

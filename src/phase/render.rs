@@ -218,7 +218,7 @@ pub fn model(action: &Action) -> Value {
             "script": script, "creates": creates, "unless": unless, "onlyIf": only_if,
         }}),
         ActionKind::File { path, content, mode, owner, group } => json!({"file": {
-            "path": path, "content": content, "mode": (mode != super::compile::DEFAULT_MODE).then_some(mode),
+            "path": path, "content": content, "mode": (mode != super::DEFAULT_MODE).then_some(mode),
             "owner": owner, "group": group,
         }}),
     };

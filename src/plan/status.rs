@@ -22,7 +22,7 @@ use crate::{
 const ERRORS_SHOWN: usize = 5;
 /// A run is shown in its node's status when it has lasted this long. Most nodes are done before, and cost one write.
 const SHOW_RUN_AFTER: SignedDuration = SignedDuration::from_secs(2);
-/// A further run of the same session is shown when it has lasted this long.
+/// A further run of the same session, or of a node that was shown waiting, is shown when it has lasted this long.
 const SHOW_NEXT_RUN_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// A node that waits is shown when it has waited this long: a pod that starts as pods do is not worth a write.
 const SHOW_WAIT_AFTER: SignedDuration = SignedDuration::from_secs(10);
@@ -56,20 +56,25 @@ pub fn node(snapshot: &Snapshot, node: &Node, step: Option<&Step>) -> Due {
             match &node.reported.running {
                 Some(shown) if shown.run_id == running.run_id => return Due::No,
                 Some(_) => running.started_at.0 + SHOW_NEXT_RUN_AFTER,
+                // That it is not converged was said before: while it waited for its turn.
+                None if said_unconverged(node).is_some() => running.started_at.0 + SHOW_NEXT_RUN_AFTER,
                 None => running.started_at.0 + SHOW_RUN_AFTER,
             }
         }
-        (Step::Await(_) | Step::Run { .. }, None) if node.saved.is_none() => {
-            let converged = node.reported.conditions.iter().find(|c| c.type_ == "Converged");
-            match converged {
-                None => node.created + SHOW_WAIT_AFTER,
-                Some(condition) if condition.status == "False" => condition.last_transition_time.0 + SHOW_WAIT_AFTER,
-                Some(_) => now,
-            }
-        }
+        (Step::Await(_) | Step::Run { .. }, None) if node.saved.is_none() => match said_unconverged(node) {
+            Some(since) => since + SHOW_WAIT_AFTER,
+            None if node.reported.conditions.is_empty() => node.created + SHOW_WAIT_AFTER,
+            None => now,
+        },
         _ => now,
     };
     if not_before <= now { Due::Now(Box::new(wanted)) } else { Due::At(not_before) }
+}
+
+/// Since when the node's status says that it is not converged, where it does.
+fn said_unconverged(node: &Node) -> Option<Timestamp> {
+    let condition = node.reported.conditions.iter().find(|c| c.type_ == "Converged" && c.status == "False")?;
+    Some(condition.last_transition_time.0)
 }
 
 /// The node's status as it stands, with what was learned since.

@@ -1,6 +1,9 @@
 //! Every branch of the next step, the order of victims, and what the status makes of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -10,7 +13,16 @@ use super::{
     scale::{Rank, missing, victims},
     *,
 };
-use crate::{api::group_node::ActionResult, facts::Facts, group::resolve};
+use crate::{
+    api::{
+        GroupSpecStatus,
+        conditions::{Verdict, stamp},
+        group_node::{ActionResult, Incarnation, Outcome, Receipt, Running},
+    },
+    facts::Facts,
+    group::resolve,
+    phase::PhaseName,
+};
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -687,6 +699,11 @@ fn a_run_is_shown_when_it_lasts_and_once() {
     assert_eq!(look(&young, ago(1)), status::Due::At(ago(1) + SignedDuration::from_secs(2)));
     let status::Due::Now(shown) = look(&young, ago(3)) else { panic!() };
     assert_eq!(shown.conditions[0].reason, "Running");
+    // A node that was shown waiting for its turn has had its first write.
+    let mut waited = young.clone();
+    let verdict = Verdict { kind: "Converged", status: false, reason: "Pending".into(), message: String::new() };
+    waited.reported.conditions = stamp(vec![verdict], &[], None, ago(40));
+    assert_eq!(look(&waited, ago(3)), status::Due::At(ago(3) + SignedDuration::from_secs(30)));
     let mut told = young;
     told.reported.running = Some(running(ago(3)));
     assert_eq!(look(&told, ago(3)), status::Due::No);

@@ -1,0 +1,104 @@
+//! What the controller keeps between passes: the caches, and what is known of a group that no cache shows.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use super::observe::{Beyond, Index, Indexed};
+use crate::{
+    group::GroupKey,
+    plan::{self, TemplateVerdict},
+};
+
+/// The caches, and what is known beyond them.
+#[derive(Default)]
+pub struct State {
+    index: Mutex<Index>,
+    beyond: Mutex<HashMap<GroupKey, Known>>,
+}
+
+/// What is known of a group that no cache shows.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) beyond: Beyond,
+    /// When what stands in `beyond` was learnt: names become free again, and quotas grow.
+    learnt: Option<Instant>,
+    /// When the last pass began, and when the status was last written.
+    pub(super) passed: Option<Instant>,
+    pub(super) wrote: Option<Instant>,
+    pub(super) failures: u32,
+}
+
+impl State {
+    pub(super) fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn known(&self) -> MutexGuard<'_, HashMap<GroupKey, Known>> {
+        self.beyond.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the answer to a write in, so that the next pass sees what this one did.
+    pub fn learn<O: Indexed>(&self, object: &O) {
+        self.index().upsert(object);
+    }
+
+    fn remember(&self, key: &GroupKey, change: impl FnOnce(&mut Beyond)) {
+        let mut known = self.known();
+        let known = known.entry(key.clone()).or_default();
+        known.learnt.get_or_insert_with(Instant::now);
+        change(&mut known.beyond);
+    }
+
+    /// What the API server thinks of a template.
+    pub fn remember_template(&self, key: &GroupKey, hash: &str, verdict: TemplateVerdict) {
+        self.remember(key, |beyond| beyond.template = Some((hash.to_owned(), verdict)));
+    }
+
+    /// Somebody else's pod stands at a name that the group needs.
+    pub fn remember_foreign_pod(&self, key: &GroupKey, name: &str) {
+        self.remember(key, |beyond| {
+            beyond.foreign_pods.insert(name.to_owned());
+        });
+    }
+
+    /// The name is free, or the group's own again.
+    pub fn forget_foreign_pod(&self, key: &GroupKey, name: &str) {
+        if let Some(known) = self.known().get_mut(key) {
+            known.beyond.foreign_pods.remove(name);
+        }
+    }
+
+    /// Another group's GroupNode stands at a name that the group needs.
+    pub fn remember_foreign_node(&self, key: &GroupKey, ordinal: u32, whose: String) {
+        self.remember(key, |beyond| {
+            beyond.foreign_nodes.insert(ordinal, whose);
+        });
+    }
+
+    /// Whether a node may have been created, though nobody said so.
+    pub fn remember_uncertain(&self, key: &GroupKey, ordinal: u32, uncertain: bool) {
+        if uncertain {
+            self.remember(key, |beyond| {
+                beyond.uncertain.insert(ordinal);
+            });
+        } else if let Some(known) = self.known().get_mut(key) {
+            known.beyond.uncertain.remove(&ordinal);
+        }
+    }
+
+    /// Has what may have changed without our being told looked at anew.
+    pub(super) fn freshen(&self, key: &GroupKey) {
+        if let Some(known) = self.known().get_mut(key)
+            && known.learnt.is_some_and(|learnt| learnt.elapsed() >= plan::LOOK_AGAIN.unsigned_abs())
+        {
+            // What was learnt stands till there is a better answer, or the status would go to and fro.
+            known.learnt = Some(Instant::now());
+            known.beyond.recheck = true;
+            known.beyond.foreign_nodes.clear();
+            known.beyond.uncertain.clear();
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Pure: what a plan is made from.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::{
+    api::{
+        GroupNodeStatus, GroupSpecStatus,
+        group_node::{Backing, Incarnation, Outcome, Receipt, Running},
+    },
+    facts::Facts,
+    group::{Cascade, FieldError, Group, Head},
+    phase::PhaseName,
+};
+
+/// All that the plan depends on, of one group, at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The time.
+    pub now: Timestamp,
+    /// The GroupSpec, whatever its spec says.
+    pub head: Head,
+    /// Its spec, or what is wrong with it.
+    pub group: Result<Group, Vec<FieldError>>,
+    /// What the API server thinks of the pod template.
+    pub template: TemplateVerdict,
+    /// The group's status as it stands.
+    pub status: GroupSpecStatus,
+    /// The GroupNodes that belong to the group by UID, by ordinal.
+    pub nodes: BTreeMap<u32, Arc<Node>>,
+    /// Ordinals whose GroupNode name is taken by an object of somebody else, with its description.
+    pub foreign_nodes: BTreeMap<u32, String>,
+    /// Ordinals whose creation may or may not have happened: nobody knows till the cache shows it or it is tried again.
+    pub uncertain: BTreeSet<u32>,
+    /// GroupNodes of a former group of this name that are being deleted and that nobody else will let go, with their UIDs.
+    pub strays: Vec<(String, String)>,
+    /// What is remembered of refusals and taken names is old enough to be tried again.
+    pub recheck: bool,
+    /// How many sessions one group may have open at once, whatever it asks for: the others want theirs.
+    pub session_limit: u32,
+    /// Pods by name: those of the group, and whatever else stands at a name that one of its nodes needs.
+    pub pods: BTreeMap<String, Arc<Pod>>,
+    /// Sessions in flight, by node.
+    pub sessions: BTreeMap<String, SessionView>,
+    /// Nodes that could not be reached, by name.
+    pub troubles: BTreeMap<String, Trouble>,
+}
+
+impl Snapshot {
+    /// The nodes that are not being removed, by ordinal.
+    pub fn live(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().map(Arc::as_ref).filter(|node| node.deletion.is_none())
+    }
+
+    /// The pod that backs a node: the one of its name, where the group controls it.
+    pub fn pod(&self, node: &Node) -> Option<&Pod> {
+        self.pods.get(&node.name).map(Arc::as_ref).filter(|pod| pod.controller.as_deref() == Some(&self.head.uid))
+    }
+}
+
+/// What the API server thinks of the pod template, asked by a dry run.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TemplateVerdict {
+    /// It was not asked.
+    Unchecked,
+    /// It would take it.
+    Accepted,
+    /// It refuses it.
+    Refused {
+        /// One CamelCase word.
+        reason: &'static str,
+        /// As the API server says it.
+        message: String,
+    },
+}
+
+/// A GroupNode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Its name, and its pod's.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its number.
+    pub ordinal: u32,
+    /// Whether and how it is being deleted.
+    pub deletion: Option<Cascade>,
+    /// Whether the operator's finalizer is on it.
+    pub finalized: bool,
+    /// Whether it is marked as a preferred victim.
+    pub marked: bool,
+    /// The value of its retry annotation.
+    pub retry_token: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// What is known of it for good.
+    pub record: Record,
+    /// The resource version that all this was read from.
+    pub version: String,
+    /// What its status says instead, where the record is newer.
+    pub saved: Option<Record>,
+    /// What its status says besides.
+    pub reported: Reported,
+}
+
+/// What is durable of a node: facts and receipts, never a cursor. Where a session is at work, this is its view.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// Which life of the node this speaks of.
+    pub incarnation: Option<Incarnation>,
+    /// What settings found.
+    pub facts: Facts,
+    /// The latest attempt at each phase.
+    pub receipts: BTreeMap<PhaseName, Receipt>,
+}
+
+impl Record {
+    /// The receipts in the order in which their phases ran.
+    pub fn in_order(&self) -> Vec<Receipt> {
+        let mut receipts: Vec<Receipt> = self.receipts.values().cloned().collect();
+        receipts.sort_by(|a, b| (a.started_at.0, &a.phase).cmp(&(b.started_at.0, &b.phase)));
+        receipts
+    }
+
+    /// The record of a node that lost its file system: what had succeeded is undone; what had failed counts on, so that
+    /// a phase that kills its own container does not go round for ever.
+    pub fn reborn(&self, incarnation: Option<Incarnation>) -> Self {
+        let mut receipts = self.receipts.clone();
+        receipts.retain(|_, receipt| receipt.outcome != Outcome::Succeeded);
+        for receipt in receipts.values_mut().filter(|receipt| receipt.outcome == Outcome::Unknown) {
+            receipt.outcome = Outcome::Failed;
+            receipt.message = "the node was restarted or replaced while the phase ran".into();
+        }
+        Self { incarnation, facts: self.facts.clone(), receipts }
+    }
+}
+
+/// The parts of a GroupNode's status that follow from other things.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reported {
+    /// What backs it.
+    pub backing: Option<Backing>,
+    /// Its address.
+    pub address: Option<String>,
+    /// The phase that runs.
+    pub running: Option<Running>,
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The UID of its controller.
+    pub controller: Option<String>,
+    /// The UID of the GroupNode that owns it too.
+    pub node: Option<String>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whether it is marked as a preferred victim.
+    pub marked: bool,
+    /// The container in which phases run, as it was when the pod was made.
+    pub container_name: String,
+    /// Where it stands.
+    pub container: Container,
+    /// Its address.
+    pub address: Option<String>,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// Whether the readiness gate was opened.
+    pub gate_open: bool,
+    /// Whether it has the readiness gate.
+    pub gated: bool,
+    /// The hash of the template that it was made from.
+    pub template_hash: String,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+/// Where the container of the phases stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// Not yet, or between two starts.
+    Waiting {
+        /// As the kubelet or the scheduler calls it.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// It runs.
+    Running {
+        /// The container's ID.
+        id: String,
+    },
+    /// The pod ended for good (evicted, node lost): nothing starts it again.
+    Gone {
+        /// As the kubelet calls it.
+        reason: String,
+    },
+}
+
+/// A session in flight, as the plan sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionView {
+    /// The container that it was opened on.
+    pub instance: String,
+    /// When it was opened.
+    pub since: Timestamp,
+    /// The phase that runs.
+    pub running: Option<Running>,
+}
+
+/// A node that could not be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The container that it concerns.
+    pub instance: String,
+    /// One CamelCase word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// Not to be tried again before.
+    pub until: Timestamp,
+}
+
+impl Node {
+    /// The node's status as it stands.
+    pub fn status(&self) -> GroupNodeStatus {
+        let record = self.saved.as_ref().unwrap_or(&self.record);
+        GroupNodeStatus {
+            backing: self.reported.backing.clone(),
+            address: self.reported.address.clone(),
+            incarnation: record.incarnation.clone(),
+            facts: record.facts.clone(),
+            receipts: record.in_order(),
+            running: self.reported.running.clone(),
+            conditions: self.reported.conditions.clone(),
+        }
+    }
+}
