@@ -26,6 +26,8 @@ const SHOW_RUN_AFTER: SignedDuration = SignedDuration::from_secs(2);
 const SHOW_NEXT_RUN_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// A node that waits is shown when it has waited this long: a pod that starts as pods do is not worth a write.
 const SHOW_WAIT_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// A node that was shown waiting for something else is shown waiting for its turn when it has waited this long in all.
+const SHOW_TURN_AFTER: SignedDuration = SignedDuration::from_secs(300);
 
 /// Whether a node's status is to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +64,8 @@ pub fn node(snapshot: &Snapshot, node: &Node, step: Option<&Step>) -> Due {
             }
         }
         (Step::Await(_) | Step::Run { .. }, None) if node.saved.is_none() => match said_unconverged(node) {
+            // That its turn has not come is no news to whoever was told that it waits.
+            Some(since) if matches!(step, Step::Run { .. }) => since + SHOW_TURN_AFTER,
             Some(since) => since + SHOW_WAIT_AFTER,
             None if node.reported.conditions.is_empty() => node.created + SHOW_WAIT_AFTER,
             None => now,

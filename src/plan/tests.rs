@@ -676,6 +676,14 @@ fn a_new_node_that_starts_as_nodes_do_is_not_written_about() {
     let snapshot = snapshot(json!({}), vec![young.clone()], vec![waiting]);
     let steps = plan(&snapshot).steps;
     assert_eq!(status::node(&snapshot, &young, steps.get(&0)), status::Due::At(ago(3) + SignedDuration::from_secs(10)));
+    // Told once that it waits, it is not told again that its turn has not come.
+    let mut told = young.clone();
+    let verdict =
+        Verdict { kind: "Converged", status: false, reason: "ContainerCreating".into(), message: String::new() };
+    told.reported.conditions = stamp(vec![verdict], &[], None, ago(30));
+    let turn = Step::Run { phase: PhaseName::bootstrap(), why: Why::NewNode };
+    let later = ago(30) + SignedDuration::from_secs(300);
+    assert_eq!(status::node(&snapshot, &told, Some(&turn)), status::Due::At(later));
     let mut old = young;
     old.created = ago(11);
     assert!(matches!(status::node(&snapshot, &old, steps.get(&0)), status::Due::Now(_)));
