@@ -154,11 +154,10 @@ impl World {
                 let last = machine.journal.iter().rev().find(|run| run.phase == phase).expect("a run of every phase");
                 let told =
                     status.receipts.iter().find(|receipt| receipt.phase == phase).expect("a receipt of every phase");
-                assert_eq!(
-                    (&last.id, last.succeeded()),
-                    (&told.run_id, told.outcome == Outcome::Succeeded),
-                    "4: {name}"
-                );
+                assert_eq!(told.outcome, Outcome::Succeeded, "4: {phase} on {name}");
+                // Settings is asked anew by every session; one that was lost leaves a run that nobody needs.
+                let same = last.id == told.run_id && last.succeeded();
+                assert!(same || phase == "settings", "4: {phase} on {name}: {last:?}");
             }
         }
         let before = (self.operator.writes, self.operator.commands, self.cluster.writes());
