@@ -322,7 +322,7 @@ impl Converger {
         Applier { client: &self.client, runs: &self.runs, state: &self.state, snapshot }.apply(plan).await
     }
 
-    /// Reports what the plan was made from: what it has changed shows in the next pass, which its own writes bring about.
+    /// Reports what the plan was made from. What it has changed shows in the next pass, for which the plan has set a wake.
     async fn report(&self, object: &GroupSpec, snapshot: &Snapshot, plan: &Plan) -> Result<Option<Timestamp>, Error> {
         let Self { client, recorder, state, runs, .. } = self;
         let reporter = Reporter { client, recorder, state, runs };
