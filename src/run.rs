@@ -26,7 +26,7 @@ use crate::{
     api::{conditions::clip, group_node::Running},
     group::{Group, GroupKey},
     phase::hex,
-    plan::{Record, SessionView, progress::Identity},
+    plan::{Bound, Purpose, Record, SessionView, next::Identity},
     transport::{Channel, Closed, Target, Transport},
 };
 use frame::{Decoder, Frame};
@@ -96,7 +96,7 @@ struct Live {
 struct Directive {
     group: Arc<Group>,
     retry_token: String,
-    go: bool,
+    bound: Bound,
     end: Option<&'static str>,
 }
 
@@ -114,6 +114,8 @@ pub struct Start {
     pub target: Target,
     /// What is known of it.
     pub record: Record,
+    /// What the session is for.
+    pub purpose: Purpose,
 }
 
 impl Runs {
@@ -146,13 +148,14 @@ impl Runs {
         }
     }
 
-    /// Tells the session of a node the newest spec, and whether it may go on.
-    pub fn direct(&self, node_uid: &str, group: &Arc<Group>, retry_token: &str, go: bool) {
+    /// Tells the session of a node the newest spec, and how far the node may go.
+    pub fn direct(&self, node_uid: &str, group: &Arc<Group>, retry_token: &str, bound: &Bound) {
         if let Some(live) = self.entries().get(node_uid).and_then(Entry::at_work) {
             live.directive.send_if_modified(|directive| {
-                let changed = directive.group != *group || directive.go != go || directive.retry_token != retry_token;
+                let changed =
+                    directive.group != *group || directive.bound != *bound || directive.retry_token != retry_token;
                 if changed {
-                    (directive.group, directive.go) = (group.clone(), go);
+                    (directive.group, directive.bound) = (group.clone(), bound.clone());
                     retry_token.clone_into(&mut directive.retry_token);
                 }
                 changed
@@ -163,7 +166,8 @@ impl Runs {
     /// Lets no further phase start in the session of a node.
     pub fn hold(&self, node_uid: &str) {
         if let Some(live) = self.entries().get(node_uid).and_then(Entry::at_work) {
-            live.directive.send_if_modified(|directive| std::mem::replace(&mut directive.go, false));
+            live.directive
+                .send_if_modified(|directive| std::mem::replace(&mut directive.bound, Bound::Hold) != Bound::Hold);
         }
     }
 
@@ -191,10 +195,14 @@ impl Runs {
         let (directive, directives) = watch::channel(Directive {
             group: start.group.clone(),
             retry_token: start.identity.retry_token.clone(),
-            go: true,
+            bound: match &start.purpose {
+                Purpose::Converge(bound) => bound.clone(),
+                Purpose::Farewell => Bound::Free,
+            },
             end: None,
         });
-        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None };
+        let farewell = start.purpose == Purpose::Farewell;
+        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None, farewell };
         let span = tracing::info_span!(parent: None, "session", group = %start.group.key, node = %start.identity.name);
         // The task ends its own entry; it cannot get there before this lock is free.
         let task = tokio::spawn(self.clone().work(start, directives).instrument(span)).abort_handle();
@@ -209,7 +217,7 @@ impl Runs {
         let _permit = tokio::select! {
             permit = self.permits.clone().acquire_owned() => permit,
             // Whoever is not wanted any more does not wait for a place.
-            _ = waiting.wait_for(|directive| directive.end.is_some() || !directive.go) => {
+            _ = waiting.wait_for(|directive| directive.end.is_some() || directive.bound == Bound::Hold) => {
                 if let Some(entry) = self.entries().get_mut(&node_uid) {
                     entry.live = None;
                 }
@@ -217,7 +225,7 @@ impl Runs {
             }
         };
         let (mut session, greeting) =
-            Session::open(start.group, start.identity, start.incarnation, start.record, nonce());
+            Session::open(start.group, start.identity, start.incarnation, start.record, start.purpose, nonce());
         let end = match self.transport.open(&start.target).await {
             Err(error) => End::Refused { reason: error.reason.into(), message: error.message },
             Ok(channel) => {
@@ -289,7 +297,7 @@ async fn converse(
                 if let (Some(why), _) | (None, Err(why)) = (directive.end, changed.map_err(|_| "the operator stops")) {
                     return session.lose(why, Timestamp::now());
                 }
-                session.direct(directive.group, directive.retry_token, directive.go);
+                session.direct(directive.group, directive.retry_token, directive.bound);
                 continue;
             }
             closed = &mut channel.closed => {
