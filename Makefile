@@ -2,7 +2,7 @@
 CLUSTER_TOOL := tests/cluster/cluster
 # Instances of the cluster tool: tests have one of their own, so that a demo may stay up beside them.
 TEST := CLUSTER_NAME=test $(CLUSTER_TOOL)
-SEEDS ?= 1500
+SEEDS ?= 10000
 SMOKE_NODES ?= 500
 
 .PHONY: help demo demo-down test test-unit test-cluster bench-smoke soak cluster cluster-down crds lint fmt

@@ -33,7 +33,7 @@ use tracing::{Instrument, debug, warn};
 
 use crate::{
     api::{self, GroupNode, GroupSpec},
-    group::{self, GroupKey, resolve},
+    group::{GroupKey, resolve},
     plan::{self, Bound, Plan, Snapshot, TemplateVerdict, earliest},
     run::Runs,
     transport::Transport,
@@ -300,10 +300,10 @@ impl Converger {
         let key = resolve::key(object);
         self.state.freshen(&key);
         let (index, mut known) = (self.state.index(), self.state.known());
-        let beyond = &mut known.entry(key).or_default().beyond;
+        let state::Known { beyond, resolved, .. } = known.entry(key).or_default();
         beyond.session_limit = self.session_limit;
         let seen = |uid: &str| self.runs.seen(uid);
-        let snapshot = observe::snapshot(object, group::resolve(object), &index, beyond, seen, Timestamp::now());
+        let snapshot = observe::snapshot(object, resolved.resolve(object), &index, beyond, seen, Timestamp::now());
         (beyond.cascade, beyond.recheck) = (snapshot.head.deletion, false);
         snapshot
     }

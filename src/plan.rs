@@ -59,12 +59,14 @@ pub enum Effect {
         /// The node's number.
         ordinal: u32,
     },
-    /// Delete a volume claim.
+    /// Delete a volume claim whose node is gone.
     DeleteClaim {
         /// Its name.
         name: String,
         /// Its UID.
         uid: String,
+        /// The node that it was for. Where there is one of that name again, the claim stays.
+        node: String,
     },
     /// Delete a GroupNode; the rest follows from that.
     DeleteNode {
@@ -274,6 +276,9 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         keep(snapshot, group, node, plan);
     }
     sessions(snapshot, group, &staying, plan);
+    if !snapshot.uncertain.is_empty() {
+        plan.wake = earliest(plan.wake, Some(snapshot.now + LOOK_AGAIN));
+    }
     removal::shrunk(snapshot, group, plan);
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod as KubePod};
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy},
+    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy},
     runtime::events::{EventType, Recorder},
 };
 use serde_json::{Value, json};
@@ -89,12 +89,12 @@ impl Applier<'_> {
         }
         match effect {
             Effect::Finalize => self.finalize_group(true).await,
-            Effect::ReleaseGroup => self.finalize_group(false).await,
+            Effect::ReleaseGroup => self.release_group().await,
             Effect::CheckTemplate => self.check_template().await,
             Effect::CreateNode { ordinal } => self.create_node(*ordinal).await,
             Effect::CreatePod { ordinal } => self.create_pod(*ordinal).await,
             Effect::CreateClaims { ordinal } => self.create_claims(*ordinal).await,
-            Effect::DeleteClaim { name, uid } => self.delete_claim(name, uid).await,
+            Effect::DeleteClaim { name, uid, node } => self.delete_claim(name, uid, node).await,
             Effect::DeleteNode { ordinal, uid, cascade, .. } => self.delete_node(*ordinal, uid, *cascade).await,
             Effect::DeletePod { name, uid, .. } => self.delete_pod(name, uid).await,
             Effect::ReleaseNode { ordinal } => self.release_node(*ordinal).await,
@@ -131,6 +131,19 @@ impl Applier<'_> {
 
     fn group(&self) -> Result<&Group, Error> {
         self.snapshot.group.as_ref().map_err(|_| Error::Unplanned("an effect without a readable spec"))
+    }
+
+    /// Lets the group go, unless there is a node of its that no cache shows: one that was made though nobody said so.
+    async fn release_group(&self) -> Result<(), Error> {
+        let head = &self.snapshot.head;
+        let mine = ListParams::default().labels(&format!("{}={}", api::GROUP_LABEL, head.key.name));
+        let found = within("list groupnodes", self.nodes().list(&mine)).await?;
+        let left: Vec<&GroupNode> = found.items.iter().filter(|node| node.spec.group_uid == head.uid).collect();
+        if left.is_empty() {
+            return self.finalize_group(false).await;
+        }
+        left.into_iter().for_each(|node| self.state.learn(node));
+        Ok(())
     }
 
     /// Puts the finalizer on the GroupSpec or takes it off, keeping whatever others stand there.
@@ -192,7 +205,11 @@ impl Applier<'_> {
         Ok(())
     }
 
-    async fn delete_claim(&self, name: &str, uid: &str) -> Result<(), Error> {
+    async fn delete_claim(&self, name: &str, uid: &str, node: &str) -> Result<(), Error> {
+        // Data cannot be had back, and a former leader may look at an old cache: what is true is asked.
+        if within("get groupnode", self.nodes().get_opt(node)).await?.is_some() {
+            return Ok(());
+        }
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), self.namespace());
         let deleted = within("delete persistentvolumeclaim", claims.delete(name, &by_uid(uid))).await;
         if let Some(answer) = tolerate_gone(deleted)? {

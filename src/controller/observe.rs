@@ -382,6 +382,9 @@ pub fn snapshot(
         snapshot.troubles.extend(trouble.map(|trouble: Trouble| (node.name.clone(), trouble)));
         snapshot.nodes.insert(node.ordinal, node);
     }
+    // What is there is certain.
+    let there: BTreeSet<u32> = snapshot.nodes.keys().copied().collect();
+    snapshot.uncertain.retain(|ordinal| !there.contains(ordinal));
     if snapshot.head.deletion.is_some() {
         snapshot.head.deletion = beyond.cascade.or_else(|| Some(cascade(object, &snapshot)));
     }

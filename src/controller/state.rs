@@ -8,7 +8,7 @@ use std::{
 
 use super::observe::{Beyond, Index, Indexed};
 use crate::{
-    group::GroupKey,
+    group::{GroupKey, resolve::Memo},
     plan::{self, TemplateVerdict},
 };
 
@@ -23,6 +23,7 @@ pub struct State {
 #[derive(Default)]
 pub(super) struct Known {
     pub(super) beyond: Beyond,
+    pub(super) resolved: Memo,
     /// When what stands in `beyond` was learnt: names become free again, and quotas grow.
     learnt: Option<Instant>,
     /// When the last pass began, and when the status was last written.

@@ -83,6 +83,28 @@ pub fn resolve(object: &GroupSpec) -> Result<Group, Vec<FieldError>> {
     }
 }
 
+/// A GroupSpec as it was parsed last: nothing is parsed again before it changes.
+#[derive(Debug, Default)]
+pub struct Memo(Option<(Source, Result<Group, Vec<FieldError>>)>);
+
+type Source = (Option<String>, Option<i64>, String);
+
+impl Memo {
+    /// What [`resolve`] says.
+    ///
+    /// # Errors
+    /// As [`resolve`].
+    pub fn resolve(&mut self, object: &GroupSpec) -> Result<Group, Vec<FieldError>> {
+        let metadata = &object.metadata;
+        let token = annotation(metadata.annotations.as_ref(), api::RETRY_ANNOTATION);
+        let source = (metadata.uid.clone(), metadata.generation, token);
+        match &self.0 {
+            Some((known, resolved)) if *known == source => resolved.clone(),
+            _ => self.0.insert((source, resolve(object))).1.clone(),
+        }
+    }
+}
+
 /// An annotation's value, empty where it is not there.
 pub fn annotation(annotations: Option<&BTreeMap<String, String>>, name: &str) -> String {
     annotations.and_then(|a| a.get(name)).cloned().unwrap_or_default()

@@ -34,12 +34,17 @@ fn retention(snapshot: &Snapshot) -> Option<crate::group::RetentionFields> {
 
 fn delete_claims(snapshot: &Snapshot, of: impl Fn(&str) -> bool, plan: &mut Plan) {
     let ours = snapshot.claims.values().filter(|claim| !claim.deleting && !claim.uid.is_empty() && of(&claim.node));
-    plan.effects.extend(ours.map(|claim| Effect::DeleteClaim { name: claim.name.clone(), uid: claim.uid.clone() }));
+    plan.effects.extend(ours.map(|claim| Effect::DeleteClaim {
+        name: claim.name.clone(),
+        uid: claim.uid.clone(),
+        node: claim.node.clone(),
+    }));
 }
 
 /// The claims of ordinals that the group has given up. While nodes are missing nobody knows which.
 pub(super) fn shrunk(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
-    let complete = snapshot.live().count() == group.count as usize && snapshot.uncertain.is_empty();
+    let creates = plan.effects.iter().any(|effect| matches!(effect, Effect::CreateNode { .. }));
+    let complete = snapshot.live().count() == group.count as usize && snapshot.uncertain.is_empty() && !creates;
     if group.pod.retention.when_scaled == Retention::Delete && complete {
         delete_claims(snapshot, |name| snapshot.nodes.values().all(|node| node.name != name), plan);
     }

@@ -1,9 +1,13 @@
-//! A fake API server for the three kinds, with resource versions, finalizers and preconditions, and watches that may lag.
+//! A fake API server for the four kinds, with resource versions, finalizers and preconditions, and watches that may lag.
+//! Every operator has watches of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::{
+    api::core::v1::{PersistentVolumeClaim, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use kube::{Resource, runtime::watcher::Event};
 use pallet_operator::api::{GroupNode, GroupSpec};
 
@@ -14,16 +18,19 @@ pub enum Refusal {
     Conflict,
 }
 
-/// The objects of one kind, and what their watch has not delivered yet.
+/// How many operators there may be at once.
+pub const SEATS: usize = 2;
+
+/// The objects of one kind, and what their watches have not delivered yet.
 pub struct Store<O> {
     pub objects: BTreeMap<String, O>,
-    pub pending: VecDeque<Event<O>>,
+    pub pending: [VecDeque<Event<O>>; SEATS],
     pub writes: u64,
 }
 
 impl<O> Default for Store<O> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), pending: VecDeque::new(), writes: 0 }
+        Self { objects: BTreeMap::new(), pending: [VecDeque::new(), VecDeque::new()], writes: 0 }
     }
 }
 
@@ -58,7 +65,7 @@ where
     fn put(&mut self, counter: &mut Counter, name: String, mut object: O) {
         object.meta_mut().resource_version = Some(counter.next().to_string());
         self.writes += 1;
-        self.pending.push_back(Event::Apply(object.clone()));
+        self.pending.iter_mut().for_each(|queue| queue.push_back(Event::Apply(object.clone())));
         self.objects.insert(name, object);
     }
 
@@ -127,42 +134,55 @@ where
     pub fn remove(&mut self, counter: &mut Counter, name: &str) {
         if let Some(mut object) = self.objects.remove(name) {
             object.meta_mut().resource_version = Some(counter.next().to_string());
-            self.pending.push_back(Event::Delete(object));
+            self.pending.iter_mut().for_each(|queue| queue.push_back(Event::Delete(object.clone())));
         }
     }
 
     /// A watch that was dropped: what it had still to deliver is replaced by a list.
-    pub fn relist(&mut self) {
-        self.pending.clear();
-        self.pending.push_back(Event::Init);
+    pub fn relist(&mut self, seat: usize) {
+        self.pending[seat].clear();
+        self.pending[seat].push_back(Event::Init);
     }
 
     /// The next event of the watch. It says that it begins anew, and only then asks for the list.
-    pub fn next_event(&mut self) -> Option<Event<O>> {
-        let event = self.pending.pop_front()?;
+    pub fn next_event(&mut self, seat: usize) -> Option<Event<O>> {
+        let event = self.pending[seat].pop_front()?;
         if matches!(event, Event::Init) {
-            self.pending = self.objects.values().cloned().map(Event::InitApply).collect();
-            self.pending.push_back(Event::InitDone);
+            self.pending[seat] = self.objects.values().cloned().map(Event::InitApply).collect();
+            self.pending[seat].push_back(Event::InitDone);
         }
         Some(event)
     }
 }
 
-/// The three kinds.
+/// The four kinds.
 #[derive(Default)]
 pub struct Cluster {
     pub counter: Counter,
     pub groups: Store<GroupSpec>,
     pub nodes: Store<GroupNode>,
     pub pods: Store<Pod>,
+    pub claims: Store<PersistentVolumeClaim>,
 }
 
 impl Cluster {
     pub fn writes(&self) -> u64 {
-        self.groups.writes + self.nodes.writes + self.pods.writes
+        self.groups.writes + self.nodes.writes + self.pods.writes + self.claims.writes
     }
 
-    pub fn settled(&self) -> bool {
-        self.groups.pending.is_empty() && self.nodes.pending.is_empty() && self.pods.pending.is_empty()
+    /// Whether an operator has heard of everything.
+    pub fn settled(&self, seat: usize) -> bool {
+        self.groups.pending[seat].is_empty()
+            && self.nodes.pending[seat].is_empty()
+            && self.pods.pending[seat].is_empty()
+            && self.claims.pending[seat].is_empty()
+    }
+
+    /// The watches of an operator begin anew.
+    pub fn relist(&mut self, seat: usize) {
+        self.groups.relist(seat);
+        self.nodes.relist(seat);
+        self.pods.relist(seat);
+        self.claims.relist(seat);
     }
 }

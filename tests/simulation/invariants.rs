@@ -1,8 +1,8 @@
 //! What must hold after every step, and what must hold in the end. Numbers as in the project's list of invariants.
 
 use pallet_operator::{
-    api::{GroupNodeStatus, GroupSpecStatus, group_node::Outcome},
-    plan::{Effect, Plan, Removal, Snapshot, Step, plan, status},
+    api::{GroupNodeStatus, GroupSpecStatus, group_node::Outcome, group_spec::Retention},
+    plan::{Effect, Plan, Removal, Snapshot, Step, plan, progress::Cause, status},
     run::frame::Verdict,
 };
 
@@ -24,8 +24,9 @@ impl World {
     pub fn check_creation(&self, snapshot: &Snapshot) {
         let live =
             self.cluster.nodes.objects.values().filter(|node| node.metadata.deletion_timestamp.is_none()).count();
-        let count = snapshot.group.as_ref().unwrap().count as usize;
-        assert!(live <= count, "1: {live} live nodes, count {count}");
+        let group = snapshot.group.as_ref().unwrap();
+        let most = (group.count + group.rollout.max_surge) as usize;
+        assert!(live <= most, "1: {live} live nodes, {most} at most");
     }
 
     /// 3 and 5: what a run may follow on.
@@ -33,24 +34,50 @@ impl World {
         self.count("runs");
         let machine = &self.machines[name];
         let latest = |phase: &str| machine.journal.iter().rev().find(|other| other.phase == phase);
-        if run.phase == "bootstrap" {
-            let done = machine.journal.iter().any(|other| other.phase == "bootstrap" && other.succeeded());
-            assert!(!done, "3: bootstrap starts again on {name} after a success");
-            assert!(script.contains("bootstrap "), "the script is not that of its phase");
-        } else if run.phase == "configure" {
-            let again = latest("configure").is_some_and(|other| other.succeeded() && other.digest == run.digest);
-            assert!(!again, "3: configure starts again on {name} with the digest that has succeeded last");
+        let phase = run.phase.as_str();
+        let succeeded = machine.journal.iter().any(|other| other.phase == phase && other.succeeded());
+        match phase {
+            "bootstrap" | "install" | "destroy-server" => {
+                assert!(!succeeded, "3: {phase} starts again on {name} after a success");
+            }
+            "settings" => {}
+            _ => {
+                let again = latest(phase).is_some_and(|other| other.succeeded() && other.digest == run.digest);
+                assert!(!again, "3: {phase} starts again on {name} with the digest that has succeeded last");
+            }
         }
-        if run.phase != "bootstrap" {
-            assert!(latest("bootstrap").is_some_and(Run::succeeded), "5: {} before bootstrap on {name}", run.phase);
+        assert!(phase != "bootstrap" || script.contains("bootstrap "), "the script is not that of its phase");
+        if !matches!(phase, "bootstrap" | "destroy-server") {
+            let farewell = latest("destroy-server").is_some() || self.leaves(name);
+            assert!(
+                latest("bootstrap").is_some_and(Run::succeeded) || farewell,
+                "5: {phase} before bootstrap on {name}"
+            );
         }
-        if run.phase == "configure" {
-            assert!(latest("settings").is_some_and(Run::succeeded), "5: configure before settings on {name}");
+        if matches!(phase, "init" | "install" | "configure") {
+            // A former leader may still be reading the facts beside this one.
+            let read = latest("settings").is_some_and(Run::succeeded) || self.frozen.is_some();
+            assert!(read, "5: {phase} before settings on {name}");
+            assert!(latest("destroy-server").is_none(), "5: {phase} after destroy-server on {name}");
         }
-        match self.history.get(&(machine.witness.clone(), run.id.clone())) {
+        if phase == "configure" {
+            let stopped = ["init", "install"].iter().find(|phase| latest(phase).is_some_and(|run| !run.succeeded()));
+            assert_eq!(stopped, None, "5: configure after a phase that has failed on {name}");
+        }
+        if phase == "destroy-server" {
+            assert!(self.leaves(name), "7: destroy-server on {name}, which stays");
+            assert!(latest("settings").is_some(), "5: destroy-server before settings on {name}");
+            self.count("farewells");
+        }
+        match self.history.get(&(self.machines[name].witness.clone(), run.id.clone())) {
             Some(_) => panic!("run {} was started twice on {name}", run.id),
             None => self.tell(|| format!("{name}: {} attempt {} starts", run.phase, run.attempt)),
         }
+    }
+
+    /// Whether a node is being removed. Its machine may outlast it for a moment.
+    fn leaves(&self, name: &str) -> bool {
+        self.cluster.nodes.objects.get(name).is_none_or(|node| node.metadata.deletion_timestamp.is_some())
     }
 
     /// 6: nothing foreign is touched.
@@ -62,7 +89,7 @@ impl World {
     }
 
     /// 7: no victim without a reason, and none too many.
-    pub fn check_plan(&self, snapshot: &Snapshot, planned: &Plan) {
+    pub fn check_plan(&mut self, snapshot: &Snapshot, planned: &Plan) {
         let surplus = planned
             .effects
             .iter()
@@ -70,10 +97,28 @@ impl World {
             .count();
         let live = snapshot.live().count();
         if surplus > 0 {
-            let count = snapshot.group.as_ref().unwrap().count as usize;
-            assert_eq!(live - surplus, count, "7: {surplus} victims of {live} at count {count}");
+            let group = snapshot.group.as_ref().unwrap();
+            let most = (group.count + group.rollout.max_surge) as usize;
+            let left = live - surplus;
+            assert!((group.count as usize..=most).contains(&left), "7: {surplus} victims of {live} at {}", group.count);
         }
+        self.count_stops(planned);
         assert_eq!(plan(snapshot), *planned, "a plan is a function of its snapshot");
+    }
+
+    fn count_stops(&mut self, planned: &Plan) {
+        for step in planned.steps.values() {
+            match step {
+                Step::Await(Cause::Barrier { .. }) => self.count("barriers"),
+                Step::Await(Cause::Stopped { .. }) => self.count("rollouts stopped"),
+                _ => {}
+            }
+        }
+        for effect in &planned.effects {
+            if matches!(effect, Effect::DeleteNode { why: Removal::Replaced { .. }, .. }) {
+                self.count("nodes replaced");
+            }
+        }
     }
 
     /// 4: no status claims a success, or any other end, that no journal holds.
@@ -82,6 +127,13 @@ impl World {
         for receipt in status.receipts.iter().filter(|receipt| receipt.outcome != Outcome::Unknown) {
             let journalled = self.history.get(&(witness.clone(), receipt.run_id.clone()));
             let Some(run) = journalled else {
+                if receipt.phase == "test" {
+                    // It is no run: what it says follows from the facts of the same status.
+                    let holds = status.facts["own"] == "x";
+                    let said = receipt.outcome == Outcome::Succeeded;
+                    assert!(holds || !said, "4: test has succeeded on {:?}", status.facts);
+                    continue;
+                }
                 // What failed in an earlier life is carried on; a success never is.
                 assert_ne!(
                     receipt.outcome,
@@ -105,6 +157,7 @@ impl World {
         for receipt in &status.receipts {
             match receipt.outcome {
                 Outcome::TimedOut => self.count("runs timed out"),
+                Outcome::Failed if receipt.phase == "test" => self.count("tests failed"),
                 Outcome::Failed => self.count("runs failed"),
                 _ => {}
             }
@@ -121,7 +174,7 @@ impl World {
 
     /// Whether everything was delivered, said and done.
     pub fn is_at_rest(&self) -> bool {
-        if !self.cluster.settled() || !self.operator.links.is_empty() {
+        if !self.cluster.settled(self.operator.seat) || !self.operator.links.is_empty() || self.frozen.is_some() {
             return false;
         }
         let Some(group) = self.cluster.groups.objects.get(GROUP) else {
@@ -150,16 +203,29 @@ impl World {
         for (name, node) in &self.cluster.nodes.objects {
             let machine = &self.machines[name];
             let status = node.status.clone().unwrap();
-            for phase in ["bootstrap", "settings", "configure"] {
+            for phase in
+                group.spec.converge.phases.iter().flatten().map(String::as_str).chain(["bootstrap", "settings"])
+            {
+                let told = status.receipts.iter().find(|receipt| receipt.phase == phase);
+                if phase == "test" {
+                    assert!(told.is_some_and(|told| told.outcome == Outcome::Succeeded), "4: test on {name}");
+                    continue;
+                }
                 let last = machine.journal.iter().rev().find(|run| run.phase == phase).expect("a run of every phase");
-                let told =
-                    status.receipts.iter().find(|receipt| receipt.phase == phase).expect("a receipt of every phase");
+                let told = told.expect("a receipt of every phase");
                 assert_eq!(told.outcome, Outcome::Succeeded, "4: {phase} on {name}");
                 // Settings is asked anew by every session; one that was lost leaves a run that nobody needs.
                 let same = last.id == told.run_id && last.succeeded();
                 assert!(same || phase == "settings", "4: {phase} on {name}: {last:?}");
             }
         }
+        let claims = self.cluster.claims.objects.len();
+        let deletes = group.spec.node.pod.as_ref().unwrap().persistent_volume_claim_retention_policy.when_scaled;
+        let exact = deletes == Retention::Delete;
+        assert!(
+            claims >= group.spec.count as usize && (!exact || claims == group.spec.count as usize),
+            "9: {claims} claims"
+        );
         let before = (self.operator.writes, self.operator.commands, self.cluster.writes());
         for _ in 0..5 {
             self.now += jiff::SignedDuration::from_hours(1);

@@ -15,6 +15,8 @@ pub struct Run {
     pub began: Timestamp,
     pub ends: Timestamp,
     pub verdict: Option<Verdict>,
+    /// What settings finds, where it finds anything.
+    pub own: &'static str,
 }
 
 impl Run {
@@ -30,6 +32,8 @@ pub struct Machine {
     pub instance: String,
     pub witness: String,
     pub journal: Vec<Run>,
+    /// What settings finds.
+    pub own: &'static str,
 }
 
 /// What a session asks, read from the bytes that it sends.
@@ -39,6 +43,7 @@ pub enum Request {
     Facts,
     Run { id: String, seconds: i64, phase: String, attempt: u32, digest: String, script: String },
     Attach { id: String },
+    Cancel { id: String },
 }
 
 impl Request {
@@ -52,6 +57,7 @@ impl Request {
         match words.as_slice() {
             ["facts"] => Request::Facts,
             ["attach", id] => Request::Attach { id: (*id).to_owned() },
+            ["cancel", id] => Request::Cancel { id: (*id).to_owned() },
             ["run", id, seconds, length, phase, attempt, digest] => {
                 assert_eq!(length.parse::<usize>().unwrap(), script.len(), "the payload is counted wrong");
                 Request::Run {
@@ -106,7 +112,7 @@ impl Machine {
             output_bytes: 3,
             output: "out".into(),
             actions: Vec::new(),
-            facts: if run.phase == "settings" { b"own ok 1\nx\n".to_vec() } else { Vec::new() },
+            facts: if run.phase == "settings" { format!("own ok 1\n{}\n", run.own).into_bytes() } else { Vec::new() },
         })))
     }
 }

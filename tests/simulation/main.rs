@@ -27,7 +27,7 @@ fn every_seed_keeps_the_invariants_and_comes_to_rest() {
         World::new(seed, true).run();
         return;
     }
-    let seeds = number("SEEDS").unwrap_or(1500);
+    let seeds = number("SEEDS").unwrap_or(10_000);
     let began = std::time::Instant::now();
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);

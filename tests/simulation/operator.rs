@@ -2,6 +2,7 @@
 //! do what `controller::apply` and `controller::report` do, with an answer that may be lost and a crash between any two.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, VecDeque},
     sync::Arc,
 };
@@ -11,10 +12,14 @@ use kube::runtime::watcher::Event;
 use pallet_operator::{
     api::{self, GroupNode, GroupNodeFields, GroupSpec},
     controller::observe::{Beyond, Index, snapshot},
-    group, node,
-    plan::{Container, Effect, Plan, SessionView, Snapshot, TemplateVerdict, earliest, plan, progress, status},
+    group::resolve::Memo,
+    node,
+    plan::{
+        Bound, Container, Effect, LOOK_AGAIN, Notice, Plan, Purpose, SessionView, Snapshot, TemplateVerdict, earliest,
+        plan, progress, status,
+    },
     run::{
-        frame::Frame,
+        frame::{Frame, Verdict},
         memory::Memory,
         session::{End, Session, Want},
     },
@@ -32,10 +37,13 @@ pub struct Operator {
     pub group: Option<GroupSpec>,
     pub index: Index,
     pub beyond: Beyond,
+    resolved: RefCell<Memo>,
     pub memories: HashMap<String, Memory>,
     pub links: HashMap<String, Link>,
     pub commands: u64,
     pub writes: u64,
+    /// Which watches are its own.
+    pub seat: usize,
     nonces: u64,
     listed: bool,
     /// The group is to be looked at: an event, or a session, said so.
@@ -44,12 +52,18 @@ pub struct Operator {
     pub wake: Option<Timestamp>,
     /// A call of the present pass had no answer.
     failed: bool,
+    /// Since when it is not known whether a node was made.
+    uncertain_since: Option<Timestamp>,
 }
 
 /// The operator died in the middle of something.
 pub struct Crashed;
 
 impl Operator {
+    pub fn new(seat: usize) -> Self {
+        Self { seat, beyond: Beyond { session_limit: 64, ..Beyond::default() }, ..Self::default() }
+    }
+
     pub fn take_group(&mut self, event: Event<GroupSpec>) {
         self.woken = true;
         match event {
@@ -69,12 +83,43 @@ impl Operator {
 impl World {
     /// A new operator: it knows nothing but what it lists.
     pub fn start_operator(&mut self) {
-        let writes = self.operator.writes;
-        let beyond = Beyond { session_limit: 64, ..Beyond::default() };
-        self.operator = Operator { writes, beyond, ..Operator::default() };
-        self.cluster.groups.relist();
-        self.cluster.nodes.relist();
-        self.cluster.pods.relist();
+        let (writes, seat) = (self.operator.writes, self.operator.seat);
+        self.operator = Operator { writes, ..Operator::new(seat) };
+        self.cluster.relist(seat);
+    }
+
+    /// The leader freezes, and another one takes over.
+    pub fn freeze(&mut self) {
+        self.count("leaders frozen");
+        self.tell(|| "the operator freezes, and another one takes over".into());
+        let seat = 1 - self.operator.seat;
+        self.frozen = Some(std::mem::replace(&mut self.operator, Operator::new(seat)));
+        self.cluster.relist(seat);
+    }
+
+    /// The frozen one thaws for a moment, and goes on as if it still led; or it notices, and is gone.
+    pub fn thaw(&mut self) {
+        let Some(frozen) = self.frozen.take() else { return };
+        if self.calm || self.random.chance(10) {
+            self.tell(|| "the operator that was frozen sees that it leads no more".into());
+            return;
+        }
+        let leader = std::mem::replace(&mut self.operator, frozen);
+        self.count("steps of a former leader");
+        self.tell(|| "the operator that was frozen does something".into());
+        self.former = true;
+        match self.random.below(4) {
+            0 => self.deliver(),
+            1 => {
+                self.operator.woken = true;
+                self.pass();
+            }
+            _ => self.hear(),
+        }
+        self.former = false;
+        let former = std::mem::replace(&mut self.operator, leader);
+        // Where it has crashed meanwhile it stands for election like any other.
+        self.frozen = Some(former);
     }
 
     pub fn crash(&mut self, when: &str) {
@@ -91,11 +136,13 @@ impl World {
                 instance: link.instance.clone(),
                 since: link.since,
                 running: link.session.running(),
+                farewell: link.session.is_farewell(),
             });
             let memory = operator.memories.get(uid);
             memory.map_or_else(|| Memory::default().seen(session.clone()), |memory| memory.seen(session.clone()))
         };
-        Some(snapshot(object, group::resolve(object), &operator.index, &operator.beyond, seen, self.now))
+        let group = operator.resolved.borrow_mut().resolve(object);
+        Some(snapshot(object, group, &operator.index, &operator.beyond, seen, self.now))
     }
 
     /// One pass: observe, plan, direct, apply, report.
@@ -107,12 +154,17 @@ impl World {
         let Some(snapshot) = self.observe() else { return };
         (self.operator.woken, self.operator.wake, self.operator.failed) = (false, None, false);
         self.operator.beyond.cascade = snapshot.head.deletion;
+        if self.operator.uncertain_since.is_some_and(|since| since + LOOK_AGAIN <= self.now) {
+            self.operator.uncertain_since = None;
+            self.operator.beyond.uncertain.clear();
+        }
         let planned = plan(&snapshot);
         if let Ok(group) = &snapshot.group {
             let group = Arc::new(group.clone());
             for node in snapshot.live() {
                 if let Some(link) = self.operator.links.get_mut(&node.uid) {
-                    link.session.direct(group.clone(), node.retry_token.clone(), !group.paused);
+                    let bound = planned.bounds.get(&node.ordinal).unwrap_or(&Bound::Hold);
+                    link.session.direct(group.clone(), node.retry_token.clone(), bound.clone());
                 }
             }
         }
@@ -159,10 +211,25 @@ impl World {
     }
 
     fn effect(&mut self, snapshot: &Snapshot, effect: &Effect) {
-        if !matches!(effect, Effect::StartSession { .. } | Effect::EndSession { .. } | Effect::CheckTemplate) {
+        // Whether it still leads it asks its own clock before each of them.
+        if self.former {
+            return;
+        }
+        let silent = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::StartSession { .. } | Effect::EndSession { .. } | Effect::CheckTemplate | Effect::Tell { .. }
+            )
+        };
+        if !silent(effect) {
             self.operator.writes += 1;
         }
         match effect {
+            Effect::ReleaseGroup if !self.cluster.nodes.objects.is_empty() => {
+                let left: Vec<GroupNode> = self.cluster.nodes.objects.values().cloned().collect();
+                self.count("groups held by a node that nobody knew");
+                left.iter().for_each(|node| drop(self.operator.index.upsert(node)));
+            }
             Effect::Finalize | Effect::ReleaseGroup => {
                 let on = *effect == Effect::Finalize;
                 let uid = snapshot.head.uid.clone();
@@ -236,7 +303,20 @@ impl World {
                     self.operator.index.upsert(&pod);
                 }
             }
-            Effect::StartSession { ordinal, .. } => self.open(snapshot, *ordinal),
+            Effect::StartSession { ordinal, purpose, .. } => self.open(snapshot, *ordinal, purpose.clone()),
+            Effect::Tell { what: Notice::DestroySkipped { .. }, .. } => self.count("farewells skipped"),
+            Effect::CreateClaims { ordinal } => self.create_claims(snapshot, &snapshot.head.key.node_name(*ordinal)),
+            Effect::DeleteClaim { name, uid, node } => {
+                if self.cluster.nodes.objects.contains_key(node) {
+                    panic!("7: claim {name} would be deleted under its node");
+                }
+                self.count("claims deleted");
+                let now = self.now;
+                self.answered(|world| {
+                    let (claims, counter) = (&mut world.cluster.claims, &mut world.cluster.counter);
+                    claims.delete(counter, name, uid, false, now)
+                });
+            }
             Effect::EndSession { name, why } => {
                 let uid = snapshot.nodes.values().find(|node| node.name == *name).map(|node| node.uid.clone());
                 if let Some(uid) = uid.filter(|uid| self.operator.links.contains_key(uid)) {
@@ -264,6 +344,7 @@ impl World {
         match answer {
             None => {
                 self.operator.beyond.uncertain.insert(ordinal);
+                self.operator.uncertain_since.get_or_insert(self.now);
             }
             Some(Ok(created)) => {
                 self.operator.beyond.uncertain.remove(&ordinal);
@@ -279,7 +360,29 @@ impl World {
         }
     }
 
+    fn create_claims(&mut self, snapshot: &Snapshot, node: &str) {
+        let group = snapshot.group.as_ref().unwrap();
+        for claim in &group.pod.claims {
+            if snapshot.claims.contains_key(&claim.claim_name(node)) {
+                continue;
+            }
+            let object = serde_json::from_value(node::pod::build_claim(group, claim, node)).unwrap();
+            let now = self.now;
+            let answer = self.answered(|world| world.cluster.claims.create(&mut world.cluster.counter, object, now));
+            let found = match answer {
+                Some(Ok(created)) => Some(created),
+                Some(Err(_)) => self.cluster.claims.objects.get(&claim.claim_name(node)).cloned(),
+                None => None,
+            };
+            found.iter().for_each(|claim| drop(self.operator.index.upsert(claim)));
+        }
+    }
+
     fn create_pod(&mut self, snapshot: &Snapshot, name: &str, node_uid: &str) {
+        self.create_claims(snapshot, name);
+        if self.operator.failed {
+            return;
+        }
         let group = snapshot.group.as_ref().unwrap();
         let pod = serde_json::from_value(node::pod::build(group, name, Some(node_uid))).unwrap();
         let now = self.now;
@@ -298,8 +401,9 @@ impl World {
 
     fn report(&mut self, snapshot: &Snapshot, planned: &Plan) -> Result<(), Crashed> {
         let starting: Vec<u32> = planned.effects.iter().filter_map(Effect::starts).collect();
-        for node in snapshot.live().filter(|node| !starting.contains(&node.ordinal)) {
-            let step = planned.steps.get(&node.ordinal);
+        let leaving = planned.farewells.keys().map(|ordinal| &*snapshot.nodes[ordinal]);
+        for node in snapshot.live().chain(leaving).filter(|node| !starting.contains(&node.ordinal)) {
+            let step = planned.steps.get(&node.ordinal).or_else(|| planned.farewells.get(&node.ordinal));
             let wanted = match status::node(snapshot, node, step) {
                 status::Due::Now(wanted) => wanted,
                 status::Due::At(time) => {
@@ -344,7 +448,7 @@ impl World {
 
     // ---- sessions --------------------------------------------------------------------------------------------------
 
-    fn open(&mut self, snapshot: &Snapshot, ordinal: u32) {
+    fn open(&mut self, snapshot: &Snapshot, ordinal: u32, purpose: Purpose) {
         let node = &snapshot.nodes[&ordinal];
         let Some(pod) = snapshot.pod(node) else { return };
         let Container::Running { id } = &pod.container else { return };
@@ -359,7 +463,8 @@ impl World {
             progress::identity(node, pod),
             (pod.uid.clone(), id.clone()),
             node.record.clone(),
-            format!("nonce-{}-{}", self.now, self.operator.nonces),
+            purpose,
+            format!("nonce-{}-{}-{}", self.operator.seat, self.now, self.operator.nonces),
         );
         // The connection goes by the pod's name: to whatever container there is by now.
         let instance = self.machines.get(&node.name).map(|machine| machine.instance.clone());
@@ -432,6 +537,15 @@ impl World {
             Request::Hello { uid } => self.machines[&name].greet(&uid),
             Request::Facts => vec![Frame::Facts(format!("hostname\t{name}\nos.family\tlinux\n").into_bytes())],
             Request::Attach { id } => self.attach(uid, &name, &id),
+            Request::Cancel { id } => {
+                self.cancel(&name, &id);
+                self.attach(uid, &name, &id)
+            }
+            // The same before it starts anything on a node.
+            Request::Run { .. } if self.former => {
+                self.cut(uid, "it leads no more");
+                return;
+            }
             Request::Run { id, seconds, phase, attempt, digest, script } => {
                 let machine = &self.machines[&name];
                 if machine.journal.iter().any(|run| run.id == id) {
@@ -448,6 +562,7 @@ impl World {
                         began: self.now,
                         ends: self.now + duration,
                         verdict: None,
+                        own: self.own(&name),
                     };
                     self.check_start(&name, &run, &script);
                     let machine = self.machines.get_mut(&name).unwrap();
@@ -462,6 +577,29 @@ impl World {
         if let Some(link) = self.operator.links.get_mut(uid) {
             link.inbox.extend(frames);
         }
+    }
+
+    /// What settings finds on a machine: it changes now and then, and comes right in the end.
+    fn own(&mut self, name: &str) -> &'static str {
+        let flips = self.random.chance(10);
+        let machine = self.machines.get_mut(name).unwrap();
+        machine.own = match machine.own {
+            _ if self.calm => "x",
+            "x" if flips => "y",
+            "y" if flips => "x",
+            other => other,
+        };
+        machine.own
+    }
+
+    /// Ends a run that still runs.
+    fn cancel(&mut self, name: &str, id: &str) {
+        let machine = self.machines.get_mut(name).unwrap();
+        let Some(run) = machine.journal.iter_mut().find(|run| run.id == id && run.verdict.is_none()) else { return };
+        run.verdict = Some(Verdict::Cancelled);
+        let run = run.clone();
+        self.history.insert((machine.witness.clone(), id.to_owned()), run);
+        self.count("runs cancelled");
     }
 
     fn attach(&mut self, uid: &str, name: &str, id: &str) -> Vec<Frame> {

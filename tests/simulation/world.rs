@@ -100,6 +100,16 @@ impl Totals {
             "groups deleted",
             "template changes",
             "nodes removed",
+            "nodes replaced",
+            "farewells",
+            "farewells skipped",
+            "runs cancelled",
+            "claims deleted",
+            "barriers",
+            "rollouts stopped",
+            "tests failed",
+            "leaders frozen",
+            "steps of a former leader",
         ] {
             assert!(self.counts.get(what).copied().unwrap_or_default() > 0, "nothing of this happened: {what}");
         }
@@ -112,6 +122,10 @@ pub struct World {
     pub cluster: Cluster,
     pub machines: HashMap<String, Machine>,
     pub operator: Operator,
+    /// A former leader that does not know it yet.
+    pub frozen: Option<Operator>,
+    /// It acts just now.
+    pub former: bool,
     /// Every run there ever was, by witness and id.
     pub history: HashMap<(String, String), Run>,
     pub totals: Totals,
@@ -121,6 +135,10 @@ pub struct World {
     seed: u64,
     instances: u64,
     version: u64,
+    /// How the group rolls out: decided once, by the dice.
+    converge: Value,
+    retention: &'static str,
+    gentle: bool,
 }
 
 /// How many lines of its story a failing seed prints.
@@ -145,7 +163,9 @@ impl World {
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             cluster: Cluster::default(),
             machines: HashMap::new(),
-            operator: Operator::default(),
+            operator: Operator::new(0),
+            frozen: None,
+            former: false,
             history: HashMap::new(),
             totals: Totals::default(),
             calm: false,
@@ -154,11 +174,16 @@ impl World {
             seed,
             instances: 0,
             version: 1,
+            converge: Value::Null,
+            retention: "Retain",
+            gentle: seed % 2 == 0,
         };
         let count = world.random.below(4);
+        world.converge = converge(&mut world.random);
+        world.retention = if world.random.chance(50) { "Retain" } else { "Delete" };
         let group: GroupSpec = serde_json::from_value(json!({
             "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
-            "metadata": {"name": GROUP, "namespace": NAMESPACE}, "spec": spec(count, 1, 1)
+            "metadata": {"name": GROUP, "namespace": NAMESPACE}, "spec": world.spec(count, 1, 1)
         }))
         .unwrap();
         let now = world.now;
@@ -201,7 +226,12 @@ impl World {
     }
 
     fn step(&mut self) {
-        match self.random.below(if self.calm { 600 } else { 700 }) {
+        let die = self.random.below(if self.calm { 600 } else { 700 });
+        // Where trouble comes one at a time, more is gone through than where it never ends.
+        if die >= 600 && self.gentle && self.random.chance(80) {
+            return self.hear();
+        }
+        match die {
             0..150 => self.deliver(),
             150..290 => self.pass(),
             290..380 => self.kubelet(),
@@ -212,6 +242,8 @@ impl World {
             650..670 => self.fault_on_connection(),
             670..675 => self.crash("out of the blue"),
             675..680 => self.relist(),
+            680..683 if self.frozen.is_none() && !self.calm => self.freeze(),
+            683..700 => self.thaw(),
             _ => self.hear(),
         }
     }
@@ -231,22 +263,28 @@ impl World {
     }
 
     /// The watch of one kind delivers what it has, or a part of it.
-    fn deliver(&mut self) {
-        let (kind, most) = (self.random.below(3), 1 + self.random.below(12));
+    pub fn deliver(&mut self) {
+        let (kind, most) = (self.random.below(4), 1 + self.random.below(12));
+        let seat = self.operator.seat;
         for _ in 0..most {
             match kind {
                 0 => {
-                    let Some(event) = self.cluster.groups.next_event() else { return };
+                    let Some(event) = self.cluster.groups.next_event(seat) else { return };
                     self.operator.take_group(event);
                 }
                 1 => {
-                    let Some(event) = self.cluster.nodes.next_event() else { return };
+                    let Some(event) = self.cluster.nodes.next_event(seat) else { return };
                     let touched = self.operator.index.apply(&event);
                     self.operator.woken |= !touched.groups.is_empty();
                     touched.gone.iter().for_each(|uid| self.operator.forget(uid));
                 }
+                2 => {
+                    let Some(event) = self.cluster.pods.next_event(seat) else { return };
+                    let touched = self.operator.index.apply(&event);
+                    self.operator.woken |= !touched.groups.is_empty();
+                }
                 _ => {
-                    let Some(event) = self.cluster.pods.next_event() else { return };
+                    let Some(event) = self.cluster.claims.next_event(seat) else { return };
                     let touched = self.operator.index.apply(&event);
                     self.operator.woken |= !touched.groups.is_empty();
                 }
@@ -256,10 +294,12 @@ impl World {
 
     fn relist(&mut self) {
         self.count("relists");
-        match self.random.below(3) {
-            0 => self.cluster.groups.relist(),
-            1 => self.cluster.nodes.relist(),
-            _ => self.cluster.pods.relist(),
+        let seat = self.operator.seat;
+        match self.random.below(4) {
+            0 => self.cluster.groups.relist(seat),
+            1 => self.cluster.nodes.relist(seat),
+            2 => self.cluster.pods.relist(seat),
+            _ => self.cluster.claims.relist(seat),
         }
     }
 
@@ -296,7 +336,8 @@ impl World {
         let instance = format!("containerd://{number}");
         self.tell(|| format!("{name} runs in {instance}"));
         let witness = format!("witness-{number}");
-        let machine = Machine { uid, instance: instance.clone(), witness, journal: Vec::new() };
+        let own = if self.random.chance(40) { "y" } else { "x" };
+        let machine = Machine { uid, instance: instance.clone(), witness, journal: Vec::new(), own };
         self.machines.insert(name.to_owned(), machine);
         self.set_status(name, |status| {
             status["phase"] = "Running".into();
@@ -377,7 +418,7 @@ impl World {
     }
 
     /// A session hears one frame, or notices that its machine is gone.
-    fn hear(&mut self) {
+    pub fn hear(&mut self) {
         let Some(uid) = self.some_link() else { return };
         let link = &self.operator.links[&uid];
         let machine = self.machines.get(&link.node).filter(|machine| machine.instance == link.instance);
@@ -420,7 +461,7 @@ impl World {
                 let version = if self.random.chance(25) { 1 } else { self.version };
                 let bootstrap = if self.random.chance(30) { self.version } else { 1 };
                 self.tell(|| format!("configure becomes version {version}, bootstrap version {bootstrap}"));
-                let phases = spec(count as usize, version, bootstrap)["phases"].clone();
+                let phases = self.spec(count as usize, version, bootstrap)["phases"].clone();
                 self.change(|group| group.spec.phases = serde_json::from_value(phases).unwrap());
             }
             8 => {
@@ -457,6 +498,7 @@ impl World {
     fn make_calm(&mut self) {
         self.tell(|| "from here on all is calm".into());
         self.calm = true;
+        self.frozen = None;
         let token = self.now.to_string();
         self.change(|group| {
             group.spec.paused = false;
@@ -477,21 +519,51 @@ impl World {
             _ => (duration, Verdict::Exit(0)),
         }
     }
+
+    /// The spec of the group: every phase there is; settings has a fact of its own that configure and test use.
+    fn spec(&self, count: usize, version: u64, bootstrap: u64) -> Value {
+        let script = |text: String| json!({"actions": [{"exec": {"script": text}}]});
+        json!({
+            "count": count,
+            "node": {"pod": {
+                "template": {"spec": {"containers": [{"name": "main", "image": "image:1"}]}},
+                "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}],
+                "persistentVolumeClaimRetentionPolicy": {"whenScaled": self.retention, "whenDeleted": self.retention}
+            }},
+            "phases": {
+                "bootstrap": script(format!("bootstrap {bootstrap} {{{{ facts.hostname }}}}")),
+                "settings": {
+                    "facts": [{"name": "own", "exec": "own"}],
+                    "values": {"own": "{{ facts.own }}"}
+                },
+                "init": script(format!("init {}", version / 3)),
+                "install": script(format!("install {version}")),
+                "configure": script(format!("configure {version} {{{{ settings.own }}}}")),
+                "test": {"expect": [{"name": "own", "that": "facts.own == 'x'"}]},
+                "destroy-server": script("destroy {{ settings.own }}".to_owned())
+            },
+            "converge": self.converge
+        })
+    }
 }
 
-/// The spec of the group: settings has a fact of its own that configure uses.
-fn spec(count: usize, version: u64, bootstrap: u64) -> Value {
+/// How a group rolls out, by the dice.
+fn converge(random: &mut Random) -> Value {
+    let rollout = match random.below(6) {
+        0 => json!({"maxParallel": 2, "onFailure": "StopAll"}),
+        1 => json!({"maxParallel": 2, "order": "Barrier"}),
+        2 => json!({"maxParallel": 5, "order": "Barrier", "maxFailures": 1, "maxSurge": 1, "maxUnavailable": 0}),
+        3 => json!({"maxParallel": 2, "replacement": "Never"}),
+        4 => json!({"maxParallel": 3, "maxSurge": "50%", "maxUnavailable": "50%"}),
+        _ => json!({"maxParallel": 2}),
+    };
+    let phases = match random.below(3) {
+        0 => json!(["configure"]),
+        1 => json!(["init", "install", "configure"]),
+        _ => json!(["init", "install", "configure", "test"]),
+    };
     json!({
-        "count": count,
-        "node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "image:1"}]}}}},
-        "phases": {
-            "bootstrap": {"actions": [{"exec": {"script": format!("bootstrap {bootstrap} {{{{ facts.hostname }}}}")}}]},
-            "settings": {
-                "facts": [{"name": "own", "exec": "own"}],
-                "values": {"own": "{{ facts.own }}"}
-            },
-            "configure": {"actions": [{"exec": {"script": format!("configure {version} {{{{ settings.own }}}}")}}]}
-        },
-        "converge": {"timeout": "20s", "retry": {"limit": 2, "backoff": "2s"}, "rollout": {"maxParallel": 2}}
+        "phases": phases, "timeout": "20s", "destroyTimeout": "30s", "retry": {"limit": 2, "backoff": "2s"},
+        "rollout": rollout
     })
 }

@@ -52,6 +52,10 @@ fn greet(session: &mut Session, witness: &str, pasts: Vec<Past>) -> Want {
 }
 
 fn end(session: &mut Session, verdict: Verdict) -> Want {
+    end_with(session, verdict, Vec::new())
+}
+
+fn end_with(session: &mut Session, verdict: Verdict, facts: Vec<u8>) -> Want {
     let flight = session.in_flight().expect("a run").clone();
     let ended = Ended {
         run_id: flight.run_id,
@@ -63,7 +67,7 @@ fn end(session: &mut Session, verdict: Verdict) -> Want {
         output_bytes: 0,
         output: String::new(),
         actions: Vec::new(),
-        facts: Vec::new(),
+        facts,
     };
     session.hear(Frame::Ended(Box::new(ended)), now())
 }
@@ -164,4 +168,144 @@ fn a_reply_out_of_place_ends_the_session() {
     let mut session = open("c", Record::default());
     assert!(matches!(session.hear(Frame::Ready, now()), Want::Send(_)));
     assert!(matches!(session.hear(Frame::Ready, now()), Want::End(End::Lost(_))));
+}
+
+// ---- test, bounds and farewells ------------------------------------------------------------------------------------
+
+fn spec(extra: serde_json::Value) -> Arc<Group> {
+    let mut object = json!({
+        "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "g"},
+        "spec": {
+            "node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "x"}]}}}},
+            "phases": {
+                "settings": {"facts": [{"name": "java", "exec": "java", "optional": true}]},
+                "configure": {"actions": [{"exec": {"script": "conf"}}]},
+                "test": {"expect": [{"name": "java", "that": "facts.java == '17'"}]},
+                "destroy-server": {"actions": [{"exec": {"script": "bye"}}]}
+            },
+            "converge": {"phases": ["test"], "retry": {"limit": 1, "backoff": "1h"}}
+        }
+    });
+    if let Some(converge) = extra.as_object() {
+        object["spec"]["phases"].as_object_mut().unwrap().extend(converge.clone());
+    }
+    Arc::new(resolve(&serde_json::from_value(object).unwrap()).unwrap())
+}
+
+fn open_for(group: &Arc<Group>, record: Record, purpose: Purpose) -> Session {
+    Session::open(group.clone(), identity(""), ("p".into(), "c".into()), record, purpose, "nonce".into()).0
+}
+
+/// Plays the node: every run succeeds, and settings finds what `java` says at that time. Returns what ran.
+fn play(session: &mut Session, mut want: Want, mut java: impl FnMut() -> &'static str) -> (Vec<String>, Want) {
+    let mut ran = Vec::new();
+    loop {
+        match want {
+            Want::Send(bytes) if bytes == b"facts\n" => {
+                want = session.hear(Frame::Facts(b"hostname\tweb-0\n".to_vec()), now());
+            }
+            Want::Send(_) => {
+                let flight = session.in_flight().expect("a run").clone();
+                ran.push(flight.phase.to_string());
+                let found = java();
+                let facts = format!("java ok {}\n{found}\n", found.len()).into_bytes();
+                want = end_with(session, Verdict::Exit(0), facts);
+            }
+            other => return (ran, other),
+        }
+    }
+}
+
+fn receipt_of(session: &Session, phase: &str) -> Receipt {
+    session.record().receipts[&PhaseName::new(phase)].clone()
+}
+
+#[test]
+fn test_looks_at_facts_that_were_read_after_the_last_change() {
+    let group = spec(json!(null));
+    let mut session = open_for(&group, Record::default(), Purpose::Converge(Bound::Free));
+    let want = greet(&mut session, "w", vec![]);
+    let mut readings = ["", "17"].into_iter();
+    let mut last = "";
+    let (ran, end) = play(&mut session, want, || {
+        last = readings.next().unwrap_or(last);
+        last
+    });
+    // Settings, configure, which installs it, and settings again before test.
+    assert_eq!((ran, end), (vec!["settings".into(), "configure".into(), "settings".into()], Want::End(End::Done)));
+    let receipt = receipt_of(&session, "test");
+    assert_eq!((receipt.outcome, receipt.actions[0].result), (Outcome::Succeeded, Effect::Unchanged));
+    // A second session finds nothing due: what was looked at stands.
+    let mut second = open_for(&group, session.record().clone(), Purpose::Converge(Bound::Free));
+    assert_eq!(greet(&mut second, "w", vec![]), Want::End(End::Done));
+}
+
+#[test]
+fn a_test_that_fails_tells_what_it_found_and_waits_for_its_next_attempt() {
+    let group = spec(json!(null));
+    let mut session = open_for(&group, Record::default(), Purpose::Converge(Bound::Free));
+    let want = greet(&mut session, "w", vec![]);
+    let (_, end) = play(&mut session, want, || "11");
+    assert_eq!(end, Want::End(End::Done));
+    let receipt = receipt_of(&session, "test");
+    assert_eq!((receipt.outcome, receipt.attempt, receipt.actions[0].result), (Outcome::Failed, 1, Effect::Failed));
+    assert_eq!(receipt.message, "java: expected facts.java == '17', found facts.java = \"11\"");
+}
+
+#[test]
+fn a_phase_that_never_settles_is_stopped_and_said() {
+    let configure = json!({"configure": {"actions": [{"exec": {"script": "conf {{ facts.java }}"}}]}});
+    let mut session = open_for(&spec(configure), Record::default(), Purpose::Converge(Bound::Free));
+    let want = greet(&mut session, "w", vec![]);
+    let mut values = ["1", "2", "3", "4", "5", "6", "7", "8", "9"].into_iter().cycle();
+    let (ran, end) = play(&mut session, want, || values.next().unwrap());
+    assert_eq!(ran.iter().filter(|phase| *phase == "configure").count(), 3);
+    assert!(matches!(end, Want::End(End::Refused { reason, .. }) if reason == "NeverSettles"));
+}
+
+#[test]
+fn a_session_goes_no_further_than_the_barrier() {
+    let group = spec(json!({"bootstrap": {"actions": [{"exec": {"script": "boot"}}]}}));
+    let through = |phase: &str| Purpose::Converge(Bound::Through(PhaseName::new(phase)));
+    let mut session = open_for(&group, Record::default(), through("bootstrap"));
+    let want = greet(&mut session, "w", vec![]);
+    assert_eq!(play(&mut session, want, || "17"), (vec!["bootstrap".into()], Want::End(End::Done)));
+    let mut session = open_for(&group, session.record().clone(), through("configure"));
+    let want = greet(&mut session, "w", vec![]);
+    assert_eq!(play(&mut session, want, || "17").0, ["settings", "configure"]);
+}
+
+#[test]
+fn a_farewell_ends_what_runs_and_says_goodbye() {
+    let group = spec(json!(null));
+    let mut session = open_for(&group, Record::default(), Purpose::Farewell);
+    let past = Past { run_id: "configure-1".into(), phase: "configure".into(), active: true, started: true };
+    assert_eq!(greet(&mut session, "w", vec![past]), Want::Send(b"cancel configure-1\n".to_vec()));
+    let ended = Ended {
+        run_id: "configure-1".into(),
+        phase: "configure".into(),
+        attempt: 1,
+        digest: "d".into(),
+        verdict: Verdict::Cancelled,
+        times: None,
+        output_bytes: 0,
+        output: String::new(),
+        actions: Vec::new(),
+        facts: Vec::new(),
+    };
+    let want = session.hear(Frame::Ended(Box::new(ended)), now());
+    let (ran, end) = play(&mut session, want, || "17");
+    assert_eq!((ran, end), (vec!["settings".into(), "destroy-server".into()], Want::End(End::Done)));
+    assert_eq!(receipt_of(&session, "destroy-server").outcome, Outcome::Succeeded);
+}
+
+#[test]
+fn a_farewell_goes_on_though_settings_fails() {
+    let group = spec(json!(null));
+    let mut session = open_for(&group, Record::default(), Purpose::Farewell);
+    greet(&mut session, "w", vec![]);
+    assert_eq!(session.in_flight().unwrap().phase, PhaseName::settings());
+    let want = end(&mut session, Verdict::Exit(1));
+    assert_eq!(play(&mut session, want, || "").0, ["destroy-server"]);
 }
