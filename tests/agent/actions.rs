@@ -22,6 +22,8 @@ under_every_shell! {
     a_file_has_its_owner_and_every_bit_of_its_mode
     a_file_that_cannot_be_is_a_failure_with_its_reason
     a_file_that_cannot_be_replaced_is_rewritten
+    a_directory_is_made_kept_and_mended
+    a_link_is_made_kept_and_turned
     exec_stops_at_its_first_failure
     exec_has_its_conditions
     actions_do_not_meddle_with_each_other
@@ -51,7 +53,7 @@ fn owned(path: &Path, mode: &str, owner: &str, group: &str) -> ActionKind {
 }
 
 /// Runs the actions as one phase, each named by its place.
-fn perform(agent: &mut Agent, kinds: Vec<ActionKind>) -> Ended {
+pub fn perform(agent: &mut Agent, kinds: Vec<ActionKind>) -> Ended {
     let actions =
         kinds.into_iter().enumerate().map(|(place, kind)| Action { name: format!("it's no. {place}"), kind }).collect();
     let rendered = Rendered { phase: PhaseName::configure(), actions, digest: Digest::default() };
@@ -62,7 +64,7 @@ fn perform(agent: &mut Agent, kinds: Vec<ActionKind>) -> Ended {
     ended
 }
 
-fn effects(ended: &Ended) -> Vec<Effect> {
+pub fn effects(ended: &Ended) -> Vec<Effect> {
     ended.actions.iter().map(|action| action.result).collect()
 }
 
@@ -343,5 +345,56 @@ fn a_required_fact_that_fails_ends_settings(shell: Shell) {
     assert!(!node.file("three").exists());
     let ended = agent.run(&compile::settings(&[fact("file", Source::File("/no/such/file".into()), false)]));
     assert!(matches!(ended.verdict, Verdict::Exit(1..)) && ended.output.contains("fact file failed"), "{ended:?}");
+    agent.bye();
+}
+
+fn directory(path: &Path, mode: Option<&str>) -> ActionKind {
+    let path = path.to_str().unwrap().to_owned();
+    ActionKind::Directory { path, mode: mode.map(str::to_owned), owner: None, group: None }
+}
+
+fn link(path: &Path, target: &str) -> ActionKind {
+    ActionKind::Symlink { path: path.to_str().unwrap().to_owned(), target: target.to_owned() }
+}
+
+fn a_directory_is_made_kept_and_mended(shell: Shell) {
+    let node = Node::new(shell);
+    let mut agent = node.agent();
+    let deep = node.file("a dir/b/c");
+    let made = perform(&mut agent, vec![directory(&deep, None), directory(&deep, None)]);
+    assert_eq!((made.verdict, effects(&made)), (Verdict::Exit(0), vec![Changed, Unchanged]), "{}", made.output);
+    assert_eq!((mode(&deep), mode(&node.file("a dir"))), (0o755, 0o755));
+    let set = perform(
+        &mut agent,
+        vec![directory(&deep, Some("1770")), directory(&deep, None), directory(&deep, Some("1770"))],
+    );
+    assert_eq!(effects(&set), [Changed, Unchanged, Unchanged], "{}", set.output);
+    assert_eq!(mode(&deep), 0o1770, "a mode that is not asked for is left");
+    let path = deep.to_str().unwrap().to_owned();
+    let owned =
+        || ActionKind::Directory { path: path.clone(), mode: None, owner: Some("12".into()), group: Some("13".into()) };
+    let ended = perform(&mut agent, vec![owned(), owned()]);
+    assert_eq!(effects(&ended), [Changed, Unchanged], "{}", ended.output);
+    let found = fs::metadata(&deep).unwrap();
+    assert_eq!((found.uid(), found.gid()), (12, 13));
+    fs::write(node.file("file"), "x").unwrap();
+    let ended = perform(&mut agent, vec![directory(&node.file("file"), None)]);
+    assert_eq!(effects(&ended), [Failed]);
+    assert!(ended.output.contains("is there and is no directory"), "{}", ended.output);
+    agent.bye();
+}
+
+fn a_link_is_made_kept_and_turned(shell: Shell) {
+    let node = Node::new(shell);
+    let mut agent = node.agent();
+    let path = node.file("current");
+    fs::create_dir(node.file("v1")).unwrap();
+    let ended = perform(&mut agent, vec![link(&path, "v1"), link(&path, "v1"), link(&path, "v2"), link(&path, "-v 3")]);
+    assert_eq!(effects(&ended), [Changed, Unchanged, Changed, Changed], "{}", ended.output);
+    assert_eq!(fs::read_link(&path).unwrap(), Path::new("-v 3"));
+    assert_eq!(fs::read_dir(node.file("v1")).unwrap().count(), 0, "a link to a directory is turned, not filled");
+    let ended = perform(&mut agent, vec![link(&node.file("v1"), "x")]);
+    assert_eq!(effects(&ended), [Failed]);
+    assert!(ended.output.contains("is there and is no link"), "{}", ended.output);
     agent.bye();
 }

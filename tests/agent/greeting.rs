@@ -127,7 +127,7 @@ fn facts_are_whole_and_typed(shell: Shell) {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(facts["hostname"], name.trim());
     assert_eq!(facts["os"]["arch"], std::env::consts::ARCH);
-    for text in ["family", "name", "kernel", "packageManager"] {
+    for text in ["family", "name", "kernel", "packageManager", "serviceManager"] {
         assert!(facts["os"][text].as_str().is_some_and(|text| !text.is_empty()), "os.{text} in {facts:#?}");
     }
     assert_eq!(facts["cpu"]["count"], thread::available_parallelism().unwrap().get());

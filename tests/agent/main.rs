@@ -23,6 +23,7 @@ mod actions;
 mod endings;
 mod faults;
 mod greeting;
+mod managers;
 mod output;
 mod runs;
 mod sessions;

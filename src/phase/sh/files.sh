@@ -39,7 +39,7 @@ symlink_() {
     return 1
   fi
   if [ ! -d "${1%/*}/" ]; then complain "symlink: the directory ${1%/*} is not there; make it in an action before"; return 1; fi
-  ln -sfn "$2" "$1"
+  ln -sfn -- "$2" "$1"
 }
 
 file_make() {

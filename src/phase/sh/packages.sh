@@ -4,9 +4,9 @@ package_() {
   case $manager in yum) manager=dnf tool=yum ;; *) tool=$manager ;; esac
   shift 2
   wanted=
-  for name in "$@"; do
-    if "${manager}_has" "$name"; then has=yes; else has=no; fi
-    case $state:$has in present:no | latest:* | absent:yes) wanted="$wanted $name" ;; esac
+  for package in "$@"; do
+    if "${manager}_has" "$package"; then has=yes; else has=no; fi
+    case $state:$has in present:no | latest:* | absent:yes) wanted="$wanted $package" ;; esac
   done
   if [ -z "$wanted" ]; then result=Unchanged; return 0; fi
   before=$("${manager}_list") || return 1

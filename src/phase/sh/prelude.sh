@@ -3,13 +3,14 @@ journal=$PALLET_JOURNAL
 unset PALLET_JOURNAL
 
 # perform NAME KIND ARGS...: runs one action and notes what came of it. The first failure ends the phase with its code.
+# There are no local variables in POSIX sh: $action and $result are for nobody else.
 perform() {
-  name=$1 result=Changed
+  action=$1 result=Changed
   shift
   "$@"
   code=$?
   [ "$code" = 0 ] || result=Failed
-  printf '%s %s\n' "$result" "$name" >>"$journal/actions"
+  printf '%s %s\n' "$result" "$action" >>"$journal/actions"
   [ "$code" = 0 ] || exit "$code"
 }
 

@@ -1,12 +1,12 @@
 # service_ MANAGER NAME STATE ENABLED: an empty state or enabled is left as it is.
 service_() {
-  manager=$1 name=$2 state=$3 enabled=$4 result=Unchanged
+  manager=$1 unit=$2 state=$3 enabled=$4 result=Unchanged
   case $enabled in
-  true) "${manager}_enabled" "$name" || { "${manager}_enable" "$name" </dev/null && result=Changed; } || return 1 ;;
-  false) ! "${manager}_enabled" "$name" || { "${manager}_disable" "$name" </dev/null && result=Changed; } || return 1 ;;
+  true) "${manager}_enabled" "$unit" || { "${manager}_enable" "$unit" </dev/null && result=Changed; } || return 1 ;;
+  false) ! "${manager}_enabled" "$unit" || { "${manager}_disable" "$unit" </dev/null && result=Changed; } || return 1 ;;
   esac
   [ -n "$state" ] || return 0
-  if "${manager}_runs" "$name"; then runs=yes; else runs=no; fi
+  if "${manager}_runs" "$unit"; then runs=yes; else runs=no; fi
   case $state:$runs in
   started:yes | stopped:no) return 0 ;;
   stopped:yes) verb=stop ;;
@@ -14,7 +14,7 @@ service_() {
   reloaded:yes) verb=reload ;;
   *:no) verb=start ;;
   esac
-  "${manager}_do" "$verb" "$name" </dev/null || { complain "service: $name could not $verb"; return 1; }
+  "${manager}_do" "$verb" "$unit" </dev/null || { complain "service: $unit could not $verb"; return 1; }
   result=Changed
 }
 
