@@ -72,7 +72,7 @@ fn default_destroy_timeout() -> String {
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!(self.maxUnavailable in [0, '0%'] && self.maxSurge in [0, '0%'])")
+    validation = Rule::new("!((self.maxUnavailable == 0 || self.maxUnavailable == '0%') && (self.maxSurge == 0 || self.maxSurge == '0%'))")
         .message("maxUnavailable and maxSurge are both 0, so that no node could ever be replaced; set one of them to 1 or more")
 )]
 pub struct RolloutFields {

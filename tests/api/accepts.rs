@@ -14,8 +14,12 @@ async fn the_least_there_can_be_gets_every_default() {
             let kept = space.get("groupspecs", "web").await;
             let converge = json!({
                 "timeout": "30m",
+                "destroyTimeout": "5m",
                 "retry": {"limit": 3, "backoff": "10s"},
-                "rollout": {"order": "Independent", "maxParallel": "50%", "onFailure": "IsolateNode"},
+                "rollout": {
+                    "order": "Independent", "maxParallel": "50%", "maxUnavailable": "25%", "maxSurge": 0,
+                    "onFailure": "IsolateNode", "replacement": "WhenChanged"
+                },
             });
             for object in [created, kept] {
                 assert_eq!(object["spec"]["count"], 1);
@@ -90,6 +94,43 @@ async fn good_specs_and_the_operator_reads_what_is_kept() {
             exec(json!({"creates": "/x", "unless": "a", "onlyIf": "b"})),
             "/spec/phases/configure/actions/0/exec/onlyIf",
             json!("b"),
+        ),
+        (
+            json!({"phases": {"init": {}, "install": {}, "migrate-db": {}, "destroy-server": {}, "app-rollout": {}}}),
+            "/spec/phases/migrate-db",
+            json!({}),
+        ),
+        (
+            json!({"phases": {"test": {"expect": [{"name": "disk", "that": "facts.disk.freePercent > 10"}]}}}),
+            "/spec/phases/test/expect/0/that",
+            json!("facts.disk.freePercent > 10"),
+        ),
+        (
+            json!({"processes": {"nightly": ["init", "test"]}, "converge": {"process": "nightly"}, "phases": {"init": {}, "test": {}}}),
+            "/spec/processes/nightly/1",
+            json!("test"),
+        ),
+        (json!({"converge": {"process": "server-test"}}), "/spec/converge/process", json!("server-test")),
+        (json!({"converge": {"phases": ["settings", "configure"]}}), "/spec/converge/phases/0", json!("settings")),
+        (json!({"converge": {"reapply": "2026-11-21"}}), "/spec/converge/reapply", json!("2026-11-21")),
+        (
+            json!({"converge": {"rollout": {"maxUnavailable": 0, "maxSurge": 1}}}),
+            "/spec/converge/rollout/maxSurge",
+            json!(1),
+        ),
+        (json!({"converge": {"rollout": {"maxFailures": "10%"}}}), "/spec/converge/rollout/maxFailures", json!("10%")),
+        (
+            json!({"phases": {"configure": {"actions": [
+                {"directory": {"path": "/srv", "mode": "0750"}}, {"symlink": {"path": "/srv/now", "target": "v1"}},
+                {"package": {"names": ["nginx"]}}, {"service": {"name": "nginx", "enabled": true}}
+            ]}}}),
+            "/spec/phases/configure/actions/2/package/state",
+            json!("present"),
+        ),
+        (
+            json!({"node": {"pod": {"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"x": 1}}]}}}),
+            "/spec/node/pod/persistentVolumeClaimRetentionPolicy",
+            json!({"whenDeleted": "Retain", "whenScaled": "Retain"}),
         ),
         (exec(json!({"unless": null})), "/spec/phases/configure/actions/0/exec", json!({"script": "true"})),
         (exec(json!({"script": "é".repeat(65536)})), "/spec/count", json!(1)),

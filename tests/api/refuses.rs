@@ -52,7 +52,7 @@ fn named(name: &str) -> Value {
 fn table() -> Vec<Bad> {
     const PHASES: &str = "spec.phases";
     const ACTION: &str = "spec.phases[configure].actions[0]";
-    const KIND: &str = "an action has exactly one kind: set exec or file";
+    const KIND: &str = "an action has exactly one kind: set one of exec, file, directory, symlink, package and service";
     const FACT: &str = "spec.phases[settings].facts[0]";
     const SOURCE: &str = "a fact has exactly one source: set exec or file";
     const PARALLEL: &str = "spec.converge.rollout.maxParallel";
@@ -90,13 +90,7 @@ fn table() -> Vec<Bad> {
             "spec.node.pod.container",
             "at least 1 chars long",
         ),
-        bad(
-            "a phase that is unknown",
-            json!({"phases": {"install": {}}}),
-            PHASES,
-            "this version has the phases bootstrap, settings and configure; rename or remove any other",
-        ),
-        bad("a phase in capitals", json!({"phases": {"Configure": {}}}), PHASES, "rename or remove any other"),
+        bad("a phase in capitals", json!({"phases": {"Configure": {}}}), PHASES, "such as migrate-db; rename it"),
         bad(
             "too many phases",
             json!({"phases": (0..17).map(|i| (format!("p{i}"), json!({}))).collect::<serde_json::Map<_, _>>()}),
@@ -333,6 +327,126 @@ fn table() -> Vec<Bad> {
             "spec.converge.rollout.onFailure",
             "supported values: \"IsolateNode\"",
         ),
+        bad(
+            "no way to replace a node",
+            converge(json!({"rollout": {"maxUnavailable": 0}})),
+            "spec.converge.rollout",
+            "maxUnavailable and maxSurge are both 0",
+        ),
+        bad(
+            "no way to replace a node, in percent",
+            converge(json!({"rollout": {"maxUnavailable": "0%", "maxSurge": "0%"}})),
+            "spec.converge.rollout",
+            "set one of them to 1 or more",
+        ),
+        bad(
+            "a surge of less than nothing",
+            converge(json!({"rollout": {"maxSurge": -1}})),
+            "spec.converge.rollout.maxSurge",
+            "must be a number from 0 to 10000",
+        ),
+        bad(
+            "more failures than all",
+            converge(json!({"rollout": {"maxFailures": "101%"}})),
+            "spec.converge.rollout.maxFailures",
+            "or a share from 0% to 100%",
+        ),
+        bad(
+            "an unknown replacement",
+            converge(json!({"rollout": {"replacement": "Always"}})),
+            "spec.converge.rollout.replacement",
+            "supported values: \"WhenChanged\", \"Never\"",
+        ),
+        bad(
+            "phases and a process",
+            converge(json!({"phases": ["test"], "process": "apply-install"})),
+            "spec.converge",
+            "phases and process both say what runs; remove one of them",
+        ),
+        bad(
+            "bootstrap in the list",
+            converge(json!({"phases": ["bootstrap"]})),
+            "spec.converge.phases",
+            "by themselves, and app-rollout only on demand; take them out of the list",
+        ),
+        bad(
+            "a phase twice in the list",
+            converge(json!({"phases": ["test", "test"]})),
+            "spec.converge.phases[1]",
+            "Duplicate value",
+        ),
+        bad(
+            "a process that nobody knows",
+            converge(json!({"process": "apply"})),
+            "<nil>",
+            "spec.converge.process: there is no process of this name; use apply-install",
+        ),
+        bad(
+            "a predefined process declared anew",
+            json!({"processes": {"apply-install": ["configure"]}}),
+            "spec.processes",
+            "are predefined; choose another name",
+        ),
+        bad(
+            "destroy-server in a process",
+            json!({"processes": {"nightly": ["destroy-server"]}}),
+            "spec.processes",
+            "by themselves, and app-rollout only on demand; take them out of the list",
+        ),
+        bad(
+            "actions in test",
+            json!({"phases": {"test": {"actions": [{"exec": {"script": "true"}}]}}}),
+            PHASES,
+            "test holds expectations only",
+        ),
+        bad(
+            "expectations in configure",
+            json!({"phases": {"configure": {"expect": [{"name": "a", "that": "true"}]}}}),
+            PHASES,
+            "only test holds expectations; move them to spec.phases.test",
+        ),
+        bad(
+            "two expectations of one name",
+            json!({"phases": {"test": {"expect": [{"name": "a", "that": "true"}, {"name": "a", "that": "false"}]}}}),
+            "spec.phases[test].expect[1]",
+            "Duplicate value",
+        ),
+        bad(
+            "a service of which nothing is asked",
+            actions(json!([{"service": {"name": "web"}}])),
+            "spec.phases[configure].actions[0].service",
+            "asks for nothing: set state, enabled or both",
+        ),
+        bad(
+            "a service that should fly",
+            actions(json!([{"service": {"name": "web", "state": "flying"}}])),
+            "spec.phases.configure.actions[0].service.state",
+            "supported values: \"started\", \"stopped\", \"restarted\", \"reloaded\"",
+        ),
+        bad(
+            "no packages",
+            actions(json!([{"package": {"names": []}}])),
+            "spec.phases.configure.actions[0].package.names",
+            "should have at least 1 items",
+        ),
+        bad(
+            "a directory without a slash",
+            actions(json!([{"directory": {"path": "srv"}}])),
+            "spec.phases[configure].actions[0].directory.path",
+            "must be absolute; begin it with a slash",
+        ),
+        bad(
+            "a link to nothing",
+            actions(json!([{"symlink": {"path": "/a"}}])),
+            "spec.phases.configure.actions[0].symlink.target",
+            "Required value",
+        ),
+        bad(
+            "a claim in capitals",
+            json!({"node": {"pod": {"volumeClaimTemplates": [{"metadata": {"name": "Data"}, "spec": {}}]}}}),
+            "spec.node.pod.volumeClaimTemplates[0].metadata.name",
+            "must be a DNS label",
+        ),
         bad("a misspelt field", json!({"replicas": 3}), "spec.replicas", "unknown field"),
         bad("a field of a later version", json!({"extends": []}), "spec.extends", "unknown field"),
         bad(
@@ -404,7 +518,7 @@ async fn all_that_rules_refuse_is_told_at_once() {
     cluster
         .in_namespace(async |space| {
             let spec = json!({
-                "phases": {"install": {}, "configure": {"actions": [{}]}},
+                "phases": {"Install": {}, "configure": {"actions": [{}]}},
                 "converge": {"timeout": "soon", "rollout": {"maxParallel": 0}}
             });
             let answer = space.try_create("groupspecs", &group("web", spec)).await;
