@@ -96,8 +96,8 @@ pub fn replaced<'a>(
 /// gone, and one whose name somebody else holds is passed over. What may have been created already comes first, or there
 /// could be one node too many.
 ///
-/// A node that is replaced without a surge, or that will be gone in a moment, is waited for: the new one takes its place,
-/// its name and its claims.
+/// A node that is replaced without a surge, that has claims, or that will be gone in a moment is waited for: the new one
+/// takes its place, its name and its claims.
 pub fn missing(snapshot: &Snapshot, group: &Group, live: usize, target: u32) -> Vec<u32> {
     let free = |ordinal: &u32| !snapshot.nodes.contains_key(ordinal) && !snapshot.foreign_nodes.contains_key(ordinal);
     let (uncertain, certain) = (snapshot.uncertain.iter().copied(), (0..).filter(|n| !snapshot.uncertain.contains(n)));
@@ -106,7 +106,7 @@ pub fn missing(snapshot: &Snapshot, group: &Group, live: usize, target: u32) -> 
     let waited_for = snapshot.nodes.values().filter(leaving);
     let waited_for = waited_for.filter(|node| match snapshot.pod(node) {
         None => true,
-        Some(pod) => in_place && pod.template_hash != group.pod.hash,
+        Some(pod) => !group.pod.claims.is_empty() || (in_place && pod.template_hash != group.pod.hash),
     });
     let wanted = (target as usize).saturating_sub(live + waited_for.count());
     uncertain.chain(certain).filter(free).take(wanted).collect()

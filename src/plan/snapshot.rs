@@ -74,9 +74,14 @@ impl Snapshot {
         }
     }
 
-    /// The pod that backs a node: the one of its name, where the group controls it.
+    /// The pod that backs a node: the one of its name, where the group controls it. When the group is deleted in the
+    /// foreground the collector takes the group off the pod's owners; its node still is one then.
     pub fn pod(&self, node: &Node) -> Option<&Pod> {
-        self.pods.get(&node.name).map(Arc::as_ref).filter(|pod| pod.controller.as_deref() == Some(&self.head.uid))
+        let ours = |pod: &&Pod| match &pod.controller {
+            Some(controller) => *controller == self.head.uid,
+            None => self.head.deletion.is_some() && pod.node.as_ref() == Some(&node.uid),
+        };
+        self.pods.get(&node.name).map(Arc::as_ref).filter(ours)
     }
 }
 

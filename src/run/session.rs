@@ -343,8 +343,10 @@ impl Session {
     fn attach_or(&mut self, open: Vec<String>, now: Timestamp) -> Want {
         match open.first() {
             Some(id) => {
-                // What runs on a node that is being removed is ended.
-                let verb = if self.is_farewell() { "cancel" } else { "attach" };
+                // What runs on a node that is being removed is ended, but for the farewell that somebody began.
+                let destroy = PhaseName::destroy_server();
+                let begun = self.pasts.iter().any(|past| past.run_id == *id && past.phase == destroy.as_str());
+                let verb = if self.is_farewell() && !begun { "cancel" } else { "attach" };
                 let request = format!("{verb} {id}\n").into_bytes();
                 self.stage = Stage::Attaching(open);
                 Want::Send(request)

@@ -82,6 +82,11 @@ impl Space {
         self.kubeconfig = Some(path);
     }
 
+    /// A directory of the machine that the cluster's node is: tests run beside the kubelet.
+    pub fn shared_dir(&self) -> PathBuf {
+        PathBuf::from("/run/pallet/shared").join(&self.name)
+    }
+
     fn scratch(&self, name: &str) -> PathBuf {
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", self.name))
     }
@@ -262,6 +267,17 @@ pub fn node(image: &str) -> Value {
         "terminationGracePeriodSeconds": 1,
         "containers": [{"name": "main", "image": image, "imagePullPolicy": "Never"}]
     }}}})
+}
+
+/// Nodes that are small pods, with a directory that all of them and the test share, so that it can be looked at when they
+/// are gone.
+pub fn shared(space: &Space) -> Value {
+    let mut node = busybox();
+    let spec = &mut node["pod"]["template"]["spec"];
+    spec["volumes"] =
+        json!([{"name": "shared", "hostPath": {"path": space.shared_dir(), "type": "DirectoryOrCreate"}}]);
+    spec["containers"][0]["volumeMounts"] = json!([{"name": "shared", "mountPath": "/shared"}]);
+    node
 }
 
 /// A phase of one script.

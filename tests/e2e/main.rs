@@ -6,4 +6,7 @@ mod converge;
 mod faults;
 mod harness;
 mod lifecycle;
+mod packages;
+mod phases;
+mod rollouts;
 mod trouble;

@@ -76,6 +76,15 @@ fn pause_does_not_hold_a_farewell() {
     assert_eq!(kinds(&snapshot), ["farewell"]);
 }
 
+/// Found end to end: the collector takes the group off the owners of its pods first, and the pod passed for a stranger's.
+#[test]
+fn a_group_that_goes_in_the_foreground_says_goodbye_too() {
+    let mut snapshot = leaving(1);
+    Arc::make_mut(snapshot.pods.get_mut("web-0").unwrap()).controller = None;
+    snapshot.head.deletion = Some(Cascade::Nodes);
+    assert_eq!(kinds(&snapshot), ["farewell"]);
+}
+
 #[test]
 fn one_that_fails_is_tried_again_and_then_the_node_goes_and_it_is_told() {
     let mut snapshot = leaving(20);

@@ -300,6 +300,14 @@ fn a_farewell_ends_what_runs_and_says_goodbye() {
     assert_eq!(receipt_of(&session, "destroy-server").outcome, Outcome::Succeeded);
 }
 
+/// Found end to end: an operator that was killed in a farewell had it cancelled by its successor, and run again.
+#[test]
+fn a_farewell_that_somebody_began_is_joined() {
+    let mut session = open_for(&spec(json!(null)), Record::default(), Purpose::Farewell);
+    let past = Past { run_id: "d-1".into(), phase: "destroy-server".into(), active: true, started: true };
+    assert_eq!(greet(&mut session, "w", vec![past]), Want::Send(b"attach d-1\n".to_vec()));
+}
+
 #[test]
 fn a_farewell_goes_on_though_settings_fails() {
     let group = spec(json!(null));
