@@ -6,4 +6,6 @@ mod converge;
 mod faults;
 mod harness;
 mod lifecycle;
+mod points;
+mod proxy;
 mod trouble;
