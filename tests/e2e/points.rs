@@ -41,14 +41,19 @@ const RAN: &str = "bootstrap\nconfigure 42\n";
 /// A namespace with an operator that speaks through a proxy.
 struct Worker {
     space: Space,
-    proxy: Arc<Proxy>,
+    proxy: Proxy,
     count: usize,
 }
 
 impl Worker {
     async fn new(what: &str, count: usize) -> Option<Self> {
+        Self::judged(what, count, |_| Fate::Pass).await
+    }
+
+    async fn judged(what: &str, count: usize, judge: impl FnMut(Call) -> Fate + Send + 'static) -> Option<Self> {
         let mut space = Space::bare(what).await?;
-        let proxy = Arc::new(Proxy::start().await);
+        let proxy = Proxy::start().await;
+        proxy.judge(judge);
         space.connect_through(proxy.port);
         space.start_operator();
         Some(Self { space, proxy, count })
@@ -152,6 +157,14 @@ impl Worker {
         self.proxy.judge(|_| Fate::Pass);
         self.proxy.judge_frames(|_| Fate::Pass);
         self.space.start_operator();
+    }
+
+    /// A whole round without a kill.
+    async fn up_and_down(&self) {
+        self.space.apply(group(self.count)).await;
+        self.converge().await;
+        self.assert_converged().await;
+        self.remove().await;
     }
 
     /// A whole round, with the operator killed at one point of the way up and at one of the way down. Says which of the two
@@ -336,4 +349,37 @@ async fn every_kind_of_write_may_meet_every_fault() {
         println!("{faults} faults in {} rounds, in {:?}", done.into_inner(), began.elapsed());
         assert_eq!(missing(), []);
     }
+}
+
+/// Does something to the first request of a kind.
+fn first(kind: &str, fate: Fate) -> impl FnMut(Call) -> Fate + Send + 'static {
+    let kind = kind.to_owned();
+    strike(1, fate, move |call: &Call, _| call.kind() == kind && !call.dry_run)
+}
+
+/// The answer is neither good nor bad, it just does not come: each call has its deadline, and what was done is found.
+#[tokio::test]
+async fn every_kind_of_write_may_be_left_without_an_answer() {
+    let began = Instant::now();
+    let workers = KINDS.iter().map(|kind| async move {
+        let Some(worker) = Worker::judged("hang", 2, first(kind, Fate::SwallowAnswer)).await else { return };
+        told(kind, worker.up_and_down()).await;
+        assert_eq!(worker.proxy.swallowed_so_far(), 1, "{kind}");
+    });
+    join_all(workers).await;
+    println!("writes without an answer: {:?}", began.elapsed());
+}
+
+/// A list or a watch that is never answered would leave the operator blind for ever.
+#[tokio::test]
+async fn a_list_or_watch_may_be_left_without_an_answer() {
+    let kinds =
+        ["groupspecs", "groupnodes", "pods"].iter().flat_map(|resource| ["list", "watch"].map(|verb| (verb, resource)));
+    let workers = kinds.map(|(verb, resource)| async move {
+        let kind = format!("{verb} {resource}");
+        let Some(worker) = Worker::judged("blind", 1, first(&kind, Fate::SwallowRequest)).await else { return };
+        told(&kind, worker.up_and_down()).await;
+        assert_eq!(worker.proxy.swallowed_so_far(), 1, "{kind}");
+    });
+    join_all(workers).await;
 }

@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     io,
+    pin::pin,
     sync::{Arc, Mutex},
 };
 
@@ -121,7 +122,7 @@ struct Shared {
 #[derive(Clone, Copy, Default)]
 struct State {
     cut: u64,
-    held: bool,
+    held: &'static [&'static str],
     expired: u64,
     torn: u64,
     frozen: u64,
@@ -210,9 +211,9 @@ impl Proxy {
         self.shared.state.send_modify(|state| state.cut += 1);
     }
 
-    /// Holds back what watches bring, or lets all of it go.
-    pub fn hold_watches(&self, held: bool) {
-        self.shared.state.send_modify(|state| state.held = held);
+    /// Holds back what the watches of these resources bring, and lets all others go.
+    pub fn hold_watches(&self, resources: &'static [&'static str]) {
+        self.shared.state.send_modify(|state| state.held = resources);
     }
 
     /// Tells every watch that it is too old, as the API server does by an event.
@@ -277,7 +278,7 @@ impl Shared {
         let (parts, body) = answer.into_parts();
         let body = body.map_err(io::Error::other);
         let body = if call.verb == "watch" && parts.status.is_success() {
-            self.watched(body.boxed_unsync()).boxed_unsync()
+            self.watched(call.resource, body.boxed_unsync()).boxed_unsync()
         } else {
             body.boxed_unsync()
         };
@@ -290,27 +291,34 @@ impl Shared {
     }
 
     /// What a watch brings, with what may happen to it.
-    fn watched(&self, body: Body) -> impl hyper::body::Body<Data = Bytes, Error = io::Error> + Send + 'static {
+    fn watched(
+        &self,
+        resource: String,
+        body: Body,
+    ) -> impl hyper::body::Body<Data = Bytes, Error = io::Error> + Send + 'static {
         let state = self.state.subscribe();
         let began = *state.borrow();
-        let step = move |(mut body, mut state, ending): (Body, watch::Receiver<State>, Option<Ending>)| async move {
-            match ending {
-                Some(Ending::Closed) => return None,
-                Some(Ending::Broken) => return Some((Err(lost()), (body, state, Some(Ending::Closed)))),
-                None => {}
-            }
-            loop {
-                let now = *state.borrow_and_update();
-                if now.expired > began.expired {
-                    return Some((Ok(Frame::data(EXPIRED.into())), (body, state, Some(Ending::Closed))));
+        let step = move |(mut body, mut state, ending): (Body, watch::Receiver<State>, Option<Ending>)| {
+            let resource = resource.clone();
+            async move {
+                match ending {
+                    Some(Ending::Closed) => return None,
+                    Some(Ending::Broken) => return Some((Err(lost()), (body, state, Some(Ending::Closed)))),
+                    None => {}
                 }
-                if now.torn > began.torn {
-                    let half = Bytes::from_static(br#"{"type":"MODIFIED","object":{"kind":"#);
-                    return Some((Ok(Frame::data(half)), (body, state, Some(Ending::Broken))));
-                }
-                tokio::select! {
-                    frame = body.frame(), if !now.held => return frame.map(|frame| (frame, (body, state, None))),
-                    changed = state.changed() => if changed.is_err() { return None },
+                loop {
+                    let now = *state.borrow_and_update();
+                    if now.expired > began.expired {
+                        return Some((Ok(Frame::data(EXPIRED.into())), (body, state, Some(Ending::Closed))));
+                    }
+                    if now.torn > began.torn {
+                        let half = Bytes::from_static(br#"{"type":"MODIFIED","object":{"kind":"#);
+                        return Some((Ok(Frame::data(half)), (body, state, Some(Ending::Broken))));
+                    }
+                    tokio::select! {
+                        frame = body.frame(), if !now.held.contains(&resource.as_str()) => return frame.map(|frame| (frame, (body, state, None))),
+                        changed = state.changed() => if changed.is_err() { return None },
+                    }
                 }
             }
         };
@@ -329,13 +337,15 @@ impl Shared {
             };
             now.frozen > began.frozen
         };
+        let mut there = pin!(self.carry(Way::ToNode, near_read, far_write));
+        let mut back = pin!(self.carry(Way::FromNode, far_read, near_write));
         let frozen = tokio::select! {
-            _ = self.carry(Way::ToNode, near_read, far_write) => false,
-            _ = self.carry(Way::FromNode, far_read, near_write) => false,
+            _ = &mut there => false,
+            _ = &mut back => false,
             frozen = over => frozen,
         };
         if frozen {
-            // Both ends stay open, for as long as nobody cuts.
+            // Both ends stay open, for as long as nobody cuts: they are closed when their carriers are dropped.
             let _ = state.wait_for(|state| state.cut > began.cut).await;
         }
     }
