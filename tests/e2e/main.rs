@@ -9,3 +9,4 @@ mod lifecycle;
 mod points;
 mod proxy;
 mod trouble;
+mod watches;
