@@ -111,6 +111,11 @@ impl Space {
         operator.wait().await.unwrap();
     }
 
+    /// Whether the operator is the process that it was when it was started last.
+    pub fn operator_lives(&mut self) -> bool {
+        self.operator.as_mut().is_some_and(|operator| matches!(operator.try_wait(), Ok(None)))
+    }
+
     pub fn groups(&self) -> Api<GroupSpec> {
         Api::namespaced(self.client.clone(), &self.name)
     }
@@ -123,9 +128,15 @@ impl Space {
 
     /// Applies a GroupSpec called `web`.
     pub async fn apply(&self, spec: Value) -> GroupSpec {
-        let object = json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": "web"}, "spec": spec});
+        self.apply_as("web", spec).await
+    }
+
+    /// Applies a GroupSpec of another name.
+    pub async fn apply_as(&self, name: &str, spec: Value) -> GroupSpec {
+        let object =
+            json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": name}, "spec": spec});
         let parameters = PatchParams::apply("e2e").force();
-        self.groups().patch("web", &parameters, &Patch::Apply(object)).await.expect("the GroupSpec is accepted")
+        self.groups().patch(name, &parameters, &Patch::Apply(object)).await.expect("the GroupSpec is accepted")
     }
 
     /// Merges a patch into the GroupSpec.
@@ -133,13 +144,14 @@ impl Space {
         self.groups().patch("web", &PatchParams::default(), &Patch::Merge(patch)).await.expect("the patch is accepted")
     }
 
-    pub async fn group(&self) -> GroupSpec {
-        self.groups().get("web").await.expect("the GroupSpec")
-    }
-
     /// Waits until Ready is True for the present generation.
     pub async fn ready(&self) -> GroupSpec {
-        self.until("Ready", |group| {
+        self.ready_as("web").await
+    }
+
+    /// The same for another group.
+    pub async fn ready_as(&self, name: &str) -> GroupSpec {
+        self.until_as(name, "Ready", |group| {
             let status = group.status.clone().unwrap_or_default();
             status.observed_generation == group.metadata.generation && condition(group, "Ready").0 == "True"
         })
@@ -148,8 +160,13 @@ impl Space {
 
     /// Waits until the GroupSpec is as it should be.
     pub async fn until(&self, what: &str, holds: impl Fn(&GroupSpec) -> bool) -> GroupSpec {
-        wait(what, || async {
-            let group = self.group().await;
+        self.until_as("web", what, holds).await
+    }
+
+    /// The same for another group.
+    pub async fn until_as(&self, name: &str, what: &str, holds: impl Fn(&GroupSpec) -> bool) -> GroupSpec {
+        wait(&format!("{name}: {what}"), || async {
+            let group = self.groups().get(name).await.expect("the GroupSpec");
             if holds(&group) { Ok(group) } else { Err(format!("{:#?}", group.status)) }
         })
         .await

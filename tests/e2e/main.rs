@@ -4,9 +4,12 @@
 
 mod converge;
 mod faults;
+mod flapping;
 mod harness;
 mod lifecycle;
+mod outages;
 mod points;
+mod poison;
 mod proxy;
 mod trouble;
 mod watches;
