@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use futures::TryFutureExt;
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::{
     Api, Client, ResourceExt,
     api::{AttachParams, DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -62,6 +63,10 @@ impl Space {
         let name = format!("e2e-{what}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
+        // Before it is there, every pod is refused.
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
+        let there = || accounts.get("default").map_err(|error| error.to_string());
+        wait("the namespace has its service account", there).await;
         Some(Self { client, name, operator: None, kubeconfig: None })
     }
 
