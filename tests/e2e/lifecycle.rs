@@ -200,7 +200,8 @@ async fn a_namespace_can_be_deleted_while_phases_run() {
 
 fn endless() -> serde_json::Value {
     let script = script("echo begins >>/ran; sleep 1000; echo ends >>/ran");
-    json!({"count": 3, "node": busybox(), "phases": {"bootstrap": script}})
+    let converge = json!({"rollout": {"maxParallel": "100%"}});
+    json!({"count": 3, "node": busybox(), "phases": {"bootstrap": script}, "converge": converge})
 }
 
 #[tokio::test]

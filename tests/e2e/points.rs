@@ -1,5 +1,8 @@
 //! The operator is killed before and after each thing that it does, one by one until there is none left; and each write
 //! meets each fault of an API server. What comes of it is always the same.
+//!
+//! Ignored by default: they keep the machine so busy that tests beside them would miss their deadlines. `make test-faults`
+//! runs them.
 
 use std::{
     collections::BTreeMap,
@@ -245,6 +248,7 @@ async fn enumerate(what: &str, count: usize, set: impl Fn(&Proxy, usize, Fate) +
 }
 
 #[tokio::test]
+#[ignore = "takes the machine for itself: make test-faults"]
 async fn the_operator_may_be_killed_before_and_after_every_write_and_exec() {
     let set = |proxy: &Proxy, point, fate| proxy.judge(strike(point, fate, is_effect));
     let began = Instant::now();
@@ -257,6 +261,7 @@ async fn the_operator_may_be_killed_before_and_after_every_write_and_exec() {
 }
 
 #[tokio::test]
+#[ignore = "takes the machine for itself: make test-faults"]
 async fn the_operator_may_be_killed_before_and_after_every_frame_of_a_session() {
     // After a frame from the node is before the next one to it.
     let counts = |way: &Way, fate| *way == Way::ToNode || fate == Fate::SwallowRequest;
@@ -314,6 +319,7 @@ fn dice(seed: u64, met: Arc<Mutex<Met>>) -> impl FnMut(Call) -> Fate + Send {
 }
 
 #[tokio::test]
+#[ignore = "takes the machine for itself: make test-faults"]
 async fn every_kind_of_write_may_meet_every_fault() {
     let seed = match std::env::var("SEED").unwrap_or_default().as_str() {
         "" => std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 % 1_000_000,
@@ -359,6 +365,7 @@ fn first(kind: &str, fate: Fate) -> impl FnMut(Call) -> Fate + Send + 'static {
 
 /// The answer is neither good nor bad, it just does not come: each call has its deadline, and what was done is found.
 #[tokio::test]
+#[ignore = "takes the machine for itself: make test-faults"]
 async fn every_kind_of_write_may_be_left_without_an_answer() {
     let began = Instant::now();
     let workers = KINDS.iter().map(|kind| async move {
@@ -372,6 +379,7 @@ async fn every_kind_of_write_may_be_left_without_an_answer() {
 
 /// A list or a watch that is never answered would leave the operator blind for ever.
 #[tokio::test]
+#[ignore = "takes the machine for itself: make test-faults"]
 async fn a_list_or_watch_may_be_left_without_an_answer() {
     let kinds =
         ["groupspecs", "groupnodes", "pods"].iter().flat_map(|resource| ["list", "watch"].map(|verb| (verb, resource)));
