@@ -4,10 +4,14 @@
 //! decision of the test, which sees each of them before it is forwarded, and each frame of an exec.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     io,
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -112,7 +116,9 @@ struct Shared {
     client: Client,
     calls: Mutex<Judge<Call>>,
     frames: Mutex<Judge<Way>>,
-    history: Mutex<Vec<(Call, Option<u16>)>>,
+    /// By number, so that an answer that comes late finds nothing when the history was forgotten.
+    history: Mutex<BTreeMap<u64, (Call, Option<u16>)>>,
+    numbers: AtomicU64,
     /// How much was swallowed so far.
     swallowed: watch::Sender<u64>,
     state: watch::Sender<State>,
@@ -145,6 +151,7 @@ impl Proxy {
             calls: Mutex::new(Box::new(|_| Fate::Pass)),
             frames: Mutex::new(Box::new(|_| Fate::Pass)),
             history: Mutex::default(),
+            numbers: AtomicU64::default(),
             swallowed: watch::Sender::new(0),
             state: watch::Sender::new(State::default()),
         });
@@ -193,7 +200,7 @@ impl Proxy {
 
     /// Every request so far, with the API server's own answer where it was asked and has answered.
     pub fn history(&self) -> Vec<(Call, Option<u16>)> {
-        self.shared.history.lock().unwrap().clone()
+        self.shared.history.lock().unwrap().values().cloned().collect()
     }
 
     pub fn forget_history(&self) {
@@ -236,11 +243,8 @@ impl Shared {
     async fn serve(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response<Body>, io::Error> {
         let call = Call::of(&request);
         let fate = (self.calls.lock().unwrap())(call.clone());
-        let place = {
-            let mut history = self.history.lock().unwrap();
-            history.push((call.clone(), None));
-            history.len() - 1
-        };
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        self.history.lock().unwrap().insert(number, (call.clone(), None));
         match fate {
             Fate::LoseRequest => return Err(lost()),
             Fate::SwallowRequest => return self.swallow().await,
@@ -255,7 +259,7 @@ impl Shared {
         // A task of its own: once forwarded it is carried through and noted, though the operator may be dead by then.
         let sending = tokio::spawn(async move {
             let answer = shared.client.send(Request::from_parts(parts, body.into())).await?;
-            if let Some(entry) = shared.history.lock().unwrap().get_mut(place) {
+            if let Some(entry) = shared.history.lock().unwrap().get_mut(&number) {
                 entry.1 = Some(answer.status().as_u16());
             }
             Ok::<_, kube::Error>(answer)
