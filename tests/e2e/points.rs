@@ -308,12 +308,19 @@ type Met = BTreeMap<(String, Fate), u32>;
 /// Makes two writes of five meet the fault that its kind has met least.
 fn dice(seed: u64, met: Arc<Mutex<Met>>) -> impl FnMut(Call) -> Fate + Send {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    let mut often = BTreeMap::<String, u32>::new();
     move |call| {
         // xorshift64
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         if !is_effect(&call, Fate::Pass) || state % 5 >= 2 {
+            return Fate::Pass;
+        }
+        // Pauses double with every failure in a row: so many of a kind are waited for, and no more.
+        let often = often.entry(call.kind()).or_default();
+        *often += 1;
+        if *often > 4 {
             return Fate::Pass;
         }
         let mut met = met.lock().unwrap();
