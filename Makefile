@@ -4,8 +4,9 @@ CLUSTER_TOOL := tests/cluster/cluster
 TEST := CLUSTER_NAME=test $(CLUSTER_TOOL)
 SEEDS ?= 10000
 SMOKE_NODES ?= 500
+ROUNDS ?= 1
 
-.PHONY: help demo demo-down test test-unit test-cluster bench-smoke soak cluster cluster-down crds lint fmt
+.PHONY: help demo demo-down test test-unit test-cluster test-faults test-outages bench-smoke soak cluster cluster-down crds lint fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,9 +34,20 @@ test-cluster: ## the tiers that need one: started here, and ended
 	@status=0; \
 	$(TEST) run -- env PALLET_TEST_CLUSTER=1 cargo test --offline --locked --test api || status=1; \
 	$(TEST) run -- env PALLET_TEST_CLUSTER=1 cargo test --offline --locked --test e2e -- --test-threads=8 --nocapture || status=1; \
+	$(MAKE) --no-print-directory test-faults || status=1; \
+	$(MAKE) --no-print-directory test-outages || status=1; \
 	$(MAKE) --no-print-directory bench-smoke || status=1; \
 	$(TEST) down || status=1; \
 	exit $$status
+
+# ROUNDS is for more of the dice, SEED for the same again.
+test-faults: ## the operator killed before and after each write, each write met by each fault; needs the test instance up
+	$(TEST) run -- env PALLET_TEST_CLUSTER=1 ROUNDS=$(ROUNDS) SEED=$(SEED) \
+		cargo test --offline --locked --test e2e -- --ignored --test-threads=3 --nocapture points::
+
+test-outages: ## API server, etcd, kubelet and containerd go away while groups work; needs the test instance up
+	$(TEST) run -- env PALLET_TEST_CLUSTER=1 \
+		cargo test --offline --locked --test e2e -- --ignored --test-threads=1 --nocapture outages::
 
 bench-smoke: ## SMOKE_NODES nodes on kwok, and what each costs; needs the test instance up
 	$(TEST) kwok up 5

@@ -344,8 +344,8 @@ impl Converger {
             return nodes.map(|wake| earliest(wake, Some(later)));
         }
         // The group's status tells of what went wrong with its nodes: it is written though one of theirs was not.
-        reporter.group(object, &wanted).await?;
-        nodes
+        let again = (!reporter.group(object, &wanted).await?).then(|| snapshot.now + report::AFTER_CONFLICT);
+        nodes.map(|wake| earliest(wake, again))
     }
 
     /// How long a write of a group's status is put off, so that counts that move cost a write a second at the most.

@@ -4,12 +4,13 @@ use std::{io::IsTerminal, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use kube::{Client, Config};
+use kube::{Client, Config, client::ClientBuilder};
 use pallet_operator::{
     controller::{self, Settings},
     transport::pod_exec::PodExec,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tower::timeout::TimeoutLayer;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
@@ -75,11 +76,16 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An answer that has not begun after this does not come. A list or a watch has no other deadline: one that is never answered
+/// would leave the operator blind.
+const ANSWER: Duration = Duration::from_secs(30);
+
 fn connect(mut config: Config, retry: bool) -> anyhow::Result<Client> {
     config.default_retry = retry;
     let agent = concat!("pallet-operator/", env!("CARGO_PKG_VERSION"));
     config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(agent)));
-    Client::try_from(config).context("the cluster's configuration cannot be used")
+    let builder = ClientBuilder::try_from(config).context("the cluster's configuration cannot be used")?;
+    Ok(builder.with_layer(&TimeoutLayer::new(ANSWER)).build())
 }
 
 /// Resolves at the first signal that asks the operator to end.

@@ -35,7 +35,7 @@ async fn hundreds_of_nodes_converge_at_the_promised_cost() {
         .await;
     let deadline = began + Duration::from_secs(240);
     loop {
-        let group = space.group().await;
+        let group = space.groups().get("web").await.unwrap();
         let status = group.status.clone().unwrap_or_default();
         if condition(&group, "Ready").0 == "True" {
             break;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
     Api, Client, Resource,
@@ -26,6 +26,10 @@ use crate::{
     plan::{Effect, Node, Plan, Snapshot, earliest, status},
     run::Runs,
 };
+
+/// A write met an object that was not as it had been seen, so it shall be looked at again. The watch tells of it, as a rule;
+/// a conflict of the API server's own brings no event.
+pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
 
 /// Where reports go.
 pub struct Reporter<'a> {
@@ -59,11 +63,15 @@ impl Reporter<'_> {
             }
         }
         let results: Vec<_> = stream::iter(writes).buffer_unordered(CONCURRENCY).collect().await;
-        results.into_iter().collect::<Result<Vec<()>, _>>()?;
+        let written = results.into_iter().collect::<Result<Vec<bool>, _>>()?;
+        if written.contains(&false) {
+            wake = earliest(wake, Some(snapshot.now + AFTER_CONFLICT));
+        }
         Ok(wake)
     }
 
-    async fn node(&self, snapshot: &Snapshot, node: &Node, wanted: GroupNodeStatus) -> Result<(), Error> {
+    /// Says whether it is written; false where somebody has changed it meanwhile.
+    async fn node(&self, snapshot: &Snapshot, node: &Node, wanted: GroupNodeStatus) -> Result<bool, Error> {
         let key = &snapshot.head.key;
         let nodes: Api<GroupNode> = Api::namespaced(self.client.clone(), &key.namespace);
         let status = merge_diff(&to_json(&node.status()), &to_json(&wanted));
@@ -74,10 +82,11 @@ impl Reporter<'_> {
                 self.state.learn(&written);
                 self.runs.saved(&node.uid, &node.record);
                 self.tell_failures(&written, node).await;
-                Ok(())
+                Ok(true)
             }
-            // Somebody has changed or removed it: the watch will tell, and the next pass writes.
-            Err(error) if error.is_conflict() || error.is_gone() => Ok(()),
+            Err(error) if error.is_conflict() => Ok(false),
+            // The watch will tell.
+            Err(error) if error.is_gone() => Ok(true),
             Err(error) => Err(error),
         }
     }
@@ -100,13 +109,14 @@ impl Reporter<'_> {
         }
     }
 
-    /// Writes the status of the group where it changed.
+    /// Writes the status of the group where it changed. Says whether it is written; false where somebody has changed the group
+    /// meanwhile.
     ///
     /// # Errors
     /// Where it could not be written.
-    pub async fn group(&self, object: &GroupSpec, wanted: &GroupSpecStatus) -> Result<(), Error> {
+    pub async fn group(&self, object: &GroupSpec, wanted: &GroupSpecStatus) -> Result<bool, Error> {
         let metadata = &object.metadata;
-        let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else { return Ok(()) };
+        let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else { return Ok(true) };
         let groups: Api<GroupSpec> = Api::namespaced(self.client.clone(), namespace);
         let status = merge_diff(&to_json(&object.status), &to_json(wanted));
         let patch =
@@ -115,9 +125,10 @@ impl Reporter<'_> {
         match within("patch groupspec status", groups.patch_status(name, &parameters, &patch)).await {
             Ok(_) => {
                 self.tell_transition(object, wanted).await;
-                Ok(())
+                Ok(true)
             }
-            Err(error) if error.is_conflict() || error.is_gone() => Ok(()),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) if error.is_gone() => Ok(true),
             Err(error) => Err(error),
         }
     }
@@ -182,7 +193,50 @@ fn merge_diff(from: &Value, to: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures::future::BoxFuture;
+    use kube::{client::Body, runtime::events::Reporter as EventSource};
+    use tokio::sync::Semaphore;
+
     use super::*;
+    use crate::transport::{Channel, OpenError, Target, Transport};
+
+    /// A client to whom every request is answered alike.
+    fn answered(code: u16) -> Client {
+        let service = tower::service_fn(move |_: http::Request<Body>| async move {
+            let status =
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict", "code": code});
+            http::Response::builder().status(code).body(Body::from(status.to_string().into_bytes()))
+        });
+        Client::new(service, "default")
+    }
+
+    /// Guards against a group that waits for an event which no conflict of the API server's own brings.
+    #[tokio::test]
+    async fn a_conflict_is_no_written_status() {
+        let group: GroupSpec = serde_json::from_value(json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
+            "metadata": {"namespace": "a", "name": "web", "uid": "u", "resourceVersion": "1"},
+            "spec": {"node": {"pod": {"template": {}}}}
+        }))
+        .unwrap();
+        for (code, written) in [(409, Some(false)), (404, Some(true)), (500, None)] {
+            let client = answered(code);
+            let recorder = Recorder::new(client.clone(), EventSource::from("test"));
+            let runs = Runs::new(Arc::new(Nowhere), Arc::new(Semaphore::new(1)), |_| {});
+            let reporter = Reporter { client: &client, recorder: &recorder, state: &State::default(), runs: &runs };
+            assert_eq!(reporter.group(&group, &GroupSpecStatus::default()).await.ok(), written, "{code}");
+        }
+    }
+
+    struct Nowhere;
+
+    impl Transport for Nowhere {
+        fn open<'a>(&'a self, _: &'a Target) -> BoxFuture<'a, Result<Channel, OpenError>> {
+            unreachable!("no session is opened here")
+        }
+    }
 
     #[test]
     fn a_merge_patch_names_what_is_gone_and_leaves_out_what_is_the_same() {

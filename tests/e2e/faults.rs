@@ -5,7 +5,10 @@ use std::time::Duration;
 use pallet_operator::api::{GroupNode, group_node::Outcome};
 use serde_json::json;
 
-use crate::harness::{Proxy, Space, busybox, receipt, script, wait};
+use crate::{
+    harness::{Space, busybox, receipt, script, wait},
+    proxy::Proxy,
+};
 
 /// A bootstrap that leaves marks and takes its time.
 fn slow() -> serde_json::Value {

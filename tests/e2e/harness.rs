@@ -8,14 +8,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use futures::TryFutureExt;
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{AttachParams, DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use pallet_operator::api::{GroupNode, GroupSpec, group_node::Receipt};
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
+use tokio::{
+    io::AsyncReadExt,
+    process::{Child, Command},
+};
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -59,6 +63,10 @@ impl Space {
         let name = format!("e2e-{what}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
+        // Before it is there, every pod is refused.
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
+        let there = || accounts.get("default").map_err(|error| error.to_string());
+        wait("the namespace has its service account", there).await;
         Some(Self { client, name, operator: None, kubeconfig: None })
     }
 
@@ -69,12 +77,12 @@ impl Space {
         Some(space)
     }
 
-    /// Lets the operator connect through somebody else.
+    /// Lets the operator connect through somebody else, without TLS.
     pub fn connect_through(&mut self, port: u16) {
         let original = std::env::var("KUBECONFIG").expect("KUBECONFIG");
         let text = fs::read_to_string(original).expect("the kubeconfig");
         let lines = text.lines().map(|line| match line.split_once("server:") {
-            Some((indent, _)) => format!("{indent}server: https://127.0.0.1:{port}"),
+            Some((indent, _)) => format!("{indent}server: http://127.0.0.1:{port}"),
             None => line.to_owned(),
         });
         let path = self.scratch("kubeconfig");
@@ -113,6 +121,11 @@ impl Space {
         operator.wait().await.unwrap();
     }
 
+    /// Whether the operator is the process that it was when it was started last.
+    pub fn operator_lives(&mut self) -> bool {
+        self.operator.as_mut().is_some_and(|operator| matches!(operator.try_wait(), Ok(None)))
+    }
+
     pub fn groups(&self) -> Api<GroupSpec> {
         Api::namespaced(self.client.clone(), &self.name)
     }
@@ -125,9 +138,15 @@ impl Space {
 
     /// Applies a GroupSpec called `web`.
     pub async fn apply(&self, spec: Value) -> GroupSpec {
-        let object = json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": "web"}, "spec": spec});
+        self.apply_as("web", spec).await
+    }
+
+    /// Applies a GroupSpec of another name.
+    pub async fn apply_as(&self, name: &str, spec: Value) -> GroupSpec {
+        let object =
+            json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": name}, "spec": spec});
         let parameters = PatchParams::apply("e2e").force();
-        self.groups().patch("web", &parameters, &Patch::Apply(object)).await.expect("the GroupSpec is accepted")
+        self.groups().patch(name, &parameters, &Patch::Apply(object)).await.expect("the GroupSpec is accepted")
     }
 
     /// Merges a patch into the GroupSpec.
@@ -135,13 +154,14 @@ impl Space {
         self.groups().patch("web", &PatchParams::default(), &Patch::Merge(patch)).await.expect("the patch is accepted")
     }
 
-    pub async fn group(&self) -> GroupSpec {
-        self.groups().get("web").await.expect("the GroupSpec")
-    }
-
     /// Waits until Ready is True for the present generation.
     pub async fn ready(&self) -> GroupSpec {
-        self.until("Ready", |group| {
+        self.ready_as("web").await
+    }
+
+    /// The same for another group.
+    pub async fn ready_as(&self, name: &str) -> GroupSpec {
+        self.until_as(name, "Ready", |group| {
             let status = group.status.clone().unwrap_or_default();
             status.observed_generation == group.metadata.generation && condition(group, "Ready").0 == "True"
         })
@@ -150,8 +170,13 @@ impl Space {
 
     /// Waits until the GroupSpec is as it should be.
     pub async fn until(&self, what: &str, holds: impl Fn(&GroupSpec) -> bool) -> GroupSpec {
-        wait(what, || async {
-            let group = self.group().await;
+        self.until_as("web", what, holds).await
+    }
+
+    /// The same for another group.
+    pub async fn until_as(&self, name: &str, what: &str, holds: impl Fn(&GroupSpec) -> bool) -> GroupSpec {
+        wait(&format!("{name}: {what}"), || async {
+            let group = self.groups().get(name).await.expect("the GroupSpec");
             if holds(&group) { Ok(group) } else { Err(format!("{:#?}", group.status)) }
         })
         .await
@@ -183,6 +208,18 @@ impl Space {
         let output = tokio::time::timeout(PATIENCE, run).await.expect("kubectl in time").expect("kubectl");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if output.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    }
+
+    /// Runs a script in a pod by a request of the test's own: kubectl takes a tenth of a second of CPU for it.
+    pub async fn exec(&self, pod: &str, script: &str) -> String {
+        let parameters = AttachParams::default().stderr(false);
+        let reading = async {
+            let mut process = self.pods().exec(pod, ["sh", "-c", script], &parameters).await.expect("an exec");
+            let mut text = String::new();
+            process.stdout().expect("stdout").read_to_string(&mut text).await.expect("text");
+            text
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("exec in time")
     }
 
     /// Waits until a script in a pod succeeds.
@@ -283,40 +320,4 @@ pub fn shared(space: &Space) -> Value {
 /// A phase of one script.
 pub fn script(script: &str) -> Value {
     json!({"actions": [{"exec": {"script": script}}]})
-}
-
-/// Stands between the operator and the API server, and cuts when it is told to.
-pub struct Proxy {
-    pub port: u16,
-    cut: tokio::sync::watch::Sender<u64>,
-}
-
-impl Proxy {
-    pub async fn start() -> Self {
-        let text = fs::read_to_string(std::env::var("KUBECONFIG").unwrap()).unwrap();
-        let server = text.lines().find_map(|line| line.trim().strip_prefix("server: ")).expect("a server").to_owned();
-        let server = server.trim().trim_matches('"').trim_start_matches("https://").to_owned();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (cut, cuts) = tokio::sync::watch::channel(0);
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let (server, mut cuts) = (server.clone(), cuts.clone());
-                cuts.borrow_and_update();
-                tokio::spawn(async move {
-                    let Ok(mut far) = tokio::net::TcpStream::connect(server).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = cuts.changed() => {}
-                    }
-                });
-            }
-        });
-        Self { port, cut }
-    }
-
-    /// Ends every connection there is.
-    pub fn cut(&self) {
-        self.cut.send_modify(|n| *n += 1);
-    }
 }

@@ -180,11 +180,39 @@ async fn orphaning_without_an_operator_releases_the_pods_when_it_comes() {
     assert_released(&space, before).await;
 }
 
+/// Nobody waits for the phase: it would go on for minutes.
+#[tokio::test]
+async fn a_group_can_be_deleted_while_its_phases_run() {
+    let Some(space) = Space::new("midway").await else { return };
+    space.apply(endless()).await;
+    space.exec_until("web-0", "grep begins /ran").await;
+    space.groups().delete("web", &DeleteParams::default()).await.unwrap();
+    gone(&space).await;
+}
+
+#[tokio::test]
+async fn a_namespace_can_be_deleted_while_phases_run() {
+    let Some(space) = Space::new("nsmidway").await else { return };
+    space.apply(endless()).await;
+    space.exec_until("web-0", "grep begins /ran").await;
+    delete_namespace(&space).await;
+}
+
+fn endless() -> serde_json::Value {
+    let script = script("echo begins >>/ran; sleep 1000; echo ends >>/ran");
+    let converge = json!({"rollout": {"maxParallel": "100%"}});
+    json!({"count": 3, "node": busybox(), "phases": {"bootstrap": script}, "converge": converge})
+}
+
 #[tokio::test]
 async fn a_namespace_can_be_deleted_with_its_groups() {
     let Some(space) = Space::new("namespace").await else { return };
     space.apply(quick(2)).await;
     space.ready().await;
+    delete_namespace(&space).await;
+}
+
+async fn delete_namespace(space: &Space) {
     let namespaces: Api<Namespace> = Api::all(space.client.clone());
     namespaces.delete(&space.name, &DeleteParams::default()).await.unwrap();
     wait("the namespace is gone", || async {

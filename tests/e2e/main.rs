@@ -4,9 +4,15 @@
 
 mod converge;
 mod faults;
+mod flapping;
 mod harness;
 mod lifecycle;
+mod outages;
 mod packages;
 mod phases;
+mod points;
+mod poison;
+mod proxy;
 mod rollouts;
 mod trouble;
+mod watches;

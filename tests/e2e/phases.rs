@@ -45,7 +45,7 @@ async fn a_process_runs_its_phases_in_order_and_each_as_often_as_it_should() {
     space.apply(spec(2, "again")).await;
     space.ready().await;
     assert_eq!(ran().await, "bootstrap 1\ninit 1\ninstall 1\nconfigure\ninit 2\nconfigure\n");
-    let phases = space.group().await.status.unwrap().phases;
+    let phases = space.groups().get("web").await.unwrap().status.unwrap().phases;
     let names: Vec<&str> = phases.iter().map(|phase| phase.phase.as_str()).collect();
     assert_eq!(names, ["bootstrap", "settings", "init", "install", "configure", "test"]);
 }

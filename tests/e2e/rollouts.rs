@@ -98,7 +98,7 @@ async fn a_changed_template_replaces_nodes_in_their_places_and_within_what_may_b
     space.apply(spec("2")).await;
     let mut fewest = 4;
     loop {
-        let group = space.group().await;
+        let group = space.groups().get("web").await.unwrap();
         let pods = space.pods().list(&ListParams::default()).await.unwrap();
         let ready = |pod: &&k8s_openapi::api::core::v1::Pod| {
             let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
@@ -136,7 +136,7 @@ async fn a_surge_makes_the_new_ones_first() {
     space.ready().await;
     space.apply(spec("2")).await;
     space.ready().await;
-    let status = space.group().await.status.unwrap();
+    let status = space.groups().get("web").await.unwrap().status.unwrap();
     assert_eq!((status.replicas, status.updated_replicas), (2, 2));
     wait("two pods", || async {
         let names = space.pod_names().await;

@@ -1,9 +1,10 @@
 //! Bad input and missing things: said with field and remedy, nothing harmed, healed alone.
 
 use kube::api::{DeleteParams, PostParams};
+use pallet_operator::api::group_node::Outcome;
 use serde_json::json;
 
-use crate::harness::{Space, busybox, condition, node, reason, script, wait};
+use crate::harness::{Space, busybox, condition, node, reason, receipt, script, wait};
 
 #[tokio::test]
 async fn a_spec_that_cannot_be_read_stalls_and_leaves_running_nodes_alone() {
@@ -106,4 +107,35 @@ async fn a_pod_that_cannot_start_says_why() {
     // The template is not carried out yet; a new pod is made from it.
     space.delete_pod("web-0").await;
     space.ready().await;
+}
+
+/// The journal's disk fills up in the midst of a phase, by the phase itself: what became of the run is kept all the same, the
+/// next one is refused with the reason before anything of it runs, and goes on when there is room.
+#[tokio::test]
+async fn a_full_disk_loses_no_result_and_is_told() {
+    let Some(space) = Space::new("disk").await else { return };
+    let mut small = busybox();
+    let template = &mut small["pod"]["template"]["spec"];
+    template["volumes"] = json!([{"name": "state", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]);
+    template["containers"][0]["volumeMounts"] = json!([{"name": "state", "mountPath": "/var/lib/pallet"}]);
+    let fills = "echo configure >>/ran; [ -e /once ] || { touch /once; dd if=/dev/zero of=/var/lib/pallet/fill bs=4096 2>/dev/null; }; true";
+    space
+        .apply(json!({
+            "count": 1, "node": small,
+            "phases": {"bootstrap": script("echo bootstrap >>/ran"), "configure": script(fills)}
+        }))
+        .await;
+    let told = space.node_until("web-0", "the reason is told", |node| reason(node) == "DiskFull").await;
+    let message = told.status.as_ref().unwrap().conditions[0].message.clone();
+    assert!(message.contains("/var/lib/pallet"), "{message}");
+    // That its action has succeeded could not be journalled.
+    let configure = receipt(&told, "configure").unwrap();
+    assert_eq!((configure.outcome, configure.attempt), (Outcome::Failed, 1));
+    assert_eq!(receipt(&told, "bootstrap").unwrap().outcome, Outcome::Succeeded);
+    assert_eq!(space.kubectl_exec("web-0", "cat /ran").await, "bootstrap\nconfigure\n");
+    space.kubectl_exec("web-0", "rm /var/lib/pallet/fill").await;
+    space.ready().await;
+    assert_eq!(space.kubectl_exec("web-0", "cat /ran").await, "bootstrap\nconfigure\nconfigure\n");
+    let configure = receipt(&space.nodes().get("web-0").await.unwrap(), "configure").unwrap();
+    assert_eq!((configure.outcome, configure.attempt), (Outcome::Succeeded, 2), "refusals are no attempts");
 }
