@@ -4,7 +4,7 @@ use std::{
     fs,
     path::PathBuf,
     process::Stdio,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,8 @@ pub struct Space {
     pub client: Client,
     pub name: String,
     operator: Option<Child>,
-    kubeconfig: Option<PathBuf>,
+    /// What operators connect with, where it is not what the tests use.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 impl Drop for Space {
@@ -82,7 +83,8 @@ impl Space {
         self.kubeconfig = Some(path);
     }
 
-    fn scratch(&self, name: &str) -> PathBuf {
+    /// A file of this test's own.
+    pub fn scratch(&self, name: &str) -> PathBuf {
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", self.name))
     }
 
@@ -275,6 +277,7 @@ pub fn script(script: &str) -> Value {
 pub struct Proxy {
     pub port: u16,
     cut: tokio::sync::watch::Sender<u64>,
+    shut: std::sync::Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -285,8 +288,13 @@ impl Proxy {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (cut, cuts) = tokio::sync::watch::channel(0);
+        let shut = std::sync::Arc::new(AtomicBool::new(false));
+        let is_shut = shut.clone();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
+                if is_shut.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let (server, mut cuts) = (server.clone(), cuts.clone());
                 cuts.borrow_and_update();
                 tokio::spawn(async move {
@@ -298,7 +306,13 @@ impl Proxy {
                 });
             }
         });
-        Self { port, cut }
+        Self { port, cut, shut }
+    }
+
+    /// Ends every connection there is and lets no other through, until it is told otherwise.
+    pub fn shut(&self, shut: bool) {
+        self.shut.store(shut, Ordering::SeqCst);
+        self.cut();
     }
 
     /// Ends every connection there is.

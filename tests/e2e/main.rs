@@ -5,5 +5,6 @@
 mod converge;
 mod faults;
 mod harness;
+mod leadership;
 mod lifecycle;
 mod trouble;
