@@ -5,7 +5,7 @@ TEST := CLUSTER_NAME=test $(CLUSTER_TOOL)
 SEEDS ?= 1500
 SMOKE_NODES ?= 500
 
-.PHONY: help demo demo-down test test-unit test-cluster bench-smoke soak cluster cluster-down crds lint fmt
+.PHONY: help demo demo-down test test-unit test-otel test-cluster bench-smoke soak cluster cluster-down crds lint fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test-unit: ## the tiers that need no cluster
 	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell
 	cargo test --locked --test agent -- --test-threads=6
 	SEEDS=$(SEEDS) cargo test --locked --test simulation -- --nocapture
+
+test-otel: ## traces, which are built in with --features otel only: a collector on loopback receives them
+	cargo test --locked --features otel --test otel
 
 # Built outside the cluster's network, which leads nowhere, and run inside it.
 test-cluster: ## the tiers that need one: started here, and ended
