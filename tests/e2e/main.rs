@@ -7,4 +7,6 @@ mod faults;
 mod harness;
 mod leadership;
 mod lifecycle;
+#[cfg(feature = "otel")]
+mod traces;
 mod trouble;
