@@ -16,7 +16,7 @@ demo: ## a Kubernetes, the operator and a group of three pods, shown until it is
 demo-down: ## ends what demo started
 	@deploy/demo --down
 
-test: test-unit test-cluster ## every tier: unit, simulation, agent, API, end to end, kwok smoke
+test: test-unit test-otel test-cluster ## every tier: unit, simulation, agent, traces, API, end to end, kwok smoke
 
 test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor
@@ -64,6 +64,7 @@ fmt: ## formats the code
 lint: ## formatting, clippy, cargo-deny
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
+	cargo clippy --locked --all-targets --features otel -- --deny warnings
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
 	cargo deny --all-features check bans licenses sources
 	@if cargo deny fetch db; then cargo deny check advisories; \

@@ -4,7 +4,7 @@ use std::{
     fs,
     path::PathBuf,
     process::Stdio,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -109,6 +109,7 @@ impl Space {
     }
 
     /// Asks the operator to stop, and waits until it has.
+    #[cfg(feature = "otel")]
     pub async fn stop_operator(&mut self) {
         let mut operator = self.operator.take().expect("a running operator");
         let pid = operator.id().expect("it runs").to_string();
@@ -289,7 +290,6 @@ pub fn script(script: &str) -> Value {
 pub struct Proxy {
     pub port: u16,
     cut: tokio::sync::watch::Sender<u64>,
-    shut: std::sync::Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -300,13 +300,8 @@ impl Proxy {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (cut, cuts) = tokio::sync::watch::channel(0);
-        let shut = std::sync::Arc::new(AtomicBool::new(false));
-        let is_shut = shut.clone();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
-                if is_shut.load(Ordering::SeqCst) {
-                    continue;
-                }
                 let (server, mut cuts) = (server.clone(), cuts.clone());
                 cuts.borrow_and_update();
                 tokio::spawn(async move {
@@ -318,13 +313,7 @@ impl Proxy {
                 });
             }
         });
-        Self { port, cut, shut }
-    }
-
-    /// Ends every connection there is and lets no other through, until it is told otherwise.
-    pub fn shut(&self, shut: bool) {
-        self.shut.store(shut, Ordering::SeqCst);
-        self.cut();
+        Self { port, cut }
     }
 
     /// Ends every connection there is.

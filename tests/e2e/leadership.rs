@@ -13,11 +13,12 @@ use pallet_operator::api::group_node::Outcome;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Child, Command},
+    sync::watch,
 };
 
-use crate::harness::{PATIENCE, Proxy, Space, busybox, receipt, script, wait};
+use crate::harness::{PATIENCE, Space, busybox, receipt, script, wait};
 
 /// One operator of several.
 struct Operator {
@@ -125,6 +126,36 @@ impl Operator {
 
     async fn bootstraps(&self) -> f64 {
         self.figure(r#"pallet_phase_duration_seconds_count{phase="bootstrap",outcome="succeeded"}"#).await
+    }
+}
+
+/// The way to the API server. While it is not open, no connection lasts and none comes about.
+struct Gate {
+    port: u16,
+    open: watch::Sender<bool>,
+}
+
+impl Gate {
+    async fn start() -> Self {
+        let server = kube::Config::infer().await.unwrap().cluster_url.authority().unwrap().to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, (open, opened)) = (listener.local_addr().unwrap().port(), watch::channel(true));
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (server, mut opened) = (server.clone(), opened.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        biased;
+                        _ = opened.wait_for(|open| !open) => {}
+                        _ = async {
+                            let mut far = TcpStream::connect(server).await?;
+                            tokio::io::copy_bidirectional(&mut near, &mut far).await
+                        } => {}
+                    }
+                });
+            }
+        });
+        Self { port, open }
     }
 }
 
@@ -275,16 +306,16 @@ async fn a_leader_that_is_stopped_while_a_phase_runs_leaves_it_to_the_next() {
 #[tokio::test]
 async fn without_an_api_server_it_steps_down_and_is_alive_and_not_ready() {
     let Some(mut space) = Space::bare("outage").await else { return };
-    let proxy = Proxy::start().await;
-    space.connect_through(proxy.port);
+    let gate = Gate::start().await;
+    space.connect_through(gate.port);
     let operator = Operator::start(&space, "only").await;
     operator.leads().await;
-    proxy.shut(true);
+    gate.open.send_replace(false);
     operator.until("/metrics", 200, "pallet_leader 0\n").await;
     operator.until("/readyz", 200, "standby").await;
     operator.until("/readyz", 503, "standby, the lease could not be read for").await;
     operator.until("/livez", 200, "alive").await;
-    proxy.shut(false);
+    gate.open.send_replace(true);
     operator.leads().await;
     space.apply(slow(0)).await;
     ran_once(&space).await;
