@@ -459,9 +459,12 @@ mod tests {
         runs.start(start("web-0"), Timestamp::UNIX_EPOCH);
         runs.start(start("web-1"), Timestamp::UNIX_EPOCH);
         let (open, waiting) = (r#"pallet_sessions{state="open"} 1"#, r#"pallet_sessions{state="waiting"} 1"#);
-        while !(metrics.text().contains(open) && metrics.text().contains(waiting)) {
-            tokio::task::yield_now().await;
-        }
+        let both = async {
+            while !(metrics.text().contains(open) && metrics.text().contains(waiting)) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), both).await.expect("one is open and one waits");
         tasks.shutdown().await;
         assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
         assert_eq!(permits.available_permits(), 1);
