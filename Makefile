@@ -6,7 +6,7 @@ SEEDS ?= 10000
 SMOKE_NODES ?= 500
 ROUNDS ?= 1
 
-.PHONY: help demo demo-down test test-unit test-cluster test-faults test-outages bench-smoke soak cluster cluster-down crds lint fmt
+.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages bench-smoke soak cluster cluster-down crds lint fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ demo: ## a Kubernetes, the operator and a group of three pods, shown until it is
 demo-down: ## ends what demo started
 	@deploy/demo --down
 
-test: test-unit test-cluster ## every tier: unit, simulation, agent, API, end to end, kwok smoke
+test: test-unit test-otel test-cluster ## every tier: unit, simulation, agent, traces, API, end to end, kwok smoke
 
 test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor
@@ -25,6 +25,9 @@ test-unit: ## the tiers that need no cluster
 	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell
 	cargo test --locked --test agent -- --test-threads=6
 	SEEDS=$(SEEDS) cargo test --locked --test simulation -- --nocapture
+
+test-otel: ## traces, which are built in with --features otel only: a collector on loopback receives them
+	cargo test --locked --features otel --test otel
 
 # Built outside the cluster's network, which leads nowhere, and run inside it.
 test-cluster: ## the tiers that need one: started here, and ended
@@ -73,6 +76,7 @@ fmt: ## formats the code
 lint: ## formatting, clippy, cargo-deny
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
+	cargo clippy --locked --all-targets --features otel -- --deny warnings
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
 	cargo deny --all-features check bans licenses sources
 	@if cargo deny fetch db; then cargo deny check advisories; \

@@ -200,7 +200,11 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::transport::{Channel, OpenError, Target, Transport};
+    use crate::{
+        run::tasks::Tasks,
+        telemetry::metrics::Metrics,
+        transport::{Channel, OpenError, Target, Transport},
+    };
 
     /// A client to whom every request is answered alike.
     fn answered(code: u16) -> Client {
@@ -224,7 +228,9 @@ mod tests {
         for (code, written) in [(409, Some(false)), (404, Some(true)), (500, None)] {
             let client = answered(code);
             let recorder = Recorder::new(client.clone(), EventSource::from("test"));
-            let runs = Runs::new(Arc::new(Nowhere), Arc::new(Semaphore::new(1)), |_| {});
+            let tasks = Tasks::default();
+            let metrics = Metrics::default();
+            let runs = Runs::new(Arc::new(Nowhere), Arc::new(Semaphore::new(1)), tasks.spawner(), metrics, |_| {});
             let reporter = Reporter { client: &client, recorder: &recorder, state: &State::default(), runs: &runs };
             assert_eq!(reporter.group(&group, &GroupSpecStatus::default()).await.ok(), written, "{code}");
         }

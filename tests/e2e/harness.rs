@@ -32,7 +32,10 @@ pub struct Space {
     pub client: Client,
     pub name: String,
     operator: Option<Child>,
-    kubeconfig: Option<PathBuf>,
+    /// What operators connect with, where it is not what the tests use.
+    pub kubeconfig: Option<PathBuf>,
+    /// What the operator finds in its environment beside that.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Drop for Space {
@@ -67,7 +70,7 @@ impl Space {
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
         let there = || accounts.get("default").map_err(|error| error.to_string());
         wait("the namespace has its service account", there).await;
-        Some(Self { client, name, operator: None, kubeconfig: None })
+        Some(Self { client, name, operator: None, kubeconfig: None, environment: Vec::new() })
     }
 
     /// A new namespace with an operator.
@@ -95,7 +98,8 @@ impl Space {
         PathBuf::from("/run/pallet/shared").join(&self.name)
     }
 
-    fn scratch(&self, name: &str) -> PathBuf {
+    /// A file of this test's own.
+    pub fn scratch(&self, name: &str) -> PathBuf {
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", self.name))
     }
 
@@ -107,11 +111,24 @@ impl Space {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pallet-operator"));
         command.args(["--namespace", &self.name, "--log", "info,pallet_operator=debug"]);
+        // Each looks after a namespace of its own, side by side with the others.
+        command.args(["--leader-elect=false", "--http-address=127.0.0.1:0"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         if let Some(kubeconfig) = &self.kubeconfig {
             command.env("KUBECONFIG", kubeconfig);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.operator = Some(command.spawn().expect("the operator"));
+    }
+
+    /// Asks the operator to stop, and waits until it has.
+    #[cfg(feature = "otel")]
+    pub async fn stop_operator(&mut self) {
+        let mut operator = self.operator.take().expect("a running operator");
+        let pid = operator.id().expect("it runs").to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        let status = tokio::time::timeout(PATIENCE, operator.wait()).await.expect("it ends").unwrap();
+        assert!(status.success(), "{status}");
     }
 
     /// kill -9.

@@ -6,6 +6,7 @@ mod converge;
 mod faults;
 mod flapping;
 mod harness;
+mod leadership;
 mod lifecycle;
 mod outages;
 mod packages;
@@ -14,5 +15,7 @@ mod points;
 mod poison;
 mod proxy;
 mod rollouts;
+#[cfg(feature = "otel")]
+mod traces;
 mod trouble;
 mod watches;
