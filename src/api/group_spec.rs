@@ -132,9 +132,11 @@ pub struct ClaimMetadata {
     pub name: String,
     /// Labels of the claims.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "labels_schema")]
     pub labels: BTreeMap<String, String>,
     /// Annotations of the claims.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "annotations_schema")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -277,6 +279,23 @@ fn template_schema(_: &mut SchemaGenerator) -> Schema {
         "description": "The pod's labels, annotations and spec, as in a Deployment. It is checked by the API server before it is used.",
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true
+    })
+}
+
+fn labels_schema(_: &mut SchemaGenerator) -> Schema {
+    texts_schema("Labels of the claims.", 63)
+}
+
+fn annotations_schema(_: &mut SchemaGenerator) -> Schema {
+    texts_schema("Annotations of the claims.", 4096)
+}
+
+fn texts_schema(description: &str, longest: u32) -> Schema {
+    json_schema!({
+        "description": description,
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": longest}
     })
 }
 
