@@ -5,7 +5,7 @@ TEST := CLUSTER_NAME=test $(CLUSTER_TOOL)
 SEEDS ?= 1500
 SMOKE_NODES ?= 500
 
-.PHONY: help demo demo-down test test-unit test-cluster bench-smoke soak cluster cluster-down crds lint fmt
+.PHONY: help demo demo-down test test-unit test-cluster bench-smoke soak image cluster cluster-down crds lint fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,14 +46,19 @@ bench-smoke: ## SMOKE_NODES nodes on kwok, and what each costs; needs the test i
 soak: ## SEEDS seeds of the simulation, optimised
 	SEEDS=$(SEEDS) cargo test --release --locked --test simulation -- --nocapture
 
+image: ## the operator's image as an OCI archive (IMAGE, OUT, PROFILE, BUILDER: see deploy/image)
+	@deploy/image
+
 cluster: ## a Kubernetes to try things in
 	@$(CLUSTER_TOOL) up
 
 cluster-down: ## ends it
 	@$(CLUSTER_TOOL) down
 
-crds: ## generates crds/ from the types
-	cargo run --quiet --bin crdgen crds
+crds: ## generates crds/ from the types, and the chart's copies of crds/ and of the roles in deploy/rbac
+	cargo run --quiet --bin crdgen crds charts/pallet-operator/files/crds
+	cp deploy/rbac/operator/role.yaml charts/pallet-operator/files/operator-role.yaml
+	cp deploy/rbac/users/roles.yaml charts/pallet-operator/files/user-roles.yaml
 
 fmt: ## formats the code
 	cargo fmt

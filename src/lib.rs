@@ -21,6 +21,7 @@
 //! | [`node`] | what backs a node: how a pod is read, and how it is made |
 //! | [`run`] | sessions in flight, and the agent that stands on a node |
 //! | [`transport`] | how a session's bytes get there |
+//! | [`probe`] | what `helm test` runs |
 
 // A panic ends a controller: what cannot happen is an error all the same.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout))]
@@ -33,5 +34,6 @@ pub mod group;
 pub mod node;
 pub mod phase;
 pub mod plan;
+pub mod probe;
 pub mod run;
 pub mod transport;

@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 use kube::{Client, Config};
 use pallet_operator::{
     controller::{self, Settings},
+    probe,
     transport::pod_exec::PodExec,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,6 +39,9 @@ struct Arguments {
     /// What is logged, as in `info` or `info,pallet_operator=debug`.
     #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
     log: String,
+    /// Asks this address, such as http://10.96.0.7:8080/readyz, for up to 30 seconds until it answers with 200, and ends.
+    #[arg(long, value_name = "URL")]
+    probe: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -51,6 +55,9 @@ enum LogFormat {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(address) = &arguments.probe {
+        return Ok(probe::probe(address, Duration::from_secs(30))?);
+    }
     let filter = EnvFilter::try_new(&arguments.log).context("--log is no filter; write one such as info")?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)

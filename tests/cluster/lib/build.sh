@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Builds Kubernetes, containerd, etcd and kwok from the pinned Go modules in
-# build/. Three modules, because their dependencies contradict each other.
+# build/. Several modules, because their dependencies contradict each other.
 
 module_version() { # DIR MODULE
   awk -v m="$2" '$1 == m && $2 ~ /^v/ { print $2; exit }' "$HERE/build/$1/go.mod"
