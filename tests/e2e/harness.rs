@@ -59,7 +59,16 @@ impl Space {
         let name = format!("e2e-{what}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
-        Some(Self { client, name, operator: None, kubeconfig: None })
+        let mut space = Self { client, name, operator: None, kubeconfig: None };
+        space.limit_rights().await;
+        Some(space)
+    }
+
+    /// The operator gets the rights of `deploy/` and no others: whatever it can be seen to do here, these suffice for.
+    async fn limit_rights(&mut self) {
+        let path = self.scratch("kubeconfig");
+        fs::write(&path, support::rights::operator_kubeconfig(&self.client, &self.name).await).unwrap();
+        self.kubeconfig = Some(path);
     }
 
     /// A new namespace with an operator.
@@ -71,15 +80,13 @@ impl Space {
 
     /// Lets the operator connect through somebody else.
     pub fn connect_through(&mut self, port: u16) {
-        let original = std::env::var("KUBECONFIG").expect("KUBECONFIG");
-        let text = fs::read_to_string(original).expect("the kubeconfig");
+        let path = self.kubeconfig.clone().expect("the operator's kubeconfig");
+        let text = fs::read_to_string(&path).expect("the kubeconfig");
         let lines = text.lines().map(|line| match line.split_once("server:") {
             Some((indent, _)) => format!("{indent}server: https://127.0.0.1:{port}"),
             None => line.to_owned(),
         });
-        let path = self.scratch("kubeconfig");
         fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
-        self.kubeconfig = Some(path);
     }
 
     fn scratch(&self, name: &str) -> PathBuf {

@@ -28,6 +28,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+pub mod rights;
+
 /// Whose server-side applies the tests make.
 pub const MANAGER: &str = "pallet-test";
 /// How long anything may take that needs no image, phase or node.
