@@ -18,7 +18,7 @@ use kube::{
     Api, Client, Resource,
     runtime::{
         WatchStreamExt,
-        controller::{Action, Config as ApplierConfig, applier},
+        controller::{Action, Config as ApplierConfig, Error as ControllerError, applier},
         events::{Recorder, Reporter as EventSource},
         reflector::{self, ObjectRef, Store},
         watcher,
@@ -32,7 +32,14 @@ use crate::{
     api::{self, GroupNode, GroupSpec},
     group::{self, GroupKey, resolve},
     plan::{self, Plan, Snapshot, TemplateVerdict, earliest},
-    run::Runs,
+    run::{
+        Runs,
+        tasks::{Spawner, Tasks},
+    },
+    telemetry::{
+        Telemetry,
+        metrics::{Queue, Share},
+    },
     transport::Transport,
 };
 use apply::{Applier, within};
@@ -64,6 +71,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What metrics call it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Error::Api { .. } => "api",
+            Error::Deadline { .. } => "deadline",
+            Error::Unplanned(_) => "unplanned",
+        }
+    }
     /// The status code of the API server's answer, where there was one.
     pub fn code(&self) -> Option<u16> {
         match self {
@@ -116,6 +131,11 @@ pub struct Settings {
 const BETWEEN_PASSES: Duration = Duration::from_millis(50);
 /// Two writes of a group's status lie at least this far apart, unless Ready has changed.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
+/// How often the controllers show that they come round, and after how long without it they are stuck.
+const PULSE: Duration = Duration::from_secs(5);
+const STUCK: Duration = Duration::from_secs(60);
+/// How long sessions may take to be gone: they only have to notice.
+const SESSIONS_END: Duration = Duration::from_secs(2);
 
 /// What every pass needs.
 struct Converger {
@@ -125,13 +145,24 @@ struct Converger {
     recorder: Recorder,
     state: Arc<State>,
     runs: Arc<Runs>,
+    telemetry: Telemetry,
+    queue: Queue<GroupKey>,
 }
 
-/// Looks after GroupSpecs until `stop` resolves. Runs on nodes go on without it and are found again.
+/// Looks after GroupSpecs until `stop` resolves. Runs on nodes go on without it and are found again. It leaves no task
+/// behind, whether it is told to stop or dropped.
 ///
 /// `client` may retry by itself. `transport` opens the sessions.
-pub async fn run(client: Client, transport: Arc<dyn Transport>, settings: Settings, stop: impl Future<Output = ()>) {
-    let permits = Arc::new(Semaphore::new(settings.sessions.max(1)));
+pub async fn run(
+    client: Client,
+    transport: Arc<dyn Transport>,
+    settings: Settings,
+    telemetry: Telemetry,
+    stop: impl Future<Output = ()>,
+) {
+    let sessions = settings.sessions.max(1);
+    telemetry.metrics.session_limit(sessions);
+    let (permits, tasks) = (Arc::new(Semaphore::new(sessions)), Tasks::default());
     // Each namespace has caches of its own: a list of one says nothing about the others.
     let scopes = if settings.namespaces.is_empty() {
         vec![None]
@@ -139,12 +170,19 @@ pub async fn run(client: Client, transport: Arc<dyn Transport>, settings: Settin
         settings.namespaces.iter().cloned().collect::<BTreeSet<_>>().into_iter().map(Some).collect()
     };
     let scopes = scopes.into_iter().map(|scope| {
-        let scope = Scope { client: client.clone(), namespace: scope, reconciles: settings.reconciles };
-        scope.run(transport.clone(), permits.clone())
+        let (client, telemetry) = (client.clone(), telemetry.clone());
+        let scope = Scope { client, namespace: scope, reconciles: settings.reconciles, telemetry };
+        scope.run(transport.clone(), permits.clone(), tasks.spawner())
     });
-    tokio::select! {
-        _ = futures::future::join_all(scopes) => {}
-        () = stop => {}
+    {
+        let scopes = futures::future::join_all(scopes);
+        tokio::select! {
+            _ = scopes => {}
+            () = stop => {}
+        }
+    }
+    if tokio::time::timeout(SESSIONS_END, tasks.shutdown()).await.is_err() {
+        warn!("sessions did not end in time and are dropped");
     }
 }
 
@@ -153,13 +191,14 @@ struct Scope {
     client: Client,
     namespace: Option<String>,
     reconciles: u16,
+    telemetry: Telemetry,
 }
 
 impl Scope {
-    async fn run(self, transport: Arc<dyn Transport>, permits: Arc<Semaphore>) {
+    async fn run(self, transport: Arc<dyn Transport>, permits: Arc<Semaphore>, tasks: Spawner) {
         let (wake, woken) = mpsc::unbounded::<GroupKey>();
         let (stray, strays) = mpsc::unbounded::<GroupKey>();
-        let runs = Runs::new(transport, permits.clone(), move |key| {
+        let runs = Runs::new(transport, permits.clone(), tasks, self.telemetry.metrics.clone(), move |key| {
             let _ = wake.unbounded_send(key.clone());
         });
         let state = Arc::new(State::default());
@@ -170,6 +209,8 @@ impl Scope {
             client: self.client.clone(),
             state: state.clone(),
             runs: runs.clone(),
+            telemetry: self.telemetry.clone(),
+            queue: self.telemetry.metrics.queue(),
         });
         let (groups, writer) = reflector::store::<GroupSpec>();
         let listed = groups.clone();
@@ -185,11 +226,13 @@ impl Scope {
         let triggers =
             stream::select_all([own.boxed(), nodes.boxed(), pods.boxed(), woken.map(|key| vec![key]).boxed()]);
 
-        let known_groups = groups.clone();
+        let (known_groups, waiting) = (groups.clone(), converger.clone());
         let queue = triggers.flat_map(stream::iter).filter_map(move |key| {
             let reference = ObjectRef::<GroupSpec>::new(&key.name).within(&key.namespace);
             let here = known_groups.get(&reference).is_some();
-            if !here {
+            if here {
+                waiting.queue.put(key);
+            } else {
                 let _ = stray.unbounded_send(key);
             }
             std::future::ready(here.then_some(Ok::<_, std::convert::Infallible>(reference)))
@@ -202,12 +245,18 @@ impl Scope {
             queue,
             ApplierConfig::default().concurrency(self.reconciles),
         );
-        let passes = passes.for_each(|result| async {
-            if let Err(error) = result {
+        let passes = async {
+            let mut passes = std::pin::pin!(passes);
+            while let Some(result) = passes.next().await {
+                let Err(error) = result else { continue };
+                if let ControllerError::ObjectNotFound(gone) = &error {
+                    let namespace = gone.namespace.clone().unwrap_or_default();
+                    converger.queue.take(&GroupKey { namespace, name: gone.name.clone() });
+                }
                 debug!(%error, "a pass did not end well");
             }
-        });
-        tokio::join!(passes, converger.release_strays(groups, strays));
+        };
+        tokio::join!(passes, converger.release_strays(groups.clone(), strays), converger.pulse(groups));
     }
 
     /// A watch of this scope. One that fails pauses by itself and slows no other down.
@@ -226,7 +275,19 @@ impl Scope {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
         };
         let config = label.map_or_else(watcher::Config::default, |label| watcher::Config::default().labels(label));
-        watcher::watcher(api, config).default_backoff()
+        let (kind, metrics) = (O::kind(&O::DynamicType::default()).into_owned(), self.telemetry.metrics.clone());
+        let place = self.namespace.as_ref().map(|namespace| format!(" in {namespace}")).unwrap_or_default();
+        let health = self.telemetry.health.watch(format!("{kind}{place}"));
+        watcher::watcher(api, config).default_backoff().inspect(move |event| match event {
+            Ok(watcher::Event::InitDone) => health.listed(),
+            // A list that begins has brought nothing yet.
+            Ok(watcher::Event::Init) => {}
+            Ok(_) => health.works(),
+            Err(_) => {
+                health.failed();
+                metrics.watch_failed(&kind);
+            }
+        })
     }
 }
 
@@ -258,6 +319,7 @@ impl Converger {
     /// One pass over one group.
     async fn reconcile(&self, object: &GroupSpec) -> Result<Action, Error> {
         let key = resolve::key(object);
+        self.queue.take(&key);
         if !self.state.index().synced() {
             // What is not listed yet must not be taken for missing.
             return Ok(Action::requeue(BETWEEN_PASSES));
@@ -265,8 +327,9 @@ impl Converger {
         if let Some(rest) = self.too_soon(&key) {
             return Ok(Action::requeue(rest));
         }
-        let span = tracing::info_span!("reconcile", group = %key);
-        async {
+        let began = Instant::now();
+        let span = tracing::error_span!("reconcile", group = %key, outcome = tracing::field::Empty);
+        let result = async {
             let snapshot = self.observe(object); // caches -> Snapshot
             let plan = plan::plan(&snapshot); // pure
             self.direct(&snapshot);
@@ -277,8 +340,26 @@ impl Converger {
             self.forget_failures(&key);
             Ok(wake.map_or_else(Action::await_change, |time| Action::requeue(until(snapshot.now, time))))
         }
-        .instrument(span)
-        .await
+        .instrument(span.clone())
+        .await;
+        let outcome = result.as_ref().map_or_else(Error::label, |_| "ok");
+        span.record("outcome", outcome);
+        self.telemetry.metrics.reconciled(outcome, began.elapsed());
+        result
+    }
+
+    /// Shows that the controllers come round: it is polled where the passes are, and takes the locks that they take.
+    async fn pulse(&self, groups: Store<GroupSpec>) {
+        let heart = self.telemetry.health.heart("controllers", STUCK);
+        let (known_groups, known_nodes): (Share, Share) =
+            (self.telemetry.metrics.groups(), self.telemetry.metrics.nodes());
+        loop {
+            drop(self.state.known());
+            known_nodes.set(self.state.index().count_nodes());
+            known_groups.set(groups.len());
+            heart.beat();
+            tokio::time::sleep(PULSE).await;
+        }
     }
 
     fn too_soon(&self, key: &GroupKey) -> Option<Duration> {

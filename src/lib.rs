@@ -18,8 +18,10 @@
 //! | [`facts`] | pure: what is known of a node before anything is run there |
 //! | [`plan`] | pure: **where converge is decided**: scale, the next step of a node, the status |
 //! | [`controller`] | the steps of a pass and their wiring: observe, apply, report (**where results are written**) |
+//! | [`lease`] | leader election: of several operators, one is at work |
 //! | [`node`] | what backs a node: how a pod is read, and how it is made |
 //! | [`run`] | sessions in flight, and the agent that stands on a node |
+//! | [`telemetry`] | logs, metrics, health, traces: what the operator says of itself |
 //! | [`transport`] | how a session's bytes get there |
 //! | [`probe`] | what `helm test` runs |
 
@@ -31,9 +33,11 @@ pub mod controller;
 pub mod crds;
 pub mod facts;
 pub mod group;
+pub mod lease;
 pub mod node;
 pub mod phase;
 pub mod plan;
 pub mod probe;
 pub mod run;
+pub mod telemetry;
 pub mod transport;

@@ -1,17 +1,19 @@
 //! The operator: arguments, logs, and the loop that ends gracefully.
 
-use std::{io::IsTerminal, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
-use kube::{Client, Config};
+use clap::{ArgAction, Parser, ValueEnum};
+use kube::{Client, Config, client::ClientBuilder};
 use pallet_operator::{
     controller::{self, Settings},
+    lease::Election,
     probe,
+    telemetry::{Telemetry, health::Role, http, logs, requests::Counted},
     transport::pod_exec::PodExec,
 };
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Keeps groups of nodes at their count and brings them through their phases.
@@ -33,6 +35,18 @@ struct Arguments {
     /// How many groups may be reconciled at once.
     #[arg(long, value_name = "N", default_value_t = 8, env = "PALLET_RECONCILES")]
     reconciles: u16,
+    /// Whether operators stand for election by a Lease, so that of several only one is at work.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, env = "PALLET_LEADER_ELECT")]
+    leader_elect: bool,
+    /// The namespace of the Lease; that of the pod's service account, or of the kubeconfig's context, without it.
+    #[arg(long, value_name = "NAMESPACE", env = "PALLET_LEASE_NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// The name of the Lease. Operators that look after different namespaces need different ones.
+    #[arg(long, value_name = "NAME", default_value = "pallet-operator", env = "PALLET_LEASE_NAME")]
+    lease_name: String,
+    /// Where /livez, /readyz and /metrics are served. Port 0 has the system choose one.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", env = "PALLET_HTTP_ADDRESS")]
+    http_address: SocketAddr,
     /// How logs are written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "PALLET_LOG_FORMAT")]
     log_format: LogFormat,
@@ -52,6 +66,15 @@ enum LogFormat {
     Json,
 }
 
+impl From<LogFormat> for logs::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -59,34 +82,79 @@ async fn main() -> anyhow::Result<()> {
         return Ok(probe::probe(address, Duration::from_secs(30))?);
     }
     let filter = EnvFilter::try_new(&arguments.log).context("--log is no filter; write one such as info")?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match arguments.log_format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().flatten_event(true).init(),
+    #[cfg(feature = "otel")]
+    let traces = pallet_operator::telemetry::traces::start()?;
+    #[cfg(feature = "otel")]
+    let beside = traces.as_ref().map(|traces| traces.layer());
+    #[cfg(not(feature = "otel"))]
+    let beside = None;
+    logs::init(arguments.log_format.into(), filter, beside)?;
+    let result = operate(arguments).await;
+    #[cfg(feature = "otel")]
+    if let Some(traces) = traces {
+        traces.end().await;
     }
+    result
+}
+
+async fn operate(arguments: Arguments) -> anyhow::Result<()> {
+    let stop = stopped()?;
+    let telemetry = Telemetry::default();
+    let server = http::Server::bind(arguments.http_address).await?;
+    let http_address = server.address;
+    tokio::spawn(server.serve(telemetry.clone()));
+
     let config = Config::infer().await.context("no cluster: set KUBECONFIG, or run in a pod with a service account")?;
-    let client = connect(config.clone(), true)?;
-    // A repeated handshake would start a second shell on the node.
-    let exec = connect(config, false)?;
+    let namespace = arguments.lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
+    let client = connect(config.clone(), true, &telemetry)?;
+    // A repeated handshake would start a second shell on the node, and a lease that comes late is none.
+    let once = connect(config, false, &telemetry)?;
     let version = tokio::time::timeout(Duration::from_secs(30), client.apiserver_version()).await;
     let version =
         version.context("the API server did not answer within 30 s")?.context("the API server cannot be reached")?;
-    info!(server = version.git_version, version = env!("CARGO_PKG_VERSION"), namespaces = ?arguments.namespaces, "started");
+    info!(
+        server = version.git_version,
+        version = env!("CARGO_PKG_VERSION"),
+        namespaces = ?arguments.namespaces,
+        %http_address,
+        "started"
+    );
     let settings =
         Settings { namespaces: arguments.namespaces, sessions: arguments.sessions, reconciles: arguments.reconciles };
-    controller::run(client, Arc::new(PodExec::new(exec)), settings, stopped()?).await;
+    let transport = Arc::new(PodExec::new(once.clone()));
+    if arguments.leader_elect {
+        let election = Election::new(once, namespace, arguments.lease_name, &pod_name(), telemetry.clone());
+        let work = move |ending| {
+            let (client, transport, settings) = (client.clone(), transport.clone(), settings.clone());
+            let ended = async {
+                let _ = ending.await;
+            };
+            controller::run(client, transport, settings, telemetry.clone(), ended)
+        };
+        election.lead(work, stop).await?;
+    } else {
+        warn!("without leader election: see to it that this is the only operator at work");
+        telemetry.health.become_role(Role::Alone);
+        let _leads = telemetry.metrics.leads();
+        controller::run(client, transport, settings, telemetry.clone(), stop).await;
+    }
     info!("stopped; what runs on nodes goes on and will be found again");
     Ok(())
 }
 
-fn connect(mut config: Config, retry: bool) -> anyhow::Result<Client> {
+/// The name of this pod, or of this machine.
+fn pod_name() -> String {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = std::env::var("POD_NAME").ok().or_else(host).unwrap_or_default();
+    if name.trim().is_empty() { "pallet-operator".into() } else { name.trim().into() }
+}
+
+fn connect(mut config: Config, retry: bool, telemetry: &Telemetry) -> anyhow::Result<Client> {
     config.default_retry = retry;
     let agent = concat!("pallet-operator/", env!("CARGO_PKG_VERSION"));
-    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(agent)));
-    Client::try_from(config).context("the cluster's configuration cannot be used")
+    config.headers.push((::http::header::USER_AGENT, ::http::HeaderValue::from_static(agent)));
+    let client = ClientBuilder::try_from(config).context("the cluster's configuration cannot be used")?;
+    Ok(client.with_layer(&Counted(telemetry.metrics.clone())).build())
 }
 
 /// Resolves at the first signal that asks the operator to end.

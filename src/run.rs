@@ -6,6 +6,8 @@
 pub mod frame;
 pub mod memory;
 pub mod session;
+pub mod tasks;
+mod watched;
 
 use std::{
     collections::HashMap,
@@ -20,18 +22,21 @@ use tokio::{
     task::AbortHandle,
     time::{Instant, timeout},
 };
-use tracing::{Instrument, debug, info, warn};
+use tracing::{Instrument, debug, warn};
 
 use crate::{
     api::{conditions::clip, group_node::Running},
     group::{Group, GroupKey},
     phase::hex,
     plan::{Record, SessionView, progress::Identity},
+    telemetry::metrics::Metrics,
     transport::{Channel, Closed, Target, Transport},
 };
-use frame::{Decoder, Frame};
+use frame::Decoder;
 pub use memory::{Memory, Seen};
 use session::{End, Session, Want};
+use tasks::Spawner;
+use watched::Watched;
 
 /// The part that stands on the node, as it is sent: without comments and indentation.
 pub fn agent() -> &'static str {
@@ -54,6 +59,8 @@ const SEND: Duration = Duration::from_secs(30);
 pub struct Runs {
     transport: Arc<dyn Transport>,
     permits: Arc<Semaphore>,
+    tasks: Spawner,
+    metrics: Metrics,
     entries: Mutex<HashMap<String, Entry>>,
     wake: Box<dyn Fn(&GroupKey) + Send + Sync>,
 }
@@ -117,14 +124,16 @@ pub struct Start {
 }
 
 impl Runs {
-    /// As many sessions are open at once as there are `permits`; `wake` is called when the group of a session should be
-    /// looked at again.
+    /// As many sessions are open at once as there are `permits`, each a task of `tasks`; `wake` is called when the group of
+    /// a session should be looked at again.
     pub fn new(
         transport: Arc<dyn Transport>,
         permits: Arc<Semaphore>,
+        tasks: Spawner,
+        metrics: Metrics,
         wake: impl Fn(&GroupKey) + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { transport, permits, entries: Mutex::default(), wake: Box::new(wake) })
+        Arc::new(Self { transport, permits, tasks, metrics, entries: Mutex::default(), wake: Box::new(wake) })
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -195,10 +204,11 @@ impl Runs {
             end: None,
         });
         let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None };
-        let span = tracing::info_span!(parent: None, "session", group = %start.group.key, node = %start.identity.name);
+        let (group, node) = (&start.group.key, &start.identity.name);
+        let span = tracing::error_span!(parent: None, "session", %group, %node, outcome = tracing::field::Empty);
         // The task ends its own entry; it cannot get there before this lock is free.
-        let task = tokio::spawn(self.clone().work(start, directives).instrument(span)).abort_handle();
-        entry.live = Some(Live { view, directive, task });
+        let task = self.tasks.spawn(self.clone().work(start, directives).instrument(span));
+        entry.live = task.map(|task| Live { view, directive, task });
     }
 
     async fn work(self: Arc<Self>, start: Start, directives: watch::Receiver<Directive>) {
@@ -206,6 +216,7 @@ impl Runs {
         let (node_uid, instance) = (start.node_uid.clone(), start.incarnation.1.clone());
         let _awake = Awake { runs: &self, key: &key };
         let mut waiting = directives.clone();
+        let waits = self.metrics.session_waits();
         let _permit = tokio::select! {
             permit = self.permits.clone().acquire_owned() => permit,
             // Whoever is not wanted any more does not wait for a place.
@@ -216,13 +227,16 @@ impl Runs {
                 return;
             }
         };
+        drop(waits);
+        let _open = self.metrics.session_opens();
         let (mut session, greeting) =
             Session::open(start.group, start.identity, start.incarnation, start.record, nonce());
         let end = match self.transport.open(&start.target).await {
             Err(error) => End::Refused { reason: error.reason.into(), message: error.message },
             Ok(channel) => {
                 let show = |session: &Session| self.show(&node_uid, &key, session);
-                converse(&mut session, channel, greeting, directives, show).await
+                let watched = Watched::new(&self.metrics);
+                converse(&mut session, channel, greeting, directives, show, watched, &self.tasks).await
             }
         };
         self.finish(&node_uid, &instance, session, end);
@@ -247,6 +261,14 @@ impl Runs {
             End::Lost(message) => warn!(message, "the connection was lost"),
             End::Refused { reason, message } => warn!(reason, message, "the session was refused"),
         }
+        let label = match &end {
+            End::Done => "done",
+            End::Stopped => "stopped",
+            End::Lost(_) => "lost",
+            End::Refused { .. } => "refused",
+        };
+        self.metrics.session_ended(label);
+        tracing::Span::current().record("outcome", label);
         if let Some(entry) = self.entries().get_mut(node_uid) {
             entry.live = None;
             entry.memory.learn(session.record());
@@ -262,6 +284,8 @@ async fn converse(
     greeting: Vec<u8>,
     mut directives: watch::Receiver<Directive>,
     show: impl Fn(&Session),
+    mut watched: Watched<'_>,
+    tasks: &Spawner,
 ) -> End {
     let mut decoder = Decoder::new(session.nonce());
     if let Err(message) = send(&mut channel, &greeting).await {
@@ -318,23 +342,19 @@ async fn converse(
         for frame in frames {
             greeted = true;
             debug!(?frame);
-            if let Frame::Ended(ended) = &frame {
-                info!(phase = ended.phase, run = ended.run_id, attempt = ended.attempt, verdict = ?ended.verdict, "phase ended");
-            }
+            watched.hears(&frame);
             match session.hear(frame, Timestamp::now()) {
                 Want::Wait => {}
                 Want::Send(request) => {
                     stage_began = Instant::now();
-                    if let Some(flight) = session.in_flight() {
-                        info!(phase = %flight.phase, run = flight.run_id, attempt = flight.attempt, "phase starts");
-                    }
+                    watched.starts(session);
                     if let Err(message) = send(&mut channel, &request).await {
                         return session.lose(&message, Timestamp::now());
                     }
                 }
                 Want::End(end) => {
                     // Nobody waits for the farewell: what was learned counts at once.
-                    tokio::spawn(async move {
+                    tasks.spawn(async move {
                         let _ = send(&mut channel, b"bye\n").await;
                         let _ = timeout(Duration::from_secs(2), channel.closed).await;
                     });
@@ -383,5 +403,62 @@ fn nonce() -> String {
         Ok(()) => hex(&bytes),
         // Without randomness no reply could be trusted. Linux has none only before it has booted.
         Err(error) => unreachable!("the operating system gives no randomness: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{group::resolve, transport::OpenError};
+    use futures::future::BoxFuture;
+    use serde_json::json;
+    use tasks::Tasks;
+
+    /// Connections that never come about.
+    struct Hanging;
+
+    impl Transport for Hanging {
+        fn open<'a>(&'a self, _: &'a Target) -> BoxFuture<'a, Result<Channel, OpenError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn start(node: &str) -> Start {
+        let object = json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
+            "metadata": {"name": "web", "namespace": "shop", "uid": "g"},
+            "spec": {"node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "x"}]}}}}}
+        });
+        let group = Arc::new(resolve(&serde_json::from_value(object).unwrap()).unwrap());
+        let (name, address, retry_token) = (node.to_owned(), String::new(), String::new());
+        let target = Target { namespace: "shop".into(), pod: node.into(), container: "main".into() };
+        let identity = Identity { name, ordinal: 0, address, retry_token };
+        let incarnation = ("p".into(), "c".into());
+        Start { group, node_uid: node.into(), identity, incarnation, target, record: Record::default() }
+    }
+
+    /// One session hangs while it connects, one waits for a permit: both hold on to what holds them.
+    #[tokio::test]
+    async fn no_session_outlives_the_controllers() {
+        let (tasks, metrics) = (Tasks::default(), Metrics::default());
+        let permits = Arc::new(Semaphore::new(1));
+        let runs = Runs::new(Arc::new(Hanging), permits.clone(), tasks.spawner(), metrics.clone(), |_| {});
+        runs.start(start("web-0"), Timestamp::UNIX_EPOCH);
+        runs.start(start("web-1"), Timestamp::UNIX_EPOCH);
+        let (open, waiting) = (r#"pallet_sessions{state="open"} 1"#, r#"pallet_sessions{state="waiting"} 1"#);
+        while !(metrics.text().contains(open) && metrics.text().contains(waiting)) {
+            tokio::task::yield_now().await;
+        }
+        tasks.shutdown().await;
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+        assert_eq!(permits.available_permits(), 1);
+        let text = metrics.text();
+        assert!(!text.contains(open) && !text.contains(waiting), "{text}");
+        // A pass that is on its way starts nothing any more.
+        runs.start(start("web-2"), Timestamp::UNIX_EPOCH);
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+        let seen = Arc::downgrade(&runs);
+        drop(runs);
+        assert_eq!(seen.strong_count(), 0, "something holds the sessions for ever");
     }
 }

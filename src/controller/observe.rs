@@ -173,6 +173,11 @@ impl Index {
         self.nodes.listed && self.pods.listed
     }
 
+    /// How many GroupNodes there are.
+    pub fn count_nodes(&self) -> usize {
+        self.nodes.groups.values().map(BTreeMap::len).sum()
+    }
+
     /// Takes an event of a watch in.
     pub fn apply<O: Indexed>(&mut self, event: &Event<O>) -> Touched {
         let mut touched = Touched::default();

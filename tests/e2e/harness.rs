@@ -101,6 +101,8 @@ impl Space {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pallet-operator"));
         command.args(["--namespace", &self.name, "--log", "info,pallet_operator=debug"]);
+        // Each looks after a namespace of its own, side by side with the others.
+        command.args(["--leader-elect=false", "--http-address=127.0.0.1:0"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         if let Some(kubeconfig) = &self.kubeconfig {
             command.env("KUBECONFIG", kubeconfig);

@@ -1,0 +1,204 @@
+//! Logs: for people, or one JSON object a line.
+//!
+//! In JSON, the fields of the spans that a line stands in are at the top level beside its own: a line about a phase has
+//! `group`, `node`, `phase` and `run`, so `jq 'select(.run == "...")'` finds all that was said of a run.
+
+use std::{fmt, io::IsTerminal};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    fmt::{
+        FmtContext, FormatEvent, FormattedFields,
+        format::{JsonFields, Writer},
+    },
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::{SubscriberInitExt, TryInitError},
+};
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Something beside the logs that spans and events go to.
+pub type Beside = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Has what is logged from now on written to stderr, as far as it passes the filter; `beside` sees all of it.
+///
+/// # Errors
+/// Somebody has done so before.
+pub fn init(format: Format, filter: EnvFilter, beside: Option<Beside>) -> Result<(), TryInitError> {
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let logs = match format {
+        Format::Text => logs.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        Format::Json => logs.fmt_fields(JsonFields::new()).event_format(FlatJson).with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry().with(beside).with(logs).try_init()
+}
+
+/// One flat JSON object a line. Use it together with [`JsonFields`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FlatJson;
+
+impl<S> FormatEvent<S, JsonFields> for FlatJson
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = Map::new();
+        // From the outermost span inwards, then the line's own: what is closer counts.
+        for span in context.event_scope().into_iter().flat_map(tracing_subscriber::registry::Scope::from_root) {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<JsonFields>>();
+            if let Some(Ok(Value::Object(fields))) = fields.map(|fields| serde_json::from_str(&fields.fields)) {
+                line.extend(fields);
+            }
+            line.insert("span".into(), span.name().into());
+        }
+        event.record(&mut Fields(&mut line));
+        let metadata = event.metadata();
+        line.insert("timestamp".into(), Timestamp::now().to_string().into());
+        line.insert("level".into(), metadata.level().as_str().into());
+        line.insert("target".into(), metadata.target().into());
+        writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+/// Puts an event's fields into an object.
+struct Fields<'a>(&'a mut Map<String, Value>);
+
+impl Fields<'_> {
+    fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        self.0.insert(field.name().trim_start_matches("r#").to_owned(), value.into());
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value);
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value);
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value);
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value);
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value);
+    }
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::{Ended, Metrics};
+    use std::sync::{Arc, Mutex};
+    use tracing_subscriber::fmt::MakeWriter;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Captured {
+        type Writer = Self;
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// The lines that are logged meanwhile.
+    fn lines(filter: &str, log: impl FnOnce()) -> Vec<Value> {
+        let captured = Captured::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(filter))
+            .with_writer(captured.clone())
+            .fmt_fields(JsonFields::new())
+            .event_format(FlatJson)
+            .finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    #[test]
+    fn a_line_about_a_phase_has_group_node_phase_and_run_at_the_top() {
+        let lines = lines("info", || {
+            let metrics = Metrics::default();
+            let _session = tracing::error_span!("session", group = "shop/web", node = "web-0").entered();
+            let run = metrics.run_starts("configure", "configure-1f", Some(2));
+            run.span.in_scope(|| tracing::info!("phase starts"));
+            let (phase, run_id) = ("configure", "configure-1f");
+            let ended = Ended { phase, run: run_id, attempt: 2, outcome: "failed", times: None, joined: false };
+            metrics.run_ended(Some(run), &ended);
+        });
+        assert_eq!(lines.len(), 2);
+        for (line, message) in lines.iter().zip(["phase starts", "phase ended"]) {
+            assert_eq!(line["message"], message);
+            assert_eq!(line["group"], "shop/web");
+            assert_eq!(line["node"], "web-0");
+            assert_eq!(line["phase"], "configure");
+            assert_eq!(line["run"], "configure-1f");
+            assert_eq!(line["attempt"], 2);
+            assert_eq!(line["level"], "INFO");
+            assert!(line["timestamp"].as_str().unwrap().parse::<Timestamp>().is_ok());
+        }
+        assert_eq!(lines[1]["outcome"], "failed");
+        assert!(lines[1]["seconds"].is_number());
+    }
+
+    /// A filter that lets only warnings through must not take away what they are about.
+    #[test]
+    fn a_warning_says_what_it_is_about_under_any_filter() {
+        let lines = lines("warn", || {
+            let _session = tracing::error_span!("session", group = "shop/web", node = "web-0").entered();
+            let run = Metrics::default().run_starts("bootstrap", "bootstrap-2e", None);
+            run.span.in_scope(|| tracing::warn!("the connection was lost"));
+        });
+        assert_eq!((&lines[0]["node"], &lines[0]["run"]), (&"web-0".into(), &"bootstrap-2e".into()));
+    }
+
+    #[test]
+    fn what_is_closer_counts_and_nothing_can_forge_a_line() {
+        let lines = lines("info", || {
+            let _outer = tracing::info_span!("outer", what = "outer", level = "none").entered();
+            tracing::info!(what = "inner\n{\"level\":\"ERROR\"}", flag = true, number = -1, "said");
+        });
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0]["what"], "inner\n{\"level\":\"ERROR\"}");
+        assert_eq!(
+            (&lines[0]["level"], &lines[0]["flag"], &lines[0]["number"]),
+            (&"INFO".into(), &true.into(), &(-1).into())
+        );
+    }
+}
