@@ -2,10 +2,14 @@
 CLUSTER_TOOL := tests/cluster/cluster
 # Instances of the cluster tool: tests have one of their own, so that a demo may stay up beside them.
 TEST := CLUSTER_NAME=test $(CLUSTER_TOOL)
+# What is installed there is cluster-wide, so nothing else may run in it.
+INSTALL := CLUSTER_NAME=install $(CLUSTER_TOOL)
+# The profile of the binary in the image under test: test-image is built in a fraction of release's time.
+TEST_PROFILE ?= test-image
 SEEDS ?= 1500
 SMOKE_NODES ?= 500
 
-.PHONY: help demo demo-down test test-unit test-cluster bench-smoke soak image cluster cluster-down crds lint fmt
+.PHONY: help demo demo-down test test-unit test-cluster test-install bench-smoke soak image cluster cluster-down crds lint fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,7 +20,7 @@ demo: ## a Kubernetes, the operator and a group of three pods, shown until it is
 demo-down: ## ends what demo started
 	@deploy/demo --down
 
-test: test-unit test-cluster ## every tier: unit, simulation, agent, API, end to end, kwok smoke
+test: test-unit test-cluster test-install ## every tier: unit, simulation, agent, API, end to end, kwok smoke, installation
 
 test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor
@@ -35,6 +39,17 @@ test-cluster: ## the tiers that need one: started here, and ended
 	$(TEST) run -- env PALLET_TEST_CLUSTER=1 cargo test --offline --locked --test e2e -- --test-threads=8 --nocapture || status=1; \
 	$(MAKE) --no-print-directory bench-smoke || status=1; \
 	$(TEST) down || status=1; \
+	exit $$status
+
+test-install: ## the installation tier: image, kustomize, chart and roles, on a cluster of its own
+	YES=$(YES) $(CLUSTER_TOOL) doctor
+	YES=$(YES) PROFILE=$(TEST_PROFILE) IMAGE=localhost/pallet-operator:test OUT=target/image/test.tar deploy/image
+	cargo build --locked --test install
+	@helm=$$($(INSTALL) helm) && $(INSTALL) up && $(INSTALL) load target/image/test.tar; status=$$?; \
+	$(INSTALL) run -- ctr -n k8s.io images tag --force localhost/pallet-operator:test localhost/pallet-operator:next || status=1; \
+	[ $$status -ne 0 ] || $(INSTALL) run -- env PALLET_TEST_CLUSTER=1 PALLET_HELM=$$helm \
+		cargo test --offline --locked --test install -- --test-threads=1 --nocapture || status=1; \
+	$(INSTALL) down || status=1; \
 	exit $$status
 
 bench-smoke: ## SMOKE_NODES nodes on kwok, and what each costs; needs the test instance up
