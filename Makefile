@@ -9,7 +9,7 @@ TEST_PROFILE ?= test-image
 SEEDS ?= 1500
 SMOKE_NODES ?= 500
 
-.PHONY: help demo demo-down test test-unit test-cluster test-install bench-smoke soak image cluster cluster-down crds lint fmt
+.PHONY: help demo demo-down test test-unit test-otel test-cluster test-install bench-smoke soak image cluster cluster-down crds lint fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +20,7 @@ demo: ## a Kubernetes, the operator and a group of three pods, shown until it is
 demo-down: ## ends what demo started
 	@deploy/demo --down
 
-test: test-unit test-cluster test-install ## every tier: unit, simulation, agent, API, end to end, kwok smoke, installation
+test: test-unit test-otel test-cluster test-install ## every tier: unit, simulation, agent, traces, API, end to end, kwok smoke, installation
 
 test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor
@@ -28,6 +28,9 @@ test-unit: ## the tiers that need no cluster
 	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell
 	cargo test --locked --test agent -- --test-threads=6
 	SEEDS=$(SEEDS) cargo test --locked --test simulation -- --nocapture
+
+test-otel: ## traces, which are built in with --features otel only: a collector on loopback receives them
+	cargo test --locked --features otel --test otel
 
 # Built outside the cluster's network, which leads nowhere, and run inside it.
 test-cluster: ## the tiers that need one: started here, and ended
@@ -81,6 +84,7 @@ fmt: ## formats the code
 lint: ## formatting, clippy, cargo-deny
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
+	cargo clippy --locked --all-targets --features otel -- --deny warnings
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
 	cargo deny --all-features check bans licenses sources
 	@if cargo deny fetch db; then cargo deny check advisories; \

@@ -4,6 +4,8 @@ pub mod apply;
 pub mod observe;
 pub mod report;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeSet, HashSet},

@@ -64,7 +64,7 @@ pub struct Election {
 /// Why a term ended.
 enum End {
     Asked,
-    Lost(Loss),
+    Lost,
     Failed(Error),
 }
 
@@ -104,10 +104,7 @@ impl Election {
             match self.term(&mut elector, &work, &mut stop).await {
                 End::Asked => break Ok(()),
                 End::Failed(error) => break Err(error),
-                End::Lost(loss) => {
-                    warn!(%loss, "not the leader any more; what runs on nodes goes on, and the next leader finds it");
-                    elector.step_down();
-                }
+                End::Lost => elector.step_down(),
             }
         };
         self.telemetry.health.become_role(Role::Stopping);
@@ -135,7 +132,10 @@ impl Election {
         let why = tokio::select! {
             biased;
             () = stop => End::Asked,
-            loss = self.keep(elector) => End::Lost(loss),
+            loss = self.keep(elector) => {
+                warn!(%loss, "not the leader any more; what runs on nodes goes on, and the next leader finds it");
+                End::Lost
+            }
             ended = working.join_next() => End::Failed(match ended {
                 Some(Err(panic)) => Error::Panicked(panic),
                 Some(Ok(())) | None => Error::Ended,

@@ -100,9 +100,12 @@ impl Elector {
         left.unwrap_or(self.timing.renew).min(self.timing.renew / 2)
     }
 
-    /// The pause before the next attempt; `jitter` from 0 to 1 keeps candidates from coming all at once.
+    /// The pause before the next attempt; `jitter` from 0 to 1 keeps candidates from coming all at once. It does not go
+    /// beyond where the candidate's own lease is lost, or somebody else's runs out.
     pub fn pause(&self, jitter: f64, now: Moment) -> Duration {
-        self.timing.retry.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0).min(self.patience(now))
+        let pause = self.timing.retry.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0).min(self.patience(now));
+        let other = self.expiry().filter(|expiry| self.renewed.is_none() && *expiry > now);
+        other.map_or(pause, |expiry| pause.min(expiry - now))
     }
 
     /// Takes in what was read; nothing where there is no lease. `now` is when the answer had come.
@@ -132,7 +135,7 @@ impl Elector {
         match (self.renewed, other) {
             (Some(_), Some(other)) => Next::Lost(Loss::Taken(other.to_owned())),
             (Some(_), None) if !self.holds(now) => Next::Lost(Loss::Expired),
-            (None, Some(_)) if !self.expired(now) => Next::Wait,
+            (None, Some(_)) if self.expiry().is_some_and(|expiry| now < expiry) => Next::Wait,
             _ => Next::Write(Box::new(self.claim(wall))),
         }
     }
@@ -147,13 +150,12 @@ impl Elector {
         Some(lease)
     }
 
-    /// Whether the holder has been silent for as long as its own record allows.
-    fn expired(&self, now: Moment) -> bool {
-        self.seen.as_ref().is_none_or(|seen| {
-            let asked = seen.lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
-            let asked = asked.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
-            now >= seen.since + asked.map_or(self.timing.lease, Duration::from_secs)
-        })
+    /// When the holder will have been silent for as long as its own record allows.
+    fn expiry(&self) -> Option<Moment> {
+        let seen = self.seen.as_ref()?;
+        let asked = seen.lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds);
+        let asked = asked.and_then(|seconds| u64::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+        Some(seen.since + asked.map_or(self.timing.lease, Duration::from_secs))
     }
 
     /// The record that makes the lease the candidate's, or keeps it so.
@@ -379,11 +381,13 @@ mod tests {
     }
 
     #[test]
-    fn pauses_differ_by_jitter_and_end_where_the_lease_would_be_lost() {
-        let (mut server, mut a) = (Server::default(), elector("a"));
+    fn pauses_differ_by_jitter_and_end_where_a_lease_does() {
+        let (mut server, mut a, mut b) = (Server::default(), elector("a"), elector("b"));
         assert_eq!((a.pause(0.0, s(0)), a.pause(1.0, s(0))), (s(2), s(3)));
         turn(&mut a, &mut server, s(0), 0);
+        turn(&mut b, &mut server, s(0), 0);
         assert_eq!(a.pause(1.0, s(9)), s(1));
+        assert_eq!((b.pause(1.0, s(9)), b.pause(1.0, s(14)), b.pause(1.0, s(15))), (s(3), s(1), s(3)));
         assert_eq!((a.patience(s(4)), a.patience(s(7)), a.patience(s(11))), (s(5), s(3), s(0)));
     }
 

@@ -167,7 +167,7 @@ async fn one_leads_and_the_next_follows_a_retry_after_it_was_asked_to_stop() {
     assert!(b.telemetry.metrics.text().contains("pallet_leader 0\n"));
     assert_eq!(b.telemetry.health.ready(Instant::now()), Ok("standby, the lease is watched".into()));
     assert!(a.stop().await < s(1));
-    assert!(b.until(true).await <= s(3));
+    assert!(b.until(true).await < s(4));
     assert_eq!(server.spec("leaseTransitions"), 1);
     b.stop().await;
     assert_eq!(server.spec("holderIdentity"), Value::Null, "it was given back");
@@ -182,7 +182,8 @@ async fn a_dead_leader_is_followed_when_its_lease_is_over() {
     sleep(s(30)).await;
     a.ended.abort();
     let took = b.until(true).await;
-    assert!(took > s(12) && took <= s(15 + 3), "{took:?}");
+    // It was last seen to renew up to 3 s before it died, and up to 3 s after it had renewed.
+    assert!(took >= s(15 - 3) && took < s(15 + 3 + 1), "{took:?}");
     assert_eq!(server.spec("leaseTransitions"), 1);
 }
 
@@ -220,8 +221,8 @@ async fn stopping_takes_seconds_at_the_most_whatever_hangs() {
     let a = Operator::start(&server, "a", Work::GoesOn);
     a.until(true).await;
     server.become_mode(Mode::Hangs);
-    assert!(a.stop().await <= s(6));
+    assert!(a.stop().await < s(3 + 3 + 1));
     let b = Operator::start(&server, "b", Work::Ends);
     sleep(s(1)).await;
-    assert!(b.stop().await <= s(3), "also where it never led");
+    assert!(b.stop().await < s(3 + 1), "also where it never led");
 }

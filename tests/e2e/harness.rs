@@ -28,7 +28,10 @@ pub struct Space {
     pub client: Client,
     pub name: String,
     operator: Option<Child>,
-    kubeconfig: Option<PathBuf>,
+    /// What operators connect with, where it is not what the tests use.
+    pub kubeconfig: Option<PathBuf>,
+    /// What the operator finds in its environment beside that.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Drop for Space {
@@ -59,7 +62,7 @@ impl Space {
         let name = format!("e2e-{what}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
-        let mut space = Self { client, name, operator: None, kubeconfig: None };
+        let mut space = Self { client, name, operator: None, kubeconfig: None, environment: Vec::new() };
         space.limit_rights().await;
         Some(space)
     }
@@ -89,7 +92,8 @@ impl Space {
         fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
     }
 
-    fn scratch(&self, name: &str) -> PathBuf {
+    /// A file of this test's own.
+    pub fn scratch(&self, name: &str) -> PathBuf {
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", self.name))
     }
 
@@ -107,7 +111,18 @@ impl Space {
         if let Some(kubeconfig) = &self.kubeconfig {
             command.env("KUBECONFIG", kubeconfig);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.operator = Some(command.spawn().expect("the operator"));
+    }
+
+    /// Asks the operator to stop, and waits until it has.
+    #[cfg(feature = "otel")]
+    pub async fn stop_operator(&mut self) {
+        let mut operator = self.operator.take().expect("a running operator");
+        let pid = operator.id().expect("it runs").to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        let status = tokio::time::timeout(PATIENCE, operator.wait()).await.expect("it ends").unwrap();
+        assert!(status.success(), "{status}");
     }
 
     /// kill -9.

@@ -5,5 +5,8 @@
 mod converge;
 mod faults;
 mod harness;
+mod leadership;
 mod lifecycle;
+#[cfg(feature = "otel")]
+mod traces;
 mod trouble;

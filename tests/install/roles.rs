@@ -259,7 +259,7 @@ async fn namespaced(client: &Client) {
     let up: String = overlay.strip_prefix(crate::commands::root()).expect("below").iter().map(|_| "../").collect();
     let text = format!(
         "resources: [{up}deploy/rbac/namespace]\nnamespace: team-a\npatches:\n- target: {{kind: RoleBinding}}\n  \
-         patch: '[{{op: replace, path: /subjects/0/name, value: namespaced}}]'\n"
+         patch: |-\n    - {{op: replace, path: /subjects/0/name, value: namespaced}}\n"
     );
     fs::write(overlay.join("kustomization.yaml"), text).expect("a kustomization");
     kubectl(&["apply", "-k", overlay.to_str().expect("a path in UTF-8")]);

@@ -32,16 +32,17 @@ pub fn operator_rules() -> Vec<PolicyRule> {
     deployed::<ClusterRole>("rbac/operator/role.yaml").remove(0).rules.expect("rules")
 }
 
-/// An account with the operator's rights in all namespaces, and its lease in a namespace of its own: what `deploy/` makes,
-/// under names that are free. Returns a kubeconfig.
-pub async fn operator_kubeconfig(client: &Client, name: &str) -> String {
-    let home = format!("{name}-operator");
+/// An account in a namespace of its own, so that it outlives the test's, with the operator's rights in all namespaces and a
+/// lease in the test's: what `deploy/` makes, under names that are free. Returns a kubeconfig.
+pub async fn operator_kubeconfig(client: &Client, namespace: &str) -> String {
+    let home = format!("{namespace}-operator");
     let metadata = json!({"name": home});
     create(&Api::<Namespace>::all(client.clone()), json!({"metadata": metadata})).await;
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &home);
     create(&accounts, json!({"metadata": {"name": "pallet-operator"}})).await;
     let lease = deployed::<Role>("operator/lease.yaml").remove(0);
-    create(&Api::<Role>::namespaced(client.clone(), &home), json!({"metadata": metadata, "rules": lease.rules})).await;
+    create(&Api::<Role>::namespaced(client.clone(), namespace), json!({"metadata": metadata, "rules": lease.rules}))
+        .await;
     let roles: Api<ClusterRole> = Api::all(client.clone());
     const ROLE: &str = "pallet-test-operator";
     let role = json!({
@@ -56,7 +57,7 @@ pub async fn operator_kubeconfig(client: &Client, name: &str) -> String {
             "subjects": [{"kind": "ServiceAccount", "name": "pallet-operator", "namespace": home}]
         })
     };
-    create(&Api::<RoleBinding>::namespaced(client.clone(), &home), binding("Role", &home)).await;
+    create(&Api::<RoleBinding>::namespaced(client.clone(), namespace), binding("Role", &home)).await;
     create(&Api::<ClusterRoleBinding>::all(client.clone()), binding("ClusterRole", ROLE)).await;
     let request = TokenRequest {
         spec: TokenRequestSpec { expiration_seconds: Some(86_400), ..TokenRequestSpec::default() },
@@ -64,7 +65,7 @@ pub async fn operator_kubeconfig(client: &Client, name: &str) -> String {
     };
     let token = accounts.create_token_request("pallet-operator", &PostParams::default(), &request).await;
     let token = token.expect("a token").status.expect("a token").token;
-    with_token(&home, &token)
+    with_token(namespace, &token)
 }
 
 /// The kubeconfig of the tests with another user.
