@@ -30,9 +30,9 @@ fn uninstall() {
     kubectl(&[&["-n", "pallet-system", "wait", "--for=delete", "pod"], &pods[..]].concat());
 }
 
-#[tokio::test]
-async fn cluster_wide_from_install_to_uninstall() {
-    let Some(_cluster) = Cluster::clean().await else { return };
+#[test]
+fn cluster_wide_from_install_to_uninstall() {
+    let Some(_cluster) = Cluster::clean() else { return };
     restricted("pallet-system");
     let notes = install(&["--set", "podDisruptionBudget.enabled=true", "--set", "networkPolicy.enabled=true"]);
     assert!(notes.contains("helm test pallet-operator --namespace pallet-system"), "{notes}");
@@ -88,9 +88,9 @@ async fn cluster_wide_from_install_to_uninstall() {
     kubectl(&["delete", "namespace", "pallet-system", "shop", "--timeout=60s"]);
 }
 
-#[tokio::test]
-async fn the_definitions_are_upgraded_with_the_chart() {
-    let Some(_cluster) = Cluster::clean().await else { return };
+#[test]
+fn the_definitions_are_upgraded_with_the_chart() {
+    let Some(_cluster) = Cluster::clean() else { return };
     restricted("pallet-system");
     install(&["--set", "replicas=0"]);
     // As an older version would have left it: a column less.
@@ -110,9 +110,9 @@ async fn the_definitions_are_upgraded_with_the_chart() {
     kubectl(&["delete", "namespace", "pallet-system", "--timeout=60s"]);
 }
 
-#[tokio::test]
-async fn some_namespaces_by_roles_only() {
-    let Some(_cluster) = Cluster::clean().await else { return };
+#[test]
+fn some_namespaces_by_roles_only() {
+    let Some(_cluster) = Cluster::clean() else { return };
     restricted("pallet-system");
     for namespace in ["team-a", "team-b", "elsewhere"] {
         kubectl(&["create", "namespace", namespace]);

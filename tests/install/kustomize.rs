@@ -24,9 +24,9 @@ fn namespace(name: &str) {
     kubectl(&["create", "namespace", name]);
 }
 
-#[tokio::test]
-async fn cluster_wide_from_install_to_uninstall() {
-    let Some(_cluster) = Cluster::clean().await else { return };
+#[test]
+fn cluster_wide_from_install_to_uninstall() {
+    let Some(_cluster) = Cluster::clean() else { return };
     let installed = overlay("cluster-wide", "deploy", "test");
     kubectl(&["apply", "--server-side", "-k", &installed]);
     kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds"]);
@@ -77,9 +77,9 @@ fn assert_nothing_left() {
     }
 }
 
-#[tokio::test]
-async fn one_namespace_by_roles_only() {
-    let Some(_cluster) = Cluster::clean().await else { return };
+#[test]
+fn one_namespace_by_roles_only() {
+    let Some(_cluster) = Cluster::clean() else { return };
     kubectl(&["apply", "--server-side", "-k", "crds"]);
     kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds"]);
     let installed = overlay("namespaced", "deploy/overlays/namespaced", "test");
@@ -109,9 +109,9 @@ async fn one_namespace_by_roles_only() {
 }
 
 /// The way out that docs/operate.md gives where the operator went first.
-#[tokio::test]
-async fn groups_of_a_dead_operator_can_be_let_go() {
-    let Some(_cluster) = Cluster::clean().await else { return };
+#[test]
+fn groups_of_a_dead_operator_can_be_let_go() {
+    let Some(_cluster) = Cluster::clean() else { return };
     let installed = overlay("cluster-wide", "deploy", "test");
     kubectl(&["apply", "--server-side", "-k", &installed]);
     kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds"]);

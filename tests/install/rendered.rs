@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
-use crate::commands::{kubectl, root, try_helm};
+use crate::{
+    commands::{kubectl, root, try_helm},
+    support::asked,
+};
 
 const CHART: &str = "charts/pallet-operator";
 
@@ -30,11 +33,6 @@ fn try_chart(set: &[&str]) -> Result<Objects, String> {
 
 fn chart(set: &[&str]) -> Objects {
     try_chart(set).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn asked() -> bool {
-    // They need no cluster, but what is built for the tier that does.
-    std::env::var_os("PALLET_TEST_CLUSTER").is_some()
 }
 
 fn of_kind<'a>(objects: &'a Objects, kind: &str) -> BTreeMap<&'a str, &'a Value> {

@@ -128,7 +128,7 @@ fn remove() {
 
 #[tokio::test]
 async fn each_account_can_do_its_own_and_no_more() {
-    let Some(_cluster) = Cluster::clean().await else { return };
+    let Some(_cluster) = Cluster::clean() else { return };
     installed();
     let client = Client::try_default().await.expect("a client");
     let as_user = |user| Asked { client: &client, user };
