@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 /// How long anything may take before a test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A cluster without any of ours on it, for one test at a time: what is installed here is cluster-wide.
 pub struct Cluster {
@@ -53,7 +53,7 @@ fn sweep() {
             let _ = try_run("kubectl", &["delete", name]);
         }
     }
-    kubectl(&[&["delete", "namespace", "--ignore-not-found", "--timeout=60s"], NAMESPACES].concat());
+    kubectl(&[&["delete", "namespace", "--ignore-not-found", "--timeout=300s"], NAMESPACES].concat());
 }
 
 /// The repository.

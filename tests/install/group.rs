@@ -39,7 +39,7 @@ fn apply(namespace: &str, name: &str, text: &str) {
 
 pub fn wait_ready(namespace: &str, name: &str) {
     let group = format!("groupspec/{name}");
-    let waited = try_run("kubectl", &["-n", namespace, "wait", "--for=condition=Ready", &group, "--timeout=120s"]);
+    let waited = try_run("kubectl", &["-n", namespace, "wait", "--for=condition=Ready", &group, "--timeout=300s"]);
     if let Err(error) = waited {
         let shown = try_run("kubectl", &["-n", namespace, "get", "gs,gn,pods", "-o", "wide"]);
         let log = try_run(

@@ -19,14 +19,14 @@ fn restricted(name: &str) {
 }
 
 fn install(more: &[&str]) -> String {
-    let fixed = ["install", "pallet-operator", CHART, "--wait", "--timeout", "90s"];
+    let fixed = ["install", "pallet-operator", CHART, "--wait", "--timeout", "300s"];
     helm(&[&fixed, RELEASE, IMAGE, more].concat())
 }
 
 fn uninstall() {
-    helm(&[&["uninstall", "pallet-operator", "--wait", "--timeout", "60s"], RELEASE].concat());
+    helm(&[&["uninstall", "pallet-operator", "--wait", "--timeout", "300s"], RELEASE].concat());
     // Helm waits for the Deployment, not for its pods.
-    let pods = ["-l", "app.kubernetes.io/name=pallet-operator", "--timeout=60s"];
+    let pods = ["-l", "app.kubernetes.io/name=pallet-operator", "--timeout=300s"];
     kubectl(&[&["-n", "pallet-system", "wait", "--for=delete", "pod"], &pods[..]].concat());
 }
 
@@ -38,7 +38,7 @@ fn cluster_wide_from_install_to_uninstall() {
     assert!(notes.contains("helm test pallet-operator --namespace pallet-system"), "{notes}");
     assert_healthy("pallet-system");
     assert_confined();
-    let tested = helm(&[&["test", "pallet-operator", "--timeout", "60s"], RELEASE].concat());
+    let tested = helm(&[&["test", "pallet-operator", "--timeout", "300s"], RELEASE].concat());
     assert!(tested.contains("Phase:          Succeeded"), "{tested}");
 
     kubectl(&["create", "namespace", "shop"]);
@@ -55,7 +55,7 @@ fn cluster_wide_from_install_to_uninstall() {
     wait_slow_runs("shop");
     let changed =
         ["--set", "image.tag=next", "--set", "replicas=2", "--set", "log.filter=info\\,pallet_operator=debug"];
-    let fixed = ["upgrade", "pallet-operator", CHART, "--reuse-values", "--wait", "--timeout", "90s"];
+    let fixed = ["upgrade", "pallet-operator", CHART, "--reuse-values", "--wait", "--timeout", "300s"];
     helm(&[&fixed, RELEASE, &changed].concat());
     wait_rolled_out("pallet-system", "deployment/pallet-operator");
     let images: Vec<_> =
@@ -65,7 +65,7 @@ fn cluster_wide_from_install_to_uninstall() {
     assert_healthy("pallet-system");
 
     // Groups first; the definitions stay, and with them the chart can be installed again.
-    kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=60s"]);
+    kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=300s"]);
     uninstall();
     for kind in ["clusterrole", "clusterrolebinding"] {
         let names = kubectl(&["get", kind, "-o", "name"]);
@@ -82,10 +82,10 @@ fn cluster_wide_from_install_to_uninstall() {
     install(&[]);
     apply_example("shop");
     wait_ready("shop", "web");
-    kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=60s"]);
+    kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=300s"]);
     uninstall();
-    kubectl(&["delete", "-f", "crds", "--timeout=60s"]);
-    kubectl(&["delete", "namespace", "pallet-system", "shop", "--timeout=60s"]);
+    kubectl(&["delete", "-f", "crds", "--timeout=300s"]);
+    kubectl(&["delete", "namespace", "pallet-system", "shop", "--timeout=300s"]);
 }
 
 #[test]
@@ -106,8 +106,8 @@ fn the_definitions_are_upgraded_with_the_chart() {
     helm(&[&other[..], &["--set", "crds.install=false,rbac.userRoles=false"]].concat());
     helm(&["uninstall", "second", "--namespace", "default"]);
     uninstall();
-    kubectl(&["delete", "-f", "crds", "--timeout=60s"]);
-    kubectl(&["delete", "namespace", "pallet-system", "--timeout=60s"]);
+    kubectl(&["delete", "-f", "crds", "--timeout=300s"]);
+    kubectl(&["delete", "namespace", "pallet-system", "--timeout=300s"]);
 }
 
 #[test]
@@ -133,10 +133,10 @@ fn some_namespaces_by_roles_only() {
             assert_eq!(answer.is_ok(), allowed, "{what:?} in {namespace}");
         }
     }
-    kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=60s"]);
+    kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=300s"]);
     uninstall();
     assert_gone(&["pods", "-n", "team-a"]);
     assert_gone(&["pods", "-n", "team-b"]);
-    kubectl(&["delete", "-f", "crds", "--timeout=60s"]);
-    kubectl(&["delete", "namespace", "pallet-system", "team-a", "team-b", "elsewhere", "--timeout=60s"]);
+    kubectl(&["delete", "-f", "crds", "--timeout=300s"]);
+    kubectl(&["delete", "namespace", "pallet-system", "team-a", "team-b", "elsewhere", "--timeout=300s"]);
 }

@@ -29,7 +29,7 @@ fn cluster_wide_from_install_to_uninstall() {
     let Some(_cluster) = Cluster::clean() else { return };
     let installed = overlay("cluster-wide", "deploy", "test");
     kubectl(&["apply", "--server-side", "-k", &installed]);
-    kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds"]);
+    kubectl(&["wait", "--for=condition=Established", "--timeout=300s", "-f", "crds"]);
     wait_rolled_out("pallet-system", "deployment/pallet-operator");
     assert_healthy("pallet-system");
     let memory = assert_confined();
@@ -60,12 +60,12 @@ fn cluster_wide_from_install_to_uninstall() {
     assert_healthy("pallet-system");
 
     // As docs/operate.md says: groups first, then all that was applied.
-    kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=60s"]);
+    kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=300s"]);
     assert_gone(&["groupnodes", "-A"]);
     assert_gone(&["pods", "-n", "shop"]);
-    kubectl(&["delete", "-k", &installed, "--timeout=60s"]);
+    kubectl(&["delete", "-k", &installed, "--timeout=300s"]);
     assert_nothing_left();
-    kubectl(&["delete", "namespace", "shop", "--timeout=60s"]);
+    kubectl(&["delete", "namespace", "shop", "--timeout=300s"]);
 }
 
 /// Nothing of ours, and nothing that hangs.
@@ -81,7 +81,7 @@ fn assert_nothing_left() {
 fn one_namespace_by_roles_only() {
     let Some(_cluster) = Cluster::clean() else { return };
     kubectl(&["apply", "--server-side", "-k", "crds"]);
-    kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds"]);
+    kubectl(&["wait", "--for=condition=Established", "--timeout=300s", "-f", "crds"]);
     let installed = overlay("namespaced", "deploy/overlays/namespaced", "test");
     kubectl(&["apply", "-k", &installed]);
     wait_rolled_out("pallet-system", "deployment/pallet-operator");
@@ -101,11 +101,11 @@ fn one_namespace_by_roles_only() {
     assert!(try_run("kubectl", &["auth", "can-i", "create", "pods", "-n", "kube-system", account]).is_err());
 
     // A group that nobody has taken on has no finalizer and goes by itself.
-    kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=60s"]);
-    kubectl(&["delete", "-k", &installed, "--timeout=60s"]);
-    kubectl(&["delete", "-k", "crds", "--timeout=60s"]);
+    kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=300s"]);
+    kubectl(&["delete", "-k", &installed, "--timeout=300s"]);
+    kubectl(&["delete", "-k", "crds", "--timeout=300s"]);
     assert_nothing_left();
-    kubectl(&["delete", "namespace", "elsewhere", "--timeout=60s"]);
+    kubectl(&["delete", "namespace", "elsewhere", "--timeout=300s"]);
 }
 
 /// The way out that docs/operate.md gives where the operator went first.
@@ -114,24 +114,24 @@ fn groups_of_a_dead_operator_can_be_let_go() {
     let Some(_cluster) = Cluster::clean() else { return };
     let installed = overlay("cluster-wide", "deploy", "test");
     kubectl(&["apply", "--server-side", "-k", &installed]);
-    kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds"]);
+    kubectl(&["wait", "--for=condition=Established", "--timeout=300s", "-f", "crds"]);
     wait_rolled_out("pallet-system", "deployment/pallet-operator");
     namespace("shop");
     apply_example("shop");
     wait_ready("shop", "web");
-    kubectl(&["delete", "namespace", "pallet-system", "--timeout=60s"]);
+    kubectl(&["delete", "namespace", "pallet-system", "--timeout=300s"]);
     let hangs = try_run("kubectl", &["delete", "groupspec", "web", "-n", "shop", "--timeout=3s"]);
     assert!(hangs.is_err_and(|error| error.contains("timed out")), "the finalizer holds it");
 
     let script = extract(&root().join("docs/operate.md"), "let-go");
     let done = try_run("bash", &["-euc", &script]);
     println!("{}", done.unwrap_or_else(|error| panic!("{error}")));
-    kubectl(&["-n", "shop", "wait", "--for=delete", "groupspec/web", "--timeout=30s"]);
+    kubectl(&["-n", "shop", "wait", "--for=delete", "groupspec/web", "--timeout=300s"]);
     assert_gone(&["groupnodes", "-n", "shop"]);
     // Their owners are gone, so the garbage collector takes them.
-    kubectl(&["-n", "shop", "wait", "--for=delete", "pod", "--all", "--timeout=60s"]);
-    kubectl(&["delete", "-k", "crds", "--timeout=60s"]);
-    kubectl(&["delete", "namespace", "shop", "--timeout=60s"]);
+    kubectl(&["-n", "shop", "wait", "--for=delete", "pod", "--all", "--timeout=300s"]);
+    kubectl(&["delete", "-k", "crds", "--timeout=300s"]);
+    kubectl(&["delete", "namespace", "shop", "--timeout=300s"]);
 }
 
 /// A piece of a document that is marked as a test's: what people copy is what is run.

@@ -17,7 +17,7 @@ pub fn pods(namespace: &str) -> Vec<Value> {
 
 /// Waits for the Deployment's rollout, and until the pods of before are gone.
 pub fn wait_rolled_out(namespace: &str, deployment: &str) {
-    kubectl(&["-n", namespace, "rollout", "status", deployment, "--timeout=120s"]);
+    kubectl(&["-n", namespace, "rollout", "status", deployment, "--timeout=300s"]);
     wait("the former pods are gone", || {
         let wanted = get(&[deployment, "-n", namespace])["spec"]["replicas"].as_u64();
         let there = get(&["pods", "-n", namespace, "-l", SELECTOR])["items"].as_array().map(|pods| pods.len() as u64);

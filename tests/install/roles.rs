@@ -98,7 +98,7 @@ const OPERATORS: &[&str] = &[
 
 fn installed() {
     kubectl(&["apply", "--server-side", "-k", "crds"]);
-    kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", "crds"]);
+    kubectl(&["wait", "--for=condition=Established", "--timeout=300s", "-f", "crds"]);
     kubectl(&["apply", "-k", "deploy/rbac/users"]);
     kubectl(&["apply", "-k", "deploy/rbac/cluster"]);
     for namespace in ["pallet-system", "team-a", "team-b"] {
@@ -120,9 +120,9 @@ fn installed() {
 }
 
 fn remove() {
-    kubectl(&["delete", "namespace", "team-a", "team-b", "pallet-system", "--timeout=60s"]);
+    kubectl(&["delete", "namespace", "team-a", "team-b", "pallet-system", "--timeout=300s"]);
     for what in ["deploy/rbac/users", "deploy/rbac/cluster", "crds"] {
-        kubectl(&["delete", "-k", what, "--timeout=60s"]);
+        kubectl(&["delete", "-k", what, "--timeout=300s"]);
     }
 }
 
@@ -308,7 +308,7 @@ fn tried() {
     team("victor", &["get", "gs,gn"]).expect("view may");
     team("edith", &["scale", "groupspec/web", "--replicas=1"]).expect("edit may");
     team("edith", &["annotate", "groupnode/web-0", "pallet.dev/retry=1"]).expect("edit may");
-    assert_forbidden(team("victor", &["annotate", "groupnode/web-0", "pallet.dev/retry=2"]));
+    assert_forbidden(team("victor", &["annotate", "groupnode/web-0", "pallet.dev/retry=2", "--overwrite"]));
     // A forged proof that something has run.
     let forged = r#"{"status":{"receipts":[]}}"#;
     let forge = ["patch", "groupnode/web-0", "--subresource=status", "--type=merge", "-p", forged];
