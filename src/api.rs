@@ -2,9 +2,12 @@
 //!
 //! They are plain data. What they mean is decided in [`crate::group`], which parses them once into validated types.
 
+pub mod actions;
 pub mod conditions;
+pub mod converge;
 pub mod group_node;
 pub mod group_spec;
+pub mod phases;
 
 pub use group_node::{GroupNode, GroupNodeFields, GroupNodeStatus};
 pub use group_spec::{GroupSpec, GroupSpecFields, GroupSpecStatus};

@@ -15,7 +15,10 @@ use std::{
 
 use futures::{Stream, StreamExt, channel::mpsc, stream};
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::Pod as KubePod, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::{
+    api::core::v1::{PersistentVolumeClaim, Pod as KubePod},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{
     Api, Client, Resource,
     runtime::{
@@ -33,7 +36,7 @@ use tracing::{Instrument, debug, warn};
 use crate::{
     api::{self, GroupNode, GroupSpec},
     group::{self, GroupKey, resolve},
-    plan::{self, Plan, Snapshot, TemplateVerdict, earliest},
+    plan::{self, Bound, Plan, Snapshot, TemplateVerdict, earliest},
     run::{
         Runs,
         tasks::{Spawner, Tasks},
@@ -225,8 +228,9 @@ impl Scope {
         });
         let nodes = indexed(&state, &runs, self.watch::<GroupNode>(None));
         let pods = indexed(&state, &runs, self.watch::<KubePod>(Some(api::GROUP_LABEL)));
-        let triggers =
-            stream::select_all([own.boxed(), nodes.boxed(), pods.boxed(), woken.map(|key| vec![key]).boxed()]);
+        let claims = indexed(&state, &runs, self.watch::<PersistentVolumeClaim>(Some(api::GROUP_LABEL)));
+        let woken = woken.map(|key| vec![key]);
+        let triggers = stream::select_all([own.boxed(), nodes.boxed(), pods.boxed(), claims.boxed(), woken.boxed()]);
 
         let (known_groups, waiting) = (groups.clone(), converger.clone());
         let queue = triggers.flat_map(stream::iter).filter_map(move |key| {
@@ -334,7 +338,7 @@ impl Converger {
         let result = async {
             let snapshot = self.observe(object); // caches -> Snapshot
             let plan = plan::plan(&snapshot); // pure
-            self.direct(&snapshot);
+            self.direct(&snapshot, &plan);
             let applied = self.apply(&snapshot, &plan).await; // IO
             let reported = self.report(object, &snapshot, &plan).await; // IO, also where applying failed
             applied?;
@@ -387,13 +391,16 @@ impl Converger {
         snapshot
     }
 
-    /// Tells the sessions in flight the newest spec. They take it over before their next phase.
-    fn direct(&self, snapshot: &Snapshot) {
+    /// Tells the sessions in flight the newest spec and how far they may go. They take it over before their next phase.
+    fn direct(&self, snapshot: &Snapshot, plan: &Plan) {
         let at_work: Vec<_> = snapshot.live().filter(|node| snapshot.sessions.contains_key(&node.name)).collect();
         match &snapshot.group {
             Ok(group) if !at_work.is_empty() => {
                 let group = Arc::new(group.clone());
-                at_work.iter().for_each(|node| self.runs.direct(&node.uid, &group, &node.retry_token, !group.paused));
+                for node in at_work {
+                    let bound = plan.bounds.get(&node.ordinal).unwrap_or(&Bound::Hold);
+                    self.runs.direct(&node.uid, &group, &node.retry_token, bound);
+                }
             }
             Ok(_) => {}
             // Nothing further starts on the word of a spec that was good once.
@@ -402,7 +409,8 @@ impl Converger {
     }
 
     async fn apply(&self, snapshot: &Snapshot, plan: &Plan) -> Result<(), Error> {
-        Applier { client: &self.client, runs: &self.runs, state: &self.state, snapshot }.apply(plan).await
+        let Self { client, recorder, runs, state, .. } = self;
+        Applier { client, recorder, runs, state, snapshot }.apply(plan).await
     }
 
     /// Reports what the plan was made from. What it has changed shows in the next pass, for which the plan has set a wake.

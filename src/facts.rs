@@ -39,6 +39,7 @@ const BUILT_IN: &[BuiltIn] = &[
     stable("os.arch", Kind::Text),
     stable("os.kernel", Kind::Text),
     stable("os.packageManager", Kind::Text),
+    stable("os.serviceManager", Kind::Text),
     stable("cpu.count", Kind::Integer),
     stable("memory.totalBytes", Kind::Integer),
     volatile("memory.availableBytes", Kind::Integer),

@@ -6,7 +6,12 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
-use crate::phase::{Action, Digest, FactSource, PhaseName};
+use crate::phase::{Action, Digest, FactSource, PhaseName, expect::Expectation};
+
+pub use crate::api::{
+    converge::{Order, Replacement},
+    group_spec::{Retention, RetentionFields},
+};
 
 pub use resolve::{FieldError, resolve};
 
@@ -73,10 +78,12 @@ pub struct Group {
     pub pod: PodShape,
     /// The phases.
     pub phases: Phases,
-    /// How many nodes may be worked on at once, 1 at least.
-    pub max_parallel: u32,
+    /// How phases roll over the nodes, and how nodes are replaced.
+    pub rollout: Rollout,
     /// How long one phase may run on one node.
     pub timeout: Duration,
+    /// How long the removal of a node waits for destroy-server.
+    pub destroy_timeout: Duration,
     /// What happens after a failure.
     pub retry: Retry,
     /// The value of the GroupSpec's retry annotation; empty where there is none.
@@ -94,6 +101,49 @@ pub struct PodShape {
     pub container: String,
     /// Whether pods get the readiness gate.
     pub readiness_gate: bool,
+    /// The headless Service that gives nodes their DNS names.
+    pub service_name: Option<String>,
+    /// What every node gets a claim of.
+    pub claims: Vec<ClaimShape>,
+    /// What becomes of the claims of nodes that are removed.
+    pub retention: RetentionFields,
+}
+
+/// A claim that every node gets one of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimShape {
+    /// The name of the volume in the pod.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The claim's spec, as it was written.
+    pub spec: Arc<Value>,
+}
+
+impl ClaimShape {
+    /// The name of a node's claim, as a StatefulSet would call it.
+    pub fn claim_name(&self, node: &str) -> String {
+        format!("{}-{node}", self.name)
+    }
+}
+
+/// How phases roll over the nodes, and how nodes are replaced. Shares are numbers of nodes by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollout {
+    /// How nodes proceed relative to each other.
+    pub order: Order,
+    /// How many nodes may be worked on at once, 1 at least.
+    pub max_parallel: u32,
+    /// How many nodes may be unavailable while nodes are replaced.
+    pub max_unavailable: u32,
+    /// How many nodes there may be beyond the count while nodes are replaced.
+    pub max_surge: u32,
+    /// No phase starts on a healthy node while more than this many are failing.
+    pub max_failures: Option<u32>,
+    /// Whether nodes are replaced at all.
+    pub replacement: Replacement,
 }
 
 /// The phases of a group.
@@ -103,14 +153,20 @@ pub struct Phases {
     pub settings: Settings,
     /// The actions of every other phase.
     pub actions: BTreeMap<PhaseName, Arc<Vec<Action>>>,
+    /// What test expects.
+    pub expectations: Arc<Vec<Expectation>>,
     /// What converge runs after bootstrap and settings, in this order.
     pub sequence: Vec<PhaseName>,
+    /// What is declared and run by nothing: most likely somebody forgot to list it.
+    pub idle: Vec<PhaseName>,
+    /// A text that makes configure another one when it changes.
+    pub reapply: String,
 }
 
 impl Phases {
-    /// Whether nothing at all is declared, so that no session is ever needed.
+    /// Whether converge has nothing at all to do on a node, so that no session is ever needed.
     pub fn is_empty(&self) -> bool {
-        self.actions.is_empty() && self.settings.is_empty()
+        self.sequence.is_empty() && self.settings.is_empty() && !self.actions.contains_key(&PhaseName::bootstrap())
     }
 
     /// Whether a phase of this name is declared and run by converge.
@@ -123,6 +179,11 @@ impl Phases {
         let bootstrap = self.actions.contains_key(&PhaseName::bootstrap()).then(PhaseName::bootstrap);
         let settings = (!self.is_empty()).then(PhaseName::settings);
         bootstrap.into_iter().chain(settings).chain(self.sequence.iter().cloned()).collect()
+    }
+
+    /// What is done on a node before it is removed.
+    pub fn destroy(&self) -> Option<&Arc<Vec<Action>>> {
+        self.actions.get(&PhaseName::destroy_server())
     }
 }
 

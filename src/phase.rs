@@ -1,12 +1,15 @@
 //! Pure: phases, actions, and what identifies a run of them.
 
 pub mod compile;
+pub mod expect;
 pub mod render;
 
 use std::fmt;
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+
+use crate::api::actions::{PackageState, ServiceState};
 
 /// The name of a phase.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -25,9 +28,29 @@ impl PhaseName {
     pub fn settings() -> Self {
         Self("settings".into())
     }
+    /// Brings nodes to a similar starting position.
+    pub fn init() -> Self {
+        Self("init".into())
+    }
+    /// Brings software to a node, once in its life.
+    pub fn install() -> Self {
+        Self("install".into())
+    }
     /// The phase that converge always runs.
     pub fn configure() -> Self {
         Self("configure".into())
+    }
+    /// Compares facts with expectations.
+    pub fn test() -> Self {
+        Self("test".into())
+    }
+    /// Before a node is removed.
+    pub fn destroy_server() -> Self {
+        Self("destroy-server".into())
+    }
+    /// On demand.
+    pub fn app_rollout() -> Self {
+        Self("app-rollout".into())
     }
     /// The name.
     pub fn as_str(&self) -> &str {
@@ -36,7 +59,7 @@ impl PhaseName {
     /// When converge runs this phase again on a node where it has succeeded.
     pub fn rerun(&self) -> Rerun {
         match self.as_str() {
-            "bootstrap" => Rerun::PerIncarnation,
+            "bootstrap" | "install" => Rerun::PerIncarnation,
             _ => Rerun::PerDigest,
         }
     }
@@ -93,7 +116,50 @@ pub enum ActionKind {
         /// A name or number.
         group: Option<String>,
     },
+    /// Makes a directory.
+    Directory {
+        /// A template of plain text.
+        path: String,
+        /// Octal, without a leading zero.
+        mode: Option<String>,
+        /// A name or number.
+        owner: Option<String>,
+        /// A name or number.
+        group: Option<String>,
+    },
+    /// Makes a symbolic link.
+    Symlink {
+        /// A template of plain text.
+        path: String,
+        /// A template of plain text.
+        target: String,
+    },
+    /// Installs or removes packages.
+    Package {
+        /// Templates of plain text.
+        names: Vec<String>,
+        /// What is wanted.
+        state: PackageState,
+        /// The node's package manager; empty until the phase is rendered.
+        manager: String,
+    },
+    /// Starts, stops or enables a service.
+    Service {
+        /// A template of plain text.
+        name: String,
+        /// What is wanted.
+        state: Option<ServiceState>,
+        /// Whether it starts with the node.
+        enabled: Option<bool>,
+        /// The node's service manager; empty until the phase is rendered.
+        manager: String,
+    },
 }
+
+/// The package managers that there are scripts for.
+pub const PACKAGE_MANAGERS: &[&str] = &["apt", "apk", "dnf", "yum"];
+/// The service managers that there are scripts for.
+pub const SERVICE_MANAGERS: &[&str] = &["systemd", "openrc", "sysv"];
 
 /// The mode of a file that names none.
 pub const DEFAULT_MODE: &str = "644";

@@ -3,7 +3,10 @@
 //! Every effect carries a typed reason, which feeds events, logs and golden traces alike. Waiting is never an error: a
 //! node that has to wait has a [`Step`] that says for what.
 
+pub mod next;
 pub mod progress;
+mod removal;
+pub mod rollout;
 pub mod scale;
 pub mod snapshot;
 pub mod status;
@@ -16,7 +19,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::group::{Cascade, Group};
 pub use progress::Step;
-pub use snapshot::{Container, Node, Pod, Record, Reported, SessionView, Snapshot, TemplateVerdict, Trouble};
+pub use rollout::Bound;
+pub use snapshot::{Claim, Container, Node, Pod, Record, Reported, SessionView, Snapshot, TemplateVerdict, Trouble};
 
 /// What is to be done, and where every node stands.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +29,10 @@ pub struct Plan {
     pub effects: Vec<Effect>,
     /// Where the nodes stand that are not being removed.
     pub steps: BTreeMap<u32, Step>,
+    /// How far each of them may go.
+    pub bounds: BTreeMap<u32, Bound>,
+    /// Where the nodes stand that are being removed and have something to do before.
+    pub farewells: BTreeMap<u32, Step>,
     /// When to look again, though nothing happened.
     pub wake: Option<Timestamp>,
 }
@@ -45,6 +53,18 @@ pub enum Effect {
     CreatePod {
         /// The node's number.
         ordinal: u32,
+    },
+    /// Create the volume claims that a node lacks.
+    CreateClaims {
+        /// The node's number.
+        ordinal: u32,
+    },
+    /// Delete a volume claim.
+    DeleteClaim {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
     },
     /// Delete a GroupNode; the rest follows from that.
     DeleteNode {
@@ -91,8 +111,17 @@ pub enum Effect {
     StartSession {
         /// The node's number.
         ordinal: u32,
+        /// What for.
+        purpose: Purpose,
         /// Why.
-        why: progress::Why,
+        why: next::Why,
+    },
+    /// Tell of something that cannot be done any more, by an event.
+    Tell {
+        /// The node's number.
+        ordinal: u32,
+        /// What.
+        what: Notice,
     },
     /// End a session. A run in flight goes on till its pod goes, or, on a node that is released, till it ends.
     EndSession {
@@ -113,6 +142,25 @@ impl Effect {
     }
 }
 
+/// What a session is for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Purpose {
+    /// To bring the node through its phases, as far as it may go.
+    Converge(Bound),
+    /// To run destroy-server. What still runs there is ended first.
+    Farewell,
+}
+
+/// Something that people should be told of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Notice {
+    /// A node went without its destroy-server.
+    DestroySkipped {
+        /// Why.
+        why: String,
+    },
+}
+
 /// Why a node is removed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Removal {
@@ -120,6 +168,11 @@ pub enum Removal {
     GroupDeleted,
     /// There are more nodes than the count says, and this one goes first because of the rank.
     Surplus(scale::Rank),
+    /// The pod template has changed, and this node is the next to be replaced.
+    Replaced {
+        /// Whether it was available till now.
+        healthy: bool,
+    },
 }
 
 /// Why a pod is deleted.
@@ -147,11 +200,11 @@ const NOBODYS_AFTER: SignedDuration = SignedDuration::from_secs(60);
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
     if snapshot.head.deletion.is_some() {
-        teardown(snapshot, &mut plan);
+        removal::teardown(snapshot, &mut plan);
         look_again_after_effects(snapshot, &mut plan);
         return plan;
     }
-    removals(snapshot, &mut plan);
+    removal::removals(snapshot, &mut plan);
     if let Ok(group) = &snapshot.group {
         converge(snapshot, group, &mut plan);
     }
@@ -171,95 +224,80 @@ fn look_again_after_effects(snapshot: &Snapshot, plan: &mut Plan) {
     }
 }
 
-/// The group goes, and its nodes with it, or released.
-fn teardown(snapshot: &Snapshot, plan: &mut Plan) {
-    let cascade = snapshot.head.deletion.unwrap_or(Cascade::Nodes);
-    for node in snapshot.nodes.values().filter(|node| node.deletion.is_none()) {
-        let why = Removal::GroupDeleted;
-        plan.effects.push(Effect::DeleteNode { ordinal: node.ordinal, uid: node.uid.clone(), cascade, why });
-    }
-    removals(snapshot, plan);
-    if snapshot.nodes.is_empty() && snapshot.head.finalized {
-        plan.effects.push(Effect::ReleaseGroup);
-    }
-}
-
-/// The nodes that are being deleted: their session, then their pod, then their finalizer.
-fn removals(snapshot: &Snapshot, plan: &mut Plan) {
-    let strays = snapshot.strays.iter().cloned();
-    plan.effects.extend(strays.map(|(name, uid)| Effect::ReleaseStray { name, uid }));
-    if snapshot.head.deletion != Some(Cascade::Orphan) {
-        nobodys(snapshot, plan);
-    }
-    for node in snapshot.nodes.values() {
-        let Some(cascade) = node.deletion else { continue };
-        // The collector takes its mark off when it is done; the group's word stands.
-        let cascade = if snapshot.head.deletion == Some(Cascade::Orphan) { Cascade::Orphan } else { cascade };
-        if snapshot.sessions.contains_key(&node.name) {
-            plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "the node is being removed" });
-        }
-        match (cascade, snapshot.pod(node)) {
-            (Cascade::Nodes, Some(pod)) if !pod.deleting => plan.effects.push(Effect::DeletePod {
-                name: pod.name.clone(),
-                uid: pod.uid.clone(),
-                why: PodRemoval::NodeRemoved,
-            }),
-            (Cascade::Nodes, Some(_)) => {}
-            _ if node.finalized => plan.effects.push(Effect::ReleaseNode { ordinal: node.ordinal }),
-            _ => {}
-        }
-    }
-}
-
-/// Pods of the group whose node is gone.
-fn nobodys(snapshot: &Snapshot, plan: &mut Plan) {
-    for pod in
-        snapshot.pods.values().filter(|pod| pod.controller.as_deref() == Some(&snapshot.head.uid) && !pod.deleting)
-    {
-        if snapshot.nodes.values().any(|node| node.name == pod.name) {
-            continue;
-        }
-        if pod.created + NOBODYS_AFTER <= snapshot.now {
-            let (name, uid) = (pod.name.clone(), pod.uid.clone());
-            plan.effects.push(Effect::DeletePod { name, uid, why: PodRemoval::NodeGone });
-        } else {
-            plan.wake = earliest(plan.wake, Some(pod.created + NOBODYS_AFTER));
-        }
-    }
-}
-
 fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     let live: Vec<&Node> = snapshot.live().collect();
+    let mut steps = BTreeMap::new();
     for node in &live {
-        let pod = snapshot.pod(node);
-        let step = progress::step(&progress::Situation {
-            group,
-            node,
-            pod,
-            foreign: pod.is_none() && snapshot.pods.contains_key(&node.name),
-            session: snapshot.sessions.get(&node.name),
-            trouble: snapshot.troubles.get(&node.name),
-            now: snapshot.now,
-        });
-        plan.wake = earliest(plan.wake, step.wake(snapshot.now));
-        plan.steps.insert(node.ordinal, step);
+        let step = match claim_terminating(snapshot, group, node) {
+            Some(claim) => Step::Await(progress::Cause::ClaimTerminating { claim }),
+            None => progress::step(&snapshot.situation(group, node)),
+        };
+        steps.insert(node.ordinal, step);
     }
+    plan.bounds = rollout::bounds(snapshot, group, &live, &steps);
+    for (ordinal, step) in steps {
+        let bound = plan.bounds.get(&ordinal).unwrap_or(&Bound::Free);
+        let step = rollout::held_back(group, step, bound);
+        plan.wake = earliest(plan.wake, step.wake(snapshot.now));
+        plan.steps.insert(ordinal, step);
+    }
+    plan.wake = earliest(plan.wake, rollout::patience_ends(snapshot, group, &live));
     if group.paused {
         return;
     }
-    let victims = scale::victims(snapshot, &live, group.count);
-    for (node, rank) in &victims {
-        plan.effects.push(Effect::DeleteNode {
-            ordinal: node.ordinal,
-            uid: node.uid.clone(),
-            cascade: Cascade::Nodes,
-            why: Removal::Surplus(*rank),
-        });
-        plan.steps.remove(&node.ordinal);
+    let target = scale::target(snapshot, group, &live);
+    let surplus =
+        scale::victims(snapshot, &live, target).into_iter().map(|(node, rank)| (node, Removal::Surplus(rank)));
+    let mut victims: Vec<(&Node, Removal)> = surplus.collect();
+    let staying: Vec<&Node> =
+        live.into_iter().filter(|node| victims.iter().all(|(v, _)| v.ordinal != node.ordinal)).collect();
+    // One that is to be replaced now is there until its deletion was heard of.
+    let missing = scale::missing(snapshot, group, staying.len(), target);
+    // A template that no pod could be made from replaces nothing.
+    let sound = match snapshot.template {
+        TemplateVerdict::Accepted => true,
+        TemplateVerdict::Unchecked => !is_new_template(snapshot, group),
+        TemplateVerdict::Refused { .. } => false,
+    };
+    if sound && !is_stopped(plan) {
+        let replaced = scale::replaced(snapshot, group, &staying, &plan.steps).into_iter();
+        victims.extend(replaced.map(|(node, healthy)| (node, Removal::Replaced { healthy })));
     }
-    let staying: Vec<&Node> = live.into_iter().filter(|node| plan.steps.contains_key(&node.ordinal)).collect();
-    let missing = scale::missing(snapshot, staying.len(), group.count);
-    let podless: Vec<&Node> = staying.iter().copied().filter(|node| needs_pod(snapshot, node)).collect();
+    for (node, why) in &victims {
+        let (ordinal, uid) = (node.ordinal, node.uid.clone());
+        plan.effects.push(Effect::DeleteNode { ordinal, uid, cascade: Cascade::Nodes, why: *why });
+        plan.steps.remove(&ordinal);
+    }
+    let staying: Vec<&Node> = staying.into_iter().filter(|node| plan.steps.contains_key(&node.ordinal)).collect();
+    create(snapshot, group, &staying, missing, plan);
+    for node in &staying {
+        keep(snapshot, group, node, plan);
+    }
+    sessions(snapshot, group, &staying, plan);
+    removal::shrunk(snapshot, group, plan);
+}
+
+/// Whether too many nodes are failing for anything further to be begun.
+fn is_stopped(plan: &Plan) -> bool {
+    plan.bounds.values().any(|bound| *bound == Bound::Hold)
+}
+
+/// A claim that a node needs for its new pod, and that is still going.
+fn claim_terminating(snapshot: &Snapshot, group: &Group, node: &Node) -> Option<String> {
+    if snapshot.pod(node).is_some() {
+        return None;
+    }
+    let names = group.pod.claims.iter().map(|claim| claim.claim_name(&node.name));
+    names.into_iter().find(|name| snapshot.claims.get(name).is_some_and(|claim| claim.deleting))
+}
+
+/// What is missing: nodes, pods, claims. All of it waits for the API server's word on the template.
+fn create(snapshot: &Snapshot, group: &Group, staying: &[&Node], missing: Vec<u32>, plan: &mut Plan) {
+    let can_be_made = |node: &&Node| {
+        needs_pod(snapshot, node)
+            && !matches!(plan.steps.get(&node.ordinal), Some(Step::Await(progress::Cause::ClaimTerminating { .. })))
+    };
+    let podless: Vec<&Node> = staying.iter().copied().filter(can_be_made).collect();
     let creates = !missing.is_empty() || !podless.is_empty();
     match &snapshot.template {
         TemplateVerdict::Unchecked if creates || is_new_template(snapshot, group) => {
@@ -274,24 +312,36 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         TemplateVerdict::Unchecked => {}
         TemplateVerdict::Accepted => {
             plan.effects.extend(missing.into_iter().map(|ordinal| Effect::CreateNode { ordinal }));
-            plan.effects.extend(podless.iter().map(|node| Effect::CreatePod { ordinal: node.ordinal }));
+            for node in podless {
+                if group.phases.destroy().is_some() && node.record.incarnation.is_some() {
+                    let why = "its pod was deleted, evicted or lost by others".to_owned();
+                    plan.effects.push(Effect::Tell { ordinal: node.ordinal, what: Notice::DestroySkipped { why } });
+                }
+                plan.effects.push(Effect::CreatePod { ordinal: node.ordinal });
+            }
         }
     }
-    for node in &staying {
-        let Some(pod) = snapshot.pod(node).filter(|pod| !pod.deleting) else { continue };
-        if let Container::Gone { .. } = pod.container
-            && pod.created + REPLACE_AFTER > snapshot.now
-        {
-            plan.wake = earliest(plan.wake, Some(pod.created + REPLACE_AFTER));
-        } else if let Container::Gone { .. } = pod.container {
-            let (name, uid) = (pod.name.clone(), pod.uid.clone());
-            plan.effects.push(Effect::DeletePod { name, uid, why: PodRemoval::Lost });
-        }
-        if pod.gated && !pod.gate_open && matches!(plan.steps.get(&node.ordinal), Some(Step::Settled)) {
-            plan.effects.push(Effect::OpenGate { name: pod.name.clone(), uid: pod.uid.clone() });
-        }
+}
+
+/// What a node needs that has a pod: another one where it ended for good, its claims, its gate.
+fn keep(snapshot: &Snapshot, group: &Group, node: &Node, plan: &mut Plan) {
+    let Some(pod) = snapshot.pod(node).filter(|pod| !pod.deleting) else { return };
+    if let Container::Gone { .. } = pod.container
+        && pod.created + REPLACE_AFTER > snapshot.now
+    {
+        plan.wake = earliest(plan.wake, Some(pod.created + REPLACE_AFTER));
+    } else if let Container::Gone { .. } = pod.container {
+        let (name, uid) = (pod.name.clone(), pod.uid.clone());
+        plan.effects.push(Effect::DeletePod { name, uid, why: PodRemoval::Lost });
     }
-    sessions(snapshot, group, &staying, plan);
+    let lacks = |claim: &crate::group::ClaimShape| !snapshot.claims.contains_key(&claim.claim_name(&node.name));
+    // A pod from another template may know of other claims.
+    if pod.template_hash == group.pod.hash && group.pod.claims.iter().any(lacks) {
+        plan.effects.push(Effect::CreateClaims { ordinal: node.ordinal });
+    }
+    if pod.gated && !pod.gate_open && matches!(plan.steps.get(&node.ordinal), Some(Step::Settled)) {
+        plan.effects.push(Effect::OpenGate { name: pod.name.clone(), uid: pod.uid.clone() });
+    }
 }
 
 /// Sessions that speak to a container that is gone end; as many as may run at once are begun, lowest ordinal first.
@@ -309,11 +359,13 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
         }
     }
     for node in staying {
-        if busy >= group.max_parallel.min(snapshot.session_limit) {
+        if busy >= group.rollout.max_parallel.min(snapshot.session_limit) {
             break;
         }
         if let Some(Step::Run { why, .. }) = plan.steps.get(&node.ordinal) {
-            plan.effects.push(Effect::StartSession { ordinal: node.ordinal, why: why.clone() });
+            let bound = plan.bounds.get(&node.ordinal).cloned().unwrap_or(Bound::Free);
+            let (ordinal, purpose, why) = (node.ordinal, Purpose::Converge(bound), why.clone());
+            plan.effects.push(Effect::StartSession { ordinal, purpose, why });
             busy += 1;
         }
     }

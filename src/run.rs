@@ -28,7 +28,7 @@ use crate::{
     api::{conditions::clip, group_node::Running},
     group::{Group, GroupKey},
     phase::hex,
-    plan::{Record, SessionView, progress::Identity},
+    plan::{Bound, Purpose, Record, SessionView, next::Identity},
     telemetry::metrics::Metrics,
     transport::{Channel, Closed, Target, Transport},
 };
@@ -103,7 +103,7 @@ struct Live {
 struct Directive {
     group: Arc<Group>,
     retry_token: String,
-    go: bool,
+    bound: Bound,
     end: Option<&'static str>,
 }
 
@@ -121,6 +121,8 @@ pub struct Start {
     pub target: Target,
     /// What is known of it.
     pub record: Record,
+    /// What the session is for.
+    pub purpose: Purpose,
 }
 
 impl Runs {
@@ -155,13 +157,14 @@ impl Runs {
         }
     }
 
-    /// Tells the session of a node the newest spec, and whether it may go on.
-    pub fn direct(&self, node_uid: &str, group: &Arc<Group>, retry_token: &str, go: bool) {
+    /// Tells the session of a node the newest spec, and how far the node may go.
+    pub fn direct(&self, node_uid: &str, group: &Arc<Group>, retry_token: &str, bound: &Bound) {
         if let Some(live) = self.entries().get(node_uid).and_then(Entry::at_work) {
             live.directive.send_if_modified(|directive| {
-                let changed = directive.group != *group || directive.go != go || directive.retry_token != retry_token;
+                let changed =
+                    directive.group != *group || directive.bound != *bound || directive.retry_token != retry_token;
                 if changed {
-                    (directive.group, directive.go) = (group.clone(), go);
+                    (directive.group, directive.bound) = (group.clone(), bound.clone());
                     retry_token.clone_into(&mut directive.retry_token);
                 }
                 changed
@@ -172,7 +175,8 @@ impl Runs {
     /// Lets no further phase start in the session of a node.
     pub fn hold(&self, node_uid: &str) {
         if let Some(live) = self.entries().get(node_uid).and_then(Entry::at_work) {
-            live.directive.send_if_modified(|directive| std::mem::replace(&mut directive.go, false));
+            live.directive
+                .send_if_modified(|directive| std::mem::replace(&mut directive.bound, Bound::Hold) != Bound::Hold);
         }
     }
 
@@ -200,10 +204,14 @@ impl Runs {
         let (directive, directives) = watch::channel(Directive {
             group: start.group.clone(),
             retry_token: start.identity.retry_token.clone(),
-            go: true,
+            bound: match &start.purpose {
+                Purpose::Converge(bound) => bound.clone(),
+                Purpose::Farewell => Bound::Free,
+            },
             end: None,
         });
-        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None };
+        let farewell = start.purpose == Purpose::Farewell;
+        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None, farewell };
         let (group, node) = (&start.group.key, &start.identity.name);
         let span = tracing::error_span!(parent: None, "session", %group, %node, outcome = tracing::field::Empty);
         // The task ends its own entry; it cannot get there before this lock is free.
@@ -220,7 +228,7 @@ impl Runs {
         let _permit = tokio::select! {
             permit = self.permits.clone().acquire_owned() => permit,
             // Whoever is not wanted any more does not wait for a place.
-            _ = waiting.wait_for(|directive| directive.end.is_some() || !directive.go) => {
+            _ = waiting.wait_for(|directive| directive.end.is_some() || directive.bound == Bound::Hold) => {
                 if let Some(entry) = self.entries().get_mut(&node_uid) {
                     entry.live = None;
                 }
@@ -230,12 +238,12 @@ impl Runs {
         drop(waits);
         let _open = self.metrics.session_opens();
         let (mut session, greeting) =
-            Session::open(start.group, start.identity, start.incarnation, start.record, nonce());
+            Session::open(start.group, start.identity, start.incarnation, start.record, start.purpose, nonce());
         let end = match self.transport.open(&start.target).await {
             Err(error) => End::Refused { reason: error.reason.into(), message: error.message },
             Ok(channel) => {
                 let show = |session: &Session| self.show(&node_uid, &key, session);
-                let watched = Watched::new(&self.metrics);
+                let watched = Watched::new(&self.metrics, session.record());
                 converse(&mut session, channel, greeting, directives, show, watched, &self.tasks).await
             }
         };
@@ -313,14 +321,16 @@ async fn converse(
                 if let (Some(why), _) | (None, Err(why)) = (directive.end, changed.map_err(|_| "the operator stops")) {
                     return session.lose(why, Timestamp::now());
                 }
-                session.direct(directive.group, directive.retry_token, directive.go);
+                session.direct(directive.group, directive.retry_token, directive.bound);
                 continue;
             }
             closed = &mut channel.closed => {
                 // The last frames may still lie in the pipe.
                 let rest = timeout(Duration::from_secs(1), read_rest(&mut channel.output)).await.unwrap_or_default();
                 for frame in decoder.push(&rest).unwrap_or_default() {
-                    match session.hear(frame, Timestamp::now()) {
+                    let want = session.hear(frame, Timestamp::now());
+                    watched.learns(session.record());
+                    match want {
                         Want::End(end) => return end,
                         // It can no longer be asked, so it has not been started.
                         Want::Send(_) => return End::Lost(closed.message),
@@ -343,7 +353,9 @@ async fn converse(
             greeted = true;
             debug!(?frame);
             watched.hears(&frame);
-            match session.hear(frame, Timestamp::now()) {
+            let want = session.hear(frame, Timestamp::now());
+            watched.learns(session.record());
+            match want {
                 Want::Wait => {}
                 Want::Send(request) => {
                     stage_began = Instant::now();
@@ -434,7 +446,8 @@ mod tests {
         let target = Target { namespace: "shop".into(), pod: node.into(), container: "main".into() };
         let identity = Identity { name, ordinal: 0, address, retry_token };
         let incarnation = ("p".into(), "c".into());
-        Start { group, node_uid: node.into(), identity, incarnation, target, record: Record::default() }
+        let (record, purpose) = (Record::default(), Purpose::Farewell);
+        Start { group, node_uid: node.into(), identity, incarnation, target, record, purpose }
     }
 
     /// One session hangs while it connects, one waits for a permit: both hold on to what holds them.
@@ -446,9 +459,12 @@ mod tests {
         runs.start(start("web-0"), Timestamp::UNIX_EPOCH);
         runs.start(start("web-1"), Timestamp::UNIX_EPOCH);
         let (open, waiting) = (r#"pallet_sessions{state="open"} 1"#, r#"pallet_sessions{state="waiting"} 1"#);
-        while !(metrics.text().contains(open) && metrics.text().contains(waiting)) {
-            tokio::task::yield_now().await;
-        }
+        let both = async {
+            while !(metrics.text().contains(open) && metrics.text().contains(waiting)) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), both).await.expect("one is open and one waits");
         tasks.shutdown().await;
         assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
         assert_eq!(permits.available_permits(), 1);

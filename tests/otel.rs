@@ -10,6 +10,7 @@ use pallet_operator::telemetry::{
     metrics::{Ended, Metrics},
     traces,
 };
+use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
 /// What the process that is looked at does. By itself this shows nothing: the tests below start it, with variables.
@@ -28,8 +29,12 @@ async fn speaks() {
                 .entered();
         let metrics = Metrics::default();
         let run = metrics.run_starts("configure", "configure-1f", Some(2));
-        let (phase, outcome) = ("configure", "timed_out");
-        let ended = Ended { phase, run: "configure-1f", attempt: 2, outcome, times: None, joined: false };
+        let receipt = json!({
+            "phase": "configure", "digest": "d", "runId": "configure-1f", "attempt": 2, "outcome": "TimedOut",
+            "startedAt": "2026-11-21T10:00:00Z", "finishedAt": "2026-11-21T10:01:00Z"
+        });
+        let receipt = serde_json::from_value(receipt).unwrap();
+        let ended = Ended { phase: "configure", outcome: "timed_out", receipt: &receipt, joined: false };
         metrics.run_ended(Some(run), &ended);
         tracing::error_span!(target: "kube_client", "somebody else's").in_scope(|| {});
     }

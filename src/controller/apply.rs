@@ -1,24 +1,26 @@
 //! IO: carries a plan out. Every call has a deadline; what fails is tried again from a new snapshot, never from here.
 
+mod create;
+
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod as KubePod;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod as KubePod};
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy},
+    runtime::events::{EventType, Recorder},
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::{Error, State};
+use super::{Error, State, report::tell};
 use crate::{
-    api::{self, GroupNode, GroupNodeFields, GroupSpec},
+    api::{self, GroupNode, GroupSpec},
     group::{Cascade, Group},
-    node,
-    plan::{Container, Effect, Plan, Snapshot, TemplateVerdict, progress},
+    plan::{Container, Effect, Notice, Plan, Purpose, Snapshot, progress},
     run::{Runs, Start},
     transport::Target,
 };
@@ -44,6 +46,8 @@ pub async fn within<T>(what: &'static str, call: impl Future<Output = kube::Resu
 pub struct Applier<'a> {
     /// For everything but exec.
     pub client: &'a Client,
+    /// For events.
+    pub recorder: &'a Recorder,
     /// The sessions.
     pub runs: &'a Arc<Runs>,
     /// The caches, and what is known beyond them.
@@ -89,13 +93,19 @@ impl Applier<'_> {
             Effect::CheckTemplate => self.check_template().await,
             Effect::CreateNode { ordinal } => self.create_node(*ordinal).await,
             Effect::CreatePod { ordinal } => self.create_pod(*ordinal).await,
+            Effect::CreateClaims { ordinal } => self.create_claims(*ordinal).await,
+            Effect::DeleteClaim { name, uid } => self.delete_claim(name, uid).await,
             Effect::DeleteNode { ordinal, uid, cascade, .. } => self.delete_node(*ordinal, uid, *cascade).await,
             Effect::DeletePod { name, uid, .. } => self.delete_pod(name, uid).await,
             Effect::ReleaseNode { ordinal } => self.release_node(*ordinal).await,
             Effect::ReleaseStray { name, uid } => release(&self.nodes(), name, Some(uid)).await,
             Effect::OpenGate { name, uid } => self.open_gate(name, uid).await,
-            Effect::StartSession { ordinal, .. } => {
-                self.start(*ordinal);
+            Effect::StartSession { ordinal, purpose, .. } => {
+                self.start(*ordinal, purpose.clone());
+                Ok(())
+            }
+            Effect::Tell { ordinal, what } => {
+                self.tell(*ordinal, what).await;
                 Ok(())
             }
             Effect::EndSession { name, why } => {
@@ -135,93 +145,6 @@ impl Applier<'_> {
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
         let patched = within("patch groupspec", groups.patch(&head.key.name, &parameters, &patch)).await;
         tolerate_gone(patched).map(|_| ())
-    }
-
-    /// Asks the API server, once for each template, whether it would take the pod.
-    async fn check_template(&self) -> Result<(), Error> {
-        let group = self.group()?;
-        let mut pod = node::pod::build(group, "", None);
-        if let Some(metadata) = pod["metadata"].as_object_mut() {
-            metadata.remove("name");
-            metadata.insert("generateName".into(), format!("{}-", group.key.name).into());
-        }
-        let body = serde_json::to_vec(&pod).map_err(|_| Error::Unplanned("a template that is no JSON"))?;
-        // Typed parameters know no fieldValidation on create; Strict is what tells a misspelt field.
-        let path = format!("/api/v1/namespaces/{}/pods?dryRun=All&fieldValidation=Strict", self.namespace());
-        let request = post(&path, body)?;
-        let verdict = match within("dry-run create pod", self.client.request::<Value>(request)).await {
-            Ok(_) => TemplateVerdict::Accepted,
-            Err(error) => error.verdict().ok_or(error)?,
-        };
-        self.state.remember_template(&group.key, &group.pod.hash, verdict);
-        Ok(())
-    }
-
-    async fn create_node(&self, ordinal: u32) -> Result<(), Error> {
-        let group = self.group()?;
-        let name = group.key.node_name(ordinal);
-        let fields = GroupNodeFields { group: group.key.name.clone(), group_uid: group.uid.clone(), ordinal };
-        let mut object = GroupNode::new(&name, fields);
-        object.metadata.namespace = Some(group.key.namespace.clone());
-        object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);
-        object.metadata.labels = Some([(api::GROUP_LABEL.to_owned(), group.key.name.clone())].into());
-        let created = within("create groupnode", self.nodes().create(&PostParams::default(), &object)).await;
-        // A refusal is clear; a time-out or a fault of the server leaves open whether the object is there.
-        let unclear = created.as_ref().is_err_and(|error| !error.is_refusal());
-        self.state.remember_uncertain(&group.key, ordinal, unclear);
-        match created {
-            Ok(created) => {
-                self.state.learn(&created);
-                // The pod follows at once: a further pass for it would only cost time.
-                let uid = created.metadata.uid.clone().unwrap_or_default();
-                self.post_pod(group, &name, &uid).await
-            }
-            Err(error) if error.is_conflict() => {
-                let Some(found) = within("get groupnode", self.nodes().get_opt(&name)).await? else { return Ok(()) };
-                if found.spec.group_uid == group.uid {
-                    self.state.learn(&found);
-                } else {
-                    let whose = format!("GroupNode {name} of group {}", found.spec.group);
-                    self.state.remember_foreign_node(&group.key, ordinal, whose);
-                }
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn create_pod(&self, ordinal: u32) -> Result<(), Error> {
-        let Some(node) = self.snapshot.nodes.get(&ordinal) else { return Ok(()) };
-        self.post_pod(self.group()?, &node.name, &node.uid).await
-    }
-
-    async fn post_pod(&self, group: &Group, name: &str, node_uid: &str) -> Result<(), Error> {
-        let pod: KubePod = serde_json::from_value(node::pod::build(group, name, Some(node_uid)))
-            .map_err(|_| Error::Unplanned("a template that the API server took and that is no pod"))?;
-        match within("create pod", self.pods().create(&PostParams::default(), &pod)).await {
-            Ok(created) => {
-                self.state.learn(&created);
-                self.state.forget_foreign_pod(&group.key, name);
-                Ok(())
-            }
-            Err(error) if error.is_conflict() => {
-                let Some(found) = within("get pod", self.pods().get_opt(name)).await? else { return Ok(()) };
-                let owners = found.metadata.owner_references.as_deref().unwrap_or_default();
-                if owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == group.uid) {
-                    self.state.learn(&found);
-                } else {
-                    self.state.remember_foreign_pod(&group.key, name);
-                }
-                Ok(())
-            }
-            Err(error) => {
-                // What passed the dry run may be refused all the same later: a quota that is used up.
-                if let Some(verdict) = error.verdict() {
-                    self.state.remember_template(&group.key, &group.pod.hash, verdict);
-                }
-                Err(error)
-            }
-        }
     }
 
     async fn delete_node(&self, ordinal: u32, uid: &str, cascade: Cascade) -> Result<(), Error> {
@@ -269,7 +192,35 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn start(&self, ordinal: u32) {
+    async fn delete_claim(&self, name: &str, uid: &str) -> Result<(), Error> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), self.namespace());
+        let deleted = within("delete persistentvolumeclaim", claims.delete(name, &by_uid(uid))).await;
+        if let Some(answer) = tolerate_gone(deleted)? {
+            let going = |claim: &PersistentVolumeClaim| claim.metadata.deletion_timestamp.is_some();
+            answer.left().filter(going).inspect(|claim| self.state.learn(claim));
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, ordinal: u32, what: &Notice) {
+        let Some(node) = self.snapshot.nodes.get(&ordinal) else { return };
+        let about = ObjectReference {
+            api_version: Some(format!("{}/v1alpha1", api::API_GROUP)),
+            kind: Some("GroupNode".into()),
+            name: Some(node.name.clone()),
+            namespace: Some(self.namespace().to_owned()),
+            uid: Some(node.uid.clone()),
+            ..ObjectReference::default()
+        };
+        match what {
+            Notice::DestroySkipped { why } => {
+                let note = format!("destroy-server has not run to its end on this node: {why}");
+                tell(self.recorder, &about, EventType::Warning, "DestroySkipped", "Remove", note).await;
+            }
+        }
+    }
+
+    fn start(&self, ordinal: u32, purpose: Purpose) {
         let Ok(group) = &self.snapshot.group else { return };
         let Some(node) = self.snapshot.nodes.get(&ordinal) else { return };
         let Some(pod) = self.snapshot.pod(node) else { return };
@@ -285,6 +236,7 @@ impl Applier<'_> {
                 container: pod.container_name.clone(),
             },
             record: node.record.clone(),
+            purpose,
         };
         self.runs.start(start, Timestamp::now());
     }
@@ -325,11 +277,4 @@ fn tolerate_gone<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
         Err(error) if error.is_gone() || error.is_conflict() => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn post(path: &str, body: Vec<u8>) -> Result<http::Request<Vec<u8>>, Error> {
-    http::Request::post(path)
-        .header("content-type", "application/json")
-        .body(body)
-        .map_err(|_| Error::Unplanned("a namespace that is no path"))
 }

@@ -9,7 +9,10 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::Pod as KubePod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::{PersistentVolumeClaim, Pod as KubePod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::runtime::watcher::Event;
 
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     group::{Cascade, Group, GroupKey, resolve},
     node,
     phase::PhaseName,
-    plan::{Node, Pod, Record, Reported, Snapshot, TemplateVerdict, Trouble},
+    plan::{Claim, Node, Pod, Record, Reported, Snapshot, TemplateVerdict, Trouble},
     run::Seen,
 };
 
@@ -77,6 +80,30 @@ impl Indexed for KubePod {
     }
 }
 
+impl Indexed for PersistentVolumeClaim {
+    type Kept = Arc<Claim>;
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn group(&self) -> Option<GroupKey> {
+        let name = self.metadata.labels.as_ref()?.get(api::GROUP_LABEL)?.clone();
+        Some(GroupKey { namespace: self.metadata.namespace.clone()?, name })
+    }
+    fn keep(&self) -> Arc<Claim> {
+        let metadata = &self.metadata;
+        let node = metadata.labels.as_ref().and_then(|labels| labels.get(api::NODE_LABEL));
+        Arc::new(Claim {
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            node: node.cloned().unwrap_or_default(),
+            deleting: metadata.deletion_timestamp.is_some(),
+        })
+    }
+    fn shelf(index: &mut Index) -> &mut Shelf<Arc<Claim>> {
+        &mut index.claims
+    }
+}
+
 fn observe_node(object: &GroupNode) -> Node {
     let metadata = &object.metadata;
     let finalizers = metadata.finalizers.as_deref().unwrap_or_default();
@@ -89,6 +116,7 @@ fn observe_node(object: &GroupNode) -> Node {
         uid: metadata.uid.clone().unwrap_or_default(),
         ordinal: object.spec.ordinal,
         deletion: metadata.deletion_timestamp.as_ref().map(|_| cascade),
+        deleted_at: metadata.deletion_timestamp.as_ref().map(|time| time.0),
         finalized: has(api::FINALIZER),
         marked: annotations.is_some_and(|a| a.contains_key(api::DELETE_NODE_ANNOTATION)),
         retry_token: resolve::annotation(annotations, api::RETRY_ANNOTATION),
@@ -156,6 +184,7 @@ impl<T> Shelf<T> {
 pub struct Index {
     nodes: Shelf<KeptNode>,
     pods: Shelf<Arc<Pod>>,
+    claims: Shelf<Arc<Claim>>,
 }
 
 /// What an event did.
@@ -170,7 +199,7 @@ pub struct Touched {
 impl Index {
     /// Whether every kind was listed: before, what is not here may be there all the same.
     pub fn synced(&self) -> bool {
-        self.nodes.listed && self.pods.listed
+        self.nodes.listed && self.pods.listed && self.claims.listed
     }
 
     /// How many GroupNodes there are.
@@ -264,6 +293,12 @@ impl Index {
         slots.map(|(name, slot)| (name.clone(), slot.kept.clone())).collect()
     }
 
+    /// The claims that say they belong to this group.
+    pub fn claims(&self, key: &GroupKey) -> BTreeMap<String, Arc<Claim>> {
+        let slots = self.claims.groups.get(key).into_iter().flatten();
+        slots.map(|(name, slot)| (name.clone(), slot.kept.clone())).collect()
+    }
+
     /// Every group that any object names.
     pub fn groups(&self) -> BTreeSet<GroupKey> {
         self.nodes.groups.keys().chain(self.pods.groups.keys()).cloned().collect()
@@ -283,6 +318,8 @@ pub struct Beyond {
     pub template: Option<(String, TemplateVerdict)>,
     /// Names at which a create met an object of somebody else, with its description.
     pub foreign_pods: BTreeSet<String>,
+    /// The same for volume claims: a node uses such a one, and the operator never deletes it.
+    pub foreign_claims: BTreeSet<String>,
     /// The same for GroupNodes.
     pub foreign_nodes: BTreeMap<u32, String>,
     /// Ordinals whose creation had no clear answer.
@@ -320,6 +357,7 @@ pub fn snapshot(
         recheck: beyond.recheck,
         session_limit: beyond.session_limit,
         pods: index.pods(&head.key),
+        claims: index.claims(&head.key),
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
         group,
@@ -327,6 +365,10 @@ pub fn snapshot(
     };
     for name in &beyond.foreign_pods {
         snapshot.pods.entry(name.clone()).or_insert_with(|| Arc::new(stranger(name)));
+    }
+    for name in &beyond.foreign_claims {
+        let claim = Claim { name: name.clone(), uid: String::new(), node: String::new(), deleting: false };
+        snapshot.claims.entry(name.clone()).or_insert_with(|| Arc::new(claim));
     }
     for (group_uid, mut node) in index.nodes(&snapshot.head.key) {
         if group_uid != snapshot.head.uid {

@@ -48,9 +48,11 @@ impl Reporter<'_> {
         let mut wake = None;
         let mut writes = Vec::new();
         let starting: BTreeSet<u32> = plan.effects.iter().filter_map(Effect::starts).collect();
+        let leaving = plan.farewells.keys().filter_map(|ordinal| snapshot.nodes.get(ordinal)).map(|node| &**node);
         // A session that has just begun will have more to say.
-        for node in snapshot.live().filter(|node| !starting.contains(&node.ordinal)) {
-            match status::node(snapshot, node, plan.steps.get(&node.ordinal)) {
+        for node in snapshot.live().chain(leaving).filter(|node| !starting.contains(&node.ordinal)) {
+            let step = plan.steps.get(&node.ordinal).or_else(|| plan.farewells.get(&node.ordinal));
+            match status::node(snapshot, node, step) {
                 status::Due::No => {}
                 status::Due::At(time) => wake = earliest(wake, Some(time)),
                 status::Due::Now(wanted) => writes.push(self.node(snapshot, node, *wanted)),
@@ -94,7 +96,7 @@ impl Reporter<'_> {
             let note = format!("{} attempt {}: {}", receipt.phase, receipt.attempt, receipt.message);
             let reason = if receipt.outcome == Outcome::Unknown { "PhaseLost" } else { "PhaseFailed" };
             let action = format!("{}-{}-{}", receipt.phase, receipt.attempt, receipt.run_id);
-            self.tell(&written.object_ref(&()), EventType::Warning, reason, &action, note).await;
+            tell(self.recorder, &written.object_ref(&()), EventType::Warning, reason, &action, note).await;
         }
     }
 
@@ -135,23 +137,30 @@ impl Reporter<'_> {
         // Events with the same action are counted as one, with the note of the first.
         let action = format!("Reconcile-{}", wanted.observed_generation.unwrap_or_default());
         info!(reason = now.reason, message = now.message, "the group stands otherwise");
-        self.tell(&object.object_ref(&()), kind, &now.reason, &action, now.message.clone()).await;
+        tell(self.recorder, &object.object_ref(&()), kind, &now.reason, &action, now.message.clone()).await;
     }
+}
 
-    async fn tell(&self, about: &ObjectReference, kind: EventType, reason: &str, action: &str, note: String) {
-        let event = Event {
-            type_: kind,
-            reason: clip(reason, 128),
-            note: Some(clip(&note, 1000)),
-            action: clip(action, 128),
-            secondary: None,
-        };
-        // An event is a courtesy: that it could not be written stops nothing.
-        match tokio::time::timeout(super::apply::DEADLINE, self.recorder.publish(&event, about)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "an event could not be written"),
-            Err(_) => warn!("an event could not be written in time"),
-        }
+/// Writes an event. It is a courtesy: that it could not be written stops nothing.
+pub async fn tell(
+    recorder: &Recorder,
+    about: &ObjectReference,
+    kind: EventType,
+    reason: &str,
+    action: &str,
+    note: String,
+) {
+    let event = Event {
+        type_: kind,
+        reason: clip(reason, 128),
+        note: Some(clip(&note, 1000)),
+        action: clip(action, 128),
+        secondary: None,
+    };
+    match tokio::time::timeout(super::apply::DEADLINE, recorder.publish(&event, about)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "an event could not be written"),
+        Err(_) => warn!("an event could not be written in time"),
     }
 }
 

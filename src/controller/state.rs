@@ -64,6 +64,13 @@ impl State {
         });
     }
 
+    /// Somebody else's claim stands at a name that a node needs: it is used, and never deleted.
+    pub fn remember_foreign_claim(&self, key: &GroupKey, name: &str) {
+        self.remember(key, |beyond| {
+            beyond.foreign_claims.insert(name.to_owned());
+        });
+    }
+
     /// The name is free, or the group's own again.
     pub fn forget_foreign_pod(&self, key: &GroupKey, name: &str) {
         if let Some(known) = self.known().get_mut(key) {
@@ -98,6 +105,7 @@ impl State {
             known.learnt = Some(Instant::now());
             known.beyond.recheck = true;
             known.beyond.foreign_nodes.clear();
+            known.beyond.foreign_claims.clear();
             known.beyond.uncertain.clear();
         }
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api,
-    group::Group,
+    group::{ClaimShape, Group},
     plan::{self, Container},
 };
 
@@ -105,6 +105,17 @@ pub fn build(group: &Group, name: &str, node_uid: Option<&str>) -> Value {
     let annotations = object(metadata, "annotations");
     annotations[api::TEMPLATE_HASH_ANNOTATION] = group.pod.hash.as_str().into();
     annotations[CONTAINER_ANNOTATION] = group.pod.container.as_str().into();
+    // As with a StatefulSet: a name of its own, and under the Service an address of its own.
+    if pod["spec"]["hostname"].is_null() {
+        pod["spec"]["hostname"] = name.into();
+    }
+    if let Some(service) = &group.pod.service_name {
+        pod["spec"]["subdomain"] = service.as_str().into();
+    }
+    for claim in &group.pod.claims {
+        let source = json!({"claimName": claim.claim_name(name)});
+        push(&mut pod["spec"]["volumes"], "name", json!({"name": claim.name, "persistentVolumeClaim": source}));
+    }
     if group.pod.readiness_gate {
         push(&mut pod["spec"]["readinessGates"], "conditionType", json!({"conditionType": api::CONVERGED_GATE}));
     }
@@ -116,6 +127,21 @@ pub fn build(group: &Group, name: &str, node_uid: Option<&str>) -> Value {
         push(&mut container["env"], "name", uid);
     }
     pod
+}
+
+/// A claim of a node, as it is posted. It has no owner: what becomes of it is the group's retention policy to say.
+pub fn build_claim(group: &Group, claim: &ClaimShape, node: &str) -> Value {
+    let mut labels = claim.labels.clone();
+    labels.insert(api::GROUP_LABEL.into(), group.key.name.clone());
+    labels.insert(api::NODE_LABEL.into(), node.to_owned());
+    json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": claim.claim_name(node), "namespace": group.key.namespace,
+            "labels": labels, "annotations": claim.annotations
+        },
+        "spec": *claim.spec
+    })
 }
 
 fn object<'a>(outer: &'a mut Value, name: &str) -> &'a mut Value {

@@ -3,8 +3,14 @@
 use std::fmt::Write as _;
 
 use super::{ActionKind, FactSource, Source, render::Rendered, render::quote};
+use crate::api::actions::{PackageState, ServiceState};
 
-const PRELUDE: &str = include_str!("prelude.sh");
+/// The shell functions that scripts are made of. Only those that a script needs travel with it.
+const PRELUDE: &str = include_str!("sh/prelude.sh");
+const FILES: &str = include_str!("sh/files.sh");
+const PACKAGES: &str = include_str!("sh/packages.sh");
+const SERVICES: &str = include_str!("sh/services.sh");
+const GATHER: &str = include_str!("sh/gather.sh");
 
 /// The script of a phase with actions.
 ///
@@ -12,25 +18,69 @@ const PRELUDE: &str = include_str!("prelude.sh");
 /// another action does.
 pub fn phase(rendered: &Rendered) -> String {
     let mut script = stripped(PRELUDE);
+    let needs = |part: fn(&ActionKind) -> bool| rendered.actions.iter().any(|action| part(&action.kind));
+    let parts = [
+        (
+            FILES,
+            needs(|kind| {
+                matches!(kind, ActionKind::File { .. } | ActionKind::Directory { .. } | ActionKind::Symlink { .. })
+            }),
+        ),
+        (PACKAGES, needs(|kind| matches!(kind, ActionKind::Package { .. }))),
+        (SERVICES, needs(|kind| matches!(kind, ActionKind::Service { .. }))),
+    ];
+    script.extend(parts.into_iter().filter(|(_, needed)| *needed).map(|(part, _)| stripped(part)));
     for action in &rendered.actions {
         let name = quote(&action.name);
-        let line = match &action.kind {
-            ActionKind::Exec { script, creates, unless, only_if } => {
-                call(&["exec_"], &[script, text(creates), text(unless), text(only_if)])
-            }
-            ActionKind::File { path, content, mode, owner, group } => {
-                call(&["file_"], &[path, content, mode, text(owner), text(group)])
-            }
-        };
-        let _ = writeln!(script, "perform {name} {line}");
+        let _ = writeln!(script, "perform {name} {}", invocation(&action.kind));
     }
     script.push_str("exit 0\n");
     script
 }
 
+/// The function that does it, and its arguments.
+fn invocation(kind: &ActionKind) -> String {
+    match kind {
+        ActionKind::Exec { script, creates, unless, only_if } => {
+            call(&["exec_"], &[script, text(creates), text(unless), text(only_if)])
+        }
+        ActionKind::File { path, content, mode, owner, group } => {
+            call(&["file_"], &[path, content, mode, text(owner), text(group)])
+        }
+        ActionKind::Directory { path, mode, owner, group } => {
+            call(&["directory_"], &[path, text(mode), text(owner), text(group)])
+        }
+        ActionKind::Symlink { path, target } => call(&["symlink_"], &[path, target]),
+        ActionKind::Package { names, state, manager } => {
+            let state = match state {
+                PackageState::Present => "present",
+                PackageState::Latest => "latest",
+                PackageState::Absent => "absent",
+            };
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            call(&["package_", manager, state], &names)
+        }
+        ActionKind::Service { name, state, enabled, manager } => {
+            let state = match state {
+                None => "",
+                Some(ServiceState::Started) => "started",
+                Some(ServiceState::Stopped) => "stopped",
+                Some(ServiceState::Restarted) => "restarted",
+                Some(ServiceState::Reloaded) => "reloaded",
+            };
+            let enabled = match enabled {
+                None => "",
+                Some(true) => "true",
+                Some(false) => "false",
+            };
+            call(&["service_", manager], &[name, state, enabled])
+        }
+    }
+}
+
 /// The script of settings: it gathers the group's own facts.
 pub fn settings(facts: &[FactSource]) -> String {
-    let mut script = stripped(PRELUDE);
+    let mut script = stripped(PRELUDE) + &stripped(GATHER);
     for fact in facts {
         let optional = if fact.optional { "optional" } else { "required" };
         let line = match &fact.source {

@@ -10,8 +10,8 @@ use minijinja::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Action, ActionKind, Digest, PhaseName};
-use crate::facts::Facts;
+use super::{Action, ActionKind, Digest, PACKAGE_MANAGERS, PhaseName, SERVICE_MANAGERS};
+use crate::{api::actions::PackageState, facts::Facts};
 
 /// What templates see.
 #[derive(Clone, Debug, Serialize)]
@@ -178,13 +178,16 @@ fn explain(template: &str, error: &Error) -> String {
     }
 }
 
-/// Fills every template of a phase in for one node.
+/// Fills every template of a phase in for one node. `token` is a text that makes the digest another one; empty, it does
+/// not count.
 ///
 /// # Errors
 /// The first template that cannot be filled in, with its action.
-pub fn phase(name: &PhaseName, actions: &[Action], context: &Context) -> Result<Rendered, RenderError> {
+pub fn phase(name: &PhaseName, actions: &[Action], token: &str, context: &Context) -> Result<Rendered, RenderError> {
     let actions = actions.iter().map(|action| fill_in(action, context)).collect::<Result<Vec<_>, _>>()?;
-    let digest = Digest::of("phase", &actions.iter().map(model).collect());
+    let models: Value = actions.iter().map(model).collect();
+    let digest =
+        Digest::of("phase", &if token.is_empty() { models } else { json!({"actions": models, "token": token}) });
     Ok(Rendered { phase: name.clone(), actions, digest })
 }
 
@@ -193,6 +196,10 @@ fn fill_in(action: &Action, context: &Context) -> Result<Action, RenderError> {
         render(template, mode, context).map_err(|message| RenderError { action: action.name.clone(), message })
     };
     let optional = |template: &Option<String>, mode| template.as_deref().map(|t| fill(t, mode)).transpose();
+    let refuse = |message: String| RenderError { action: action.name.clone(), message };
+    let path = |template: &str| absolute(fill(template, Mode::Text)?).map_err(refuse);
+    let word = |template: &str| plain(fill(template, Mode::Text)?).map_err(refuse);
+    let by_fact = |fact: &str, known: &[&str]| manager(context, fact, known).map_err(refuse);
     let kind = match &action.kind {
         ActionKind::Exec { script, creates, unless, only_if } => ActionKind::Exec {
             script: fill(script, Mode::Shell)?,
@@ -200,15 +207,63 @@ fn fill_in(action: &Action, context: &Context) -> Result<Action, RenderError> {
             unless: optional(unless, Mode::Shell)?,
             only_if: optional(only_if, Mode::Shell)?,
         },
-        ActionKind::File { path, content, mode, owner, group } => ActionKind::File {
-            path: fill(path, Mode::Text)?,
+        ActionKind::File { path: place, content, mode, owner, group } => ActionKind::File {
+            path: path(place)?,
             content: fill(content, Mode::Text)?,
             mode: mode.clone(),
             owner: owner.clone(),
             group: group.clone(),
         },
+        ActionKind::Directory { path: place, mode, owner, group } => {
+            ActionKind::Directory { path: path(place)?, mode: mode.clone(), owner: owner.clone(), group: group.clone() }
+        }
+        ActionKind::Symlink { path: place, target } => {
+            ActionKind::Symlink { path: path(place)?, target: fill(target, Mode::Text)? }
+        }
+        ActionKind::Package { names, state, .. } => ActionKind::Package {
+            names: names.iter().map(|name| word(name)).collect::<Result<_, _>>()?,
+            state: *state,
+            manager: by_fact("packageManager", PACKAGE_MANAGERS)?,
+        },
+        ActionKind::Service { name, state, enabled, .. } => ActionKind::Service {
+            name: word(name)?,
+            state: *state,
+            enabled: *enabled,
+            manager: by_fact("serviceManager", SERVICE_MANAGERS)?,
+        },
     };
     Ok(Action { name: action.name.clone(), kind })
+}
+
+fn absolute(path: String) -> Result<String, String> {
+    if path.starts_with('/') {
+        Ok(path)
+    } else {
+        Err(format!("the path {path:?} is not absolute; begin it with a slash"))
+    }
+}
+
+/// A name that no tool takes for an option or for several names.
+fn plain(name: String) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "@%_+.:=~/-".contains(c);
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fits) {
+        Ok(name)
+    } else {
+        Err(format!(
+            "{name:?} is no name: it must consist of letters, digits and @%_+.:=~/-, and begin with a letter or digit"
+        ))
+    }
+}
+
+/// What does it on this node, by a fact.
+fn manager(context: &Context, fact: &str, known: &[&str]) -> Result<String, String> {
+    let found = context.facts.get("os").and_then(|os| os.get(fact)).and_then(Value::as_str).unwrap_or("none");
+    if known.contains(&found) {
+        Ok(found.to_owned())
+    } else {
+        let known = known.join(", ");
+        Err(format!("facts.os.{fact} is {found:?}, which this action does not know ({known}); use exec in its place"))
+    }
 }
 
 /// The canonical model of an action: what it does, and nothing that stands at its default. Names do not count.
@@ -220,6 +275,16 @@ pub fn model(action: &Action) -> Value {
         ActionKind::File { path, content, mode, owner, group } => json!({"file": {
             "path": path, "content": content, "mode": (mode != super::DEFAULT_MODE).then_some(mode),
             "owner": owner, "group": group,
+        }}),
+        ActionKind::Directory { path, mode, owner, group } => json!({"directory": {
+            "path": path, "mode": mode, "owner": owner, "group": group,
+        }}),
+        ActionKind::Symlink { path, target } => json!({"symlink": {"path": path, "target": target}}),
+        ActionKind::Package { names, state, manager } => json!({"package": {
+            "names": names, "state": (*state != PackageState::Present).then_some(state), "manager": manager,
+        }}),
+        ActionKind::Service { name, state, enabled, manager } => json!({"service": {
+            "name": name, "state": state, "enabled": enabled, "manager": manager,
         }}),
     };
     without_nulls(fields)
@@ -325,7 +390,7 @@ mod tests {
             name: name.into(),
             kind: ActionKind::Exec { script: script.into(), creates: None, unless: None, only_if: None },
         };
-        let digest = |a: Action| phase(&PhaseName::configure(), &[a], &context()).unwrap().digest;
+        let digest = |a: Action| phase(&PhaseName::configure(), &[a], "", &context()).unwrap().digest;
         assert_eq!(digest(exec("a", "echo {{ node.ordinal }}")), digest(exec("b", "echo 1")));
         assert_ne!(digest(exec("a", "echo 1")), digest(exec("a", "echo 2")));
     }

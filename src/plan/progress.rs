@@ -1,24 +1,15 @@
 //! Pure: the next step of one node.
 //!
-//! [`next`] decides from the phases and the receipts alone what is due on a node; a session asks it between any two
-//! phases. [`step`] is the reconcile's view: it adds what stands around the node, its pod, its session, its troubles.
-
-use std::{collections::BTreeMap, fmt, sync::Arc};
+//! [`next`] decides from the phases and the receipts alone what is due. [`step`] is the reconcile's view: it adds what
+//! stands around the node, its pod, its session, its troubles. [`farewell`] is the same for a node that is being removed.
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
-use super::{Container, Node, Pod, Record, SessionView, Trouble};
-use crate::{
-    api::group_node::{Outcome, Receipt},
-    facts,
-    group::{Group, GroupKey},
-    phase::{
-        Action, Digest, PhaseName, Rerun,
-        render::{self, Context, GroupContext, NodeContext, RenderError, Rendered},
-    },
+use super::{
+    Container, Node, Pod, SessionView, Trouble,
+    next::{self, Identity, Next, Why},
 };
+use crate::{api::group_node::Outcome, group::Group, phase::PhaseName};
 
 /// Where a node stands, and what it waits for.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,250 +71,23 @@ pub enum Cause {
     },
     /// It could not be reached; it is tried again.
     Unreachable(Trouble),
-}
-
-/// Why a session is opened.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Why {
-    /// Nothing has run on the node yet.
-    NewNode,
-    /// The node was restarted or replaced: nothing of what had run is there any more.
-    NewIncarnation,
-    /// The phase is declared otherwise than when it last ran, or facts that it uses have changed.
-    Changed(PhaseName),
-    /// The phase has not run yet.
-    Due(PhaseName),
-    /// The phase failed, and its pause is over.
-    Retry(PhaseName, u32),
-    /// A run was lost from sight; the node's journal is asked.
-    Probe(PhaseName),
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Why::NewNode => write!(f, "the node is new"),
-            Why::NewIncarnation => write!(f, "the node was restarted or replaced"),
-            Why::Changed(phase) => write!(f, "{phase} changed"),
-            Why::Due(phase) => write!(f, "{phase} has not run yet"),
-            Why::Retry(phase, attempt) => write!(f, "{phase} failed, attempt {attempt} is due"),
-            Why::Probe(phase) => write!(f, "a run of {phase} was lost from sight"),
-        }
-    }
-}
-
-/// What is due on a node by phases and receipts alone.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Next {
-    /// The facts are to be read, and settings run.
-    Gather {
-        /// Which attempt this is.
-        attempt: u32,
-        /// Why.
-        why: Why,
+    /// The other nodes are to come as far first.
+    Barrier {
+        /// The phase that is due on it.
+        due: PhaseName,
+        /// The phase that the others are at.
+        at: PhaseName,
     },
-    /// A phase is to run.
-    Run {
-        /// What.
-        rendered: Box<Rendered>,
-        /// Which attempt this is.
-        attempt: u32,
-        /// The run of the receipt that this one replaces; empty where there is none.
-        previous: String,
-        /// Why.
-        why: Why,
+    /// Too many nodes are failing.
+    Stopped {
+        /// The phase that is due on it.
+        due: PhaseName,
     },
-    /// A phase could not be made ready for this node: it fails without having run.
-    Unrenderable {
-        /// The phase.
-        phase: PhaseName,
-        /// Over what was declared.
-        digest: Digest,
-        /// Which attempt this is.
-        attempt: u32,
-        /// What was wrong.
-        error: RenderError,
+    /// A claim of its is going; its pod cannot be made before.
+    ClaimTerminating {
+        /// The claim.
+        claim: String,
     },
-    /// A failed phase waits for its next attempt.
-    Backoff {
-        /// The phase.
-        phase: PhaseName,
-        /// When.
-        until: Timestamp,
-        /// The attempt that is due then.
-        attempt: u32,
-    },
-    /// A failed phase has no attempts left.
-    Halt {
-        /// The phase.
-        phase: PhaseName,
-    },
-    /// Nothing.
-    Settled,
-}
-
-/// Who a node is, for its templates.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Identity {
-    /// Its name.
-    pub name: String,
-    /// Its number.
-    pub ordinal: u32,
-    /// Its address, empty until it is known.
-    pub address: String,
-    /// The value of its retry annotation.
-    pub retry_token: String,
-}
-
-/// What is due on a node, given that its record speaks of the incarnation at hand.
-///
-/// The stored facts are trusted as long as settings is declared as it was: an idle node is asked nothing. A session reads
-/// them anew before it runs any phase but bootstrap, and asks again.
-pub fn next(group: &Group, identity: &Identity, record: &Record, now: Timestamp) -> Next {
-    let look = Look { group, identity, record, now };
-    if group.phases.is_empty() {
-        return Next::Settled;
-    }
-    let bootstrap = PhaseName::bootstrap();
-    if let Some(actions) = group.phases.actions.get(&bootstrap) {
-        // Facts of the group's own are not there before settings: bootstrap is rendered without its values.
-        let context = context(group, identity, record, BTreeMap::new());
-        if let Some(next) = look.phase(&bootstrap, actions, &context) {
-            return next;
-        }
-    }
-    if let Some(next) = look.settings() {
-        return next;
-    }
-    let Ok(settings) = values(group, identity, record) else {
-        // They could be filled in when settings ran; what they depend on has changed since.
-        return Next::Gather { attempt: 1, why: Why::Changed(PhaseName::settings()) };
-    };
-    let context = context(group, identity, record, settings);
-    for phase in &group.phases.sequence {
-        let Some(actions) = group.phases.actions.get(phase) else { continue };
-        if let Some(next) = look.phase(phase, actions, &context) {
-            return next;
-        }
-    }
-    Next::Settled
-}
-
-/// The values of settings on a node.
-///
-/// # Errors
-/// The first one that cannot be filled in with the facts of the record.
-pub fn values(group: &Group, identity: &Identity, record: &Record) -> Result<BTreeMap<String, Value>, RenderError> {
-    render::values(&group.phases.settings.values, &context(group, identity, record, BTreeMap::new()))
-}
-
-fn context(group: &Group, identity: &Identity, record: &Record, settings: BTreeMap<String, Value>) -> Context {
-    let GroupKey { namespace, name } = group.key.clone();
-    let declared = group.phases.settings.facts.iter().map(|fact| fact.name.as_str());
-    Context {
-        group: GroupContext { name, namespace, count: group.count },
-        node: NodeContext { name: identity.name.clone(), ordinal: identity.ordinal, address: identity.address.clone() },
-        facts: facts::with_declared(facts::without_volatile(&record.facts), declared),
-        settings,
-    }
-}
-
-/// The retry token that a node's attempts count under: both annotations give attempts back.
-pub fn retry_token(group: &Group, identity: &Identity) -> String {
-    match (group.retry_token.as_str(), identity.retry_token.as_str()) {
-        ("", "") => String::new(),
-        (group, node) => format!("{group}/{node}"),
-    }
-}
-
-struct Look<'a> {
-    group: &'a Group,
-    identity: &'a Identity,
-    record: &'a Record,
-    now: Timestamp,
-}
-
-enum Budget {
-    Attempt(u32, Why),
-    Wait(Timestamp, u32),
-    Spent,
-}
-
-impl Look<'_> {
-    /// What is due of one phase, or nothing.
-    fn phase(&self, phase: &PhaseName, actions: &Arc<Vec<Action>>, context: &Context) -> Option<Next> {
-        let receipt = self.record.receipts.get(phase);
-        let succeeded = receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
-        if succeeded && phase.rerun() == Rerun::PerIncarnation {
-            return None;
-        }
-        let rendered = match render::phase(phase, actions, context) {
-            Ok(rendered) => rendered,
-            Err(error) => return Some(self.unrenderable(phase, unrendered(actions), error)),
-        };
-        if succeeded && receipt.is_some_and(|receipt| receipt.digest == rendered.digest.as_str()) {
-            return None;
-        }
-        let previous = receipt.map(|receipt| receipt.run_id.clone()).unwrap_or_default();
-        Some(match self.budget(phase, receipt, &rendered.digest) {
-            Budget::Attempt(attempt, why) => Next::Run { rendered: Box::new(rendered), attempt, previous, why },
-            Budget::Wait(until, attempt) => Next::Backoff { phase: phase.clone(), until, attempt },
-            Budget::Spent => Next::Halt { phase: phase.clone() },
-        })
-    }
-
-    fn settings(&self) -> Option<Next> {
-        let phase = PhaseName::settings();
-        let digest = &self.group.phases.settings.digest;
-        let receipt = self.record.receipts.get(&phase);
-        let done = receipt.is_some_and(|r| r.outcome == Outcome::Succeeded && r.digest == digest.as_str());
-        if done {
-            return None;
-        }
-        Some(match self.budget(&phase, receipt, digest) {
-            Budget::Attempt(attempt, why) => Next::Gather { attempt, why },
-            Budget::Wait(until, attempt) => Next::Backoff { phase, until, attempt },
-            Budget::Spent => Next::Halt { phase },
-        })
-    }
-
-    fn unrenderable(&self, phase: &PhaseName, digest: Digest, error: RenderError) -> Next {
-        match self.budget(phase, self.record.receipts.get(phase), &digest) {
-            Budget::Attempt(attempt, _) => Next::Unrenderable { phase: phase.clone(), digest, attempt, error },
-            Budget::Wait(until, attempt) => Next::Backoff { phase: phase.clone(), until, attempt },
-            Budget::Spent => Next::Halt { phase: phase.clone() },
-        }
-    }
-
-    /// 1 + limit attempts at one digest under one retry token, with a growing pause between them.
-    fn budget(&self, phase: &PhaseName, receipt: Option<&Receipt>, digest: &Digest) -> Budget {
-        let Some(receipt) = receipt else { return Budget::Attempt(1, Why::Due(phase.clone())) };
-        let same = receipt.digest == digest.as_str() && receipt.retry_token == retry_token(self.group, self.identity);
-        if receipt.outcome == Outcome::Succeeded || !same {
-            return Budget::Attempt(1, Why::Changed(phase.clone()));
-        }
-        if receipt.attempt > self.group.retry.limit {
-            return Budget::Spent;
-        }
-        let pause = self.group.retry.pause(receipt.attempt, jitter(&self.identity.name, receipt.attempt));
-        let until = receipt.finished_at.0 + SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
-        let attempt = receipt.attempt + 1;
-        if self.now < until {
-            Budget::Wait(until, attempt)
-        } else {
-            Budget::Attempt(attempt, Why::Retry(phase.clone(), attempt))
-        }
-    }
-}
-
-/// The digest of a phase that could not be rendered: over its source, so that an edit gives it its attempts back.
-fn unrendered(actions: &[Action]) -> Digest {
-    Digest::of("unrendered", &actions.iter().map(render::model).collect())
-}
-
-/// The same for the same node and attempt, so that a plan does not change from one look to the next.
-fn jitter(node: &str, attempt: u32) -> u8 {
-    Sha256::digest(format!("{node} {attempt}").as_bytes())[0]
 }
 
 /// A node and all that stands around it.
@@ -363,20 +127,18 @@ pub fn step(situation: &Situation) -> Step {
         Container::Running { id } => id,
     };
     let identity = identity(node, pod);
-    let incarnation = node.record.incarnation.as_ref();
-    let current = incarnation.is_some_and(|i| i.uid == pod.uid && i.instance == *instance);
-    let due = if current {
+    let due = if is_current(node, pod) {
         match node.record.receipts.values().find(|receipt| receipt.outcome == Outcome::Unknown) {
             Some(lost) => run(&PhaseName::new(&lost.phase), Why::Probe(PhaseName::new(&lost.phase))),
-            None => known(next(group, &identity, &node.record, now)),
+            None => known(next::next(group, &identity, &node.record, now)),
         }
     } else if group.phases.is_empty() {
         Step::Settled
-    } else if incarnation.is_none() {
+    } else if node.record.incarnation.is_none() {
         run(&first(group), Why::NewNode)
     } else {
         // A phase that kills its own container still has to wait for its next attempt.
-        match known(next(group, &identity, &node.record.reborn(None), now)) {
+        match known(next::next(group, &identity, &node.record.reborn(None), now)) {
             wait @ (Step::Backoff { .. } | Step::Halt { .. }) => wait,
             _ => run(&first(group), Why::NewIncarnation),
         }
@@ -387,6 +149,68 @@ pub fn step(situation: &Situation) -> Step {
         }
         (due, _) => due,
     }
+}
+
+/// Whether the node's record speaks of the life that its pod has now.
+pub fn is_current(node: &Node, pod: &Pod) -> bool {
+    let running = |instance: &str| matches!(&pod.container, Container::Running { id } if id == instance);
+    node.record.incarnation.as_ref().is_some_and(|known| known.uid == pod.uid && running(&known.instance))
+}
+
+/// Where the farewell of a node stands: what has to happen before its pod may go.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Farewell {
+    /// Nothing more: its pod may go. Where destroy-server was promised and has not succeeded, this says why.
+    Over(Option<String>),
+    /// It waits, is at work, or is due.
+    Due(Step),
+}
+
+/// The next step of a node that is being removed.
+///
+/// Whatever goes wrong, it is over at the deadline. A node on which nothing was ever done has nothing to undo.
+pub fn farewell(situation: &Situation) -> Farewell {
+    let Situation { group, node, pod, session, trouble, now, .. } = *situation;
+    let worked_on = node.record.incarnation.is_some() || group.phases.is_empty();
+    if group.phases.destroy().is_none() || !worked_on {
+        return Farewell::Over(None);
+    }
+    let destroy = PhaseName::destroy_server();
+    let receipt = node.record.receipts.get(&destroy);
+    if receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded) {
+        return Farewell::Over(None);
+    }
+    let late = deadline(group, node).is_some_and(|deadline| deadline <= now);
+    let broken = || match receipt {
+        Some(receipt) => Farewell::Over(Some(format!("attempt {} of it: {}", receipt.attempt, receipt.message))),
+        None if late => Farewell::Over(Some("its deadline passed".to_owned())),
+        None => Farewell::Over(Some("its pod went first".to_owned())),
+    };
+    let Some(pod) = pod.filter(|pod| !pod.deleting && !late) else { return broken() };
+    let due = match next::farewell(group, &identity(node, pod), &node.record, now) {
+        Next::Settled | Next::Halt { .. } => return broken(),
+        Next::Backoff { phase, until, .. } => Step::Backoff { phase, until },
+        _ => run(&destroy, Why::Farewell),
+    };
+    if let Some(session) = session {
+        return Farewell::Due(Step::Follow(session.running.as_ref().map(|running| PhaseName::new(&running.phase))));
+    }
+    Farewell::Due(match &pod.container {
+        Container::Gone { .. } => return broken(),
+        Container::Waiting { reason, message } => Step::Await(waiting(reason, message)),
+        Container::Running { id } => match trouble {
+            Some(trouble) if trouble.instance == *id && now < trouble.until => {
+                Step::Await(Cause::Unreachable(trouble.clone()))
+            }
+            _ => due,
+        },
+    })
+}
+
+/// When the removal of a node waits no longer.
+pub fn deadline(group: &Group, node: &Node) -> Option<Timestamp> {
+    let patience = SignedDuration::try_from(group.destroy_timeout).unwrap_or(SignedDuration::MAX);
+    node.deleted_at.map(|since| since + patience)
 }
 
 /// Who a node is, as its pod shows it.
@@ -411,9 +235,11 @@ fn first(group: &Group) -> PhaseName {
     group.phases.converged().into_iter().next().unwrap_or_else(PhaseName::settings)
 }
 
-fn known(next: Next) -> Step {
+/// What comes next, as a step.
+pub(super) fn known(next: Next) -> Step {
     match next {
         Next::Gather { why, .. } => run(&PhaseName::settings(), why),
+        Next::Test { why, .. } => run(&PhaseName::test(), why),
         Next::Run { rendered, why, .. } => run(&rendered.phase, why),
         Next::Unrenderable { phase, attempt, .. } => run(&phase, Why::Retry(phase.clone(), attempt)),
         Next::Backoff { phase, until, .. } => Step::Backoff { phase, until },

@@ -8,6 +8,7 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::progress::Situation;
 use crate::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub session_limit: u32,
     /// Pods by name: those of the group, and whatever else stands at a name that one of its nodes needs.
     pub pods: BTreeMap<String, Arc<Pod>>,
+    /// The volume claims that are marked as the group's, by name, and those of others at names that its nodes need.
+    pub claims: BTreeMap<String, Arc<Claim>>,
     /// Sessions in flight, by node.
     pub sessions: BTreeMap<String, SessionView>,
     /// Nodes that could not be reached, by name.
@@ -55,6 +58,20 @@ impl Snapshot {
     /// The nodes that are not being removed, by ordinal.
     pub fn live(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values().map(Arc::as_ref).filter(|node| node.deletion.is_none())
+    }
+
+    /// A node of the group, and all that stands around it.
+    pub fn situation<'a>(&'a self, group: &'a Group, node: &'a Node) -> Situation<'a> {
+        let pod = self.pod(node);
+        Situation {
+            group,
+            node,
+            pod,
+            foreign: pod.is_none() && self.pods.contains_key(&node.name),
+            session: self.sessions.get(&node.name),
+            trouble: self.troubles.get(&node.name),
+            now: self.now,
+        }
     }
 
     /// The pod that backs a node: the one of its name, where the group controls it.
@@ -90,6 +107,8 @@ pub struct Node {
     pub ordinal: u32,
     /// Whether and how it is being deleted.
     pub deletion: Option<Cascade>,
+    /// Since when it is being deleted.
+    pub deleted_at: Option<Timestamp>,
     /// Whether the operator's finalizer is on it.
     pub finalized: bool,
     /// Whether it is marked as a preferred victim.
@@ -186,6 +205,19 @@ pub struct Pod {
     pub created: Timestamp,
 }
 
+/// A volume claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Its name.
+    pub name: String,
+    /// Its UID; empty where it is somebody else's and only its name is known.
+    pub uid: String,
+    /// The node that it is for.
+    pub node: String,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
 /// Where the container of the phases stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Container {
@@ -217,6 +249,8 @@ pub struct SessionView {
     pub since: Timestamp,
     /// The phase that runs.
     pub running: Option<Running>,
+    /// Whether it runs destroy-server, and not what converge asks for.
+    pub farewell: bool,
 }
 
 /// A node that could not be reached.
@@ -228,6 +262,8 @@ pub struct Trouble {
     pub reason: String,
     /// For people.
     pub message: String,
+    /// Since when it could not be reached.
+    pub since: Timestamp,
     /// Not to be tried again before.
     pub until: Timestamp,
 }

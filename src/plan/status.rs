@@ -14,7 +14,7 @@ use crate::{
         group_node::{Backing, Effect, Outcome, Receipt},
         group_spec::{PhaseCounts, PhaseError},
     },
-    group::Group,
+    group::{Group, Replacement},
     phase::PhaseName,
 };
 
@@ -95,7 +95,11 @@ fn with_record(node: &Node) -> GroupNodeStatus {
 fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus {
     let pod = snapshot.pod(node);
     let running = snapshot.sessions.get(&node.name).and_then(|session| session.running.clone());
-    let (reason, message) = explain(node, step, running.as_ref().map(|r| r.attempt));
+    let mut verdict = explain(node, step, running.as_ref().map(|r| r.attempt));
+    if node.deletion.is_some() {
+        verdict = ("Removing".to_owned(), format!("the node is being removed; {}: {}", verdict.0, verdict.1));
+    }
+    let (reason, message) = verdict;
     let verdict = Verdict { kind: "Converged", status: *step == Step::Settled, reason, message };
     GroupNodeStatus {
         backing: pod.map(|pod| Backing { kind: "Pod".into(), name: pod.name.clone(), uid: pod.uid.clone() }),
@@ -117,6 +121,13 @@ fn explain(node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
         Step::Backoff { phase, until } => {
             ("Backoff", format!("{}; tried again at {}", failure(phase), until.strftime("%H:%M:%S UTC")))
         }
+        Step::Halt { phase } if *phase == PhaseName::test() => (
+            "TestFailed",
+            format!(
+                "{}; no attempts are left: mend the node or the expectation, or annotate with pallet.dev/retry",
+                failure(phase)
+            ),
+        ),
         Step::Halt { phase } => (
             "PhaseFailed",
             format!("{}; no attempts are left: change the phase, or annotate with pallet.dev/retry", failure(phase)),
@@ -128,6 +139,15 @@ fn explain(node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
             format!("there is a pod {} that does not belong to this group; delete or rename it", node.name),
         ),
         Step::Await(Cause::ContainerWaiting { reason, message }) => (reason.as_str(), message.clone()),
+        Step::Await(Cause::Barrier { due, at }) => {
+            ("WaitingForOthers", format!("{due} is due; it begins when no other node has {at} before it any more"))
+        }
+        Step::Await(Cause::Stopped { due }) => {
+            ("RolloutStopped", format!("{due} is due, but more nodes are failing than spec.converge.rollout allows"))
+        }
+        Step::Await(Cause::ClaimTerminating { claim }) => {
+            ("ClaimTerminating", format!("its claim {claim} is going; its pod is made when that is gone"))
+        }
         Step::Await(Cause::Unreachable(trouble)) => (trouble.reason.as_str(), trouble.message.clone()),
     };
     (reason.to_owned(), message)
@@ -177,9 +197,12 @@ fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTre
         // The phase that the node stands at: what is before it is done, what is behind it is not.
         let at = match step {
             Some(Step::Settled) => sequence.len(),
-            Some(Step::Run { phase, .. } | Step::Backoff { phase, .. } | Step::Halt { phase }) => {
-                sequence.iter().position(|p| p == phase).unwrap_or(0)
-            }
+            Some(
+                Step::Run { phase, .. }
+                | Step::Backoff { phase, .. }
+                | Step::Halt { phase }
+                | Step::Await(Cause::Barrier { due: phase, .. } | Cause::Stopped { due: phase }),
+            ) => sequence.iter().position(|p| p == phase).unwrap_or(0),
             Some(Step::Follow(Some(phase))) => sequence.iter().position(|p| p == phase).unwrap_or(0),
             _ => {
                 let done = |phase: &&PhaseName| {
@@ -250,12 +273,9 @@ fn verdicts(
         return with("Stalled", reason, format!("spec.node.pod.template: no pod can be made from it: {message}"));
     }
     let old_template = status.replicas.saturating_sub(status.updated_replicas);
-    let aside = if old_template > 0 {
-        format!("; {old_template} run an older pod template: delete their pods to have them made anew")
-    } else {
-        String::new()
-    };
-    if status.replicas == group.count && status.converged_replicas == group.count {
+    let replaces = group.rollout.replacement == Replacement::WhenChanged;
+    let aside = aside(group, old_template);
+    if status.replicas == group.count && status.converged_replicas == group.count && (old_template == 0 || !replaces) {
         // The gate of a pod does not open while the group is paused.
         if status.ready_replicas < group.count && !group.paused {
             let waiting = group.count - status.ready_replicas;
@@ -274,16 +294,27 @@ fn verdicts(
     if group.paused {
         return vec![ready(false, "Paused", format!("{progress}; paused: set spec.paused to false to go on"))];
     }
-    let stuck = |step: &Step| matches!(step, Step::Halt { .. } | Step::Await(Cause::NameTaken));
+    let stuck = |step: &Step| matches!(step, Step::Halt { .. } | Step::Await(Cause::NameTaken | Cause::Stopped { .. }));
     let blocked: Vec<&&Node> = live.iter().filter(|node| steps.get(&node.ordinal).is_some_and(stuck)).collect();
     let moving = steps.values().any(|step| !stuck(step) && *step != Step::Settled);
     let complete = status.replicas == group.count;
-    match blocked.first() {
+    let is_stopped = |step: &Step| matches!(step, Step::Await(Cause::Stopped { .. }));
+    // Of a rollout that has stopped, the node that stopped it says more than one that waits.
+    let cause = blocked.iter().find(|node| !steps.get(&node.ordinal).is_some_and(is_stopped)).or(blocked.first());
+    match cause {
         Some(first) if complete && !moving => {
-            let (reason, message) =
+            let (mut reason, message) =
                 steps.get(&first.ordinal).map(|step| explain(first, step, None)).unwrap_or_default();
-            let others = blocked.len() - 1;
-            let more = if others > 0 { format!(" (and {others} more nodes)") } else { String::new() };
+            let waiting = steps.values().filter(|step| is_stopped(step)).count();
+            let mut more = String::new();
+            if waiting > 0 {
+                reason = "RolloutStopped".into();
+                more = format!(" ({waiting} nodes wait for that)");
+            }
+            let others = blocked.len().saturating_sub(waiting + 1);
+            if others > 0 {
+                more = format!(" (and {others} more nodes){more}");
+            }
             with("Stalled", &reason, format!("{progress}; {}: {message}{more}", first.name))
         }
         _ => {
@@ -292,6 +323,26 @@ fn verdicts(
             with("Reconciling", reconciling_reason(snapshot, status, group), format!("{progress}{trouble}"))
         }
     }
+}
+
+/// What people should know besides.
+fn aside(group: &Group, old_template: u32) -> String {
+    let mut aside = String::new();
+    if old_template > 0 {
+        aside = match group.rollout.replacement {
+            Replacement::WhenChanged => {
+                format!("; {old_template} run an older pod template and are still to be replaced")
+            }
+            Replacement::Never => {
+                format!("; {old_template} run an older pod template: delete their pods to have them made anew")
+            }
+        };
+    }
+    if !group.phases.idle.is_empty() {
+        let names: Vec<&str> = group.phases.idle.iter().map(PhaseName::as_str).collect();
+        aside += &format!("; declared, but run by nothing: {} (list it in spec.converge.phases)", names.join(", "));
+    }
+    aside
 }
 
 /// What keeps a node from going on, in a line, where it has lasted longer than a pod takes to start.
@@ -309,5 +360,9 @@ fn in_trouble(snapshot: &Snapshot, node: &Node, step: &Step) -> Option<String> {
 
 fn reconciling_reason(snapshot: &Snapshot, status: &GroupSpecStatus, group: &Group) -> &'static str {
     let removing = snapshot.nodes.values().any(|node| node.deletion.is_some());
+    let replaces = group.rollout.replacement == Replacement::WhenChanged;
+    if replaces && status.updated_replicas < status.replicas && status.replicas >= group.count {
+        return "Replacing";
+    }
     if status.replicas != group.count || removing { "Scaling" } else { "Converging" }
 }

@@ -1,5 +1,9 @@
 //! Every branch of the next step, the order of victims, and what the status makes of it.
 
+mod removals;
+mod rollouts;
+mod sequences;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -9,7 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use super::{
-    progress::{Cause, Identity, Next, Situation, Why, next, step},
+    next::{Identity, Next, Why, next},
+    progress::{Cause, Situation, step},
     scale::{Rank, missing, victims},
     *,
 };
@@ -20,7 +25,7 @@ use crate::{
         group_node::{ActionResult, Incarnation, Outcome, Receipt, Running},
     },
     facts::Facts,
-    group::resolve,
+    group::{Replacement, resolve},
     phase::PhaseName,
 };
 
@@ -77,7 +82,7 @@ fn receipt(phase: &str, digest: &str, outcome: Outcome, attempt: u32, finished: 
 }
 
 /// The record of a node on which everything is done.
-fn done(group: &Group) -> Record {
+fn done(group: &Group, identity: &Identity) -> Record {
     let mut record = Record {
         incarnation: Some(Incarnation { uid: "p-0".into(), instance: "c-0".into(), witness: "w".into() }),
         facts: Facts::from([("hostname".into(), json!("web-0"))]),
@@ -86,11 +91,20 @@ fn done(group: &Group) -> Record {
     let settings = group.phases.settings.digest.to_string();
     record.receipts.insert(PhaseName::bootstrap(), receipt("bootstrap", "any", Outcome::Succeeded, 1, ago(100)));
     record.receipts.insert(PhaseName::settings(), receipt("settings", &settings, Outcome::Succeeded, 1, ago(90)));
-    if let Next::Run { rendered, .. } = next(group, &identity(), &record, now()) {
-        let digest = rendered.digest.to_string();
-        record.receipts.insert(PhaseName::configure(), receipt("configure", &digest, Outcome::Succeeded, 1, ago(80)));
+    loop {
+        let (phase, receipt) = match next(group, identity, &record, now()) {
+            Next::Run { rendered, .. } => {
+                let (phase, digest) = (rendered.phase.clone(), rendered.digest.to_string());
+                (phase.clone(), receipt(phase.as_str(), &digest, Outcome::Succeeded, 1, ago(80)))
+            }
+            Next::Test { digest, look, .. } => {
+                let receipt = receipt("test", digest.as_str(), Outcome::Succeeded, 1, ago(80));
+                (PhaseName::test(), Receipt { run_id: look, ..receipt })
+            }
+            _ => return record,
+        };
+        record.receipts.insert(phase, receipt);
     }
-    record
 }
 
 fn identity() -> Identity {
@@ -103,6 +117,7 @@ fn node(ordinal: u32, record: Record) -> Node {
         uid: format!("n-{ordinal}"),
         ordinal,
         deletion: None,
+        deleted_at: None,
         finalized: true,
         marked: false,
         retry_token: String::new(),
@@ -148,6 +163,7 @@ fn snapshot(extra: Value, nodes: Vec<Node>, pods: Vec<Pod>) -> Snapshot {
         recheck: false,
         session_limit: 64,
         pods: pods.into_iter().map(|pod| (pod.name.clone(), Arc::new(pod))).collect(),
+        claims: BTreeMap::new(),
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
     }
@@ -155,14 +171,21 @@ fn snapshot(extra: Value, nodes: Vec<Node>, pods: Vec<Pod>) -> Snapshot {
 
 /// A settled group of as many nodes as there are ordinals.
 fn settled(count: u32, ordinals: &[u32]) -> Snapshot {
+    settled_as(json!({"count": count}), ordinals)
+}
+
+/// The same, of a group that is declared otherwise.
+fn settled_as(extra: Value, ordinals: &[u32]) -> Snapshot {
+    let group = group(extra.clone());
     let nodes = ordinals.iter().map(|ordinal| {
-        let group = group(json!({}));
-        let mut record = done(&group);
-        let (uid, instance) = (format!("p-{ordinal}"), format!("c-{ordinal}"));
-        record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
-        node(*ordinal, record)
+        let mut node = node(*ordinal, Record::default());
+        let pod = pod(*ordinal);
+        node.record = done(&group, &progress::identity(&node, &pod));
+        let (uid, instance) = (pod.uid.clone(), format!("c-{ordinal}"));
+        node.record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
+        node
     });
-    snapshot(json!({"count": count}), nodes.collect(), ordinals.iter().map(|ordinal| pod(*ordinal)).collect())
+    snapshot(extra, nodes.collect(), ordinals.iter().map(|ordinal| pod(*ordinal)).collect())
 }
 
 fn step_of(group: &Group, node: &Node, pod: Option<&Pod>) -> Step {
@@ -174,21 +197,21 @@ fn step_of(group: &Group, node: &Node, pod: Option<&Pod>) -> Step {
 #[test]
 fn phases_come_in_order_and_each_once() {
     let group = group(json!({}));
-    let mut record = Record { facts: done(&group).facts, ..Record::default() };
+    let mut record = Record { facts: done(&group, &identity()).facts, ..Record::default() };
     let due = |record: &Record| next(&group, &identity(), record, now());
     let Next::Run { rendered, attempt: 1, why: Why::Due(_), .. } = due(&record) else { panic!("{:?}", due(&record)) };
     assert_eq!(rendered.phase, PhaseName::bootstrap());
-    record.receipts.insert(PhaseName::bootstrap(), done(&group).receipts[&PhaseName::bootstrap()].clone());
+    record.receipts.insert(PhaseName::bootstrap(), done(&group, &identity()).receipts[&PhaseName::bootstrap()].clone());
     assert!(matches!(due(&record), Next::Gather { attempt: 1, .. }));
-    record.receipts.insert(PhaseName::settings(), done(&group).receipts[&PhaseName::settings()].clone());
+    record.receipts.insert(PhaseName::settings(), done(&group, &identity()).receipts[&PhaseName::settings()].clone());
     assert!(matches!(due(&record), Next::Run { rendered, .. } if rendered.phase == PhaseName::configure()));
-    assert_eq!(due(&done(&group)), Next::Settled);
+    assert_eq!(due(&done(&group, &identity())), Next::Settled);
 }
 
 #[test]
 fn bootstrap_is_once_per_incarnation_whatever_its_digest_and_configure_follows_its_digest() {
     let before = group(json!({}));
-    let record = done(&before);
+    let record = done(&before, &identity());
     let mut phases = serde_json::to_value(object(json!({})).spec.phases).unwrap();
     phases["bootstrap"]["actions"][0]["exec"]["script"] = "other".into();
     let after = group(json!({"phases": phases.clone()}));
@@ -203,7 +226,7 @@ fn bootstrap_is_once_per_incarnation_whatever_its_digest_and_configure_follows_i
 #[test]
 fn a_changed_fact_reruns_exactly_what_used_it() {
     let group = group(json!({}));
-    let mut record = done(&group);
+    let mut record = done(&group, &identity());
     record.facts.insert("other".into(), json!(1));
     assert_eq!(next(&group, &identity(), &record, now()), Next::Settled);
     record.facts.insert("own".into(), json!("x"));
@@ -213,7 +236,7 @@ fn a_changed_fact_reruns_exactly_what_used_it() {
 #[test]
 fn a_failed_phase_waits_then_tries_again_then_halts_and_a_token_begins_anew() {
     let group = group(json!({}));
-    let mut record = done(&group);
+    let mut record = done(&group, &identity());
     let digest = record.receipts[&PhaseName::configure()].digest.clone();
     let mut failed = |attempt, finished| {
         record
@@ -238,7 +261,7 @@ fn a_failed_phase_waits_then_tries_again_then_halts_and_a_token_begins_anew() {
 #[test]
 fn a_value_that_is_missing_on_one_node_fails_that_phase_without_a_run() {
     let group = group(json!({"phases": {"configure": {"actions": [{"exec": {"script": "{{ facts.os.version }}"}}]}}}));
-    let record = done(&group);
+    let record = done(&group, &identity());
     let Next::Unrenderable { phase, attempt: 1, error, .. } = next(&group, &identity(), &record, now()) else {
         panic!()
     };
@@ -250,7 +273,7 @@ fn a_value_that_is_missing_on_one_node_fails_that_phase_without_a_run() {
 #[test]
 fn whatever_is_observed_there_is_one_next_step() {
     let group = group(json!({}));
-    let converged = node(0, done(&group));
+    let converged = node(0, done(&group, &identity()));
     let fresh = node(0, Record::default());
     let running = pod(0);
     let with = |container: Container| Pod { container, ..pod(0) };
@@ -270,7 +293,7 @@ fn whatever_is_observed_there_is_one_next_step() {
         Situation { group: &group, node: &fresh, pod: None, foreign: true, session: None, trouble: None, now: now() };
     assert_eq!(step(&foreign), Step::Await(Cause::NameTaken));
 
-    let session = SessionView { instance: "c-0".into(), since: ago(1), running: None };
+    let session = SessionView { instance: "c-0".into(), since: ago(1), running: None, farewell: false };
     let followed = Situation { foreign: false, pod: Some(&running), session: Some(&session), ..foreign };
     assert_eq!(step(&followed), Step::Follow(None));
 
@@ -294,6 +317,7 @@ fn a_node_out_of_reach_is_left_alone_for_a_while_and_only_while_it_is_the_same()
         instance: instance.into(),
         reason: "NoShell".into(),
         message: "m".into(),
+        since: now(),
         until,
     };
     let look = |trouble: &Trouble| {
@@ -318,7 +342,7 @@ fn a_node_out_of_reach_is_left_alone_for_a_while_and_only_while_it_is_the_same()
 #[test]
 fn a_new_incarnation_keeps_what_had_failed() {
     let group = group(json!({}));
-    let mut record = Record { receipts: BTreeMap::new(), ..done(&group) };
+    let mut record = Record { receipts: BTreeMap::new(), ..done(&group, &identity()) };
     let Next::Run { rendered, .. } = next(&group, &identity(), &record, now()) else { panic!() };
     let failed = |attempt| receipt("bootstrap", rendered.digest.as_str(), Outcome::Unknown, attempt, ago(1));
     let restarted = Pod { container: Container::Running { id: "c-1".into() }, ..pod(0) };
@@ -328,7 +352,7 @@ fn a_new_incarnation_keeps_what_had_failed() {
     assert!(matches!(step_of(&group, &node(0, record.clone()), Some(&restarted)), Step::Halt { .. }));
     let reborn = record.reborn(None);
     assert_eq!(reborn.receipts[&PhaseName::bootstrap()].outcome, Outcome::Failed);
-    assert!(done(&group).reborn(None).receipts.is_empty(), "a success is undone");
+    assert!(done(&group, &identity()).reborn(None).receipts.is_empty(), "a success is undone");
 }
 
 #[test]
@@ -370,13 +394,13 @@ fn victims_go_by_rank_and_then_by_ordinal() {
 #[test]
 fn missing_nodes_take_the_lowest_free_ordinals() {
     let mut snapshot = settled(5, &[0, 2]);
-    assert_eq!(missing(&snapshot, 2, 5), [1, 3, 4]);
+    assert_eq!(missing(&snapshot, &group(json!({})), 2, 5), [1, 3, 4]);
     snapshot.foreign_nodes.insert(1, "somebody's".into());
-    assert_eq!(missing(&snapshot, 2, 5), [3, 4, 5]);
+    assert_eq!(missing(&snapshot, &group(json!({})), 2, 5), [3, 4, 5]);
     // What may be there already comes first, or there could be one too many.
     snapshot.uncertain.insert(7);
-    assert_eq!(missing(&snapshot, 2, 4), [7, 3]);
-    assert!(missing(&snapshot, 2, 1).is_empty());
+    assert_eq!(missing(&snapshot, &group(json!({})), 2, 4), [7, 3]);
+    assert!(missing(&snapshot, &group(json!({})), 2, 1).is_empty());
 }
 
 // ---- the plan ------------------------------------------------------------------------------------------------------
@@ -412,7 +436,7 @@ fn max_parallel_counts_those_at_work() {
     let mut snapshot = snapshot(json!({"count": 4}), nodes, (0..4).map(pod).collect());
     let starts = |snapshot: &Snapshot| effects(snapshot).iter().filter_map(Effect::starts).collect::<Vec<_>>();
     assert_eq!(starts(&snapshot), [0, 1]);
-    let session = SessionView { instance: "c-3".into(), since: now(), running: None };
+    let session = SessionView { instance: "c-3".into(), since: now(), running: None, farewell: false };
     snapshot.sessions.insert("web-3".into(), session);
     assert_eq!(starts(&snapshot), [0]);
 }
@@ -447,7 +471,7 @@ fn a_node_goes_after_its_session_and_its_pod_and_an_orphan_without() {
     };
     removing(&mut snapshot, Cascade::Nodes);
     snapshot.head.deletion = Some(Cascade::Nodes);
-    let session = SessionView { instance: "c-0".into(), since: now(), running: None };
+    let session = SessionView { instance: "c-0".into(), since: now(), running: None, farewell: false };
     snapshot.sessions.insert("web-0".into(), session);
     assert!(matches!(
         effects(&snapshot)[..],
@@ -538,7 +562,7 @@ fn a_group_that_lost_its_finalizer_is_no_less_converged() {
 #[test]
 fn a_session_on_a_container_that_was_replaced_ends() {
     let mut snapshot = settled(1, &[0]);
-    let session = SessionView { instance: "c-old".into(), since: now(), running: None };
+    let session = SessionView { instance: "c-old".into(), since: now(), running: None, farewell: false };
     snapshot.sessions.insert("web-0".into(), session);
     assert!(matches!(effects(&snapshot)[..], [Effect::EndSession { .. }]));
 }
@@ -580,7 +604,11 @@ fn the_status_says_how_far_the_group_is() {
     let mut old = settled(1, &[0]);
     Arc::make_mut(old.pods.get_mut("web-0").unwrap()).template_hash = "older".into();
     let status = group_status(&old);
-    assert_eq!((status.updated_replicas, conditions(&status)[0].1.as_str()), (0, "True"));
+    assert_eq!(status.updated_replicas, 0);
+    assert_eq!(conditions(&status)[0], triple("Ready", "False", "Replacing"));
+    old.group.as_mut().unwrap().rollout.replacement = Replacement::Never;
+    let status = group_status(&old);
+    assert_eq!(conditions(&status)[0], triple("Ready", "True", "Converged"));
     assert!(status.conditions[0].message.contains("older pod template"));
 
     let mut deleted = settled(1, &[0]);
@@ -592,7 +620,7 @@ fn the_status_says_how_far_the_group_is() {
 fn a_group_stalls_only_when_nothing_goes_on_without_a_person() {
     let halt = |ordinal: u32, attempt: u32| {
         let group = group(json!({}));
-        let mut record = done(&group);
+        let mut record = done(&group, &identity());
         let (uid, instance) = (format!("p-{ordinal}"), format!("c-{ordinal}"));
         record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
         let digest = record.receipts[&PhaseName::configure()].digest.clone();
@@ -617,7 +645,7 @@ fn what_was_learned_is_written_under_a_spec_that_cannot_be_read_too() {
     let mut snapshot = settled(1, &[0]);
     snapshot.group =
         resolve(&object(json!({"phases": {"configure": {"actions": [{"exec": {"script": "{{ nope }}"}}]}}})));
-    let mut learned = node(0, done(&group(json!({}))));
+    let mut learned = node(0, done(&group(json!({})), &identity()));
     assert_eq!(status::node(&snapshot, &learned, None), status::Due::No);
     learned.saved = Some(Record::default());
     let status::Due::Now(written) = status::node(&snapshot, &learned, None) else { panic!() };
@@ -637,7 +665,7 @@ fn a_paused_group_does_not_wait_for_gates_that_it_keeps_shut() {
 
 #[test]
 fn an_error_of_a_phase_that_is_gone_is_gone() {
-    let mut record = done(&group(json!({})));
+    let mut record = done(&group(json!({})), &identity());
     record.receipts.insert(PhaseName::new("gone"), receipt("gone", "d", Outcome::Failed, 3, ago(5)));
     let status = group_status(&snapshot(json!({}), vec![node(0, record)], vec![pod(0)]));
     assert!(status.phase_errors.is_empty(), "{:?}", status.phase_errors);
@@ -700,7 +728,8 @@ fn a_run_is_shown_when_it_lasts_and_once() {
         started_at: Time(started),
     };
     let mut look = |node: &Node, started: Timestamp| {
-        let session = SessionView { instance: "c-0".into(), since: started, running: Some(running(started)) };
+        let session =
+            SessionView { instance: "c-0".into(), since: started, running: Some(running(started)), farewell: false };
         snapshot.sessions.insert("web-0".into(), session);
         status::node(&snapshot, node, Some(&Step::Follow(Some(PhaseName::bootstrap()))))
     };

@@ -430,6 +430,15 @@ facts() {
   fact os.arch "$(uname -m)"
   fact os.kernel "$(uname -r)"
   fact os.packageManager "$manager"
+  services=none
+  if [ -d /run/systemd/system ]; then
+    services=systemd
+  elif command -v rc-service >/dev/null 2>&1; then
+    services=openrc
+  elif [ -d /etc/init.d ]; then
+    services=sysv
+  fi
+  fact os.serviceManager "$services"
   fact cpu.count "$(nproc 2>/dev/null || grep -c ^processor /proc/cpuinfo)"
   while read -r key value rest; do
     case $key in

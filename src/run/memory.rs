@@ -59,7 +59,8 @@ impl Memory {
     /// A session on a container is over. Where the node could not be reached, it is left alone for a while: 1 s at first,
     /// doubling while the same container stays out of reach.
     pub fn finish(&mut self, instance: &str, end: End, now: Timestamp) {
-        let before = self.trouble.take().filter(|(trouble, _)| trouble.instance == instance).map_or(0, |(_, n)| n);
+        let before = self.trouble.take().filter(|(trouble, _)| trouble.instance == instance);
+        let (since, before) = before.map_or((now, 0), |(trouble, times)| (trouble.since, times));
         let (reason, message) = match end {
             End::Done | End::Stopped => return,
             End::Lost(message) => ("ConnectionLost".to_owned(), message),
@@ -67,7 +68,7 @@ impl Memory {
         };
         let pause = Duration::from_secs(1 << before.min(16)).min(LONGEST_PAUSE);
         let until = now + SignedDuration::try_from(pause).unwrap_or_default();
-        let trouble = Trouble { instance: instance.to_owned(), reason, message: clip(&message, 512), until };
+        let trouble = Trouble { instance: instance.to_owned(), reason, message: clip(&message, 512), since, until };
         self.trouble = Some((trouble, before + 1));
     }
 }

@@ -1,7 +1,7 @@
 //! Pure: one session on one node, from the first word to the last: what to ask next, and what to make of the answer.
 //!
 //! A session first learns which incarnation it speaks to and what the journal holds, and settles what was lost from sight.
-//! Then it asks [`progress::next`] between any two phases, with the newest spec. It reads no clock and moves no bytes.
+//! Then it asks [`next::next`] between any two phases, with the newest spec. It reads no clock and moves no bytes.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,14 +12,14 @@ use super::frame::{Ended, Frame, Past, Verdict};
 use crate::{
     api::{
         conditions::clip,
-        group_node::{Effect, Incarnation, Outcome, Receipt, Running},
+        group_node::{ActionResult, Effect, Incarnation, Outcome, Receipt, Running},
     },
     facts,
     group::Group,
-    phase::{Digest, PhaseName, compile, run_id},
+    phase::{Digest, PhaseName, compile, expect::Finding, run_id},
     plan::{
-        Record,
-        progress::{self, Identity, Next},
+        Bound, Purpose, Record,
+        next::{self, Identity, Next},
     },
 };
 
@@ -34,17 +34,35 @@ pub struct Session {
     uid: String,
     instance: String,
     nonce: String,
-    go: bool,
+    purpose: Purpose,
     record: Record,
     stage: Stage,
     pasts: Vec<Past>,
     /// The built-in facts were read in this session.
     read: bool,
-    /// They were, and nothing has run since that may have changed them.
-    fresh: bool,
     /// Settings has run in this session.
     gathered: bool,
+    /// What is known of the facts since anything ran that may have changed them.
+    view: View,
+    /// How often settings was run.
+    readings: u32,
+    /// How often each phase ran in this session under the present spec.
+    ran: BTreeMap<PhaseName, u32>,
 }
+
+/// How much of the facts was read since anything ran.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum View {
+    /// Nothing.
+    Old,
+    /// The built-in ones.
+    BuiltIn,
+    /// All, by settings.
+    Whole,
+}
+
+/// A phase that its own effects make another one runs so often in one session.
+const RUNS_IN_A_SESSION: u32 = 3;
 
 #[derive(Debug)]
 enum Stage {
@@ -113,6 +131,7 @@ impl Session {
         identity: Identity,
         (uid, instance): (String, String),
         record: Record,
+        purpose: Purpose,
         nonce: String,
     ) -> (Self, Vec<u8>) {
         let agent = super::agent();
@@ -124,22 +143,34 @@ impl Session {
             uid,
             instance,
             nonce,
-            go: true,
+            purpose,
             record,
             stage,
             pasts: Vec::new(),
             read: false,
-            fresh: false,
             gathered: false,
+            view: View::Old,
+            readings: 0,
+            ran: BTreeMap::new(),
         };
         (session, greeting)
     }
 
-    /// Takes over a newer spec, from the next phase on; `go` false lets no further phase start.
-    pub fn direct(&mut self, group: Arc<Group>, retry_token: String, go: bool) {
+    /// Takes over a newer spec and how far the node may go, from the next phase on.
+    pub fn direct(&mut self, group: Arc<Group>, retry_token: String, bound: Bound) {
+        if self.group.phases != group.phases {
+            self.ran.clear();
+        }
         self.group = group;
         self.identity.retry_token = retry_token;
-        self.go = go;
+        if let Purpose::Converge(old) = &mut self.purpose {
+            *old = bound;
+        }
+    }
+
+    /// Whether it runs destroy-server, and not what converge asks for.
+    pub fn is_farewell(&self) -> bool {
+        self.purpose == Purpose::Farewell
     }
 
     /// What is known of the node now.
@@ -218,7 +249,7 @@ impl Session {
                 let mut facts = facts::parse_built_in(&payload);
                 facts.extend(own.into_iter().filter(|(name, _)| !facts::is_reserved(name)));
                 self.record.facts = facts;
-                (self.read, self.fresh) = (true, true);
+                (self.read, self.view) = (true, View::BuiltIn);
                 self.advance(now)
             }
             (Frame::Ended(ended), Stage::Attaching(open)) => {
@@ -239,7 +270,10 @@ impl Session {
             }
             (Frame::Busy(holder), Stage::Running(_)) => self.attach_or(vec![holder], now),
             (Frame::Ended(ended), Stage::Running(flight)) if flight.run_id == ended.run_id => {
-                self.fresh = flight.phase == PhaseName::settings();
+                if flight.phase != PhaseName::settings() {
+                    self.view = View::Old;
+                    *self.ran.entry(flight.phase.clone()).or_default() += 1;
+                }
                 self.settle(&ended, now);
                 self.advance(now)
             }
@@ -309,7 +343,9 @@ impl Session {
     fn attach_or(&mut self, open: Vec<String>, now: Timestamp) -> Want {
         match open.first() {
             Some(id) => {
-                let request = format!("attach {id}\n").into_bytes();
+                // What runs on a node that is being removed is ended.
+                let verb = if self.is_farewell() { "cancel" } else { "attach" };
+                let request = format!("{verb} {id}\n").into_bytes();
                 self.stage = Stage::Attaching(open);
                 Want::Send(request)
             }
@@ -334,21 +370,44 @@ impl Session {
     /// What is due next, with the newest spec.
     fn advance(&mut self, now: Timestamp) -> Want {
         loop {
-            if !self.go {
+            if self.purpose == Purpose::Converge(Bound::Hold) {
                 return self.over(End::Stopped);
             }
             if !self.read && self.record.facts.is_empty() {
                 return self.ask_facts();
             }
-            let bootstrap = PhaseName::bootstrap();
-            match progress::next(&self.group, &self.identity, &self.record, now) {
+            let due = match &self.purpose {
+                Purpose::Farewell => next::farewell(&self.group, &self.identity, &self.record, now),
+                Purpose::Converge(bound) => {
+                    let due = next::next(&self.group, &self.identity, &self.record, now);
+                    if due.phase().is_some_and(|phase| !bound.allows(&self.group, &phase)) {
+                        return self.over(End::Done);
+                    }
+                    due
+                }
+            };
+            let ready = |phase: &PhaseName| self.gathered || *phase == PhaseName::bootstrap();
+            match due {
                 Next::Backoff { .. } | Next::Halt { .. } | Next::Settled => return self.over(End::Done),
                 _ if !self.read => return self.ask_facts(),
-                Next::Run { rendered, attempt, previous, .. } if self.gathered || rendered.phase == bootstrap => {
+                Next::Run { rendered, .. } if self.ran.get(&rendered.phase) >= Some(&RUNS_IN_A_SESSION) => {
+                    return self.over(End::Refused {
+                        reason: "NeverSettles".into(),
+                        message: format!(
+                            "{} changes facts that it uses itself each time it runs; let it use others",
+                            rendered.phase
+                        ),
+                    });
+                }
+                Next::Run { rendered, attempt, previous, .. } if ready(&rendered.phase) => {
                     let script = compile::phase(&rendered);
                     return self.run(rendered.phase, rendered.digest, attempt, &previous, &script, now);
                 }
-                Next::Unrenderable { phase, digest, attempt, error } if self.gathered || phase == bootstrap => {
+                Next::Test { digest, look, attempt, .. } if self.view == View::Whole => {
+                    let receipt = self.examine(&digest, attempt, &look, now);
+                    self.record.receipts.insert(PhaseName::test(), receipt);
+                }
+                Next::Unrenderable { phase, digest, attempt, error } if ready(&phase) => {
                     // It stands behind the last run of its phase in the journal, though it never ran itself.
                     let previous = self.record.receipts.get(&phase).map(|r| r.run_id.clone()).unwrap_or_default();
                     let receipt = Receipt {
@@ -368,6 +427,23 @@ impl Session {
         }
     }
 
+    /// Compares the facts with what is expected of them. Nothing runs for that.
+    fn examine(&self, digest: &Digest, attempt: u32, look: &str, now: Timestamp) -> Receipt {
+        let findings = next::examine(&self.group, &self.identity, &self.record);
+        let failures: Vec<String> =
+            findings.iter().filter_map(|f| Some(format!("{}: {}", f.name, f.failure.as_ref()?))).collect();
+        let result = |finding: &Finding| ActionResult {
+            name: finding.name.clone(),
+            result: if finding.failure.is_some() { Effect::Failed } else { Effect::Unchanged },
+        };
+        Receipt {
+            outcome: if failures.is_empty() { Outcome::Succeeded } else { Outcome::Failed },
+            actions: findings.iter().map(result).collect(),
+            message: clip(&failures.join("; "), 1024),
+            ..self.blank(&PhaseName::test(), digest, attempt, look, now)
+        }
+    }
+
     fn ask_facts(&mut self) -> Want {
         self.stage = Stage::Facts;
         Want::Send(b"facts\n".to_vec())
@@ -376,7 +452,7 @@ impl Session {
     /// Settings, once in a session and before every phase but bootstrap. Without facts of the group's own there is nothing
     /// to run for it.
     fn gather(&mut self, attempt: u32, now: Timestamp) -> Option<Want> {
-        if !self.fresh {
+        if self.view == View::Old {
             return Some(self.ask_facts());
         }
         let phase = PhaseName::settings();
@@ -385,23 +461,31 @@ impl Session {
             self.record.facts.retain(|name, _| facts::is_reserved(name));
             let receipt = self.blank(&phase, &digest, attempt, "", now);
             let receipt = self.with_values(receipt);
+            self.settings_are_over();
             self.record.receipts.insert(phase, receipt);
             return None;
         }
         let script = compile::settings(&self.group.phases.settings.facts);
-        let salt = self.nonce.clone();
+        // Every reading is a run of its own.
+        self.readings += 1;
+        let salt = format!("{} {}", self.nonce, self.readings);
         Some(self.run(phase, digest, attempt, &salt, &script, now))
     }
 
     /// Settings has succeeded when its values can be filled in, too.
     fn with_values(&mut self, receipt: Receipt) -> Receipt {
-        match progress::values(&self.group, &self.identity, &self.record) {
+        match next::values(&self.group, &self.identity, &self.record) {
             Ok(_) => {
-                self.gathered = true;
+                (self.gathered, self.view) = (true, View::Whole);
                 receipt
             }
             Err(error) => Receipt { outcome: Outcome::Failed, message: clip(&error.to_string(), 1024), ..receipt },
         }
+    }
+
+    /// A farewell goes on whatever came of settings.
+    fn settings_are_over(&mut self) {
+        self.gathered |= self.is_farewell();
     }
 
     fn run(
@@ -418,7 +502,7 @@ impl Session {
         let seconds = self.group.timeout.as_secs_f64().ceil() as u64;
         let shown = if digest.as_str().is_empty() { "-" } else { digest.as_str() };
         let request = format!("run {run_id} {seconds} {} {phase} {attempt} {shown}\n{script}", script.len());
-        let (timeout, retry_token) = (self.group.timeout, progress::retry_token(&self.group, &self.identity));
+        let (timeout, retry_token) = (self.group.timeout, next::retry_token(&self.group, &self.identity));
         self.stage = Stage::Running(InFlight { phase, digest, run_id, attempt, started: now, timeout, retry_token });
         Want::Send(request.into_bytes())
     }
@@ -443,7 +527,7 @@ impl Session {
             output: String::new(),
             output_bytes: 0,
             message: String::new(),
-            retry_token: progress::retry_token(&self.group, &self.identity),
+            retry_token: next::retry_token(&self.group, &self.identity),
         }
     }
 
@@ -496,169 +580,12 @@ impl Session {
             self.record.facts.extend(own);
             receipt = self.with_values(receipt);
         }
+        if is_settings {
+            self.settings_are_over();
+        }
         self.record.receipts.insert(phase, receipt);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::group::resolve;
-    use serde_json::json;
-
-    fn group() -> Arc<Group> {
-        let object = serde_json::from_value(json!({
-            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
-            "metadata": {"name": "web", "namespace": "shop", "uid": "g"},
-            "spec": {
-                "node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "x"}]}}}},
-                "phases": {
-                    "bootstrap": {"actions": [{"exec": {"script": "boot"}}]},
-                    "configure": {"actions": [{"exec": {"script": "conf"}}]}
-                },
-                "converge": {"retry": {"limit": 0}}
-            }
-        }));
-        Arc::new(resolve(&object.unwrap()).unwrap())
-    }
-
-    fn now() -> Timestamp {
-        Timestamp::from_second(1_800_000_000).unwrap()
-    }
-
-    fn identity(retry_token: &str) -> Identity {
-        Identity { name: "web-0".into(), ordinal: 0, address: String::new(), retry_token: retry_token.into() }
-    }
-
-    fn open(instance: &str, record: Record) -> Session {
-        Session::open(group(), identity(""), ("p".into(), instance.into()), record, "nonce".into()).0
-    }
-
-    /// Says hello and the facts; gives what the session wants then.
-    fn greet(session: &mut Session, witness: &str, pasts: Vec<Past>) -> Want {
-        session.hear(Frame::Hello { witness: witness.into() }, now());
-        for past in pasts {
-            session.hear(Frame::Past(past), now());
-        }
-        let want = session.hear(Frame::Ready, now());
-        if want == Want::Send(b"facts\n".to_vec()) {
-            return session.hear(Frame::Facts(b"hostname\tweb-0\n".to_vec()), now());
-        }
-        want
-    }
-
-    fn end(session: &mut Session, verdict: Verdict) -> Want {
-        let flight = session.in_flight().expect("a run").clone();
-        let ended = Ended {
-            run_id: flight.run_id,
-            phase: flight.phase.to_string(),
-            attempt: flight.attempt,
-            digest: flight.digest.to_string(),
-            verdict,
-            times: None,
-            output_bytes: 0,
-            output: String::new(),
-            actions: Vec::new(),
-            facts: Vec::new(),
-        };
-        session.hear(Frame::Ended(Box::new(ended)), now())
-    }
-
-    /// Takes a session through everything that is due.
-    fn converge(session: &mut Session, mut want: Want) -> Want {
-        loop {
-            match want {
-                Want::Send(bytes) if bytes == b"facts\n" => {
-                    want = session.hear(Frame::Facts(b"hostname\tweb-0\n".to_vec()), now());
-                }
-                Want::Send(_) => want = end(session, Verdict::Exit(0)),
-                other => return other,
-            }
-        }
-    }
-
-    #[test]
-    fn everything_runs_once_and_a_second_session_finds_nothing_due() {
-        let mut first = open("c-1", Record::default());
-        let want = greet(&mut first, "w", vec![]);
-        assert_eq!(converge(&mut first, want), Want::End(End::Done));
-        assert_eq!(first.record().receipts.len(), 3);
-        // Another name for the same file system: the receipts stand.
-        let mut second = open("c-2", first.record().clone());
-        assert_eq!(greet(&mut second, "w", vec![]), Want::End(End::Done));
-        assert_eq!(second.record().incarnation.as_ref().unwrap().instance, "c-2");
-        // Another file system: everything again.
-        let mut third = open("c-2", first.record().clone());
-        let want = greet(&mut third, "other", vec![]);
-        assert!(matches!(&want, Want::Send(bytes) if bytes.starts_with(b"run bootstrap-")), "{want:?}");
-    }
-
-    #[test]
-    fn pause_takes_effect_after_the_run() {
-        let mut session = open("c", Record::default());
-        greet(&mut session, "w", vec![]);
-        session.direct(group(), String::new(), false);
-        assert_eq!(end(&mut session, Verdict::Exit(0)), Want::End(End::Stopped));
-        assert_eq!(session.record().receipts.len(), 1, "what has run is kept");
-    }
-
-    /// Found by review: the annotation was swallowed by the attempt that was under way.
-    #[test]
-    fn an_annotation_during_a_run_is_for_the_next_attempt() {
-        let mut session = open("c", Record::default());
-        greet(&mut session, "w", vec![]);
-        session.direct(group(), "again".into(), true);
-        let want = end(&mut session, Verdict::Exit(1));
-        assert!(matches!(&want, Want::Send(_)), "attempts were given back: {want:?}");
-        assert_eq!(session.in_flight().unwrap().attempt, 1);
-        assert_eq!(end(&mut session, Verdict::Exit(1)), Want::End(End::Done), "and then they are used up");
-    }
-
-    #[test]
-    fn a_run_that_never_started_is_no_attempt() {
-        let mut session = open("c", Record::default());
-        greet(&mut session, "w", vec![]);
-        let id = session.in_flight().unwrap().run_id.clone();
-        let want = session.hear(Frame::Absent(id), now());
-        assert!(matches!(want, Want::End(End::Refused { .. })), "{want:?}");
-        assert!(session.record().receipts.is_empty());
-    }
-
-    #[test]
-    fn a_lost_run_is_unknown_until_the_journal_is_asked() {
-        let mut session = open("c", Record::default());
-        greet(&mut session, "w", vec![]);
-        let flight = session.in_flight().unwrap().clone();
-        session.lose("cut", now());
-        let bootstrap = PhaseName::bootstrap();
-        assert_eq!(session.record().receipts[&bootstrap].outcome, Outcome::Unknown);
-        let past = |active| Past { run_id: flight.run_id.clone(), phase: "bootstrap".into(), active, started: true };
-        // The journal knows it: it is joined, not started again.
-        let mut known = open("c", session.record().clone());
-        let joined = greet(&mut known, "w", vec![past(true)]);
-        assert_eq!(joined, Want::Send(format!("attach {}\n", flight.run_id).into_bytes()));
-        // The journal does not: it never was, and starts now.
-        let mut unknown = open("c", session.record().clone());
-        let want = greet(&mut unknown, "w", vec![]);
-        assert!(matches!(&want, Want::Send(bytes) if bytes.starts_with(b"run bootstrap-")), "{want:?}");
-        assert_eq!(unknown.in_flight().unwrap().attempt, 1);
-    }
-
-    #[test]
-    fn a_shorter_timeout_is_not_for_the_run_under_way() {
-        let mut session = open("c", Record::default());
-        greet(&mut session, "w", vec![]);
-        let patience = session.patience();
-        let mut shorter = (*group()).clone();
-        shorter.timeout = Duration::from_secs(1);
-        session.direct(Arc::new(shorter), String::new(), true);
-        assert_eq!(session.patience(), patience);
-    }
-
-    #[test]
-    fn a_reply_out_of_place_ends_the_session() {
-        let mut session = open("c", Record::default());
-        assert!(matches!(session.hear(Frame::Ready, now()), Want::Send(_)));
-        assert!(matches!(session.hear(Frame::Ready, now()), Want::End(End::Lost(_))));
-    }
-}
+mod tests;

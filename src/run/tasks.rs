@@ -58,7 +58,7 @@ impl Spawner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Weak;
+    use std::{sync::Weak, time::Duration};
 
     /// A task that holds on to its spawner, as sessions do, and to something whose end can be seen.
     fn hang(tasks: &Tasks) -> Weak<()> {
@@ -85,8 +85,11 @@ mod tests {
         let tasks = Tasks::default();
         let kept = hang(&tasks);
         drop(tasks);
-        while kept.strong_count() > 0 {
-            tokio::task::yield_now().await;
-        }
+        let gone = async {
+            while kept.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("its tasks are gone");
     }
 }

@@ -1,19 +1,26 @@
-//! What a session tells of its runs to those who watch the operator: lines, spans and metrics.
+//! What a session tells of its phases to those who watch the operator: lines, spans and metrics.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use tracing::info;
 
-use super::{
-    frame::{Frame, Verdict},
-    session::Session,
+use super::{frame::Frame, session::Session};
+use crate::{
+    api::group_node::{Outcome, Receipt},
+    phase::PhaseName,
+    plan::Record,
+    telemetry::metrics::{Ended, Metrics, Run},
 };
-use crate::telemetry::metrics::{Ended, Metrics, Run};
 
-/// The runs of one session, one after the other.
+/// The phases of one session, one after the other.
 pub(super) struct Watched<'a> {
     metrics: &'a Metrics,
     flight: Option<Flight>,
+    told: BTreeMap<PhaseName, Told>,
 }
 
+/// A run that is followed.
 struct Flight {
     id: String,
     run: Run,
@@ -21,9 +28,27 @@ struct Flight {
     joined: bool,
 }
 
+/// What tells one receipt of a phase from another.
+#[derive(PartialEq)]
+struct Told {
+    run: String,
+    attempt: u32,
+    outcome: Outcome,
+    finished: Timestamp,
+}
+
+impl From<&Receipt> for Told {
+    fn from(receipt: &Receipt) -> Self {
+        let Receipt { run_id, attempt, outcome, finished_at, .. } = receipt;
+        Self { run: run_id.clone(), attempt: *attempt, outcome: *outcome, finished: finished_at.0 }
+    }
+}
+
 impl<'a> Watched<'a> {
-    pub(super) fn new(metrics: &'a Metrics) -> Self {
-        Self { metrics, flight: None }
+    /// A session that begins with this record.
+    pub(super) fn new(metrics: &'a Metrics, record: &Record) -> Self {
+        let told = record.receipts.iter().map(|(phase, receipt)| (phase.clone(), receipt.into())).collect();
+        Self { metrics, flight: None, told }
     }
 
     /// The session has asked for what it has in flight now.
@@ -37,30 +62,43 @@ impl<'a> Watched<'a> {
 
     /// The node has said this.
     pub(super) fn hears(&mut self, frame: &Frame) {
-        match frame {
-            // An earlier session's or an earlier operator's.
-            Frame::Attached(id) => match self.flight.as_mut().filter(|flight| flight.id == *id) {
-                Some(flight) => flight.joined = true,
-                None => {
-                    let phase = id.rsplit_once('-').map_or("", |(phase, _)| phase);
-                    let run = self.metrics.run_starts(phase, id, None);
-                    run.span.in_scope(|| info!("phase goes on"));
-                    self.flight = Some(Flight { id: id.clone(), run, joined: true });
-                }
-            },
-            Frame::Ended(ended) => {
-                let flight = self.flight.take_if(|flight| flight.id == ended.run_id);
-                let joined = flight.as_ref().is_none_or(|flight| flight.joined);
-                let outcome = match ended.verdict {
-                    Verdict::Exit(0) => "succeeded",
-                    Verdict::TimedOut => "timed_out",
-                    Verdict::Exit(_) | Verdict::Cancelled | Verdict::Died => "failed",
-                };
-                let (phase, run, attempt, times) = (&ended.phase, &ended.run_id, ended.attempt, ended.times);
-                let ended = Ended { phase, run, attempt, outcome, times, joined };
-                self.metrics.run_ended(flight.map(|flight| flight.run), &ended);
+        let Frame::Attached(id) = frame else { return };
+        // An earlier session's or an earlier operator's.
+        if let Some(flight) = self.flight.as_mut().filter(|flight| flight.id == *id) {
+            flight.joined = true;
+            return;
+        }
+        let phase = id.rsplit_once('-').map_or("", |(phase, _)| phase);
+        let run = self.metrics.run_starts(phase, id, None);
+        run.span.in_scope(|| info!("phase goes on"));
+        self.flight = Some(Flight { id: id.clone(), run, joined: true });
+    }
+
+    /// The session knows this now. Each new receipt is told, also of what ran nothing on the node.
+    pub(super) fn learns(&mut self, record: &Record) {
+        for (phase, receipt) in &record.receipts {
+            let now = Told::from(receipt);
+            let before = self.told.get(phase);
+            if before == Some(&now) {
+                continue;
             }
-            _ => {}
+            // An attempt that never started is taken back: the receipt is that of the one before.
+            let news = before.is_none_or(|before| before.run != now.run || before.attempt <= now.attempt);
+            self.told.insert(phase.clone(), now);
+            let outcome = match receipt.outcome {
+                Outcome::Succeeded => "succeeded",
+                Outcome::Failed => "failed",
+                Outcome::TimedOut => "timed_out",
+                Outcome::Unknown => continue,
+            };
+            if news {
+                let flight = self.flight.take_if(|flight| flight.id == receipt.run_id);
+                let joined = flight.as_ref().is_none_or(|flight| flight.joined);
+                self.metrics.run_ended(
+                    flight.map(|flight| flight.run),
+                    &Ended { phase: phase.as_str(), outcome, receipt, joined },
+                );
+            }
         }
     }
 }
@@ -71,5 +109,61 @@ impl Drop for Watched<'_> {
             flight.run.span.record("outcome", "lost");
             flight.run.span.in_scope(|| info!("phase lost from sight; it goes on and is found again"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn receipt(run_id: &str, attempt: u32, outcome: Outcome, finished: i64) -> Receipt {
+        let time = |second| Timestamp::from_second(second).unwrap().to_string();
+        let receipt = json!({
+            "phase": "configure", "digest": "d", "runId": run_id, "attempt": attempt, "outcome": outcome,
+            "startedAt": time(100), "finishedAt": time(finished)
+        });
+        serde_json::from_value(receipt).unwrap()
+    }
+
+    fn record(receipt: Receipt) -> Record {
+        Record { receipts: [(PhaseName::configure(), receipt)].into(), ..Record::default() }
+    }
+
+    fn counted(metrics: &Metrics, outcome: &str) -> usize {
+        let series = format!(r#"pallet_phase_duration_seconds_count{{phase="configure",outcome="{outcome}"}} "#);
+        metrics.text().lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or(0)
+    }
+
+    #[test]
+    fn each_receipt_is_told_once_and_what_was_known_before_never() {
+        let metrics = Metrics::default();
+        let mut watched = Watched::new(&metrics, &record(receipt("a", 1, Outcome::Failed, 110)));
+        watched.learns(&record(receipt("a", 1, Outcome::Failed, 110)));
+        assert_eq!(counted(&metrics, "failed"), 0);
+        for _ in 0..2 {
+            watched.learns(&record(receipt("b", 2, Outcome::Failed, 120)));
+        }
+        assert_eq!(counted(&metrics, "failed"), 1);
+        watched.learns(&record(receipt("c", 3, Outcome::TimedOut, 130)));
+        assert_eq!(counted(&metrics, "timed_out"), 1);
+        // Nothing runs for settings without facts or for test: their receipts have no run, but a time.
+        watched.learns(&record(receipt("", 1, Outcome::Succeeded, 140)));
+        watched.learns(&record(receipt("", 1, Outcome::Succeeded, 141)));
+        assert_eq!(counted(&metrics, "succeeded"), 2);
+    }
+
+    #[test]
+    fn a_run_that_was_lost_counts_when_its_end_is_heard_of_and_one_that_never_started_does_not() {
+        let metrics = Metrics::default();
+        let lost = record(receipt("a", 2, Outcome::Unknown, 150));
+        let mut watched = Watched::new(&metrics, &lost);
+        // The node's clock has whole seconds: it may have ended before it was lost.
+        watched.learns(&record(receipt("a", 2, Outcome::Succeeded, 149)));
+        assert_eq!(counted(&metrics, "succeeded"), 1);
+        let mut watched = Watched::new(&metrics, &lost);
+        watched.learns(&record(receipt("a", 1, Outcome::Failed, 150)));
+        watched.learns(&record(receipt("b", 2, Outcome::Unknown, 160)));
+        assert_eq!((counted(&metrics, "succeeded"), counted(&metrics, "failed")), (1, 0));
     }
 }

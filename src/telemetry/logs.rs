@@ -114,6 +114,7 @@ impl Visit for Fields<'_> {
 mod tests {
     use super::*;
     use crate::telemetry::metrics::{Ended, Metrics};
+    use serde_json::json;
     use std::sync::{Arc, Mutex};
     use tracing_subscriber::fmt::MakeWriter;
 
@@ -158,8 +159,13 @@ mod tests {
             let _session = tracing::error_span!("session", group = "shop/web", node = "web-0").entered();
             let run = metrics.run_starts("configure", "configure-1f", Some(2));
             run.span.in_scope(|| tracing::info!("phase starts"));
-            let (phase, run_id) = ("configure", "configure-1f");
-            let ended = Ended { phase, run: run_id, attempt: 2, outcome: "failed", times: None, joined: false };
+            let receipt = json!({
+                "phase": "configure", "digest": "d", "runId": "configure-1f", "attempt": 2, "outcome": "Failed",
+                "exitCode": 3, "message": "motd failed",
+                "startedAt": "2026-11-21T10:00:00Z", "finishedAt": "2026-11-21T10:01:00Z"
+            });
+            let receipt = serde_json::from_value(receipt).unwrap();
+            let ended = Ended { phase: "configure", outcome: "failed", receipt: &receipt, joined: false };
             metrics.run_ended(Some(run), &ended);
         });
         assert_eq!(lines.len(), 2);
@@ -173,8 +179,9 @@ mod tests {
             assert_eq!(line["level"], "INFO");
             assert!(line["timestamp"].as_str().unwrap().parse::<Timestamp>().is_ok());
         }
-        assert_eq!(lines[1]["outcome"], "failed");
-        assert!(lines[1]["seconds"].is_number());
+        assert_eq!((&lines[1]["outcome"], &lines[1]["exit_code"]), (&"failed".into(), &3.into()));
+        assert_eq!(lines[1]["error"], "motd failed");
+        assert!(lines[1]["seconds"].is_number() && lines[0].get("error").is_none());
     }
 
     /// A filter that lets only warnings through must not take away what they are about.

@@ -23,6 +23,8 @@ use prometheus_client::{
 };
 use tracing::{Span, info};
 
+use crate::api::group_node::Receipt;
+
 /// The metrics of one operator. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -134,7 +136,7 @@ impl Metrics {
         r.register("session_limit", "How many sessions may be open at once", self.session_limit.clone());
         r.register("sessions_ended", "Sessions that are over, by how they ended", self.sessions_ended.clone());
         r.register("runs_in_flight", "Runs of phases that this operator follows", self.runs.clone());
-        let help = "How long runs of phases took on their nodes; a run counts when its end is heard of";
+        let help = "How long phases took on nodes; one counts when its end is heard of";
         r.register_with_unit("phase_duration", help, Unit::Seconds, self.phase_duration.clone());
         let help = "Requests to the API server, without repetitions by the client; code is none where no answer came";
         r.register("api_requests", help, self.requests.clone());
@@ -213,21 +215,21 @@ impl Metrics {
         Run { span, began: Instant::now(), _share: Share::one(&self.runs) }
     }
 
-    /// A run ended on its node. `run` is what was begun with it, where its start was seen; `times` are the node's, in
-    /// seconds.
+    /// A phase ended on its node. `run` is what was begun with it, where it was followed.
     pub fn run_ended(&self, run: Option<Run>, ended: &Ended<'_>) {
-        let took = match (&run, ended.times) {
-            (Some(run), _) if !ended.joined => run.began.elapsed(),
-            (_, Some((began, end))) => Duration::from_secs(u64::try_from(end.saturating_sub(began)).unwrap_or(0)),
-            _ => Duration::ZERO,
+        let Receipt { run_id, attempt, started_at, finished_at, exit_code, message, .. } = ended.receipt;
+        let took = match &run {
+            Some(run) if !ended.joined => run.began.elapsed(),
+            _ => Duration::try_from(finished_at.0.duration_since(started_at.0)).unwrap_or_default(),
         };
         let phase = KNOWN_PHASES.into_iter().find(|known| *known == ended.phase).unwrap_or("other");
         let labels = Phase { phase, outcome: ended.outcome };
         self.phase_duration.get_or_create(&labels).observe(took.as_secs_f64());
-        let span = run.map_or_else(|| run_span(ended.phase, ended.run, Some(ended.attempt)), |run| run.span.clone());
-        span.record("attempt", ended.attempt);
+        let span = run.map_or_else(|| run_span(ended.phase, run_id, Some(*attempt)), |run| run.span.clone());
+        span.record("attempt", attempt);
         span.record("outcome", ended.outcome);
-        span.in_scope(|| info!(seconds = took.as_secs_f64(), "phase ended"));
+        let error = Some(message).filter(|message| !message.is_empty());
+        span.in_scope(|| info!(seconds = took.as_secs_f64(), exit_code, error, "phase ended"));
     }
 }
 
@@ -235,19 +237,15 @@ fn run_span(phase: &str, run: &str, attempt: Option<u32>) -> Span {
     tracing::error_span!("phase", phase, run, attempt, outcome = tracing::field::Empty)
 }
 
-/// What is known of a run that ended.
+/// A phase that ended.
 pub struct Ended<'a> {
-    /// Its phase.
+    /// Its name.
     pub phase: &'a str,
-    /// The run.
-    pub run: &'a str,
-    /// Which attempt it was.
-    pub attempt: u32,
     /// `succeeded`, `failed` or `timed_out`.
     pub outcome: &'static str,
-    /// When it began and ended by the node's clock, in seconds.
-    pub times: Option<(i64, i64)>,
-    /// Whether it was under way before this session.
+    /// What the journal says of it.
+    pub receipt: &'a Receipt,
+    /// Whether it was under way before this session: then it took what its receipt says.
     pub joined: bool,
 }
 
@@ -320,6 +318,7 @@ impl<K: Eq + Hash> Queue<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn value(metrics: &Metrics, series: &str) -> Option<String> {
         let text = metrics.text();
@@ -327,16 +326,24 @@ mod tests {
         line.map(str::to_owned)
     }
 
-    fn ended(phase: &str) -> Ended<'_> {
-        Ended { phase, run: "r", attempt: 1, outcome: "succeeded", times: Some((10, 70)), joined: true }
+    fn minute() -> Receipt {
+        let receipt = json!({
+            "phase": "x", "digest": "d", "runId": "r", "attempt": 1, "outcome": "Succeeded",
+            "startedAt": "2026-11-21T10:00:00Z", "finishedAt": "2026-11-21T10:01:00Z"
+        });
+        serde_json::from_value(receipt).unwrap()
+    }
+
+    fn end(metrics: &Metrics, run: Option<Run>, phase: &str) {
+        metrics.run_ended(run, &Ended { phase, outcome: "succeeded", receipt: &minute(), joined: true });
     }
 
     #[test]
     fn what_people_call_their_phases_is_no_label() {
         let metrics = Metrics::default();
-        metrics.run_ended(None, &ended("bootstrap"));
-        metrics.run_ended(None, &ended("launch-the-customers-thing"));
-        metrics.run_ended(None, &ended("other-customers-thing"));
+        end(&metrics, None, "bootstrap");
+        end(&metrics, None, "launch-the-customers-thing");
+        end(&metrics, None, "other-customers-thing");
         let count = |phase| format!(r#"pallet_phase_duration_seconds_count{{phase="{phase}",outcome="succeeded"}}"#);
         assert_eq!(value(&metrics, &count("bootstrap")).as_deref(), Some("1"));
         assert_eq!(value(&metrics, &count("other")).as_deref(), Some("2"));
@@ -344,11 +351,11 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_joined_took_what_its_node_says() {
+    fn a_run_that_was_joined_took_what_its_receipt_says() {
         let metrics = Metrics::default();
         let run = metrics.run_starts("configure", "r", None);
         assert_eq!(value(&metrics, "pallet_runs_in_flight").as_deref(), Some("1"));
-        metrics.run_ended(Some(run), &ended("configure"));
+        end(&metrics, Some(run), "configure");
         let sum = r#"pallet_phase_duration_seconds_sum{phase="configure",outcome="succeeded"}"#;
         assert_eq!(value(&metrics, sum).as_deref(), Some("60.0"));
         assert_eq!(value(&metrics, "pallet_runs_in_flight").as_deref(), Some("0"));
@@ -378,7 +385,7 @@ mod tests {
         metrics.reconciled("ok", Duration::from_millis(1));
         drop((metrics.session_waits(), metrics.session_opens()));
         metrics.session_ended("done");
-        metrics.run_ended(None, &ended("bootstrap"));
+        end(&metrics, None, "bootstrap");
         metrics.requested("get", "pods", Some(200));
         metrics.watch_failed("Pod");
         metrics

@@ -9,7 +9,7 @@ use tower::{Layer, Service};
 use super::metrics::Metrics;
 
 /// The resources that have a label of their own.
-const RESOURCES: [&str; 10] = [
+const RESOURCES: [&str; 11] = [
     "events",
     "groupnodes",
     "groupnodes/status",
@@ -17,6 +17,7 @@ const RESOURCES: [&str; 10] = [
     "groupspecs/finalizers",
     "groupspecs/status",
     "leases",
+    "persistentvolumeclaims",
     "pods",
     "pods/exec",
     "pods/status",

@@ -1,0 +1,57 @@
+# service_ MANAGER NAME STATE ENABLED: an empty state or enabled is left as it is.
+service_() {
+  manager=$1 name=$2 state=$3 enabled=$4 result=Unchanged
+  case $enabled in
+  true) "${manager}_enabled" "$name" || { "${manager}_enable" "$name" </dev/null && result=Changed; } || return 1 ;;
+  false) ! "${manager}_enabled" "$name" || { "${manager}_disable" "$name" </dev/null && result=Changed; } || return 1 ;;
+  esac
+  [ -n "$state" ] || return 0
+  if "${manager}_runs" "$name"; then runs=yes; else runs=no; fi
+  case $state:$runs in
+  started:yes | stopped:no) return 0 ;;
+  stopped:yes) verb=stop ;;
+  restarted:yes) verb=restart ;;
+  reloaded:yes) verb=reload ;;
+  *:no) verb=start ;;
+  esac
+  "${manager}_do" "$verb" "$name" </dev/null || { complain "service: $name could not $verb"; return 1; }
+  result=Changed
+}
+
+systemd_do() {
+  case $1 in
+  reload) systemctl reload-or-restart "$2" ;;
+  *) systemctl "$1" "$2" ;;
+  esac
+}
+systemd_runs() { systemctl is-active --quiet "$1"; }
+systemd_enabled() { systemctl is-enabled --quiet "$1" 2>/dev/null; }
+systemd_enable() { systemctl enable "$1"; }
+systemd_disable() { systemctl disable "$1"; }
+
+openrc_do() { rc-service "$2" "$1"; }
+openrc_runs() { rc-service "$1" status >/dev/null 2>&1; }
+openrc_enabled() { rc-update show default 2>/dev/null | grep -q "^ *$1 |"; }
+openrc_enable() { rc-update add "$1" default; }
+openrc_disable() { rc-update del "$1" default; }
+
+sysv_do() {
+  if command -v service >/dev/null 2>&1; then service "$2" "$1"; else "/etc/init.d/$2" "$1"; fi
+}
+sysv_runs() { sysv_do status "$1" >/dev/null 2>&1; }
+sysv_enabled() {
+  for link in /etc/rc[2345].d/S[0-9][0-9]"$1" /etc/rc.d/rc[2345].d/S[0-9][0-9]"$1"; do
+    [ ! -e "$link" ] || return 0
+  done
+  return 1
+}
+sysv_enable() {
+  if command -v update-rc.d >/dev/null 2>&1; then
+    update-rc.d "$1" defaults && update-rc.d "$1" enable
+  else
+    chkconfig "$1" on
+  fi
+}
+sysv_disable() {
+  if command -v update-rc.d >/dev/null 2>&1; then update-rc.d "$1" disable; else chkconfig "$1" off; fi
+}

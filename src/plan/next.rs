@@ -1,0 +1,345 @@
+//! Pure: what is due on one node by phases and receipts alone. A session asks it between any two phases.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::Record;
+use crate::{
+    api::group_node::{Outcome, Receipt},
+    facts,
+    group::{Group, GroupKey},
+    phase::{
+        Action, Digest, PhaseName, Rerun, expect, hex,
+        render::{self, Context, GroupContext, NodeContext, RenderError, Rendered},
+    },
+};
+
+/// Why a session is opened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Why {
+    /// Nothing has run on the node yet.
+    NewNode,
+    /// The node was restarted or replaced: nothing of what had run is there any more.
+    NewIncarnation,
+    /// The phase is declared otherwise than when it last ran, or facts that it uses have changed.
+    Changed(PhaseName),
+    /// The phase has not run yet.
+    Due(PhaseName),
+    /// The phase failed, and its pause is over.
+    Retry(PhaseName, u32),
+    /// A run was lost from sight; the node's journal is asked.
+    Probe(PhaseName),
+    /// The node is being removed.
+    Farewell,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::NewNode => write!(f, "the node is new"),
+            Why::NewIncarnation => write!(f, "the node was restarted or replaced"),
+            Why::Changed(phase) => write!(f, "{phase} changed"),
+            Why::Due(phase) => write!(f, "{phase} has not run yet"),
+            Why::Retry(phase, attempt) => write!(f, "{phase} failed, attempt {attempt} is due"),
+            Why::Probe(phase) => write!(f, "a run of {phase} was lost from sight"),
+            Why::Farewell => write!(f, "the node is being removed"),
+        }
+    }
+}
+
+/// What is due on a node by phases and receipts alone.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// The facts are to be read, and settings run.
+    Gather {
+        /// Which attempt this is.
+        attempt: u32,
+        /// Why.
+        why: Why,
+    },
+    /// A phase is to run.
+    Run {
+        /// What.
+        rendered: Box<Rendered>,
+        /// Which attempt this is.
+        attempt: u32,
+        /// The run of the receipt that this one replaces; empty where there is none.
+        previous: String,
+        /// Why.
+        why: Why,
+    },
+    /// The facts are to be compared with what is expected of them.
+    Test {
+        /// Over what is expected, and over the runs that came before it.
+        digest: Digest,
+        /// A name for this look at these facts. What has succeeded under it need not be looked at again.
+        look: String,
+        /// Which attempt this is.
+        attempt: u32,
+        /// Why.
+        why: Why,
+    },
+    /// A phase could not be made ready for this node: it fails without having run.
+    Unrenderable {
+        /// The phase.
+        phase: PhaseName,
+        /// Over what was declared.
+        digest: Digest,
+        /// Which attempt this is.
+        attempt: u32,
+        /// What was wrong.
+        error: RenderError,
+    },
+    /// A failed phase waits for its next attempt.
+    Backoff {
+        /// The phase.
+        phase: PhaseName,
+        /// When.
+        until: Timestamp,
+        /// The attempt that is due then.
+        attempt: u32,
+    },
+    /// A failed phase has no attempts left.
+    Halt {
+        /// The phase.
+        phase: PhaseName,
+    },
+    /// Nothing.
+    Settled,
+}
+
+impl Next {
+    /// The phase that it is about.
+    pub fn phase(&self) -> Option<PhaseName> {
+        match self {
+            Next::Gather { .. } => Some(PhaseName::settings()),
+            Next::Run { rendered, .. } => Some(rendered.phase.clone()),
+            Next::Test { .. } => Some(PhaseName::test()),
+            Next::Unrenderable { phase, .. } | Next::Backoff { phase, .. } | Next::Halt { phase } => {
+                Some(phase.clone())
+            }
+            Next::Settled => None,
+        }
+    }
+}
+
+/// Who a node is, for its templates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub ordinal: u32,
+    /// Its address, empty until it is known.
+    pub address: String,
+    /// The value of its retry annotation.
+    pub retry_token: String,
+}
+
+/// What is due on a node, given that its record speaks of the incarnation at hand.
+///
+/// The stored facts are trusted as long as settings is declared as it was: an idle node is asked nothing. A session reads
+/// them anew before it runs any phase but bootstrap, and asks again.
+pub fn next(group: &Group, identity: &Identity, record: &Record, now: Timestamp) -> Next {
+    let look = Look { group, identity, record, now };
+    if group.phases.is_empty() {
+        return Next::Settled;
+    }
+    let bootstrap = PhaseName::bootstrap();
+    if let Some(actions) = group.phases.actions.get(&bootstrap) {
+        // Facts of the group's own are not there before settings: bootstrap is rendered without its values.
+        let context = context(group, identity, record, BTreeMap::new());
+        if let Some(next) = look.phase(&bootstrap, actions, &context) {
+            return next;
+        }
+    }
+    if let Some(next) = look.settings() {
+        return next;
+    }
+    let Ok(settings) = values(group, identity, record) else {
+        // They could be filled in when settings ran; what they depend on has changed since.
+        return Next::Gather { attempt: 1, why: Why::Changed(PhaseName::settings()) };
+    };
+    let context = context(group, identity, record, settings);
+    for (place, phase) in group.phases.sequence.iter().enumerate() {
+        let due = match group.phases.actions.get(phase) {
+            Some(actions) => look.phase(phase, actions, &context),
+            None => look.test(&group.phases.sequence[..place], &context),
+        };
+        if let Some(next) = due {
+            return next;
+        }
+    }
+    Next::Settled
+}
+
+/// What is due on a node that is being removed: destroy-server, until it has succeeded once or its attempts are used up.
+///
+/// It goes ahead though another phase has failed. What it needs of settings is there where settings could be read.
+pub fn farewell(group: &Group, identity: &Identity, record: &Record, now: Timestamp) -> Next {
+    let phase = PhaseName::destroy_server();
+    let done = record.receipts.get(&phase).is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
+    let Some(actions) = group.phases.destroy().filter(|_| !done) else { return Next::Settled };
+    let settings = values(group, identity, record).unwrap_or_default();
+    let look = Look { group, identity, record, now };
+    look.phase(&phase, actions, &context(group, identity, record, settings)).unwrap_or(Next::Settled)
+}
+
+/// Looks at what test expects, with the facts of the record, those that change by themselves included.
+pub fn examine(group: &Group, identity: &Identity, record: &Record) -> Vec<expect::Finding> {
+    let settings = values(group, identity, record).unwrap_or_default();
+    let context =
+        Context { facts: declared(group, record.facts.clone()), ..context(group, identity, record, settings) };
+    expect::examine(&group.phases.expectations, &context)
+}
+
+/// The values of settings on a node.
+///
+/// # Errors
+/// The first one that cannot be filled in with the facts of the record.
+pub fn values(group: &Group, identity: &Identity, record: &Record) -> Result<BTreeMap<String, Value>, RenderError> {
+    render::values(&group.phases.settings.values, &context(group, identity, record, BTreeMap::new()))
+}
+
+fn context(group: &Group, identity: &Identity, record: &Record, settings: BTreeMap<String, Value>) -> Context {
+    let GroupKey { namespace, name } = group.key.clone();
+    Context {
+        group: GroupContext { name, namespace, count: group.count },
+        node: NodeContext { name: identity.name.clone(), ordinal: identity.ordinal, address: identity.address.clone() },
+        facts: declared(group, facts::without_volatile(&record.facts)),
+        settings,
+    }
+}
+
+/// The facts, with a null for each of the group's own that has no value.
+fn declared(group: &Group, facts: facts::Facts) -> facts::Facts {
+    facts::with_declared(facts, group.phases.settings.facts.iter().map(|fact| fact.name.as_str()))
+}
+
+/// The retry token that a node's attempts count under: both annotations give attempts back.
+pub fn retry_token(group: &Group, identity: &Identity) -> String {
+    match (group.retry_token.as_str(), identity.retry_token.as_str()) {
+        ("", "") => String::new(),
+        (group, node) => format!("{group}/{node}"),
+    }
+}
+
+struct Look<'a> {
+    group: &'a Group,
+    identity: &'a Identity,
+    record: &'a Record,
+    now: Timestamp,
+}
+
+enum Budget {
+    Attempt(u32, Why),
+    Wait(Timestamp, u32),
+    Spent,
+}
+
+impl Look<'_> {
+    /// What is due of one phase, or nothing.
+    fn phase(&self, phase: &PhaseName, actions: &Arc<Vec<Action>>, context: &Context) -> Option<Next> {
+        let receipt = self.record.receipts.get(phase);
+        let succeeded = receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
+        if succeeded && phase.rerun() == Rerun::PerIncarnation {
+            return None;
+        }
+        let token = if *phase == PhaseName::configure() { &self.group.phases.reapply } else { "" };
+        let rendered = match render::phase(phase, actions, token, context) {
+            Ok(rendered) => rendered,
+            Err(error) => return Some(self.unrenderable(phase, unrendered(actions), error)),
+        };
+        if succeeded && receipt.is_some_and(|receipt| receipt.digest == rendered.digest.as_str()) {
+            return None;
+        }
+        let previous = receipt.map(|receipt| receipt.run_id.clone()).unwrap_or_default();
+        Some(match self.budget(phase, receipt, &rendered.digest) {
+            Budget::Attempt(attempt, why) => Next::Run { rendered: Box::new(rendered), attempt, previous, why },
+            Budget::Wait(until, attempt) => Next::Backoff { phase: phase.clone(), until, attempt },
+            Budget::Spent => Next::Halt { phase: phase.clone() },
+        })
+    }
+
+    fn settings(&self) -> Option<Next> {
+        let phase = PhaseName::settings();
+        let digest = &self.group.phases.settings.digest;
+        let receipt = self.record.receipts.get(&phase);
+        let done = receipt.is_some_and(|r| r.outcome == Outcome::Succeeded && r.digest == digest.as_str());
+        if done {
+            return None;
+        }
+        Some(match self.budget(&phase, receipt, digest) {
+            Budget::Attempt(attempt, why) => Next::Gather { attempt, why },
+            Budget::Wait(until, attempt) => Next::Backoff { phase, until, attempt },
+            Budget::Spent => Next::Halt { phase },
+        })
+    }
+
+    /// Test is due when something has run since, or the facts were read again since, whatever came of it.
+    fn test(&self, before: &[PhaseName], context: &Context) -> Option<Next> {
+        let phase = PhaseName::test();
+        let receipts = &self.record.receipts;
+        let runs = before.iter().filter_map(|phase| Some(&receipts.get(phase)?.run_id));
+        let expected = self.group.phases.expectations.iter().map(|e| json!([e.name, e.that])).collect::<Value>();
+        // Facts are left out: they are what is tested, and every reading of them is a new look.
+        let settings = self.group.phases.settings.digest.as_str();
+        let about = json!([settings, context.node, context.group.name, context.group.namespace]);
+        let digest = Digest::of("test", &json!([expected, about, runs.collect::<Vec<_>>()]));
+        let read = receipts.get(&PhaseName::settings());
+        let read = read.map(|receipt| format!("{} {}", receipt.run_id, receipt.finished_at.0.as_second()));
+        let seal = Sha256::digest(format!("{digest} {}", read.unwrap_or_default()).as_bytes());
+        let look = format!("{phase}-{}", hex(&seal[..10]));
+        let receipt = receipts.get(&phase);
+        let holds = receipt.is_some_and(|r| r.outcome == Outcome::Succeeded && r.digest == digest.as_str());
+        if holds && receipt.is_some_and(|receipt| receipt.run_id == look) {
+            return None;
+        }
+        Some(match self.budget(&phase, receipt, &digest) {
+            Budget::Attempt(attempt, why) => Next::Test { digest, look, attempt, why },
+            Budget::Wait(until, attempt) => Next::Backoff { phase, until, attempt },
+            Budget::Spent => Next::Halt { phase },
+        })
+    }
+
+    fn unrenderable(&self, phase: &PhaseName, digest: Digest, error: RenderError) -> Next {
+        match self.budget(phase, self.record.receipts.get(phase), &digest) {
+            Budget::Attempt(attempt, _) => Next::Unrenderable { phase: phase.clone(), digest, attempt, error },
+            Budget::Wait(until, attempt) => Next::Backoff { phase: phase.clone(), until, attempt },
+            Budget::Spent => Next::Halt { phase: phase.clone() },
+        }
+    }
+
+    /// 1 + limit attempts at one digest under one retry token, with a growing pause between them.
+    fn budget(&self, phase: &PhaseName, receipt: Option<&Receipt>, digest: &Digest) -> Budget {
+        let Some(receipt) = receipt else { return Budget::Attempt(1, Why::Due(phase.clone())) };
+        let same = receipt.digest == digest.as_str() && receipt.retry_token == retry_token(self.group, self.identity);
+        if receipt.outcome == Outcome::Succeeded || !same {
+            return Budget::Attempt(1, Why::Changed(phase.clone()));
+        }
+        if receipt.attempt > self.group.retry.limit {
+            return Budget::Spent;
+        }
+        let pause = self.group.retry.pause(receipt.attempt, jitter(&self.identity.name, receipt.attempt));
+        let until = receipt.finished_at.0 + SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
+        let attempt = receipt.attempt + 1;
+        if self.now < until {
+            Budget::Wait(until, attempt)
+        } else {
+            Budget::Attempt(attempt, Why::Retry(phase.clone(), attempt))
+        }
+    }
+}
+
+/// The digest of a phase that could not be rendered: over its source, so that an edit gives it its attempts back.
+fn unrendered(actions: &[Action]) -> Digest {
+    Digest::of("unrendered", &actions.iter().map(render::model).collect())
+}
+
+/// The same for the same node and attempt, so that a plan does not change from one look to the next.
+fn jitter(node: &str, attempt: u32) -> u8 {
+    Sha256::digest(format!("{node} {attempt}").as_bytes())[0]
+}
