@@ -2,11 +2,15 @@
 CLUSTER_TOOL := tests/cluster/cluster
 # Instances of the cluster tool: tests have one of their own, so that a demo may stay up beside them.
 TEST := CLUSTER_NAME=test $(CLUSTER_TOOL)
+# What is installed there is cluster-wide, so nothing else may run in it.
+INSTALL := CLUSTER_NAME=install $(CLUSTER_TOOL)
+# The profile of the binary in the image under test: test-image is built in a fraction of release's time.
+TEST_PROFILE ?= test-image
 SEEDS ?= 10000
 SMOKE_NODES ?= 500
 ROUNDS ?= 1
 
-.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages bench-smoke soak cluster cluster-down crds lint fmt
+.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages test-install bench-smoke soak image cluster cluster-down crds lint fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +21,7 @@ demo: ## a Kubernetes, the operator and a group of three pods, shown until it is
 demo-down: ## ends what demo started
 	@deploy/demo --down
 
-test: test-unit test-otel test-cluster ## every tier: unit, simulation, agent, traces, API, end to end, kwok smoke
+test: test-unit test-otel test-cluster test-install ## every tier: unit, simulation, agent, traces, API, end to end, kwok smoke, installation
 
 test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor
@@ -52,6 +56,17 @@ test-outages: ## API server, etcd, kubelet and containerd go away while groups w
 	$(TEST) run -- env PALLET_TEST_CLUSTER=1 \
 		cargo test --offline --locked --test e2e -- --ignored --test-threads=1 --nocapture outages::
 
+test-install: ## the installation tier: image, kustomize, chart and roles, on a cluster of its own
+	YES=$(YES) $(CLUSTER_TOOL) doctor
+	YES=$(YES) PROFILE=$(TEST_PROFILE) IMAGE=localhost/pallet-operator:test OUT=target/image/test.tar deploy/image
+	cargo build --locked --test install
+	@helm=$$($(INSTALL) helm) && $(INSTALL) up && $(INSTALL) load target/image/test.tar; status=$$?; \
+	$(INSTALL) run -- ctr -n k8s.io images tag --force localhost/pallet-operator:test localhost/pallet-operator:next || status=1; \
+	[ $$status -ne 0 ] || $(INSTALL) run -- env PALLET_TEST_CLUSTER=1 PALLET_HELM=$$helm \
+		cargo test --offline --locked --test install -- --test-threads=1 --nocapture || status=1; \
+	$(INSTALL) down || status=1; \
+	exit $$status
+
 bench-smoke: ## SMOKE_NODES nodes on kwok, and what each costs; needs the test instance up
 	$(TEST) kwok up 5
 	$(TEST) run -- env PALLET_TEST_CLUSTER=1 SMOKE_NODES=$(SMOKE_NODES) \
@@ -61,14 +76,19 @@ bench-smoke: ## SMOKE_NODES nodes on kwok, and what each costs; needs the test i
 soak: ## SEEDS seeds of the simulation, optimised
 	SEEDS=$(SEEDS) cargo test --release --locked --test simulation -- --nocapture
 
+image: ## the operator's image as an OCI archive (IMAGE, OUT, PROFILE, BUILDER: see deploy/image)
+	@deploy/image
+
 cluster: ## a Kubernetes to try things in
 	@$(CLUSTER_TOOL) up
 
 cluster-down: ## ends it
 	@$(CLUSTER_TOOL) down
 
-crds: ## generates crds/ from the types
-	cargo run --quiet --bin crdgen crds
+crds: ## generates crds/ from the types, and the chart's copies of crds/ and of the roles in deploy/rbac
+	cargo run --quiet --bin crdgen crds charts/pallet-operator/files/crds
+	cp deploy/rbac/operator/role.yaml charts/pallet-operator/files/operator-role.yaml
+	cp deploy/rbac/users/roles.yaml charts/pallet-operator/files/user-roles.yaml
 
 fmt: ## formats the code
 	cargo fmt

@@ -17,7 +17,23 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 /// # Errors
 /// Where a definition cannot be written as YAML, which no definition above does.
 pub fn files() -> Result<Vec<(String, String)>, serde_saphyr::ser::Error> {
-    all()
+    written(all())
+}
+
+/// The same definitions as the chart has them: Helm leaves them, and with them everybody's groups, at `helm uninstall`.
+///
+/// # Errors
+/// As for [`files`].
+pub fn chart_files() -> Result<Vec<(String, String)>, serde_saphyr::ser::Error> {
+    let mut definitions = all();
+    for crd in &mut definitions {
+        crd.metadata.annotations = Some([("helm.sh/resource-policy".to_owned(), "keep".to_owned())].into());
+    }
+    written(definitions)
+}
+
+fn written(definitions: Vec<CustomResourceDefinition>) -> Result<Vec<(String, String)>, serde_saphyr::ser::Error> {
+    definitions
         .into_iter()
         .map(|crd| {
             let yaml = serde_saphyr::to_string(&crd)?;

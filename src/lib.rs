@@ -23,6 +23,7 @@
 //! | [`run`] | sessions in flight, and the agent that stands on a node |
 //! | [`telemetry`] | logs, metrics, health, traces: what the operator says of itself |
 //! | [`transport`] | how a session's bytes get there |
+//! | [`probe`] | what `helm test` runs |
 
 // A panic ends a controller: what cannot happen is an error all the same.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout))]
@@ -36,6 +37,7 @@ pub mod lease;
 pub mod node;
 pub mod phase;
 pub mod plan;
+pub mod probe;
 pub mod run;
 pub mod telemetry;
 pub mod transport;

@@ -11,6 +11,7 @@ use pallet_operator::{
         Election,
         lead::{Fenced, Lead},
     },
+    probe,
     telemetry::{Telemetry, health::Role, http, logs, requests::Counted},
     transport::pod_exec::PodExec,
 };
@@ -56,6 +57,9 @@ struct Arguments {
     /// What is logged, as in `info` or `info,pallet_operator=debug`.
     #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
     log: String,
+    /// Asks this address, such as http://10.96.0.7:8080/readyz, for up to 30 seconds until it answers with 200, and ends.
+    #[arg(long, value_name = "URL")]
+    probe: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -78,6 +82,9 @@ impl From<LogFormat> for logs::Format {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Some(address) = &arguments.probe {
+        return Ok(probe::probe(address, Duration::from_secs(30))?);
+    }
     let filter = EnvFilter::try_new(&arguments.log).context("--log is no filter; write one such as info")?;
     #[cfg(feature = "otel")]
     let traces = pallet_operator::telemetry::traces::start()?;

@@ -9,20 +9,50 @@ use pallet_operator::crds;
 
 #[test]
 fn the_files_under_crds_are_what_the_types_say() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
-    let files = crds::files().expect("the definitions can be written as YAML");
+    // Beside them stands what lets kustomize find them.
+    assert_holds("crds", crds::files().expect("the definitions can be written as YAML"), &["Kustomization"]);
+}
+
+#[test]
+fn the_chart_has_the_same_definitions_and_roles() {
+    let definitions = crds::chart_files().expect("the definitions can be written as YAML");
+    assert_holds("charts/pallet-operator/files/crds", definitions, &[]);
+    let roles =
+        [("operator-role.yaml", "deploy/rbac/operator/role.yaml"), ("user-roles.yaml", "deploy/rbac/users/roles.yaml")];
+    for (copy, source) in roles {
+        let source = std::fs::read_to_string(root().join(source)).expect("the source of the rules");
+        let kept = std::fs::read_to_string(root().join("charts/pallet-operator/files").join(copy)).unwrap_or_default();
+        assert!(kept == source, "charts/pallet-operator/files/{copy} is stale: run make crds");
+    }
+}
+
+#[test]
+fn kustomize_finds_every_definition() {
+    let kustomization = std::fs::read_to_string(root().join("crds/Kustomization")).expect("crds/Kustomization");
+    for (name, _) in crds::files().expect("the definitions can be written as YAML") {
+        assert!(kustomization.contains(&format!("- {name}\n")), "crds/Kustomization does not list {name}");
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The directory has these files with this content, and no other but those that are known.
+fn assert_holds(directory: &str, files: Vec<(String, String)>, others: &[&str]) {
     for (name, generated) in &files {
-        let kept = std::fs::read_to_string(directory.join(name)).unwrap_or_default();
-        assert!(kept == *generated, "crds/{name} is stale: run make crds");
+        let kept = std::fs::read_to_string(root().join(directory).join(name)).unwrap_or_default();
+        assert!(kept == *generated, "{directory}/{name} is stale: run make crds");
     }
     let mut expected: Vec<_> = files.into_iter().map(|(name, _)| name).collect();
-    let mut found: Vec<_> = std::fs::read_dir(&directory)
-        .expect("crds/ is there")
-        .map(|entry| entry.expect("crds/ can be read").file_name().into_string().expect("a name in UTF-8"))
+    expected.extend(others.iter().map(|&name| name.to_owned()));
+    let mut found: Vec<_> = std::fs::read_dir(root().join(directory))
+        .expect("the directory is there")
+        .map(|entry| entry.expect("it can be read").file_name().into_string().expect("a name in UTF-8"))
         .collect();
     expected.sort();
     found.sort();
-    assert_eq!(found, expected, "a file under crds/ that no type stands for, or one is missing: run make crds");
+    assert_eq!(found, expected, "a file under {directory} that no type stands for, or one is missing: run make crds");
 }
 
 #[test]

@@ -1,13 +1,21 @@
-//! Writes the custom resource definitions into a directory (`make crds`), one file a kind.
+//! Writes the custom resource definitions (`make crds`), one file a kind: as they are into one directory, and as the chart
+//! has them into another.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::Path};
 
 use anyhow::Context;
+use pallet_operator::crds;
 
 fn main() -> anyhow::Result<()> {
-    let directory = PathBuf::from(std::env::args().nth(1).context("usage: crdgen DIRECTORY")?);
-    fs::create_dir_all(&directory)?;
-    for (name, yaml) in pallet_operator::crds::files()? {
+    let mut arguments = std::env::args().skip(1);
+    let (plain, chart) = arguments.next().zip(arguments.next()).context("usage: crdgen DIRECTORY CHART_DIRECTORY")?;
+    write(Path::new(&plain), crds::files()?)?;
+    write(Path::new(&chart), crds::chart_files()?)
+}
+
+fn write(directory: &Path, files: Vec<(String, String)>) -> anyhow::Result<()> {
+    fs::create_dir_all(directory)?;
+    for (name, yaml) in files {
         let path = directory.join(name);
         fs::write(&path, yaml).with_context(|| format!("could not write {}", path.display()))?;
     }

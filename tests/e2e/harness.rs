@@ -70,7 +70,16 @@ impl Space {
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
         let there = || accounts.get("default").map_err(|error| error.to_string());
         wait("the namespace has its service account", there).await;
-        Some(Self { client, name, operator: None, kubeconfig: None, environment: Vec::new() })
+        let mut space = Self { client, name, operator: None, kubeconfig: None, environment: Vec::new() };
+        space.limit_rights().await;
+        Some(space)
+    }
+
+    /// The operator gets the rights of `deploy/` and no others: whatever it can be seen to do here, these suffice for.
+    async fn limit_rights(&mut self) {
+        let path = self.scratch("kubeconfig");
+        fs::write(&path, support::rights::operator_kubeconfig(&self.client, &self.name).await).unwrap();
+        self.kubeconfig = Some(path);
     }
 
     /// A new namespace with an operator.
@@ -82,15 +91,13 @@ impl Space {
 
     /// Lets the operator connect through somebody else, without TLS.
     pub fn connect_through(&mut self, port: u16) {
-        let original = std::env::var("KUBECONFIG").expect("KUBECONFIG");
-        let text = fs::read_to_string(original).expect("the kubeconfig");
+        let path = self.kubeconfig.clone().expect("the operator's kubeconfig");
+        let text = fs::read_to_string(&path).expect("the kubeconfig");
         let lines = text.lines().map(|line| match line.split_once("server:") {
             Some((indent, _)) => format!("{indent}server: http://127.0.0.1:{port}"),
             None => line.to_owned(),
         });
-        let path = self.scratch("kubeconfig");
         fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
-        self.kubeconfig = Some(path);
     }
 
     /// A directory of the machine that the cluster's node is: tests run beside the kubelet.

@@ -28,6 +28,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+pub mod rights;
+
 /// Whose server-side applies the tests make.
 pub const MANAGER: &str = "pallet-test";
 /// How long anything may take that needs no image, phase or node.
@@ -39,17 +41,28 @@ pub struct Cluster {
     pub client: Client,
 }
 
-/// The test cluster with the definitions installed, or nothing where none was asked for.
+/// Whether the tiers that need a cluster were asked for.
 ///
 /// # Panics
-/// Where CI asked for none: there a skipped tier would pass for a green one.
-pub async fn cluster() -> Option<Cluster> {
+/// Where CI did not ask for them: there a skipped tier would pass for a green one.
+pub fn asked() -> bool {
     if std::env::var_os("PALLET_TEST_CLUSTER").is_none_or(|value| value.is_empty() || value == "0") {
         const SKIPPED: &str = "SKIPPED: set PALLET_TEST_CLUSTER=1 and KUBECONFIG, or run make test";
         assert!(std::env::var_os("CI").is_none(), "{SKIPPED}; CI must not skip a tier");
         static ONCE: Once = Once::new();
         // Straight to the descriptor: what goes through eprintln! is swallowed when a test passes.
         ONCE.call_once(|| drop(writeln!(std::io::stderr(), "\n{SKIPPED}\nNone of these tests looked at anything.\n")));
+        return false;
+    }
+    true
+}
+
+/// The test cluster with the definitions installed, or nothing where none was asked for.
+///
+/// # Panics
+/// As [`asked`].
+pub async fn cluster() -> Option<Cluster> {
+    if !asked() {
         return None;
     }
     // A client belongs to the runtime of its test.

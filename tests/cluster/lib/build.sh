@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Builds Kubernetes, containerd, etcd and kwok from the pinned Go modules in
-# build/. Three modules, because their dependencies contradict each other.
+# build/. Several modules, because their dependencies contradict each other.
 
 module_version() { # DIR MODULE
   awk -v m="$2" '$1 == m && $2 ~ /^v/ { print $2; exit }' "$HERE/build/$1/go.mod"
@@ -18,6 +18,14 @@ build_flags() { # DIR: sets FLAGS. Anything that changes here changes the cache 
       FLAGS=(-trimpath -ldflags "-s -w -X $p.gitVersion=$version -X $p.gitMajor=1 -X $p.gitMinor=$minor")
       ;;
     node) FLAGS+=(-tags no_btrfs,no_zfs,no_devmapper) ;;
+    helm)
+      # Unstamped, it takes every cluster for v1.20 where it renders without one.
+      minor=$(module_version helm k8s.io/client-go)
+      minor=${minor#v0.} minor=${minor%%.*}
+      local v=helm.sh/helm/v3/pkg/chartutil
+      FLAGS=(-trimpath -ldflags "-s -w -X $v.k8sVersionMajor=1 -X $v.k8sVersionMinor=$minor
+        -X helm.sh/helm/v3/internal/version.version=$(module_version helm helm.sh/helm/v3)")
+      ;;
   esac
 }
 

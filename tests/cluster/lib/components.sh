@@ -20,7 +20,8 @@ component_command() { # NAME: sets COMMAND
         --tls-cert-file=$R/pki/server.crt --tls-private-key-file=$R/pki/server.key --client-ca-file=$R/pki/ca.crt
         --service-account-issuer=https://kubernetes.default.svc
         --service-account-key-file=$R/pki/sa.pub --service-account-signing-key-file=$R/pki/sa.key
-        --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true
+        --authorization-mode=Node,RBAC
+        --enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement --allow-privileged=true
         --kubelet-client-certificate=$R/pki/kubelet-client.crt --kubelet-client-key=$R/pki/kubelet-client.key
         --kubelet-preferred-address-types=InternalIP
         --audit-policy-file=$R/config/audit.yaml --audit-log-path=$R/log/audit.log

@@ -1,0 +1,324 @@
+//! Who can do what: people with Kubernetes' own roles, and the operator's account. Asked of the API server, and tried.
+
+use std::fs;
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kube::{Api, Client, api::PostParams};
+use serde_json::json;
+
+use crate::{
+    commands::{Cluster, get, kubectl, scratch, try_run, wait},
+    support::rights,
+};
+
+const OPERATOR: &str = "system:serviceaccount:pallet-system:pallet-operator";
+const NAMESPACED: &str = "system:serviceaccount:pallet-system:namespaced";
+
+/// An application of the rights to a question such as `patch groupnodes/status`.
+struct Asked<'a> {
+    client: &'a Client,
+    user: &'a str,
+}
+
+impl Asked<'_> {
+    /// Whether the user can do it, in a namespace or in all of them (empty).
+    async fn can(&self, what: &str, namespace: &str) -> bool {
+        let (verb, resource) = what.split_once(' ').expect("verb and resource");
+        let (resource, name) =
+            resource.split_once(' ').map_or((resource, None), |(r, name)| (r, Some(name.to_owned())));
+        let (resource, subresource) =
+            resource.split_once('/').map_or((resource, None), |(r, s)| (r, Some(s.to_owned())));
+        let (resource, group) = resource.split_once('.').unwrap_or(match resource {
+            "groupspecs" | "groupnodes" => (resource, "pallet.dev"),
+            _ => (resource, ""),
+        });
+        let attributes = ResourceAttributes {
+            namespace: Some(namespace.to_owned()),
+            verb: Some(verb.to_owned()),
+            group: Some(group.to_owned()),
+            resource: Some(resource.to_owned()),
+            subresource,
+            name,
+            ..ResourceAttributes::default()
+        };
+        let spec = SubjectAccessReviewSpec {
+            user: Some(self.user.to_owned()),
+            groups: Some(vec!["system:authenticated".to_owned()]),
+            resource_attributes: Some(attributes),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let api: Api<SubjectAccessReview> = Api::all(self.client.clone());
+        let answer = api.create(&PostParams::default(), &review).await.expect("an answer");
+        answer.status.expect("an answer").allowed
+    }
+
+    async fn assert(&self, namespace: &str, can: &[&str], cannot: &[&str]) {
+        for what in can {
+            assert!(self.can(what, namespace).await, "{} cannot {what} in '{namespace}'", self.user);
+        }
+        for what in cannot {
+            assert!(!self.can(what, namespace).await, "{} can {what} in '{namespace}'", self.user);
+        }
+    }
+}
+
+const READ: &[&str] = &[
+    "get groupspecs",
+    "list groupspecs",
+    "watch groupspecs",
+    "get groupspecs/status",
+    "get groupspecs/scale",
+    "get groupnodes",
+    "list groupnodes",
+    "watch groupnodes",
+    "get groupnodes/status",
+];
+const EDIT: &[&str] = &[
+    "create groupspecs",
+    "update groupspecs",
+    "patch groupspecs",
+    "delete groupspecs",
+    "deletecollection groupspecs",
+    "update groupspecs/scale",
+    "patch groupspecs/scale",
+    "patch groupnodes",
+    "delete groupnodes",
+];
+/// What is nobody's but the operator's.
+const OPERATORS: &[&str] = &[
+    "create groupnodes",
+    "update groupnodes",
+    "update groupnodes/status",
+    "patch groupnodes/status",
+    "update groupspecs/status",
+    "patch groupspecs/status",
+    "update groupspecs/finalizers",
+];
+
+fn installed() {
+    kubectl(&["apply", "--server-side", "-k", "crds"]);
+    kubectl(&["wait", "--for=condition=Established", "--timeout=300s", "-f", "crds"]);
+    kubectl(&["apply", "-k", "deploy/rbac/users"]);
+    kubectl(&["apply", "-k", "deploy/rbac/cluster"]);
+    for namespace in ["pallet-system", "team-a", "team-b"] {
+        kubectl(&["create", "namespace", namespace]);
+    }
+    kubectl(&["apply", "-f", "deploy/operator/service-account.yaml", "-f", "deploy/operator/lease.yaml"]);
+    for (user, role) in [("victor", "view"), ("edith", "edit"), ("adam", "admin")] {
+        let (role, user_flag) = (format!("--clusterrole={role}"), format!("--user={user}"));
+        kubectl(&["create", "rolebinding", user, &role, &user_flag, "-n", "team-a"]);
+    }
+    for (role, needs) in [("view", "groupspecs"), ("edit", "groupspecs/scale"), ("admin", "deletecollection")] {
+        wait("the controller adds our rules to Kubernetes' roles", || {
+            let rules = get(&["clusterrole", role])["rules"].clone();
+            let ours = rules.as_array().into_iter().flatten().filter(|rule| rule["apiGroups"] == json!(["pallet.dev"]));
+            let found = ours.map(ToString::to_string).any(|rule| rule.contains(needs));
+            if found { Ok(()) } else { Err(rules.to_string()) }
+        });
+    }
+}
+
+fn remove() {
+    kubectl(&["delete", "namespace", "team-a", "team-b", "pallet-system", "--timeout=300s"]);
+    for what in ["deploy/rbac/users", "deploy/rbac/cluster", "crds"] {
+        kubectl(&["delete", "-k", what, "--timeout=300s"]);
+    }
+}
+
+#[tokio::test]
+async fn each_account_can_do_its_own_and_no_more() {
+    let Some(_cluster) = Cluster::clean() else { return };
+    installed();
+    let client = Client::try_default().await.expect("a client");
+    let as_user = |user| Asked { client: &client, user };
+
+    as_user("victor").assert("team-a", READ, &[EDIT, OPERATORS, &["get secrets", "create pods"]].concat()).await;
+    let refused = [OPERATORS, &["deletecollection groupnodes"]].concat();
+    as_user("edith").assert("team-a", &[READ, EDIT].concat(), &refused).await;
+    as_user("adam").assert("team-a", &[READ, EDIT, &["deletecollection groupnodes"]].concat(), OPERATORS).await;
+    for user in ["victor", "edith", "adam"] {
+        as_user(user).assert("team-b", &[], &[READ, EDIT, OPERATORS].concat()).await;
+    }
+    as_user("mallory").assert("team-a", &[], &[READ, EDIT, OPERATORS].concat()).await;
+
+    // Our rules give nothing that edit did not have: commands in pods are its own already.
+    as_user("edith").assert("team-a", &["create pods", "create pods/exec"], &[]).await;
+    operator(&client).await;
+    namespaced(&client).await;
+    tried();
+    remove();
+}
+
+/// Everything that is in the rules, nothing that is not.
+async fn operator(client: &Client) {
+    let operator = Asked { client, user: OPERATOR };
+    let can = [
+        "get groupspecs",
+        "list groupspecs",
+        "watch groupspecs",
+        "patch groupspecs",
+        "patch groupspecs/status",
+        "update groupspecs/finalizers",
+        "get groupnodes",
+        "list groupnodes",
+        "watch groupnodes",
+        "create groupnodes",
+        "patch groupnodes",
+        "delete groupnodes",
+        "patch groupnodes/status",
+        "get pods",
+        "list pods",
+        "watch pods",
+        "create pods",
+        "delete pods",
+        "patch pods/status",
+        "get pods/exec",
+        "create pods/exec",
+        "get persistentvolumeclaims",
+        "list persistentvolumeclaims",
+        "watch persistentvolumeclaims",
+        "create persistentvolumeclaims",
+        "delete persistentvolumeclaims",
+        "create events.events.k8s.io",
+        "patch events.events.k8s.io",
+    ];
+    let granted: usize = rights::operator_rules()
+        .iter()
+        .map(|rule| rule.verbs.len() * rule.resources.as_ref().map_or(0, Vec::len))
+        .sum();
+    assert_eq!(can.len(), granted, "the rules have changed: bring this list, and docs/security.md, up to date");
+    let cannot = [
+        "create groupspecs",
+        "update groupspecs",
+        "delete groupspecs",
+        "deletecollection groupspecs",
+        "update groupspecs/status",
+        "update groupnodes",
+        "deletecollection groupnodes",
+        "update pods",
+        "patch pods",
+        "deletecollection pods",
+        "create pods/attach",
+        "get pods/log",
+        "create pods/portforward",
+        "create pods/eviction",
+        "create pods/ephemeralcontainers",
+        "patch persistentvolumeclaims",
+        "get secrets",
+        "list secrets",
+        "watch secrets",
+        "create secrets",
+        "get configmaps",
+        "list configmaps",
+        "get serviceaccounts",
+        "create serviceaccounts/token",
+        "get nodes",
+        "patch nodes",
+        "create nodes/proxy",
+        "create namespaces",
+        "delete namespaces",
+        "get services",
+        "create deployments.apps",
+        "patch deployments.apps",
+        "create daemonsets.apps",
+        "create jobs.batch",
+        "create roles.rbac.authorization.k8s.io",
+        "bind clusterroles.rbac.authorization.k8s.io",
+        "escalate clusterroles.rbac.authorization.k8s.io",
+        "impersonate users",
+        "impersonate serviceaccounts",
+        "patch customresourcedefinitions.apiextensions.k8s.io",
+        "create certificatesigningrequests.certificates.k8s.io",
+        "list leases.coordination.k8s.io",
+        "delete leases.coordination.k8s.io",
+    ];
+    operator.assert("team-a", &can, &cannot).await;
+    operator.assert("", &can, &cannot).await;
+    let lease = ["get leases.coordination.k8s.io pallet-operator", "update leases.coordination.k8s.io pallet-operator"];
+    operator
+        .assert(
+            "pallet-system",
+            &[&lease[..], &["create leases.coordination.k8s.io"]].concat(),
+            &[
+                "get leases.coordination.k8s.io other",
+                "update leases.coordination.k8s.io other",
+                "patch leases.coordination.k8s.io pallet-operator",
+                "delete leases.coordination.k8s.io pallet-operator",
+            ],
+        )
+        .await;
+    let elsewhere = [&lease[..], &["create leases.coordination.k8s.io"]].concat();
+    operator.assert("team-a", &[], &elsewhere).await;
+    operator.assert("kube-system", &[], &elsewhere).await;
+}
+
+/// The same by Roles, outside of its namespace.
+async fn namespaced(client: &Client) {
+    let overlay = scratch("roles");
+    let up: String = overlay.strip_prefix(crate::commands::root()).expect("below").iter().map(|_| "../").collect();
+    let text = format!(
+        "resources: [{up}deploy/rbac/namespace]\nnamespace: team-a\npatches:\n- target: {{kind: RoleBinding}}\n  \
+         patch: |-\n    - {{op: replace, path: /subjects/0/name, value: namespaced}}\n"
+    );
+    fs::write(overlay.join("kustomization.yaml"), text).expect("a kustomization");
+    kubectl(&["apply", "-k", overlay.to_str().expect("a path in UTF-8")]);
+    let operator = Asked { client, user: NAMESPACED };
+    let some = ["list groupspecs", "create groupnodes", "create pods", "create pods/exec", "patch groupspecs/status"];
+    operator.assert("team-a", &some, &["get secrets", "create groupspecs"]).await;
+    for namespace in ["team-b", "pallet-system", "kube-system", ""] {
+        operator.assert(namespace, &[], &some).await;
+    }
+}
+
+/// Requests, not questions.
+fn tried() {
+    let group = scratch("roles").join("group.yaml");
+    let text = "apiVersion: pallet.dev/v1alpha1\nkind: GroupSpec\nmetadata: {name: web}\nspec: {count: 0, node: {pod: {template: \
+                {spec: {containers: [{name: main, image: 'localhost/busybox:1'}]}}}}}\n";
+    fs::write(&group, text).expect("a file");
+    let group = group.to_str().expect("a path in UTF-8");
+    let team = |user: &str, arguments: &[&str]| {
+        let user = format!("--as={user}");
+        try_run("kubectl", &[arguments, &["-n", "team-a", &user]].concat())
+    };
+    let assert_forbidden = |answer: Result<String, String>| {
+        assert!(
+            answer.as_ref().is_err_and(|error| error.contains("is forbidden") || error.contains("(Forbidden)")),
+            "{answer:?}"
+        );
+    };
+    for user in ["victor", "mallory", OPERATOR] {
+        assert_forbidden(team(user, &["create", "-f", group]));
+    }
+    team("edith", &["create", "-f", group]).expect("edit may");
+    // As the operator would: a GroupNode of it.
+    let node = scratch("roles").join("node.yaml");
+    let uid = get(&["groupspec", "web", "-n", "team-a"])["metadata"]["uid"].clone();
+    let text = format!(
+        "apiVersion: pallet.dev/v1alpha1\nkind: GroupNode\nmetadata: {{name: web-0}}\nspec: {{group: web, groupUid: {uid}, ordinal: 0}}\n"
+    );
+    fs::write(&node, text).expect("a file");
+    let node = node.to_str().expect("a path in UTF-8");
+    for user in ["edith", "adam"] {
+        assert_forbidden(team(user, &["create", "-f", node]));
+    }
+    team(OPERATOR, &["create", "-f", node]).expect("the operator may");
+
+    team("victor", &["get", "gs,gn"]).expect("view may");
+    team("edith", &["scale", "groupspec/web", "--replicas=1"]).expect("edit may");
+    team("edith", &["annotate", "groupnode/web-0", "pallet.dev/retry=1"]).expect("edit may");
+    assert_forbidden(team("victor", &["annotate", "groupnode/web-0", "pallet.dev/retry=2", "--overwrite"]));
+    // A forged proof that something has run.
+    let forged = r#"{"status":{"receipts":[]}}"#;
+    let forge = ["patch", "groupnode/web-0", "--subresource=status", "--type=merge", "-p", forged];
+    for user in ["victor", "edith", "adam", "mallory"] {
+        assert_forbidden(team(user, &forge));
+    }
+    team(OPERATOR, &forge).expect("the operator may");
+    assert_forbidden(team(OPERATOR, &["get", "secrets"]));
+    assert_forbidden(team(OPERATOR, &["delete", "groupspec", "web"]));
+    assert_forbidden(team(NAMESPACED, &["get", "groupspecs", "-A"]));
+    team("edith", &["delete", "groupnode", "web-0"]).expect("edit may");
+    team("edith", &["delete", "groupspec", "web"]).expect("edit may");
+}
