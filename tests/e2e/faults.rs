@@ -72,7 +72,7 @@ async fn the_operator_may_be_killed_while_a_receipt_is_written() {
 async fn a_connection_that_is_cut_loses_nothing() {
     let Some(mut space) = Space::bare("cut").await else { return };
     let proxy = Proxy::start().await;
-    space.connect_through(proxy.port);
+    space.connect_to(&proxy.server());
     space.start_operator();
     space.apply(slow()).await;
     space.exec_until("web-0", "grep begins /ran").await;

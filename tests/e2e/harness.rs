@@ -89,12 +89,12 @@ impl Space {
         Some(space)
     }
 
-    /// Lets the operator connect through somebody else, without TLS.
-    pub fn connect_through(&mut self, port: u16) {
+    /// Lets the operator connect to somebody else, such as `http://127.0.0.1:1234`.
+    pub fn connect_to(&mut self, server: &str) {
         let path = self.kubeconfig.clone().expect("the operator's kubeconfig");
         let text = fs::read_to_string(&path).expect("the kubeconfig");
         let lines = text.lines().map(|line| match line.split_once("server:") {
-            Some((indent, _)) => format!("{indent}server: http://127.0.0.1:{port}"),
+            Some((indent, _)) => format!("{indent}server: {server}"),
             None => line.to_owned(),
         });
         fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();

@@ -307,7 +307,7 @@ async fn a_leader_that_is_stopped_while_a_phase_runs_leaves_it_to_the_next() {
 async fn without_an_api_server_it_steps_down_and_is_alive_and_not_ready() {
     let Some(mut space) = Space::bare("outage").await else { return };
     let gate = Gate::start().await;
-    space.connect_through(gate.port);
+    space.connect_to(&format!("https://127.0.0.1:{}", gate.port));
     let operator = Operator::start(&space, "only").await;
     operator.leads().await;
     gate.open.send_replace(false);

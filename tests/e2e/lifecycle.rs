@@ -101,13 +101,14 @@ async fn a_paused_group_does_nothing_until_it_is_let_go() {
 }
 
 #[tokio::test]
-async fn a_changed_pod_template_is_reported_and_not_yet_carried_out() {
+async fn a_changed_pod_template_is_reported_where_nothing_is_to_be_replaced_for_it() {
     let Some(space) = Space::new("template").await else { return };
     space.apply(quick(2)).await;
     space.ready().await;
     let before = space.pods().get("web-0").await.unwrap().metadata.uid;
     let mut spec = quick(2);
     spec["node"]["pod"]["template"]["metadata"] = json!({"labels": {"version": "2"}});
+    spec["converge"] = json!({"rollout": {"replacement": "Never"}});
     space.apply(spec).await;
     let group =
         space.until("no node is up to date", |g| g.status.as_ref().is_some_and(|s| s.updated_replicas == 0)).await;

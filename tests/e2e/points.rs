@@ -57,7 +57,7 @@ impl Worker {
         let mut space = Space::bare(what).await?;
         let proxy = Proxy::start().await;
         proxy.judge(judge);
-        space.connect_through(proxy.port);
+        space.connect_to(&proxy.server());
         space.start_operator();
         Some(Self { space, proxy, count })
     }

@@ -58,7 +58,7 @@ async fn a_poison_group_keeps_no_other_waiting_and_heals_when_it_is_mended() {
         call.resource == "groupspecs/status" && call.name.as_ref().is_some_and(|name| name.starts_with("mute"))
     };
     proxy.judge(move |call| if mute(&call) { Fate::Answer(500) } else { Fate::Pass });
-    space.connect_through(proxy.port);
+    space.connect_to(&proxy.server());
     space.start_operator();
     // The first one pays for what is only done once.
     converge_time(&space, "first").await;

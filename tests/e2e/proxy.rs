@@ -179,6 +179,11 @@ impl Proxy {
         Self { port, shared }
     }
 
+    /// Where it is, for a kubeconfig.
+    pub fn server(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// From now on `judge` decides on every request.
     pub fn judge(&self, judge: impl FnMut(Call) -> Fate + Send + 'static) {
         *self.shared.calls.lock().unwrap() = Box::new(judge);

@@ -14,7 +14,7 @@ use crate::{
 async fn space(what: &str) -> Option<(Space, Proxy)> {
     let mut space = Space::bare(what).await?;
     let proxy = Proxy::start().await;
-    space.connect_through(proxy.port);
+    space.connect_to(&proxy.server());
     space.start_operator();
     Some((space, proxy))
 }
