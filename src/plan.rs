@@ -190,6 +190,8 @@ pub enum PodRemoval {
 
 /// What may mend without our being told is looked at again after this: a taken name, a refused template.
 pub const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+/// The same where the API server forbade it: a namespace that was just made has no service account yet, and quotas grow.
+pub const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(3);
 
 /// After effects the group is looked at again at the latest after this.
 const AFTER_EFFECTS: SignedDuration = SignedDuration::from_secs(1);
@@ -309,7 +311,7 @@ fn create(snapshot: &Snapshot, group: &Group, staying: &[&Node], missing: Vec<u3
             plan.effects.push(Effect::CheckTemplate)
         }
         TemplateVerdict::Refused { .. } => {
-            plan.wake = earliest(plan.wake, Some(snapshot.now + LOOK_AGAIN));
+            plan.wake = earliest(plan.wake, Some(snapshot.now + snapshot.template.look_again()));
             if snapshot.recheck {
                 plan.effects.push(Effect::CheckTemplate);
             }

@@ -100,7 +100,9 @@ impl State {
     /// Has what may have changed without our being told looked at anew.
     pub(super) fn freshen(&self, key: &GroupKey) {
         if let Some(known) = self.known().get_mut(key)
-            && known.learnt.is_some_and(|learnt| learnt.elapsed() >= plan::LOOK_AGAIN.unsigned_abs())
+            && let verdict = known.beyond.template.as_ref().map(|(_, verdict)| verdict)
+            && let after = verdict.map_or(plan::LOOK_AGAIN, TemplateVerdict::look_again).unsigned_abs()
+            && known.learnt.is_some_and(|learnt| learnt.elapsed() >= after)
         {
             // What was learnt stands till there is a better answer, or the status would go to and fro.
             known.learnt = Some(Instant::now());

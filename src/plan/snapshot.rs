@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::progress::Situation;
@@ -99,6 +99,16 @@ pub enum TemplateVerdict {
         /// As the API server says it.
         message: String,
     },
+}
+
+impl TemplateVerdict {
+    /// After what time a refusal may be another one.
+    pub fn look_again(&self) -> SignedDuration {
+        match self {
+            TemplateVerdict::Refused { reason: "Forbidden", .. } => super::ASK_AGAIN,
+            _ => super::LOOK_AGAIN,
+        }
+    }
 }
 
 /// A GroupNode.

@@ -430,6 +430,17 @@ fn first_the_finalizer_then_the_template_then_the_nodes() {
     assert_eq!(effects(&snapshot), [Effect::CreateNode { ordinal: 0 }, Effect::CreateNode { ordinal: 1 }]);
 }
 
+/// Found end to end: a group applied right after its namespace waited half a minute for a service account.
+#[test]
+fn what_is_forbidden_may_be_allowed_in_a_moment() {
+    let mut snapshot = snapshot(json!({"count": 1}), vec![], vec![]);
+    let mut wake = |reason| {
+        snapshot.template = TemplateVerdict::Refused { reason, message: "no".into() };
+        plan(&snapshot).wake.unwrap().duration_since(now()).as_secs()
+    };
+    assert_eq!((wake("Forbidden"), wake("InvalidTemplate")), (3, 30));
+}
+
 #[test]
 fn max_parallel_counts_those_at_work() {
     let nodes = (0..4).map(|ordinal| node(ordinal, Record::default())).collect();

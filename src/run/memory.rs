@@ -30,8 +30,9 @@ pub struct Seen {
     pub trouble: Option<Trouble>,
 }
 
-/// The longest pause before a node that could not be reached is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The longest pause before a node that could not be reached is tried again: so long an outage goes on for it at the most
+/// when it is over for all others.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Memory {
     /// What a snapshot takes over.

@@ -79,6 +79,10 @@ impl fmt::Display for Totals {
 }
 
 impl Totals {
+    pub fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
     /// Every kind of event must have come up, or the simulation shows less than it says.
     pub fn assert_everything_happened(&self) {
         for what in [
@@ -139,6 +143,8 @@ pub struct World {
     converge: Value,
     retention: &'static str,
     gentle: bool,
+    /// All that was told since, where somebody asks.
+    trace: Option<Vec<String>>,
 }
 
 /// How many lines of its story a failing seed prints.
@@ -177,6 +183,7 @@ impl World {
             converge: Value::Null,
             retention: "Retain",
             gentle: seed % 2 == 0,
+            trace: None,
         };
         let count = world.random.below(4);
         world.converge = converge(&mut world.random);
@@ -192,8 +199,56 @@ impl World {
         world
     }
 
+    /// A world in which nothing goes wrong, with a group that is not there yet for the operator.
+    pub fn quiet(converge: Value, count: usize) -> Self {
+        let mut world = Self::new(0, false);
+        (world.calm, world.converge, world.retention) = (true, converge, "Delete");
+        let spec = world.spec(count, 1, 1);
+        world.change(|group| group.spec = serde_json::from_value(spec).unwrap());
+        world
+    }
+
+    /// Lets everybody do what they have to, in a fixed order, until there is nothing left to do. Returns the effects and
+    /// the runs.
+    pub fn settle(&mut self) -> String {
+        self.trace = Some(Vec::new());
+        let mut rounds = 0;
+        loop {
+            for kind in 0..4 {
+                while self.deliver_one(kind) {}
+            }
+            self.check();
+            if rounds > 0 && self.is_at_rest() {
+                break;
+            }
+            rounds += 1;
+            assert!(rounds < 500, "the group does not come to rest: {}", self.describe());
+            self.pass();
+            for name in self.cluster.pods.objects.keys().cloned().collect::<Vec<_>>() {
+                self.kubelet(&name);
+            }
+            for uid in self.links() {
+                while self.hear_from(&uid) {}
+            }
+            self.let_pass(SignedDuration::from_millis(500));
+        }
+        let said = |line: &String| line.starts_with("effect ") || line.ends_with(" starts");
+        let mut text = String::new();
+        for line in self.trace.take().into_iter().flatten().filter(said) {
+            // Every object has a new one.
+            let parts: Vec<&str> = line.split("\"uid-").collect();
+            let rest = parts[1..].iter().map(|part| part.split_once('"').map_or("", |(_, rest)| rest));
+            text += &format!("{}{}\n", parts[0], rest.map(|rest| format!("..{rest}")).collect::<String>());
+        }
+        text
+    }
+
     pub fn tell(&mut self, line: impl FnOnce() -> String) {
-        let line = format!("{} {}", self.now.strftime("%H:%M:%S%.3f"), line());
+        let line = line();
+        if let Some(trace) = &mut self.trace {
+            trace.push(line.clone());
+        }
+        let line = format!("{} {line}", self.now.strftime("%H:%M:%S%.3f"));
         if self.told {
             eprintln!("{line}");
         }
@@ -204,7 +259,7 @@ impl World {
     }
 
     pub fn count(&mut self, what: &'static str) {
-        *self.totals.counts.entry(what).or_default() += 1;
+        self.totals.count(what);
     }
 
     /// Trouble for a while, then calm: whatever happened, the group must come to what is declared, and rest there.
@@ -234,7 +289,7 @@ impl World {
         match die {
             0..150 => self.deliver(),
             150..290 => self.pass(),
-            290..380 => self.kubelet(),
+            290..380 => self.some_kubelet(),
             380..530 => self.hear(),
             530..600 => self.pass_time(),
             600..630 => self.edit(),
@@ -252,7 +307,11 @@ impl World {
 
     fn pass_time(&mut self) {
         let millis = 50 + self.random.below(if self.calm { 20_000 } else { 4_000 });
-        self.now += SignedDuration::from_millis(millis as i64);
+        self.let_pass(SignedDuration::from_millis(millis as i64));
+    }
+
+    fn let_pass(&mut self, time: SignedDuration) {
+        self.now += time;
         let now = self.now;
         for machine in self.machines.values_mut() {
             for run in machine.journal.iter_mut().filter(|run| run.verdict.is_none() && run.ends <= now) {
@@ -265,31 +324,38 @@ impl World {
     /// The watch of one kind delivers what it has, or a part of it.
     pub fn deliver(&mut self) {
         let (kind, most) = (self.random.below(4), 1 + self.random.below(12));
-        let seat = self.operator.seat;
         for _ in 0..most {
-            match kind {
-                0 => {
-                    let Some(event) = self.cluster.groups.next_event(seat) else { return };
-                    self.operator.take_group(event);
-                }
-                1 => {
-                    let Some(event) = self.cluster.nodes.next_event(seat) else { return };
-                    let touched = self.operator.index.apply(&event);
-                    self.operator.woken |= !touched.groups.is_empty();
-                    touched.gone.iter().for_each(|uid| self.operator.forget(uid));
-                }
-                2 => {
-                    let Some(event) = self.cluster.pods.next_event(seat) else { return };
-                    let touched = self.operator.index.apply(&event);
-                    self.operator.woken |= !touched.groups.is_empty();
-                }
-                _ => {
-                    let Some(event) = self.cluster.claims.next_event(seat) else { return };
-                    let touched = self.operator.index.apply(&event);
-                    self.operator.woken |= !touched.groups.is_empty();
-                }
+            if !self.deliver_one(kind) {
+                return;
             }
         }
+    }
+
+    fn deliver_one(&mut self, kind: usize) -> bool {
+        let seat = self.operator.seat;
+        let touched = match kind {
+            0 => {
+                let Some(event) = self.cluster.groups.next_event(seat) else { return false };
+                self.operator.take_group(event);
+                return true;
+            }
+            1 => {
+                let Some(event) = self.cluster.nodes.next_event(seat) else { return false };
+                let touched = self.operator.index.apply(&event);
+                touched.gone.iter().for_each(|uid| self.operator.forget(uid));
+                touched
+            }
+            2 => {
+                let Some(event) = self.cluster.pods.next_event(seat) else { return false };
+                self.operator.index.apply(&event)
+            }
+            _ => {
+                let Some(event) = self.cluster.claims.next_event(seat) else { return false };
+                self.operator.index.apply(&event)
+            }
+        };
+        self.operator.woken |= !touched.groups.is_empty();
+        true
     }
 
     fn relist(&mut self) {
@@ -311,19 +377,24 @@ impl World {
         names.get(at).cloned()
     }
 
-    fn kubelet(&mut self) {
-        let Some(name) = self.some_pod() else { return };
-        let pod = &self.cluster.pods.objects[&name];
+    fn some_kubelet(&mut self) {
+        if let Some(name) = self.some_pod() {
+            self.kubelet(&name);
+        }
+    }
+
+    fn kubelet(&mut self, name: &str) {
+        let pod = &self.cluster.pods.objects[name];
         if pod.metadata.deletion_timestamp.is_some() {
             self.tell(|| format!("pod {name} is gone"));
-            self.machines.remove(&name);
-            self.cluster.pods.remove(&mut self.cluster.counter, &name);
+            self.machines.remove(name);
+            self.cluster.pods.remove(&mut self.cluster.counter, name);
             return;
         }
         let phase = pod.status.as_ref().and_then(|status| status.phase.clone());
         match phase.as_deref() {
-            None => self.boot(&name),
-            Some("Running") => self.show_readiness(&name),
+            None => self.boot(name),
+            Some("Running") => self.show_readiness(name),
             _ => {}
         }
     }
@@ -403,9 +474,14 @@ impl World {
 
     // ---- connections ---------------------------------------------------------------------------------------------
 
-    fn some_link(&mut self) -> Option<String> {
+    fn links(&self) -> Vec<String> {
         let mut uids: Vec<String> = self.operator.links.keys().cloned().collect();
         uids.sort();
+        uids
+    }
+
+    fn some_link(&mut self) -> Option<String> {
+        let uids = self.links();
         let at = self.random.below(uids.len());
         uids.get(at).cloned()
     }
@@ -419,21 +495,31 @@ impl World {
 
     /// A session hears one frame, or notices that its machine is gone.
     pub fn hear(&mut self) {
-        let Some(uid) = self.some_link() else { return };
-        let link = &self.operator.links[&uid];
+        if let Some(uid) = self.some_link() {
+            self.hear_from(&uid);
+        }
+    }
+
+    /// Says whether there was anything to hear.
+    fn hear_from(&mut self, uid: &str) -> bool {
+        let Some(link) = self.operator.links.get(uid) else { return false };
         let machine = self.machines.get(&link.node).filter(|machine| machine.instance == link.instance);
         let Some(machine) = machine else {
-            self.cut(&uid, "the container is gone");
-            return;
+            self.cut(uid, "the container is gone");
+            return false;
         };
         if link.inbox.is_empty()
             && let Some(frame) = link.awaiting.as_ref().and_then(|id| machine.ended(id))
         {
-            let link = self.operator.links.get_mut(&uid).unwrap();
+            let link = self.operator.links.get_mut(uid).unwrap();
             link.awaiting = None;
             link.inbox.push_back(frame);
         }
-        self.hear_one(&uid);
+        if self.operator.links[uid].inbox.is_empty() {
+            return false;
+        }
+        self.hear_one(uid);
+        true
     }
 
     // ---- people --------------------------------------------------------------------------------------------------
@@ -487,7 +573,7 @@ impl World {
         }
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut GroupSpec)) {
+    pub fn change(&mut self, change: impl FnOnce(&mut GroupSpec)) {
         let _ = self.cluster.groups.update(&mut self.cluster.counter, GROUP, None, None, |group| {
             change(group);
             *group.metadata.generation.get_or_insert(0) += 1;
