@@ -16,6 +16,9 @@ use serde_json::json;
 async fn hundreds_of_nodes_converge_at_the_promised_cost() {
     let count: usize = std::env::var("SMOKE_NODES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
     let Some(space) = Space::new("smoke").await else { return };
+    // The watches are there, or nothing would come of the group.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (idle, _) = space.memory();
     let began = Instant::now();
     space
         .apply(json!({
@@ -33,7 +36,7 @@ async fn hundreds_of_nodes_converge_at_the_promised_cost() {
             "converge": {"rollout": {"maxParallel": "100%"}}
         }))
         .await;
-    let deadline = began + Duration::from_secs(240);
+    let deadline = began + Duration::from_secs(600);
     loop {
         let group = space.groups().get("web").await.unwrap();
         let status = group.status.clone().unwrap_or_default();
@@ -55,6 +58,8 @@ async fn hundreds_of_nodes_converge_at_the_promised_cost() {
         took.as_secs_f64(),
         count as f64 / took.as_secs_f64()
     );
+    let (now, most) = space.memory();
+    println!("the operator's memory: {idle} MiB before, {now} MiB with {count} nodes, {most} MiB at the most");
     println!("requests a node:");
     let table = [
         ("create groupnodes", each("create groupnodes"), 1.0),

@@ -207,18 +207,18 @@ fn a_manager_that_fails_is_a_failure(shell: Shell) {
 /// Started, enabled, reloaded, stopped and disabled, each twice.
 fn asked_and_told(node: &Node, manager: &str) {
     let mut agent = node.agent();
-    let twice = |kind: fn(&str) -> ActionKind| vec![kind(manager), kind(manager)];
-    let steps: [(fn(&str) -> ActionKind, _); 6] = [
-        (|m| service(m, Some(ServiceState::Started), None), [Changed, Unchanged]),
-        (|m| service(m, None, Some(true)), [Changed, Unchanged]),
-        (|m| service(m, Some(ServiceState::Reloaded), None), [Changed, Changed]),
-        (|m| service(m, Some(ServiceState::Restarted), Some(true)), [Changed, Changed]),
-        (|m| service(m, Some(ServiceState::Stopped), Some(false)), [Changed, Unchanged]),
+    let asked = |state, enabled| vec![service(manager, state, enabled), service(manager, state, enabled)];
+    let steps = [
+        (asked(Some(ServiceState::Started), None), [Changed, Unchanged]),
+        (asked(None, Some(true)), [Changed, Unchanged]),
+        (asked(Some(ServiceState::Reloaded), None), [Changed, Changed]),
+        (asked(Some(ServiceState::Restarted), Some(true)), [Changed, Changed]),
+        (asked(Some(ServiceState::Stopped), Some(false)), [Changed, Unchanged]),
         // What is to be reloaded and does not run is started.
-        (|m| service(m, Some(ServiceState::Reloaded), None), [Changed, Changed]),
+        (asked(Some(ServiceState::Reloaded), None), [Changed, Changed]),
     ];
-    for (place, (kind, expected)) in steps.into_iter().enumerate() {
-        let ended = perform(&mut agent, twice(kind));
+    for (place, (kinds, expected)) in steps.into_iter().enumerate() {
+        let ended = perform(&mut agent, kinds);
         assert_eq!(effects(&ended), expected, "step {place}: {}\n{}", ended.output, node.read("calls"));
     }
     agent.bye();

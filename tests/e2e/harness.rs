@@ -116,7 +116,7 @@ impl Space {
 
     pub fn start_operator(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pallet-operator"));
+        let mut command = Command::new(operator_binary());
         command.args(["--namespace", &self.name, "--log", "info,pallet_operator=debug"]);
         // Each looks after a namespace of its own, side by side with the others.
         command.args(["--leader-elect=false", "--http-address=127.0.0.1:0"]);
@@ -136,6 +136,17 @@ impl Space {
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
         let status = tokio::time::timeout(PATIENCE, operator.wait()).await.expect("it ends").unwrap();
         assert!(status.success(), "{status}");
+    }
+
+    /// The operator's memory: what is resident now, and the most that ever was, in MiB.
+    pub fn memory(&self) -> (u64, u64) {
+        let pid = self.operator.as_ref().and_then(Child::id).expect("a running operator");
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the operator's status");
+        let of = |field: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(field)).expect("a field of memory");
+            line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("kilobytes") / 1024
+        };
+        (of("VmRSS:"), of("VmHWM:"))
     }
 
     /// kill -9.
@@ -284,6 +295,11 @@ impl Space {
     pub fn count(&self, request: &str) -> usize {
         self.requests().iter().filter(|other| *other == request).count()
     }
+}
+
+/// The operator under test: PALLET_OPERATOR names another build of it, such as an optimised one.
+pub fn operator_binary() -> String {
+    std::env::var("PALLET_OPERATOR").unwrap_or_else(|_| env!("CARGO_BIN_EXE_pallet-operator").to_owned())
 }
 
 /// Waits until a look succeeds; shows the last look where it never does.
