@@ -63,6 +63,9 @@ async fn a_group_converges_at_its_promised_cost_and_then_rests() {
     let execs = spent.iter().filter(|request| request.ends_with("pods/exec")).count();
     assert_eq!(execs, 3, "one session a node: {spent:?}");
 
+    // Promised for ten thousand nodes.
+    let (resident, _) = space.memory();
+    assert!(resident < 150, "the operator holds {resident} MiB for three nodes");
     // At rest: no write, no command, for as long as we look.
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(space.requests(), spent, "an idle group costs nothing");

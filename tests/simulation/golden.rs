@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 
+/// What somebody does to the group.
+type Change<'a> = (&'static str, &'a dyn Fn(&mut GroupSpec));
+
 /// Brings the world to rest, everything in a fixed order, and compares what was done since with the file's next part.
-fn traced(name: &str, converge: Value, count: usize, changes: &[(&str, &dyn Fn(&mut GroupSpec))]) {
+fn traced(name: &str, converge: Value, count: usize, changes: &[Change]) {
     let mut world = World::quiet(converge, count);
     let mut trace = format!("== a group of {count}\n{}", world.settle());
     for (what, change) in changes {

@@ -182,7 +182,7 @@ impl World {
             version: 1,
             converge: Value::Null,
             retention: "Retain",
-            gentle: seed % 2 == 0,
+            gentle: seed.is_multiple_of(2),
             trace: None,
         };
         let count = world.random.below(4);
