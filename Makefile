@@ -36,6 +36,7 @@ test-otel: ## traces, which are built in with --features otel only: a collector 
 # Built outside the cluster's network, which leads nowhere, and run inside it.
 test-cluster: ## the tiers that need one: started here, and ended
 	YES=$(YES) $(CLUSTER_TOOL) doctor
+	YES=$(YES) tests/cluster/images/build debian >/dev/null
 	cargo build --locked --all-targets
 	$(TEST) up
 	@status=0; \
@@ -76,48 +77,6 @@ bench-smoke: ## SMOKE_NODES nodes on kwok, and what each costs; needs the test i
 soak: ## the simulation, optimised: SEEDS of them from FIRST on, or for MINUTES
 	env $(if $(MINUTES),MINUTES=$(MINUTES),SEEDS=$(SEEDS)) $(if $(FIRST),FIRST=$(FIRST)) \
 		cargo test --release --locked --test simulation -- --nocapture
-
-cluster: ## the tiers that need one: started here, and ended
-	YES=$(YES) $(CLUSTER_TOOL) doctor
-	cargo build --locked --all-targets
-	$(TEST) up
-	@status=0; \
-	$(TEST) run -- env PALLET_TEST_CLUSTER=1 cargo test --offline --locked --test api || status=1; \
-	$(TEST) run -- env PALLET_TEST_CLUSTER=1 cargo test --offline --locked --test e2e -- --test-threads=8 --nocapture || status=1; \
-	$(MAKE) --no-print-directory test-faults || status=1; \
-	$(MAKE) --no-print-directory test-outages || status=1; \
-	$(MAKE) --no-print-directory bench-smoke || status=1; \
-	$(TEST) down || status=1; \
-	exit $$status
-
-# ROUNDS is for more of the dice, SEED for the same again.
-test-faults: ## the operator killed before and after each write, each write met by each fault; needs the test instance up
-	$(TEST) run -- env PALLET_TEST_CLUSTER=1 ROUNDS=$(ROUNDS) SEED=$(SEED) \
-		cargo test --offline --locked --test e2e -- --ignored --test-threads=3 --nocapture points::
-
-test-outages: ## API server, etcd, kubelet and containerd go away while groups work; needs the test instance up
-	$(TEST) run -- env PALLET_TEST_CLUSTER=1 \
-		cargo test --offline --locked --test e2e -- --ignored --test-threads=1 --nocapture outages::
-
-test-install: ## the installation tier: image, kustomize, chart and roles, on a cluster of its own
-	YES=$(YES) $(CLUSTER_TOOL) doctor
-	YES=$(YES) PROFILE=$(TEST_PROFILE) IMAGE=localhost/pallet-operator:test OUT=target/image/test.tar deploy/image
-	cargo build --locked --test install
-	@helm=$$($(INSTALL) helm) && $(INSTALL) up && $(INSTALL) load target/image/test.tar; status=$$?; \
-	$(INSTALL) run -- ctr -n k8s.io images tag --force localhost/pallet-operator:test localhost/pallet-operator:next || status=1; \
-	[ $$status -ne 0 ] || $(INSTALL) run -- env PALLET_TEST_CLUSTER=1 PALLET_HELM=$$helm \
-		cargo test --offline --locked --test install -- --test-threads=1 --nocapture || status=1; \
-	$(INSTALL) down || status=1; \
-	exit $$status
-
-bench-smoke: ## SMOKE_NODES nodes on kwok, and what each costs; needs the test instance up
-	$(TEST) kwok up 5
-	$(TEST) run -- env PALLET_TEST_CLUSTER=1 SMOKE_NODES=$(SMOKE_NODES) \
-		cargo test --offline --locked --test smoke -- --nocapture
-	$(TEST) kwok down
-
-soak: ## SEEDS seeds of the simulation, optimised
-	SEEDS=$(SEEDS) cargo test --release --locked --test simulation -- --nocapture
 
 image: ## the operator's image as an OCI archive (IMAGE, OUT, PROFILE, BUILDER: see deploy/image)
 	@deploy/image
