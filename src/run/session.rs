@@ -61,6 +61,8 @@ enum View {
     Whole,
 }
 
+/// How many receipts a status holds; the schema says so. There are fewer phases.
+const RECEIPTS: usize = 24;
 /// A phase that its own effects make another one runs so often in one session.
 const RUNS_IN_A_SESSION: u32 = 3;
 
@@ -316,6 +318,10 @@ impl Session {
                 continue;
             }
             let known = self.record.receipts.get(&PhaseName::new(&past.phase));
+            if known.is_none() && !self.group.phases.knows(&PhaseName::new(&past.phase)) {
+                // Nobody asks for it any more; one that is active is waited for all the same.
+                continue;
+            }
             let told = known.and_then(|receipt| {
                 let at = self.pasts.iter().position(|other| other.run_id == receipt.run_id)?;
                 Some(if receipt.outcome == Outcome::Unknown { place < at } else { place <= at })
@@ -586,6 +592,17 @@ impl Session {
             self.settings_are_over();
         }
         self.record.receipts.insert(phase, receipt);
+        self.forget_the_undeclared();
+    }
+
+    /// Receipts of phases that are declared no more go when there are more than a status holds, the oldest first.
+    fn forget_the_undeclared(&mut self) {
+        while self.record.receipts.len() > RECEIPTS {
+            let undeclared = self.record.receipts.iter().filter(|(phase, _)| !self.group.phases.knows(phase));
+            let oldest = undeclared.min_by_key(|(_, receipt)| receipt.finished_at.0).map(|(phase, _)| phase.clone());
+            let Some(oldest) = oldest else { return };
+            self.record.receipts.remove(&oldest);
+        }
     }
 }
 

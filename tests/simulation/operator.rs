@@ -241,7 +241,7 @@ impl World {
                 });
             }
             Effect::CheckTemplate => {
-                let hash = snapshot.group.as_ref().unwrap().pod.hash.clone();
+                let hash = snapshot.group.as_ref().unwrap().pod.checked_as.clone();
                 self.operator.beyond.template = Some((hash, TemplateVerdict::Accepted));
             }
             Effect::CreateNode { ordinal } => self.create_node(snapshot, *ordinal),

@@ -609,11 +609,14 @@ impl World {
     /// The spec of the group: every phase there is; settings has a fact of its own that configure and test use.
     fn spec(&self, count: usize, version: u64, bootstrap: u64) -> Value {
         let script = |text: String| json!({"actions": [{"exec": {"script": text}}]});
+        // Nodes with claims are replaced in their places.
+        let surges = !self.converge["rollout"]["maxSurge"].is_null();
+        let claims = if surges { json!([]) } else { json!([{"metadata": {"name": "data"}, "spec": {}}]) };
         json!({
             "count": count,
             "node": {"pod": {
                 "template": {"spec": {"containers": [{"name": "main", "image": "image:1"}]}},
-                "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}],
+                "volumeClaimTemplates": claims,
                 "persistentVolumeClaimRetentionPolicy": {"whenScaled": self.retention, "whenDeleted": self.retention}
             }},
             "phases": {
