@@ -270,12 +270,13 @@ impl Runs {
             End::Done | End::Stopped => debug!(?end, "the session is over"),
             End::Lost(message) => warn!(message, "the connection was lost"),
             End::Refused { reason, message } => warn!(reason, message, "the session was refused"),
+            End::NeverSettles { message, .. } => warn!(message, "the session never settles"),
         }
         let label = match &end {
             End::Done => "done",
             End::Stopped => "stopped",
             End::Lost(_) => "lost",
-            End::Refused { .. } => "refused",
+            End::Refused { .. } | End::NeverSettles { .. } => "refused",
         };
         self.metrics.session_ended(label);
         tracing::Span::current().record("outcome", label);

@@ -144,7 +144,11 @@ pub fn step(situation: &Situation) -> Step {
         }
     };
     match (due, trouble) {
-        (Step::Run { .. }, Some(trouble)) if trouble.instance == *instance && now < trouble.until => {
+        (Step::Run { .. }, Some(trouble))
+            if trouble.instance == *instance
+                && now < trouble.until
+                && trouble.generation.is_none_or(|generation| generation == group.generation) =>
+        {
             Step::Await(Cause::Unreachable(trouble.clone()))
         }
         (due, _) => due,

@@ -283,6 +283,8 @@ pub struct Trouble {
     pub since: Timestamp,
     /// Not to be tried again before.
     pub until: Timestamp,
+    /// The generation of the spec that it is about, where an edit may mend it.
+    pub generation: Option<i64>,
 }
 
 impl Node {

@@ -296,7 +296,9 @@ fn verdicts(
     if group.paused {
         return vec![ready(false, "Paused", format!("{progress}; paused: set spec.paused to false to go on"))];
     }
-    let stuck = |step: &Step| matches!(step, Step::Halt { .. } | Step::Await(Cause::NameTaken | Cause::Stopped { .. }));
+    let stuck = |step: &Step| {
+        matches!(step, Step::Halt { .. } | Step::Await(Cause::NameTaken | Cause::Stopped { .. })) || never_settles(step)
+    };
     let blocked: Vec<&&Node> = live.iter().filter(|node| steps.get(&node.ordinal).is_some_and(stuck)).collect();
     let moving = steps.values().any(|step| !stuck(step) && *step != Step::Settled);
     let removing = snapshot.nodes.values().any(|node| node.deletion.is_some());
@@ -327,6 +329,11 @@ fn verdicts(
             with("Reconciling", reconciling_reason(snapshot, status, group), format!("{progress}{trouble}"))
         }
     }
+}
+
+/// Whether a phase goes round for ever, until it is edited.
+fn never_settles(step: &Step) -> bool {
+    matches!(step, Step::Await(Cause::Unreachable(trouble)) if trouble.generation.is_some())
 }
 
 /// How many nodes have a pod that was made from another template.

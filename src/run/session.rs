@@ -122,6 +122,13 @@ pub enum End {
         /// For people.
         message: String,
     },
+    /// A phase makes itself another one each time that it runs.
+    NeverSettles {
+        /// The generation of the spec that says so.
+        generation: i64,
+        /// For people.
+        message: String,
+    },
     /// The connection was lost.
     Lost(String),
 }
@@ -324,8 +331,8 @@ impl Session {
                 Next::Backoff { .. } | Next::Halt { .. } | Next::Settled => return self.over(End::Done),
                 _ if !self.read => return self.ask_facts(),
                 Next::Run { rendered, .. } if self.ran.get(&rendered.phase) >= Some(&RUNS_IN_A_SESSION) => {
-                    return self.over(End::Refused {
-                        reason: "NeverSettles".into(),
+                    return self.over(End::NeverSettles {
+                        generation: self.group.generation,
                         message: format!(
                             "{} changes facts that it uses itself each time it runs; let it use others",
                             rendered.phase

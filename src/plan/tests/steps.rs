@@ -125,6 +125,7 @@ fn a_node_out_of_reach_is_left_alone_for_a_while_and_only_while_it_is_the_same()
         message: "m".into(),
         since: now(),
         until,
+        generation: None,
     };
     let look = |trouble: &Trouble| {
         step(&Situation {
@@ -165,4 +166,26 @@ fn a_new_incarnation_keeps_what_had_failed() {
 fn a_group_without_phases_asks_nothing_of_its_nodes() {
     let group = group(json!({"phases": {}}));
     assert_eq!(step_of(&group, &node(0, Record::default()), Some(&pod(0))), Step::Settled);
+}
+
+/// Found by review: it was run three times a minute for ever.
+#[test]
+fn a_phase_that_never_settles_rests_until_it_is_edited_and_stalls_its_group() {
+    let mut snapshot = settled(1, &[0]);
+    let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
+    node.record.receipts.get_mut(&PhaseName::configure()).unwrap().digest = "older".into();
+    let trouble = Trouble {
+        instance: "c-0".into(),
+        reason: "NeverSettles".into(),
+        message: "configure changes facts that it uses".into(),
+        since: now(),
+        until: now() + SignedDuration::from_secs(3600),
+        generation: Some(3),
+    };
+    snapshot.troubles.insert("web-0".into(), trouble);
+    let planned = plan(&snapshot);
+    assert_eq!((planned.effects.len(), planned.wake), (0, Some(now() + SignedDuration::from_secs(3600))));
+    assert_eq!(group_status(&snapshot).conditions[1].reason, "NeverSettles");
+    snapshot.group.as_mut().unwrap().generation = 4;
+    assert_eq!(plan(&snapshot).effects.iter().filter_map(Effect::starts).count(), 1);
 }
