@@ -261,7 +261,11 @@ async fn freeze(what: &str, seconds: u32, until: &str) {
     assert_eq!(holder(&space).await, "second");
     // What it was at ends within seconds.
     for figure in ["pallet_groups", "pallet_runs_in_flight", r#"pallet_sessions{state="open"}"#] {
-        first.until("/metrics", 200, &format!("{figure} 0\n")).await;
+        wait(figure, || async {
+            let figure = first.figure(figure).await;
+            if figure == 0.0 { Ok(()) } else { Err(figure.to_string()) }
+        })
+        .await;
     }
     ran_once(&space).await;
     assert_eq!(first.bootstraps().await, 0.0);
