@@ -18,6 +18,8 @@ pub const API_GROUP: &str = "pallet.dev";
 pub const GROUP_LABEL: &str = "pallet.dev/group";
 /// Label on pods: the name of their GroupNode.
 pub const NODE_LABEL: &str = "pallet.dev/node";
+/// Annotation on volume claims: the UID of the GroupSpec that had them made. Only that one ever deletes them.
+pub const GROUP_UID_ANNOTATION: &str = "pallet.dev/group-uid";
 /// Annotation on pods: the hash of the template that they were made from.
 pub const TEMPLATE_HASH_ANNOTATION: &str = "pallet.dev/template-hash";
 /// Annotation on a GroupNode or its pod: prefer it as a victim when the group shrinks. Its value does not matter.

@@ -102,6 +102,7 @@ impl Error {
     pub fn verdict(&self) -> Option<TemplateVerdict> {
         let reason = match self.code()? {
             400 | 422 => "InvalidTemplate",
+            403 if self.explanation().contains("exceeded quota") => plan::QUOTA,
             403 => "Forbidden",
             _ => return None,
         };

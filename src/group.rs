@@ -50,6 +50,8 @@ pub struct Head {
     pub deletion: Option<Cascade>,
     /// Whether the operator's finalizer is on it.
     pub finalized: bool,
+    /// Whether something is declared that is to be done before a node goes.
+    pub has_farewell: bool,
 }
 
 /// What becomes of the nodes when their group is deleted.
@@ -97,6 +99,8 @@ pub struct PodShape {
     pub template: Arc<Value>,
     /// A hash over the template and the container: what the operator injects does not count.
     pub hash: String,
+    /// A hash over all that the API server is asked about: the template, the container and the claims.
+    pub checked_as: String,
     /// The container in which phases run.
     pub container: String,
     /// Whether pods get the readiness gate.
@@ -179,6 +183,11 @@ impl Phases {
         let bootstrap = self.actions.contains_key(&PhaseName::bootstrap()).then(PhaseName::bootstrap);
         let settings = (!self.is_empty()).then(PhaseName::settings);
         bootstrap.into_iter().chain(settings).chain(self.sequence.iter().cloned()).collect()
+    }
+
+    /// Whether a phase of this name is declared, run by converge or not.
+    pub fn knows(&self, phase: &PhaseName) -> bool {
+        self.actions.contains_key(phase) || [PhaseName::settings(), PhaseName::test()].contains(phase)
     }
 
     /// What is done on a node before it is removed.

@@ -238,7 +238,9 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         };
         steps.insert(node.ordinal, step);
     }
-    plan.bounds = rollout::bounds(snapshot, group, &live, &steps);
+    let sound = is_sound(snapshot, group);
+    let judgement = rollout::judge(snapshot, group, sound, &live, &steps);
+    plan.bounds = judgement.bounds;
     for (ordinal, step) in steps {
         let bound = plan.bounds.get(&ordinal).unwrap_or(&Bound::Free);
         let step = rollout::held_back(group, step, bound);
@@ -256,17 +258,14 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     let staying: Vec<&Node> =
         live.into_iter().filter(|node| victims.iter().all(|(v, _)| v.ordinal != node.ordinal)).collect();
     // One that is to be replaced now is there until its deletion was heard of.
-    let missing = scale::missing(snapshot, group, staying.len(), target);
-    // A template that no pod could be made from replaces nothing.
-    let sound = match snapshot.template {
-        TemplateVerdict::Accepted => true,
-        TemplateVerdict::Unchecked => !is_new_template(snapshot, group),
-        TemplateVerdict::Refused { .. } => false,
-    };
-    if sound && !is_stopped(plan) {
-        let replaced = scale::replaced(snapshot, group, &staying, &plan.steps).into_iter();
+    let mut missing = scale::missing(snapshot, group, staying.len(), target);
+    missing.retain(|ordinal| claim_going(snapshot, group, &group.key.node_name(*ordinal)).is_none());
+    if sound && !judgement.stopped {
+        let replaced = scale::replaced(snapshot, group, &staying).into_iter();
         victims.extend(replaced.map(|(node, healthy)| (node, Removal::Replaced { healthy })));
     }
+    // No more than can say goodbye at once: the deadline of the others would pass while they wait.
+    victims.truncate(removal::room(snapshot, group));
     for (node, why) in &victims {
         let (ordinal, uid) = (node.ordinal, node.uid.clone());
         plan.effects.push(Effect::DeleteNode { ordinal, uid, cascade: Cascade::Nodes, why: *why });
@@ -284,18 +283,14 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     removal::shrunk(snapshot, group, plan);
 }
 
-/// Whether too many nodes are failing for anything further to be begun.
-fn is_stopped(plan: &Plan) -> bool {
-    plan.bounds.values().any(|bound| *bound == Bound::Hold)
-}
-
 /// A claim that a node needs for its new pod, and that is still going.
 fn claim_terminating(snapshot: &Snapshot, group: &Group, node: &Node) -> Option<String> {
-    if snapshot.pod(node).is_some() {
-        return None;
-    }
-    let names = group.pod.claims.iter().map(|claim| claim.claim_name(&node.name));
-    names.into_iter().find(|name| snapshot.claims.get(name).is_some_and(|claim| claim.deleting))
+    if snapshot.pod(node).is_some() { None } else { claim_going(snapshot, group, &node.name) }
+}
+
+fn claim_going(snapshot: &Snapshot, group: &Group, node: &str) -> Option<String> {
+    let mut names = group.pod.claims.iter().map(|claim| claim.claim_name(node));
+    names.find(|name| snapshot.claims.get(name).is_some_and(|claim| claim.deleting))
 }
 
 /// What is missing: nodes, pods, claims. All of it waits for the API server's word on the template.
@@ -310,6 +305,7 @@ fn create(snapshot: &Snapshot, group: &Group, staying: &[&Node], missing: Vec<u3
         TemplateVerdict::Unchecked if creates || is_new_template(snapshot, group) => {
             plan.effects.push(Effect::CheckTemplate)
         }
+        TemplateVerdict::Refused { .. } if !is_wanted(snapshot, group, staying) => {}
         TemplateVerdict::Refused { .. } => {
             plan.wake = earliest(plan.wake, Some(snapshot.now + snapshot.template.look_again()));
             if snapshot.recheck {
@@ -328,6 +324,15 @@ fn create(snapshot: &Snapshot, group: &Group, staying: &[&Node], missing: Vec<u3
             }
         }
     }
+}
+
+/// Whether it matters what the API server thinks of the template: whether any pod is to be made.
+pub(crate) fn is_wanted(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> bool {
+    let lacks = |node: &&Node| snapshot.pod(node).is_none();
+    live.len() < group.count as usize
+        || live.iter().any(lacks)
+        || is_new_template(snapshot, group)
+        || !scale::outdated(snapshot, group, live).is_empty()
 }
 
 /// What a node needs that has a pod: another one where it ended for good, its claims, its gate.
@@ -385,6 +390,19 @@ fn needs_pod(snapshot: &Snapshot, node: &Node) -> bool {
         Some(pod) => pod.uid.is_empty() && snapshot.recheck,
     }
 }
+
+/// Whether pods can be made from the template. One too many for a quota says nothing against it: a node that is replaced
+/// goes before its successor comes.
+fn is_sound(snapshot: &Snapshot, group: &Group) -> bool {
+    match snapshot.template {
+        TemplateVerdict::Accepted | TemplateVerdict::Refused { reason: QUOTA, .. } => true,
+        TemplateVerdict::Unchecked => !is_new_template(snapshot, group),
+        TemplateVerdict::Refused { .. } => false,
+    }
+}
+
+/// Why a pod is refused that is one too many.
+pub const QUOTA: &str = "QuotaExceeded";
 
 /// Whether no pod was made from this template yet: those that were are the proof that it is sound.
 fn is_new_template(snapshot: &Snapshot, group: &Group) -> bool {

@@ -224,11 +224,13 @@ impl Runs {
         let (node_uid, instance) = (start.node_uid.clone(), start.incarnation.1.clone());
         let _awake = Awake { runs: &self, key: &key };
         let mut waiting = directives.clone();
+        // One that is opened on a node that is held only looks for what was lost from sight there.
+        let held = waiting.borrow().bound == Bound::Hold;
         let waits = self.metrics.session_waits();
         let _permit = tokio::select! {
             permit = self.permits.clone().acquire_owned() => permit,
             // Whoever is not wanted any more does not wait for a place.
-            _ = waiting.wait_for(|directive| directive.end.is_some() || directive.bound == Bound::Hold) => {
+            _ = waiting.wait_for(|directive| directive.end.is_some() || (directive.bound == Bound::Hold && !held)) => {
                 if let Some(entry) = self.entries().get_mut(&node_uid) {
                     entry.live = None;
                 }
@@ -268,12 +270,13 @@ impl Runs {
             End::Done | End::Stopped => debug!(?end, "the session is over"),
             End::Lost(message) => warn!(message, "the connection was lost"),
             End::Refused { reason, message } => warn!(reason, message, "the session was refused"),
+            End::NeverSettles { message, .. } => warn!(message, "the session never settles"),
         }
         let label = match &end {
             End::Done => "done",
             End::Stopped => "stopped",
             End::Lost(_) => "lost",
-            End::Refused { .. } => "refused",
+            End::Refused { .. } | End::NeverSettles { .. } => "refused",
         };
         self.metrics.session_ended(label);
         tracing::Span::current().record("outcome", label);

@@ -95,6 +95,7 @@ impl Indexed for PersistentVolumeClaim {
         Arc::new(Claim {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
+            group: metadata.annotations.as_ref().and_then(|a| a.get(api::GROUP_UID_ANNOTATION)).cloned(),
             node: node.cloned().unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
         })
@@ -343,7 +344,7 @@ pub fn snapshot(
 ) -> Snapshot {
     let head = resolve::head(object);
     let template = match (&beyond.template, &group) {
-        (Some((hash, verdict)), Ok(group)) if *hash == group.pod.hash => verdict.clone(),
+        (Some((hash, verdict)), Ok(group)) if *hash == group.pod.checked_as => verdict.clone(),
         _ => TemplateVerdict::Unchecked,
     };
     let mut snapshot = Snapshot {
@@ -367,7 +368,7 @@ pub fn snapshot(
         snapshot.pods.entry(name.clone()).or_insert_with(|| Arc::new(stranger(name)));
     }
     for name in &beyond.foreign_claims {
-        let claim = Claim { name: name.clone(), uid: String::new(), node: String::new(), deleting: false };
+        let claim = Claim { name: name.clone(), uid: String::new(), group: None, node: String::new(), deleting: false };
         snapshot.claims.entry(name.clone()).or_insert_with(|| Arc::new(claim));
     }
     for (group_uid, mut node) in index.nodes(&snapshot.head.key) {

@@ -40,6 +40,7 @@ pub fn head(object: &GroupSpec) -> Head {
         generation: metadata.generation.unwrap_or_default(),
         deletion: metadata.deletion_timestamp.as_ref().map(|_| cascade),
         finalized: finalizers.iter().any(|f| f == api::FINALIZER),
+        has_farewell: object.spec.phases.get("destroy-server").is_some_and(|phase| !phase.actions.is_empty()),
     }
 }
 
@@ -61,6 +62,10 @@ pub fn resolve(object: &GroupSpec) -> Result<Group, Vec<FieldError>> {
     let pod = errors.pod(spec.node.pod.as_ref());
     let phases = errors.phases(spec);
     let rollout = errors.rollout(&spec.converge.rollout, spec.count);
+    if rollout.max_surge > 0 && pod.as_ref().is_some_and(|pod| !pod.claims.is_empty()) {
+        let message = "nodes with claims are replaced in their places, or their data would stay behind; set it to 0";
+        errors.add("spec.converge.rollout.maxSurge", message);
+    }
     let timeout = errors.duration("spec.converge.timeout", &spec.converge.timeout);
     let destroy_timeout = errors.duration("spec.converge.destroyTimeout", &spec.converge.destroy_timeout);
     let backoff = errors.duration("spec.converge.retry.backoff", &spec.converge.retry.backoff);
@@ -195,9 +200,11 @@ impl Errors {
             let path = if fields.container.is_some() { "spec.node.pod.container" } else { PATH };
             self.add(path, format!("there is no container {container:?}; the template has {}", names.join(", ")));
         }
+        let short = |digest: Digest| digest.as_str().chars().take(10).collect::<String>();
         Some(PodShape {
             template: Arc::new(template.clone()),
-            hash: Digest::of("template", &json!([template, container])).as_str().chars().take(10).collect(),
+            hash: short(Digest::of("template", &json!([template, container]))),
+            checked_as: short(Digest::of("checked", &json!([template, container, fields.volume_claim_templates]))),
             container: container.to_owned(),
             readiness_gate: fields.readiness_gate,
             service_name: fields.service_name.clone(),

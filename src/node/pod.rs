@@ -134,11 +134,13 @@ pub fn build_claim(group: &Group, claim: &ClaimShape, node: &str) -> Value {
     let mut labels = claim.labels.clone();
     labels.insert(api::GROUP_LABEL.into(), group.key.name.clone());
     labels.insert(api::NODE_LABEL.into(), node.to_owned());
+    let mut annotations = claim.annotations.clone();
+    annotations.insert(api::GROUP_UID_ANNOTATION.into(), group.uid.clone());
     json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {
             "name": claim.claim_name(node), "namespace": group.key.namespace,
-            "labels": labels, "annotations": claim.annotations
+            "labels": labels, "annotations": annotations
         },
         "spec": *claim.spec
     })

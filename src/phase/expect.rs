@@ -36,6 +36,8 @@ pub struct Finding {
 
 /// How deep loops (`all`, `exists`, `map`, ...) may lie in each other: what they cost grows with every level.
 const DEEPEST: usize = 2;
+/// How many there may be: each may double what the one before it has made.
+const MOST: usize = 4;
 /// How much of a value that was found is shown.
 const FOUND_LIMIT: usize = 100;
 
@@ -60,6 +62,9 @@ fn read_names(expression: &str) -> Result<BTreeSet<String>, String> {
     reader.read(program.expression());
     if reader.deepest > DEEPEST {
         return Err(format!("its loops lie {} deep in each other; {DEEPEST} is the most", reader.deepest));
+    }
+    if reader.loops > MOST {
+        return Err(format!("it has {} loops; {MOST} are the most", reader.loops));
     }
     Ok(reader.names)
 }
@@ -132,6 +137,7 @@ struct Reader {
     bound: Vec<String>,
     depth: usize,
     deepest: usize,
+    loops: usize,
 }
 
 impl Reader {
@@ -155,6 +161,7 @@ impl Reader {
                 self.bound.extend([comprehension.iter_var.clone(), comprehension.accu_var.clone()]);
                 self.bound.extend(comprehension.iter_var2.clone());
                 self.depth += 1;
+                self.loops += 1;
                 self.deepest = self.deepest.max(self.depth);
                 self.read(&comprehension.loop_cond);
                 self.read(&comprehension.loop_step);
@@ -232,6 +239,9 @@ mod tests {
     fn what_is_no_expression_is_refused_with_a_reason() {
         assert!(names("facts.x >").unwrap_err().contains("no CEL expression"));
         assert!(names("[1].all(a, [1].all(b, [1].all(c, a == b)))").unwrap_err().contains("3 deep"));
+        // Found by review: one that doubles a text with every loop would take all memory there is.
+        let doubling = format!("['x']{}.size() == 1", ".map(a, a + a)".repeat(40));
+        assert!(names(&doubling).unwrap_err().contains("40 loops"));
     }
 
     /// Found by this test: twenty parentheses were enough to end the process.

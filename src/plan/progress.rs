@@ -144,7 +144,11 @@ pub fn step(situation: &Situation) -> Step {
         }
     };
     match (due, trouble) {
-        (Step::Run { .. }, Some(trouble)) if trouble.instance == *instance && now < trouble.until => {
+        (Step::Run { .. }, Some(trouble))
+            if trouble.instance == *instance
+                && now < trouble.until
+                && trouble.generation.is_none_or(|generation| generation == group.generation) =>
+        {
             Step::Await(Cause::Unreachable(trouble.clone()))
         }
         (due, _) => due,
@@ -177,17 +181,24 @@ pub fn farewell(situation: &Situation) -> Farewell {
     }
     let destroy = PhaseName::destroy_server();
     let receipt = node.record.receipts.get(&destroy);
-    if receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded) {
-        return Farewell::Over(None);
-    }
     let late = deadline(group, node).is_some_and(|deadline| deadline <= now);
+    let there = pod.filter(|pod| !pod.deleting && !late);
+    // What came of it is written before the pod goes: whoever leads then finds a pod that is gone, and no journal.
+    let unwritten = receipt.is_some() && node.saved.is_some() && there.is_some();
+    if receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded) {
+        return if unwritten { Farewell::Due(Step::Settled) } else { Farewell::Over(None) };
+    }
     let broken = || match receipt {
         Some(receipt) => Farewell::Over(Some(format!("attempt {} of it: {}", receipt.attempt, receipt.message))),
         None if late => Farewell::Over(Some("its deadline passed".to_owned())),
         None => Farewell::Over(Some("its pod went first".to_owned())),
     };
-    let Some(pod) = pod.filter(|pod| !pod.deleting && !late) else { return broken() };
+    let Some(pod) = there else { return broken() };
+    let lost = receipt.is_some_and(|receipt| receipt.outcome == Outcome::Unknown);
     let due = match next::farewell(group, &identity(node, pod), &node.record, now) {
+        // It may still be going: it is looked for before anything else, whatever attempts are left.
+        _ if lost => run(&destroy, Why::Farewell),
+        Next::Halt { phase } if unwritten => return Farewell::Due(Step::Halt { phase }),
         Next::Settled | Next::Halt { .. } => return broken(),
         Next::Backoff { phase, until, .. } => Step::Backoff { phase, until },
         _ => run(&destroy, Why::Farewell),

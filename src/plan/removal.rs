@@ -1,8 +1,12 @@
-//! Pure: how nodes are removed: what still runs is ended, destroy-server has its say, then the pod goes, then the claims
-//! that are not kept, then the GroupNode.
+//! Pure: how nodes are removed: what still runs is ended, destroy-server has its say, what came of that is written, then
+//! the pod goes, then the GroupNode, and when that is gone the claims that are not kept.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use jiff::SignedDuration;
 
 use super::{
-    Effect, NOBODYS_AFTER, Node, Notice, Plan, PodRemoval, Purpose, Removal, Snapshot, Step, earliest,
+    Claim, Effect, NOBODYS_AFTER, Node, Notice, Plan, PodRemoval, Purpose, Removal, Snapshot, Step, earliest,
     next::Why,
     progress::{self, Farewell},
 };
@@ -11,7 +15,8 @@ use crate::group::{Cascade, Group, Retention};
 /// The group goes, and its nodes with it, or released.
 pub(super) fn teardown(snapshot: &Snapshot, plan: &mut Plan) {
     let cascade = snapshot.head.deletion.unwrap_or(Cascade::Nodes);
-    for node in snapshot.nodes.values().filter(|node| node.deletion.is_none()) {
+    let room = snapshot.group.as_ref().map_or(usize::MAX, |group| room(snapshot, group));
+    for node in snapshot.nodes.values().filter(|node| node.deletion.is_none()).take(room) {
         let why = Removal::GroupDeleted;
         plan.effects.push(Effect::DeleteNode { ordinal: node.ordinal, uid: node.uid.clone(), cascade, why });
     }
@@ -22,18 +27,22 @@ pub(super) fn teardown(snapshot: &Snapshot, plan: &mut Plan) {
         if !kept {
             delete_claims(snapshot, |_| true, plan);
         }
-        if kept || snapshot.claims.values().all(|claim| claim.deleting || claim.uid.is_empty()) {
+        if kept || plan.effects.iter().all(|effect| !matches!(effect, Effect::DeleteClaim { .. })) {
             plan.effects.push(Effect::ReleaseGroup);
         }
     }
 }
+
+/// When to look again after a write that no event will tell of.
+const SOON: SignedDuration = SignedDuration::from_millis(100);
 
 fn retention(snapshot: &Snapshot) -> Option<crate::group::RetentionFields> {
     snapshot.group.as_ref().ok().map(|group| group.pod.retention)
 }
 
 fn delete_claims(snapshot: &Snapshot, of: impl Fn(&str) -> bool, plan: &mut Plan) {
-    let ours = snapshot.claims.values().filter(|claim| !claim.deleting && !claim.uid.is_empty() && of(&claim.node));
+    let ours = |claim: &&Arc<Claim>| claim.group.as_ref() == Some(&snapshot.head.uid) && !claim.node.is_empty();
+    let ours = snapshot.claims.values().filter(ours).filter(|claim| !claim.deleting && of(&claim.node));
     plan.effects.extend(ours.map(|claim| Effect::DeleteClaim {
         name: claim.name.clone(),
         uid: claim.uid.clone(),
@@ -41,12 +50,22 @@ fn delete_claims(snapshot: &Snapshot, of: impl Fn(&str) -> bool, plan: &mut Plan
     }));
 }
 
+/// How many more nodes may be removed now. Where they say goodbye, as many as may have a session at once.
+pub(super) fn room(snapshot: &Snapshot, group: &Group) -> usize {
+    if group.phases.destroy().is_none() {
+        return usize::MAX;
+    }
+    let leaving = snapshot.nodes.values().filter(|node| node.deletion.is_some()).count();
+    (snapshot.session_limit as usize).saturating_sub(leaving)
+}
+
 /// The claims of ordinals that the group has given up. While nodes are missing nobody knows which.
 pub(super) fn shrunk(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     let creates = plan.effects.iter().any(|effect| matches!(effect, Effect::CreateNode { .. }));
     let complete = snapshot.live().count() == group.count as usize && snapshot.uncertain.is_empty() && !creates;
     if group.pod.retention.when_scaled == Retention::Delete && complete {
-        delete_claims(snapshot, |name| snapshot.nodes.values().all(|node| node.name != name), plan);
+        let names: BTreeSet<&str> = snapshot.nodes.values().map(|node| node.name.as_str()).collect();
+        delete_claims(snapshot, |name| !names.contains(name), plan);
     }
 }
 
@@ -64,6 +83,10 @@ pub(super) fn removals(snapshot: &Snapshot, plan: &mut Plan) {
         let cascade = if snapshot.head.deletion == Some(Cascade::Orphan) { Cascade::Orphan } else { cascade };
         let farewell = match (cascade, &snapshot.group) {
             (Cascade::Nodes, Ok(group)) => progress::farewell(&snapshot.situation(group, node)),
+            // What cannot be read cannot be run, and is not waited for either.
+            (Cascade::Nodes, Err(_)) if snapshot.head.has_farewell && node.record.incarnation.is_some() => {
+                Farewell::Over(Some("the spec cannot be read".to_owned()))
+            }
             _ => Farewell::Over(None),
         };
         match farewell {
@@ -80,6 +103,10 @@ pub(super) fn removals(snapshot: &Snapshot, plan: &mut Plan) {
 fn wait_for(snapshot: &Snapshot, node: &Node, step: &Step, busy: &mut u32, plan: &mut Plan) {
     let deadline = snapshot.group.as_ref().ok().and_then(|group| progress::deadline(group, node));
     plan.wake = earliest(plan.wake, earliest(deadline, step.wake(snapshot.now)));
+    if matches!(step, Step::Settled | Step::Halt { .. }) {
+        // It is over, and is written in this pass.
+        plan.wake = earliest(plan.wake, Some(snapshot.now + SOON));
+    }
     match snapshot.sessions.get(&node.name) {
         Some(session) if !session.farewell => {
             // It is opened anew for the farewell, and what runs is cancelled then.
@@ -116,10 +143,11 @@ fn let_go(snapshot: &Snapshot, node: &Node, cascade: Cascade, broken: Option<Str
 
 /// Pods of the group whose node is gone.
 fn nobodys(snapshot: &Snapshot, plan: &mut Plan) {
+    let names: BTreeSet<&str> = snapshot.nodes.values().map(|node| node.name.as_str()).collect();
     for pod in
         snapshot.pods.values().filter(|pod| pod.controller.as_deref() == Some(&snapshot.head.uid) && !pod.deleting)
     {
-        if snapshot.nodes.values().any(|node| node.name == pod.name) {
+        if names.contains(pod.name.as_str()) {
             continue;
         }
         if pod.created + NOBODYS_AFTER <= snapshot.now {

@@ -10,8 +10,7 @@ use super::{
     progress::{self, Cause, identity},
 };
 use crate::{
-    api::group_node::Outcome,
-    group::{Group, Order},
+    group::{Group, Order, Replacement},
     phase::PhaseName,
 };
 
@@ -43,29 +42,48 @@ impl Bound {
 /// A node that is lost from sight for this long is not waited for at a barrier.
 const LOST_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
+/// How far every node may go, and whether the rollout has stopped.
+#[derive(Debug, Default)]
+pub struct Judgement {
+    /// By ordinal.
+    pub bounds: BTreeMap<u32, Bound>,
+    /// More nodes are failing than are allowed: nothing further is begun.
+    pub stopped: bool,
+}
+
 /// How far every node may go.
 ///
-/// Where more nodes are failing than are allowed, the healthy ones stop, and those that fail use their attempts up. At a
+/// Where more nodes are failing than are allowed, the healthy ones stop, and those that fail use their attempts up. Nodes
+/// that are replaced for a template that is `sound` do not count. At a
 /// barrier, every node may go through the earliest phase that any of them still has before it.
-pub fn bounds(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTreeMap<u32, Step>) -> BTreeMap<u32, Bound> {
+pub fn judge(
+    snapshot: &Snapshot,
+    group: &Group,
+    sound: bool,
+    live: &[&Node],
+    steps: &BTreeMap<u32, Step>,
+) -> Judgement {
     let all = |bound: Bound| live.iter().map(|node| (node.ordinal, bound.clone())).collect::<BTreeMap<_, _>>();
     if group.paused {
-        return all(Bound::Hold);
+        return Judgement { bounds: all(Bound::Hold), stopped: false };
     }
     if group.rollout.max_failures.is_none() && group.rollout.order == Order::Independent {
-        return all(Bound::Free);
+        return Judgement { bounds: all(Bound::Free), stopped: false };
     }
-    let stands: Vec<Stand> =
-        live.iter().filter_map(|node| Some(Stand::of(snapshot, group, node, steps.get(&node.ordinal)?))).collect();
+    let stands: Vec<Stand> = live
+        .iter()
+        .filter_map(|node| Some(Stand::of(snapshot, group, sound, node, steps.get(&node.ordinal)?)))
+        .collect();
     let mut bounds = match group.rollout.order {
         Order::Independent => all(Bound::Free),
         Order::Barrier => barrier(group, &stands),
     };
     let failing = stands.iter().filter(|stand| stand.failing).count();
-    if group.rollout.max_failures.is_some_and(|most| failing > most as usize) {
+    let stopped = group.rollout.max_failures.is_some_and(|most| failing > most as usize);
+    if stopped {
         bounds.extend(stands.iter().filter(|stand| !stand.failing).map(|stand| (stand.ordinal, Bound::Hold)));
     }
-    bounds
+    Judgement { bounds, stopped }
 }
 
 /// Where a node stands in a rollout, a session at work on it or not.
@@ -84,7 +102,7 @@ struct Stand {
 }
 
 impl Stand {
-    fn of(snapshot: &Snapshot, group: &Group, node: &Node, step: &Step) -> Self {
+    fn of(snapshot: &Snapshot, group: &Group, sound: bool, node: &Node, step: &Step) -> Self {
         let sequence = group.phases.converged();
         let pod = snapshot.pod(node);
         let met = pod.is_some_and(|pod| progress::is_current(node, pod));
@@ -102,7 +120,7 @@ impl Stand {
             Step::Await(_) | Step::Follow(_) => sequence.first(),
         };
         let place = phase.map_or(sequence.len(), |phase| sequence.iter().position(|p| p == phase).unwrap_or(0));
-        let done = |phase: &PhaseName| node.record.receipts.get(phase).is_some_and(|r| r.outcome == Outcome::Succeeded);
+        let tried = |phase: &PhaseName| node.record.receipts.contains_key(phase);
         let patience = SignedDuration::try_from(group.timeout).unwrap_or(SignedDuration::MAX);
         let present = match (step, pod) {
             (Step::Await(Cause::Unreachable(trouble)), _) => snapshot.now < trouble.since + LOST_AFTER,
@@ -111,13 +129,17 @@ impl Stand {
             // A pod takes its time to come; one that does not come at all must not hold the others for ever.
             _ => snapshot.now < node.created + patience,
         };
+        // One that is to be replaced must not keep the very rollout from going on that replaces it.
+        let old = pod.is_some_and(|pod| pod.template_hash != group.pod.hash);
+        let replaced = sound && old && group.rollout.replacement == Replacement::WhenChanged;
         Self {
             ordinal: node.ordinal,
             place,
-            failing: matches!(&due, Step::Backoff { .. } | Step::Halt { .. })
-                || matches!(&due, Step::Run { why: Why::Retry(_, attempt), .. } if *attempt > 1),
+            failing: !replaced
+                && (matches!(&due, Step::Backoff { .. } | Step::Halt { .. })
+                    || matches!(&due, Step::Run { why: Why::Retry(_, attempt), .. } if *attempt > 1)),
             halted: matches!(due, Step::Halt { .. }),
-            veteran: met && (pod.is_some_and(|pod| pod.gate_open) || sequence.iter().all(done)),
+            veteran: met && sequence.iter().all(tried),
             present,
         }
     }
@@ -156,6 +178,8 @@ pub fn patience_ends(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> Opti
 /// The step of a node that may not go as far as it could.
 pub fn held_back(group: &Group, step: Step, bound: &Bound) -> Step {
     match (step, bound) {
+        // What was lost from sight is looked for all the same: it may still be going.
+        (step @ Step::Run { why: Why::Probe(_), .. }, _) => step,
         (Step::Run { phase, .. }, Bound::Hold) if !group.paused => Step::Await(Cause::Stopped { due: phase }),
         (Step::Run { phase, .. }, Bound::Through(at)) if !bound.allows(group, &phase) => {
             Step::Await(Cause::Barrier { due: phase, at: at.clone() })

@@ -1,8 +1,8 @@
 //! Pure: which nodes to add and which to remove.
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
-use super::{Container, Node, Snapshot, Step};
+use super::{Container, Node, Pod, Snapshot};
 use crate::{
     api::group_node::Outcome,
     group::{Group, Replacement},
@@ -54,7 +54,7 @@ fn bootstrapped(node: &Node) -> bool {
 }
 
 /// The nodes whose pod was made from another template and that are to be replaced for it.
-fn outdated<'a>(snapshot: &Snapshot, group: &Group, live: &[&'a Node]) -> Vec<&'a Node> {
+pub fn outdated<'a>(snapshot: &Snapshot, group: &Group, live: &[&'a Node]) -> Vec<&'a Node> {
     if group.rollout.replacement == Replacement::Never {
         return Vec::new();
     }
@@ -71,15 +71,11 @@ pub fn target(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> u32 {
 
 /// The nodes to replace now, those that do no good first: they take nothing away. Of the others as many as may be
 /// unavailable, marked ones first, then the highest ordinal.
-pub fn replaced<'a>(
-    snapshot: &Snapshot,
-    group: &Group,
-    live: &[&'a Node],
-    steps: &BTreeMap<u32, Step>,
-) -> Vec<(&'a Node, bool)> {
+pub fn replaced<'a>(snapshot: &Snapshot, group: &Group, live: &[&'a Node]) -> Vec<(&'a Node, bool)> {
     let available = |node: &Node| {
-        let settled = steps.get(&node.ordinal) == Some(&Step::Settled);
-        snapshot.pod(node).is_some_and(|pod| !pod.deleting && pod.ready && (pod.gate_open || settled))
+        let serves =
+            |pod: &Pod| !pod.deleting && pod.ready && (pod.gate_open || (!pod.gated && has_converged(group, node)));
+        snapshot.pod(node).is_some_and(serves)
     };
     let least = group.count.saturating_sub(group.rollout.max_unavailable) as usize;
     let spare = live.iter().filter(|node| available(node)).count().saturating_sub(least);
@@ -92,22 +88,38 @@ pub fn replaced<'a>(
     unhealthy.chain(healthy.into_iter().map(|node| (node, true))).collect()
 }
 
+/// Whether every phase has succeeded on a node, if not as it is declared now: it served, and an edit takes nothing away.
+fn has_converged(group: &Group, node: &Node) -> bool {
+    let done = |phase: &PhaseName| node.record.receipts.get(phase).is_some_and(|r| r.outcome == Outcome::Succeeded);
+    group.phases.converged().iter().all(done)
+}
+
 /// The ordinals of the nodes to create: the lowest free ones. A node that is being removed keeps its ordinal till it is
 /// gone, and one whose name somebody else holds is passed over. What may have been created already comes first, or there
 /// could be one node too many.
 ///
 /// A node that is replaced without a surge, that has claims, or that will be gone in a moment is waited for: the new one
-/// takes its place, its name and its claims.
+/// takes its place, its name and its claims. An ordinal whose claims are there comes before one that would begin anew.
 pub fn missing(snapshot: &Snapshot, group: &Group, live: usize, target: u32) -> Vec<u32> {
     let free = |ordinal: &u32| !snapshot.nodes.contains_key(ordinal) && !snapshot.foreign_nodes.contains_key(ordinal);
-    let (uncertain, certain) = (snapshot.uncertain.iter().copied(), (0..).filter(|n| !snapshot.uncertain.contains(n)));
     let in_place = group.rollout.replacement == Replacement::WhenChanged && group.rollout.max_surge == 0;
-    let leaving = |node: &&Arc<Node>| node.deletion.is_some() && node.finalized && node.ordinal < group.count;
-    let waited_for = snapshot.nodes.values().filter(leaving);
-    let waited_for = waited_for.filter(|node| match snapshot.pod(node) {
+    let claims = !group.pod.claims.is_empty();
+    let leaving =
+        |node: &&Arc<Node>| node.deletion.is_some() && node.finalized && (claims || node.ordinal < group.count);
+    let waited_for = snapshot.nodes.values().filter(leaving).filter(|node| match snapshot.pod(node) {
         None => true,
-        Some(pod) => !group.pod.claims.is_empty() || (in_place && pod.template_hash != group.pod.hash),
+        Some(pod) => claims || (in_place && pod.template_hash != group.pod.hash),
     });
     let wanted = (target as usize).saturating_sub(live + waited_for.count());
-    uncertain.chain(certain).filter(free).take(wanted).collect()
+    let kept: BTreeSet<u32> = if claims { with_claims(snapshot, group) } else { BTreeSet::new() };
+    let first: BTreeSet<u32> = snapshot.uncertain.iter().chain(&kept).copied().collect();
+    let (uncertain, kept) = (snapshot.uncertain.iter(), kept.iter().filter(|n| !snapshot.uncertain.contains(n)));
+    let others = (0..).filter(|ordinal| !first.contains(ordinal));
+    uncertain.chain(kept).copied().chain(others).filter(free).take(wanted).collect()
+}
+
+/// The ordinals of which the group has claims.
+fn with_claims(snapshot: &Snapshot, group: &Group) -> BTreeSet<u32> {
+    let ordinal = |node: &str| node.strip_prefix(&group.key.name)?.strip_prefix('-')?.parse::<u32>().ok();
+    snapshot.claims.values().filter(|claim| !claim.deleting).filter_map(|claim| ordinal(&claim.node)).collect()
 }

@@ -105,7 +105,7 @@ impl TemplateVerdict {
     /// After what time a refusal may be another one.
     pub fn look_again(&self) -> SignedDuration {
         match self {
-            TemplateVerdict::Refused { reason: "Forbidden", .. } => super::ASK_AGAIN,
+            TemplateVerdict::Refused { reason: "Forbidden" | super::QUOTA, .. } => super::ASK_AGAIN,
             _ => super::LOOK_AGAIN,
         }
     }
@@ -227,7 +227,9 @@ pub struct Claim {
     pub name: String,
     /// Its UID; empty where it is somebody else's and only its name is known.
     pub uid: String,
-    /// The node that it is for.
+    /// The UID of the group that had it made.
+    pub group: Option<String>,
+    /// The node that it is for; empty where it does not say.
     pub node: String,
     /// Whether it is being deleted.
     pub deleting: bool,
@@ -281,6 +283,8 @@ pub struct Trouble {
     pub since: Timestamp,
     /// Not to be tried again before.
     pub until: Timestamp,
+    /// The generation of the spec that it is about, where an edit may mend it.
+    pub generation: Option<i64>,
 }
 
 impl Node {

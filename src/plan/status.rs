@@ -269,10 +269,12 @@ fn verdicts(
             return with("Stalled", "InvalidSpec", lines.join("; "));
         }
     };
-    if let TemplateVerdict::Refused { reason, message } = &snapshot.template {
+    if let TemplateVerdict::Refused { reason, message } = &snapshot.template
+        && super::is_wanted(snapshot, group, live)
+    {
         return with("Stalled", reason, format!("spec.node.pod.template: no pod can be made from it: {message}"));
     }
-    let old_template = status.replicas.saturating_sub(status.updated_replicas);
+    let old_template = older(snapshot, group, live);
     let replaces = group.rollout.replacement == Replacement::WhenChanged;
     let aside = aside(group, old_template);
     if status.replicas == group.count && status.converged_replicas == group.count && (old_template == 0 || !replaces) {
@@ -294,10 +296,14 @@ fn verdicts(
     if group.paused {
         return vec![ready(false, "Paused", format!("{progress}; paused: set spec.paused to false to go on"))];
     }
-    let stuck = |step: &Step| matches!(step, Step::Halt { .. } | Step::Await(Cause::NameTaken | Cause::Stopped { .. }));
+    let stuck = |step: &Step| {
+        matches!(step, Step::Halt { .. } | Step::Await(Cause::NameTaken | Cause::Stopped { .. })) || never_settles(step)
+    };
     let blocked: Vec<&&Node> = live.iter().filter(|node| steps.get(&node.ordinal).is_some_and(stuck)).collect();
     let moving = steps.values().any(|step| !stuck(step) && *step != Step::Settled);
-    let complete = status.replicas == group.count;
+    let removing = snapshot.nodes.values().any(|node| node.deletion.is_some());
+    // A surge that has got stuck is as stuck as any.
+    let complete = status.replicas >= group.count && !removing;
     let is_stopped = |step: &Step| matches!(step, Step::Await(Cause::Stopped { .. }));
     // Of a rollout that has stopped, the node that stopped it says more than one that waits.
     let cause = blocked.iter().find(|node| !steps.get(&node.ordinal).is_some_and(is_stopped)).or(blocked.first());
@@ -325,6 +331,17 @@ fn verdicts(
     }
 }
 
+/// Whether a phase goes round for ever, until it is edited.
+fn never_settles(step: &Step) -> bool {
+    matches!(step, Step::Await(Cause::Unreachable(trouble)) if trouble.generation.is_some())
+}
+
+/// How many nodes have a pod that was made from another template.
+fn older(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> u32 {
+    let otherwise = |node: &&&Node| snapshot.pod(node).is_some_and(|pod| pod.template_hash != group.pod.hash);
+    live.iter().filter(otherwise).count() as u32
+}
+
 /// What people should know besides.
 fn aside(group: &Group, old_template: u32) -> String {
     let mut aside = String::new();
@@ -340,7 +357,10 @@ fn aside(group: &Group, old_template: u32) -> String {
     }
     if !group.phases.idle.is_empty() {
         let names: Vec<&str> = group.phases.idle.iter().map(PhaseName::as_str).collect();
-        aside += &format!("; declared, but run by nothing: {} (list it in spec.converge.phases)", names.join(", "));
+        aside += &format!(
+            "; declared, but run by nothing: {} (list it in spec.converge.phases or in a process)",
+            names.join(", ")
+        );
     }
     aside
 }
@@ -361,7 +381,8 @@ fn in_trouble(snapshot: &Snapshot, node: &Node, step: &Step) -> Option<String> {
 fn reconciling_reason(snapshot: &Snapshot, status: &GroupSpecStatus, group: &Group) -> &'static str {
     let removing = snapshot.nodes.values().any(|node| node.deletion.is_some());
     let replaces = group.rollout.replacement == Replacement::WhenChanged;
-    if replaces && status.updated_replicas < status.replicas && status.replicas >= group.count {
+    let live: Vec<&Node> = snapshot.live().collect();
+    if replaces && older(snapshot, group, &live) > 0 {
         return "Replacing";
     }
     if status.replicas != group.count || removing { "Scaling" } else { "Converging" }

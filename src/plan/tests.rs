@@ -3,6 +3,8 @@
 mod removals;
 mod rollouts;
 mod sequences;
+mod statuses;
+mod steps;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -188,180 +190,17 @@ fn settled_as(extra: Value, ordinals: &[u32]) -> Snapshot {
     snapshot(extra, nodes.collect(), ordinals.iter().map(|ordinal| pod(*ordinal)).collect())
 }
 
+fn group_status(snapshot: &Snapshot) -> GroupSpecStatus {
+    status::group(snapshot, &plan(snapshot).steps)
+}
+
+fn conditions(status: &GroupSpecStatus) -> Vec<(String, String, String)> {
+    status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+}
+
 fn step_of(group: &Group, node: &Node, pod: Option<&Pod>) -> Step {
     step(&Situation { group, node, pod, foreign: false, session: None, trouble: None, now: now() })
 }
-
-// ---- next: what is due by phases and receipts ----------------------------------------------------------------------
-
-#[test]
-fn phases_come_in_order_and_each_once() {
-    let group = group(json!({}));
-    let mut record = Record { facts: done(&group, &identity()).facts, ..Record::default() };
-    let due = |record: &Record| next(&group, &identity(), record, now());
-    let Next::Run { rendered, attempt: 1, why: Why::Due(_), .. } = due(&record) else { panic!("{:?}", due(&record)) };
-    assert_eq!(rendered.phase, PhaseName::bootstrap());
-    record.receipts.insert(PhaseName::bootstrap(), done(&group, &identity()).receipts[&PhaseName::bootstrap()].clone());
-    assert!(matches!(due(&record), Next::Gather { attempt: 1, .. }));
-    record.receipts.insert(PhaseName::settings(), done(&group, &identity()).receipts[&PhaseName::settings()].clone());
-    assert!(matches!(due(&record), Next::Run { rendered, .. } if rendered.phase == PhaseName::configure()));
-    assert_eq!(due(&done(&group, &identity())), Next::Settled);
-}
-
-#[test]
-fn bootstrap_is_once_per_incarnation_whatever_its_digest_and_configure_follows_its_digest() {
-    let before = group(json!({}));
-    let record = done(&before, &identity());
-    let mut phases = serde_json::to_value(object(json!({})).spec.phases).unwrap();
-    phases["bootstrap"]["actions"][0]["exec"]["script"] = "other".into();
-    let after = group(json!({"phases": phases.clone()}));
-    assert_eq!(next(&after, &identity(), &record, now()), Next::Settled);
-    phases["configure"]["actions"][0]["exec"]["script"] = "other".into();
-    let after = group(json!({"phases": phases}));
-    let Next::Run { rendered, attempt: 1, previous, why } = next(&after, &identity(), &record, now()) else { panic!() };
-    assert_eq!((rendered.phase, previous.as_str()), (PhaseName::configure(), "configure-run-1"));
-    assert_eq!(why, Why::Changed(PhaseName::configure()));
-}
-
-#[test]
-fn a_changed_fact_reruns_exactly_what_used_it() {
-    let group = group(json!({}));
-    let mut record = done(&group, &identity());
-    record.facts.insert("other".into(), json!(1));
-    assert_eq!(next(&group, &identity(), &record, now()), Next::Settled);
-    record.facts.insert("own".into(), json!("x"));
-    assert!(matches!(next(&group, &identity(), &record, now()), Next::Run { .. }));
-}
-
-#[test]
-fn a_failed_phase_waits_then_tries_again_then_halts_and_a_token_begins_anew() {
-    let group = group(json!({}));
-    let mut record = done(&group, &identity());
-    let digest = record.receipts[&PhaseName::configure()].digest.clone();
-    let mut failed = |attempt, finished| {
-        record
-            .receipts
-            .insert(PhaseName::configure(), receipt("configure", &digest, Outcome::Failed, attempt, finished));
-        next(&group, &identity(), &record, now())
-    };
-    assert!(matches!(failed(1, ago(1)), Next::Backoff { attempt: 2, until, .. } if until > now()));
-    assert!(matches!(failed(1, ago(11)), Next::Run { attempt: 2, why: Why::Retry(_, 2), .. }));
-    assert!(matches!(failed(2, ago(11)), Next::Backoff { attempt: 3, .. }), "the pause doubles");
-    assert!(matches!(failed(3, ago(999)), Next::Halt { .. }));
-    let retried = Identity { retry_token: "1".into(), ..identity() };
-    assert!(matches!(next(&group, &retried, &record, now()), Next::Run { attempt: 1, .. }));
-    // A timeout counts as any failure.
-    record.receipts.insert(PhaseName::configure(), receipt("configure", &digest, Outcome::TimedOut, 3, ago(999)));
-    assert!(matches!(next(&group, &identity(), &record, now()), Next::Halt { .. }));
-    // Another digest has attempts of its own.
-    record.receipts.insert(PhaseName::configure(), receipt("configure", "older", Outcome::Failed, 3, ago(999)));
-    assert!(matches!(next(&group, &identity(), &record, now()), Next::Run { attempt: 1, .. }));
-}
-
-#[test]
-fn a_value_that_is_missing_on_one_node_fails_that_phase_without_a_run() {
-    let group = group(json!({"phases": {"configure": {"actions": [{"exec": {"script": "{{ facts.os.version }}"}}]}}}));
-    let record = done(&group, &identity());
-    let Next::Unrenderable { phase, attempt: 1, error, .. } = next(&group, &identity(), &record, now()) else {
-        panic!()
-    };
-    assert_eq!((phase, error.action.as_str()), (PhaseName::configure(), "exec[0]"));
-}
-
-// ---- step: every branch --------------------------------------------------------------------------------------------
-
-#[test]
-fn whatever_is_observed_there_is_one_next_step() {
-    let group = group(json!({}));
-    let converged = node(0, done(&group, &identity()));
-    let fresh = node(0, Record::default());
-    let running = pod(0);
-    let with = |container: Container| Pod { container, ..pod(0) };
-    assert_eq!(step_of(&group, &converged, Some(&running)), Step::Settled);
-    assert_eq!(step_of(&group, &fresh, None), Step::Await(Cause::PodMissing));
-    assert_eq!(step_of(&group, &fresh, Some(&Pod { deleting: true, ..pod(0) })), Step::Await(Cause::PodTerminating));
-    let waiting = with(Container::Waiting { reason: "ErrImagePull".into(), message: "m".into() });
-    assert!(
-        matches!(step_of(&group, &fresh, Some(&waiting)), Step::Await(Cause::ContainerWaiting { reason, .. }) if reason == "ErrImagePull")
-    );
-    let gone = with(Container::Gone { reason: "Evicted".into() });
-    assert!(matches!(step_of(&group, &fresh, Some(&gone)), Step::Await(Cause::ContainerWaiting { .. })));
-    assert!(
-        matches!(step_of(&group, &fresh, Some(&running)), Step::Run { why: Why::NewNode, phase } if phase == PhaseName::bootstrap())
-    );
-    let foreign =
-        Situation { group: &group, node: &fresh, pod: None, foreign: true, session: None, trouble: None, now: now() };
-    assert_eq!(step(&foreign), Step::Await(Cause::NameTaken));
-
-    let session = SessionView { instance: "c-0".into(), since: ago(1), running: None, farewell: false };
-    let followed = Situation { foreign: false, pod: Some(&running), session: Some(&session), ..foreign };
-    assert_eq!(step(&followed), Step::Follow(None));
-
-    // Another container: everything again, even where all had succeeded.
-    let restarted = with(Container::Running { id: "c-1".into() });
-    assert!(matches!(step_of(&group, &converged, Some(&restarted)), Step::Run { why: Why::NewIncarnation, .. }));
-
-    let mut lost = converged.clone();
-    lost.record.receipts.insert(PhaseName::configure(), receipt("configure", "d", Outcome::Unknown, 1, ago(1)));
-    assert_eq!(
-        step_of(&group, &lost, Some(&running)),
-        Step::Run { phase: PhaseName::configure(), why: Why::Probe(PhaseName::configure()) }
-    );
-}
-
-#[test]
-fn a_node_out_of_reach_is_left_alone_for_a_while_and_only_while_it_is_the_same() {
-    let group = group(json!({}));
-    let (fresh, running) = (node(0, Record::default()), pod(0));
-    let trouble = |instance: &str, until| Trouble {
-        instance: instance.into(),
-        reason: "NoShell".into(),
-        message: "m".into(),
-        since: now(),
-        until,
-    };
-    let look = |trouble: &Trouble| {
-        step(&Situation {
-            group: &group,
-            node: &fresh,
-            pod: Some(&running),
-            foreign: false,
-            session: None,
-            trouble: Some(trouble),
-            now: now(),
-        })
-    };
-    let later = now() + SignedDuration::from_secs(5);
-    assert!(matches!(look(&trouble("c-0", later)), Step::Await(Cause::Unreachable(_))));
-    assert_eq!(look(&trouble("c-0", later)).wake(now()), Some(later));
-    assert!(matches!(look(&trouble("c-0", ago(1))), Step::Run { .. }));
-    assert!(matches!(look(&trouble("c-9", later)), Step::Run { .. }));
-}
-
-/// A phase that kills its own container must not go round for ever: attempts count across incarnations.
-#[test]
-fn a_new_incarnation_keeps_what_had_failed() {
-    let group = group(json!({}));
-    let mut record = Record { receipts: BTreeMap::new(), ..done(&group, &identity()) };
-    let Next::Run { rendered, .. } = next(&group, &identity(), &record, now()) else { panic!() };
-    let failed = |attempt| receipt("bootstrap", rendered.digest.as_str(), Outcome::Unknown, attempt, ago(1));
-    let restarted = Pod { container: Container::Running { id: "c-1".into() }, ..pod(0) };
-    record.receipts.insert(PhaseName::bootstrap(), failed(1));
-    assert!(matches!(step_of(&group, &node(0, record.clone()), Some(&restarted)), Step::Backoff { .. }));
-    record.receipts.insert(PhaseName::bootstrap(), failed(3));
-    assert!(matches!(step_of(&group, &node(0, record.clone()), Some(&restarted)), Step::Halt { .. }));
-    let reborn = record.reborn(None);
-    assert_eq!(reborn.receipts[&PhaseName::bootstrap()].outcome, Outcome::Failed);
-    assert!(done(&group, &identity()).reborn(None).receipts.is_empty(), "a success is undone");
-}
-
-#[test]
-fn a_group_without_phases_asks_nothing_of_its_nodes() {
-    let group = group(json!({"phases": {}}));
-    assert_eq!(step_of(&group, &node(0, Record::default()), Some(&pod(0))), Step::Settled);
-}
-
-// ---- scale ---------------------------------------------------------------------------------------------------------
 
 #[test]
 fn victims_go_by_rank_and_then_by_ordinal() {
@@ -402,8 +241,6 @@ fn missing_nodes_take_the_lowest_free_ordinals() {
     assert_eq!(missing(&snapshot, &group(json!({})), 2, 4), [7, 3]);
     assert!(missing(&snapshot, &group(json!({})), 2, 1).is_empty());
 }
-
-// ---- the plan ------------------------------------------------------------------------------------------------------
 
 fn effects(snapshot: &Snapshot) -> Vec<Effect> {
     plan(snapshot).effects
@@ -585,174 +422,4 @@ fn the_gate_opens_when_everything_is_done_and_not_before() {
     assert_eq!(effects(&snapshot), [Effect::OpenGate { name: "web-0".into(), uid: "p-0".into() }]);
     Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).record.receipts.remove(&PhaseName::configure());
     assert!(!effects(&snapshot).iter().any(|effect| matches!(effect, Effect::OpenGate { .. })));
-}
-
-// ---- the status ----------------------------------------------------------------------------------------------------
-
-fn group_status(snapshot: &Snapshot) -> GroupSpecStatus {
-    status::group(snapshot, &plan(snapshot).steps)
-}
-
-fn conditions(status: &GroupSpecStatus) -> Vec<(String, String, String)> {
-    status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
-}
-
-#[test]
-fn the_status_says_how_far_the_group_is() {
-    let triple = |kind: &str, status: &str, reason: &str| (kind.to_owned(), status.to_owned(), reason.to_owned());
-    let status = group_status(&settled(2, &[0, 1]));
-    assert_eq!(conditions(&status), [triple("Ready", "True", "Converged")]);
-    assert_eq!((status.replicas, status.ready_replicas, status.updated_replicas), (2, 2, 2));
-    assert_eq!(status.observed_generation, Some(3));
-
-    let status = group_status(&settled(3, &[0, 1]));
-    assert_eq!(conditions(&status), [triple("Ready", "False", "Scaling"), triple("Reconciling", "True", "Scaling")]);
-
-    let mut unready = settled(1, &[0]);
-    Arc::make_mut(unready.pods.get_mut("web-0").unwrap()).ready = false;
-    assert_eq!(conditions(&group_status(&unready))[0], triple("Ready", "False", "PodsNotReady"));
-
-    let mut old = settled(1, &[0]);
-    Arc::make_mut(old.pods.get_mut("web-0").unwrap()).template_hash = "older".into();
-    let status = group_status(&old);
-    assert_eq!(status.updated_replicas, 0);
-    assert_eq!(conditions(&status)[0], triple("Ready", "False", "Replacing"));
-    old.group.as_mut().unwrap().rollout.replacement = Replacement::Never;
-    let status = group_status(&old);
-    assert_eq!(conditions(&status)[0], triple("Ready", "True", "Converged"));
-    assert!(status.conditions[0].message.contains("older pod template"));
-
-    let mut deleted = settled(1, &[0]);
-    deleted.head.deletion = Some(Cascade::Nodes);
-    assert_eq!(conditions(&group_status(&deleted))[1], triple("Reconciling", "True", "Deleting"));
-}
-
-#[test]
-fn a_group_stalls_only_when_nothing_goes_on_without_a_person() {
-    let halt = |ordinal: u32, attempt: u32| {
-        let group = group(json!({}));
-        let mut record = done(&group, &identity());
-        let (uid, instance) = (format!("p-{ordinal}"), format!("c-{ordinal}"));
-        record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
-        let digest = record.receipts[&PhaseName::configure()].digest.clone();
-        let mut failed = receipt("configure", &digest, Outcome::Failed, attempt, ago(5));
-        failed.actions = vec![ActionResult { name: "gate".into(), result: crate::api::group_node::Effect::Failed }];
-        record.receipts.insert(PhaseName::configure(), failed);
-        node(ordinal, record)
-    };
-    let both_halted = snapshot(json!({"count": 2}), vec![halt(0, 3), halt(1, 3)], vec![pod(0), pod(1)]);
-    let status = group_status(&both_halted);
-    assert_eq!(conditions(&status)[1].0, "Stalled");
-    assert!(status.conditions[0].message.contains("no luck") && status.conditions[0].message.contains("1 more"));
-    assert_eq!(status.phase_errors[0].action.as_deref(), Some("gate"));
-    let counts = status.phases.iter().find(|phase| phase.phase == "configure").unwrap();
-    assert_eq!((counts.failed, counts.succeeded), (2, 0));
-    let one_waits = snapshot(json!({"count": 2}), vec![halt(0, 3), halt(1, 1)], vec![pod(0), pod(1)]);
-    assert_eq!(conditions(&group_status(&one_waits))[1].0, "Reconciling");
-}
-
-#[test]
-fn what_was_learned_is_written_under_a_spec_that_cannot_be_read_too() {
-    let mut snapshot = settled(1, &[0]);
-    snapshot.group =
-        resolve(&object(json!({"phases": {"configure": {"actions": [{"exec": {"script": "{{ nope }}"}}]}}})));
-    let mut learned = node(0, done(&group(json!({})), &identity()));
-    assert_eq!(status::node(&snapshot, &learned, None), status::Due::No);
-    learned.saved = Some(Record::default());
-    let status::Due::Now(written) = status::node(&snapshot, &learned, None) else { panic!() };
-    assert_eq!(written.receipts.len(), 3);
-}
-
-#[test]
-fn a_paused_group_does_not_wait_for_gates_that_it_keeps_shut() {
-    let mut paused = settled(1, &[0]);
-    if let Ok(group) = &mut paused.group {
-        group.paused = true;
-    }
-    assert_eq!(conditions(&group_status(&paused))[0].1, "True");
-    Arc::make_mut(paused.pods.get_mut("web-0").unwrap()).ready = false;
-    assert_eq!(conditions(&group_status(&paused))[0].2, "Paused");
-}
-
-#[test]
-fn an_error_of_a_phase_that_is_gone_is_gone() {
-    let mut record = done(&group(json!({})), &identity());
-    record.receipts.insert(PhaseName::new("gone"), receipt("gone", "d", Outcome::Failed, 3, ago(5)));
-    let status = group_status(&snapshot(json!({}), vec![node(0, record)], vec![pod(0)]));
-    assert!(status.phase_errors.is_empty(), "{:?}", status.phase_errors);
-}
-
-#[test]
-fn what_keeps_a_group_from_going_on_is_said() {
-    let waiting = Container::Waiting { reason: "ErrImagePull".into(), message: "no such image".into() };
-    let stuck = snapshot(json!({}), vec![node(0, Record::default())], vec![Pod { container: waiting, ..pod(0) }]);
-    let message = group_status(&stuck).conditions[0].message.clone();
-    assert!(message.contains("web-0: ErrImagePull: no such image"), "{message}");
-}
-
-#[test]
-fn the_worst_errors_are_shown_and_the_rest_counted() {
-    let nodes: Vec<Node> = (0..9)
-        .map(|ordinal| {
-            let mut record = Record::default();
-            let failed = receipt("configure", "d", Outcome::Failed, 1 + ordinal % 3, ago(5));
-            record.receipts.insert(PhaseName::configure(), failed);
-            node(ordinal, record)
-        })
-        .collect();
-    let status = group_status(&snapshot(json!({"count": 9}), nodes, vec![]));
-    let shown: Vec<_> = status.phase_errors.iter().map(|error| (error.attempt, error.node.as_str())).collect();
-    assert_eq!(shown, [(3, "web-2"), (3, "web-5"), (3, "web-8"), (2, "web-1"), (2, "web-4")]);
-    assert_eq!(status.phase_errors_omitted, 4);
-}
-
-#[test]
-fn a_new_node_that_starts_as_nodes_do_is_not_written_about() {
-    let mut young = node(0, Record::default());
-    young.created = ago(3);
-    let waiting =
-        Pod { container: Container::Waiting { reason: "ContainerCreating".into(), message: "m".into() }, ..pod(0) };
-    let snapshot = snapshot(json!({}), vec![young.clone()], vec![waiting]);
-    let steps = plan(&snapshot).steps;
-    assert_eq!(status::node(&snapshot, &young, steps.get(&0)), status::Due::At(ago(3) + SignedDuration::from_secs(10)));
-    // Told once that it waits, it is not told again that its turn has not come.
-    let mut told = young.clone();
-    let verdict =
-        Verdict { kind: "Converged", status: false, reason: "ContainerCreating".into(), message: String::new() };
-    told.reported.conditions = stamp(vec![verdict], &[], None, ago(30));
-    let turn = Step::Run { phase: PhaseName::bootstrap(), why: Why::NewNode };
-    let later = ago(30) + SignedDuration::from_secs(300);
-    assert_eq!(status::node(&snapshot, &told, Some(&turn)), status::Due::At(later));
-    let mut old = young;
-    old.created = ago(11);
-    assert!(matches!(status::node(&snapshot, &old, steps.get(&0)), status::Due::Now(_)));
-}
-
-#[test]
-fn a_run_is_shown_when_it_lasts_and_once() {
-    let young = node(0, Record::default());
-    let mut snapshot = snapshot(json!({}), vec![young.clone()], vec![pod(0)]);
-    let running = |started: Timestamp| Running {
-        phase: "bootstrap".into(),
-        run_id: "r".into(),
-        attempt: 1,
-        started_at: Time(started),
-    };
-    let mut look = |node: &Node, started: Timestamp| {
-        let session =
-            SessionView { instance: "c-0".into(), since: started, running: Some(running(started)), farewell: false };
-        snapshot.sessions.insert("web-0".into(), session);
-        status::node(&snapshot, node, Some(&Step::Follow(Some(PhaseName::bootstrap()))))
-    };
-    assert_eq!(look(&young, ago(1)), status::Due::At(ago(1) + SignedDuration::from_secs(2)));
-    let status::Due::Now(shown) = look(&young, ago(3)) else { panic!() };
-    assert_eq!(shown.conditions[0].reason, "Running");
-    // A node that was shown waiting for its turn has had its first write.
-    let mut waited = young.clone();
-    let verdict = Verdict { kind: "Converged", status: false, reason: "Pending".into(), message: String::new() };
-    waited.reported.conditions = stamp(vec![verdict], &[], None, ago(40));
-    assert_eq!(look(&waited, ago(3)), status::Due::At(ago(3) + SignedDuration::from_secs(30)));
-    let mut told = young;
-    told.reported.running = Some(running(ago(3)));
-    assert_eq!(look(&told, ago(3)), status::Due::No);
 }

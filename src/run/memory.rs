@@ -34,6 +34,9 @@ pub struct Seen {
 /// when it is over for all others.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The pause before a phase that never settles is run again under the same spec: facts may have come to rest.
+const UNSETTLED_PAUSE: Duration = Duration::from_secs(3600);
+
 impl Memory {
     /// What a snapshot takes over.
     pub fn seen(&self, session: Option<SessionView>) -> Seen {
@@ -66,10 +69,25 @@ impl Memory {
             End::Done | End::Stopped => return,
             End::Lost(message) => ("ConnectionLost".to_owned(), message),
             End::Refused { reason, message } => (reason, message),
+            End::NeverSettles { generation, message } => {
+                let until = now + SignedDuration::try_from(UNSETTLED_PAUSE).unwrap_or_default();
+                let (reason, instance) = ("NeverSettles".to_owned(), instance.to_owned());
+                let message = clip(&message, 512);
+                let trouble = Trouble { instance, reason, message, since, until, generation: Some(generation) };
+                self.trouble = Some((trouble, before + 1));
+                return;
+            }
         };
         let pause = Duration::from_secs(1 << before.min(16)).min(LONGEST_PAUSE);
         let until = now + SignedDuration::try_from(pause).unwrap_or_default();
-        let trouble = Trouble { instance: instance.to_owned(), reason, message: clip(&message, 512), since, until };
+        let trouble = Trouble {
+            instance: instance.to_owned(),
+            reason,
+            message: clip(&message, 512),
+            since,
+            until,
+            generation: None,
+        };
         self.trouble = Some((trouble, before + 1));
     }
 }

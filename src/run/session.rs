@@ -3,6 +3,8 @@
 //! A session first learns which incarnation it speaks to and what the journal holds, and settles what was lost from sight.
 //! Then it asks [`next::next`] between any two phases, with the newest spec. It reads no clock and moves no bytes.
 
+mod journal;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -12,7 +14,7 @@ use super::frame::{Ended, Frame, Past, Verdict};
 use crate::{
     api::{
         conditions::clip,
-        group_node::{ActionResult, Effect, Incarnation, Outcome, Receipt, Running},
+        group_node::{ActionResult, Effect, Outcome, Receipt, Running},
     },
     facts,
     group::Group,
@@ -61,6 +63,8 @@ enum View {
     Whole,
 }
 
+/// How many receipts a status holds; the schema says so. There are fewer phases.
+const RECEIPTS: usize = 24;
 /// A phase that its own effects make another one runs so often in one session.
 const RUNS_IN_A_SESSION: u32 = 3;
 
@@ -115,6 +119,13 @@ pub enum End {
     Refused {
         /// One CamelCase word.
         reason: String,
+        /// For people.
+        message: String,
+    },
+    /// A phase makes itself another one each time that it runs.
+    NeverSettles {
+        /// The generation of the spec that says so.
+        generation: i64,
         /// For people.
         message: String,
     },
@@ -296,79 +307,6 @@ impl Session {
         Want::End(End::Refused { reason: reason.into(), message })
     }
 
-    /// The witness tells whether the file system is the one that the record speaks of.
-    fn meet(&mut self, witness: String) {
-        let met = Incarnation { uid: self.uid.clone(), instance: self.instance.clone(), witness };
-        let same = self.record.incarnation.as_ref().is_some_and(|i| i.uid == met.uid && i.witness == met.witness);
-        if same {
-            self.record.incarnation = Some(met);
-        } else {
-            self.record = self.record.reborn(Some(met));
-        }
-    }
-
-    /// The runs of the journal that no receipt speaks of yet: the newest of each phase, and whatever is still active.
-    fn unsettled(&mut self) -> Vec<String> {
-        let settings = PhaseName::settings();
-        let mut newest: BTreeMap<&str, &Past> = BTreeMap::new();
-        for (place, past) in self.pasts.iter().enumerate() {
-            if past.phase == settings.as_str() || !past.started {
-                continue;
-            }
-            let known = self.record.receipts.get(&PhaseName::new(&past.phase));
-            let told = known.and_then(|receipt| {
-                let at = self.pasts.iter().position(|other| other.run_id == receipt.run_id)?;
-                Some(if receipt.outcome == Outcome::Unknown { place < at } else { place <= at })
-            });
-            if told != Some(true) {
-                newest.insert(&past.phase, past);
-            }
-        }
-        let active = self.pasts.iter().filter(|past| past.active);
-        let mut open: Vec<String> = newest.into_values().chain(active).map(|past| past.run_id.clone()).collect();
-        open.dedup();
-        let lost: Vec<String> = self
-            .record
-            .receipts
-            .values()
-            .filter(|receipt| receipt.outcome == Outcome::Unknown && !open.contains(&receipt.run_id))
-            .map(|receipt| receipt.run_id.clone())
-            .collect();
-        for id in lost {
-            self.never_started(&id);
-        }
-        open
-    }
-
-    fn attach_or(&mut self, open: Vec<String>, now: Timestamp) -> Want {
-        match open.first() {
-            Some(id) => {
-                // What runs on a node that is being removed is ended, but for the farewell that somebody began.
-                let destroy = PhaseName::destroy_server();
-                let begun = self.pasts.iter().any(|past| past.run_id == *id && past.phase == destroy.as_str());
-                let verb = if self.is_farewell() && !begun { "cancel" } else { "attach" };
-                let request = format!("{verb} {id}\n").into_bytes();
-                self.stage = Stage::Attaching(open);
-                Want::Send(request)
-            }
-            None => self.advance(now),
-        }
-    }
-
-    /// The journal knows nothing of a run whose outcome was unknown: it never started, and was no attempt.
-    fn never_started(&mut self, id: &str) {
-        self.record.receipts.retain(|_, receipt| {
-            let lost = receipt.run_id == id && receipt.outcome == Outcome::Unknown;
-            if lost && receipt.attempt > 1 {
-                receipt.attempt -= 1;
-                receipt.outcome = Outcome::Failed;
-                receipt.message = "the next attempt never started".into();
-                return true;
-            }
-            !lost
-        });
-    }
-
     /// What is due next, with the newest spec.
     fn advance(&mut self, now: Timestamp) -> Want {
         loop {
@@ -393,8 +331,8 @@ impl Session {
                 Next::Backoff { .. } | Next::Halt { .. } | Next::Settled => return self.over(End::Done),
                 _ if !self.read => return self.ask_facts(),
                 Next::Run { rendered, .. } if self.ran.get(&rendered.phase) >= Some(&RUNS_IN_A_SESSION) => {
-                    return self.over(End::Refused {
-                        reason: "NeverSettles".into(),
+                    return self.over(End::NeverSettles {
+                        generation: self.group.generation,
                         message: format!(
                             "{} changes facts that it uses itself each time it runs; let it use others",
                             rendered.phase
@@ -586,6 +524,17 @@ impl Session {
             self.settings_are_over();
         }
         self.record.receipts.insert(phase, receipt);
+        self.forget_the_undeclared();
+    }
+
+    /// Receipts of phases that are declared no more go when there are more than a status holds, the oldest first.
+    fn forget_the_undeclared(&mut self) {
+        while self.record.receipts.len() > RECEIPTS {
+            let undeclared = self.record.receipts.iter().filter(|(phase, _)| !self.group.phases.knows(phase));
+            let oldest = undeclared.min_by_key(|(_, receipt)| receipt.finished_at.0).map(|(phase, _)| phase.clone());
+            let Some(oldest) = oldest else { return };
+            self.record.receipts.remove(&oldest);
+        }
     }
 }
 

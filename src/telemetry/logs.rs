@@ -140,6 +140,8 @@ mod tests {
 
     /// The lines that are logged meanwhile.
     fn lines(filter: &str, log: impl FnOnce()) -> Vec<Value> {
+        // Without one that takes everything, a line that another test has met first may be cached as wanted by nobody.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         let captured = Captured::default();
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(filter))

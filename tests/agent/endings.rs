@@ -54,7 +54,9 @@ fn a_script_that_hangs_forks_and_ignores_term_is_ended(shell: Shell) {
     let pids = noted(&node, 5);
     assert!(pids.iter().all(|pid| alive(*pid)));
     let ended = agent.ended();
-    assert_eq!((ended.verdict, ended.output.as_str()), (Verdict::TimedOut, "hanging\n"));
+    assert_eq!(ended.verdict, Verdict::TimedOut);
+    // The shell may still tell that what it waited for was killed, before it is itself.
+    assert!(ended.output.starts_with("hanging\n"), "{}", ended.output);
     assert!((2..20).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     gone(&pids);
     // The node is free again.

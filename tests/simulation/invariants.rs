@@ -219,13 +219,11 @@ impl World {
                 assert!(same || phase == "settings", "4: {phase} on {name}: {last:?}");
             }
         }
-        let claims = self.cluster.claims.objects.len();
-        let deletes = group.spec.node.pod.as_ref().unwrap().persistent_volume_claim_retention_policy.when_scaled;
-        let exact = deletes == Retention::Delete;
-        assert!(
-            claims >= group.spec.count as usize && (!exact || claims == group.spec.count as usize),
-            "9: {claims} claims"
-        );
+        let pod = group.spec.node.pod.as_ref().unwrap();
+        let (claims, each) = (self.cluster.claims.objects.len(), pod.volume_claim_templates.len());
+        let exact = pod.persistent_volume_claim_retention_policy.when_scaled == Retention::Delete;
+        let needed = group.spec.count as usize * each;
+        assert!(claims >= needed && (!exact || claims == needed), "9: {claims} claims, {needed} needed");
         let before = (self.operator.writes, self.operator.commands, self.cluster.writes());
         for _ in 0..5 {
             self.now += jiff::SignedDuration::from_hours(1);

@@ -7,8 +7,10 @@
 mod cluster;
 mod golden;
 mod invariants;
+mod kubelet;
 mod machine;
 mod operator;
+mod sessions;
 mod world;
 
 use std::{

@@ -1,11 +1,7 @@
 //! The operator as the simulation runs it: real snapshots, plans, sessions and statuses; only the calls are fakes. They
 //! do what `controller::apply` and `controller::report` do, with an answer that may be lost and a crash between any two.
 
-use std::{
-    cell::RefCell,
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::watcher::Event;
@@ -14,20 +10,12 @@ use pallet_operator::{
     controller::observe::{Beyond, Index, snapshot},
     group::resolve::Memo,
     node,
-    plan::{
-        Bound, Container, Effect, LOOK_AGAIN, Notice, Plan, Purpose, SessionView, Snapshot, TemplateVerdict, earliest,
-        plan, progress, status,
-    },
-    run::{
-        frame::{Frame, Verdict},
-        memory::Memory,
-        session::{End, Session, Want},
-    },
+    plan::{Bound, Effect, LOOK_AGAIN, Notice, Plan, SessionView, Snapshot, TemplateVerdict, earliest, plan, status},
+    run::memory::Memory,
 };
 
 use crate::{
     cluster::Refusal,
-    machine::{Request, Run},
     world::{GROUP, Link, NAMESPACE, World},
 };
 
@@ -44,7 +32,7 @@ pub struct Operator {
     pub writes: u64,
     /// Which watches are its own.
     pub seat: usize,
-    nonces: u64,
+    pub nonces: u64,
     listed: bool,
     /// The group is to be looked at: an event, or a session, said so.
     pub woken: bool,
@@ -241,7 +229,7 @@ impl World {
                 });
             }
             Effect::CheckTemplate => {
-                let hash = snapshot.group.as_ref().unwrap().pod.hash.clone();
+                let hash = snapshot.group.as_ref().unwrap().pod.checked_as.clone();
                 self.operator.beyond.template = Some((hash, TemplateVerdict::Accepted));
             }
             Effect::CreateNode { ordinal } => self.create_node(snapshot, *ordinal),
@@ -444,176 +432,5 @@ impl World {
             });
         }
         Ok(())
-    }
-
-    // ---- sessions --------------------------------------------------------------------------------------------------
-
-    fn open(&mut self, snapshot: &Snapshot, ordinal: u32, purpose: Purpose) {
-        let node = &snapshot.nodes[&ordinal];
-        let Some(pod) = snapshot.pod(node) else { return };
-        let Container::Running { id } = &pod.container else { return };
-        if self.operator.links.contains_key(&node.uid) {
-            return;
-        }
-        self.operator.commands += 1;
-        self.operator.nonces += 1;
-        let group = Arc::new(snapshot.group.clone().unwrap());
-        let (session, greeting) = Session::open(
-            group,
-            progress::identity(node, pod),
-            (pod.uid.clone(), id.clone()),
-            node.record.clone(),
-            purpose,
-            format!("nonce-{}-{}-{}", self.operator.seat, self.now, self.operator.nonces),
-        );
-        // The connection goes by the pod's name: to whatever container there is by now.
-        let instance = self.machines.get(&node.name).map(|machine| machine.instance.clone());
-        let link = Link {
-            session,
-            node: node.name.clone(),
-            instance: instance.clone().unwrap_or_default(),
-            since: self.now,
-            inbox: VecDeque::new(),
-            awaiting: None,
-        };
-        self.operator.links.insert(node.uid.clone(), link);
-        if instance.is_some() {
-            self.send(&node.uid.clone(), &greeting);
-        } else {
-            self.cut(&node.uid.clone(), "there is no container");
-        }
-    }
-
-    pub fn cut(&mut self, uid: &str, why: &str) {
-        let Some(mut link) = self.operator.links.remove(uid) else { return };
-        self.tell(|| format!("the session on {} is lost: {why}", link.node));
-        let end = link.session.lose(why, self.now);
-        self.close(uid, &link, end);
-    }
-
-    fn close(&mut self, uid: &str, link: &Link, end: End) {
-        let now = self.now;
-        self.operator.woken = true;
-        let memory = self.operator.memories.entry(uid.to_owned()).or_default();
-        memory.learn(link.session.record());
-        memory.finish(&link.instance, end, now);
-    }
-
-    pub fn hear_one(&mut self, uid: &str) {
-        let link = self.operator.links.get_mut(uid).unwrap();
-        let Some(frame) = link.inbox.pop_front() else { return };
-        let before = link.session.running();
-        let want = link.session.hear(frame.clone(), self.now);
-        let node = link.node.clone();
-        self.tell(|| format!("{node}: {frame:?}"));
-        match want {
-            Want::Wait => {}
-            Want::Send(bytes) => self.send(uid, &bytes),
-            Want::End(end) => {
-                let link = self.operator.links.remove(uid).unwrap();
-                self.tell(|| format!("the session on {node} ends: {end:?}"));
-                self.close(uid, &link, end);
-                return;
-            }
-        }
-        if let Some(link) = self.operator.links.get(uid) {
-            let (record, running) = (link.session.record().clone(), link.session.running());
-            let news = self.operator.memories.entry(uid.to_owned()).or_default().learn(&record);
-            self.operator.woken |= news || running != before;
-        }
-    }
-
-    /// Bytes on their way to a machine. They may be lost, and the answer may.
-    fn send(&mut self, uid: &str, bytes: &[u8]) {
-        let request = Request::parse(bytes);
-        if !self.calm && self.random.chance(2) {
-            self.count("requests lost");
-            self.cut(uid, "the request was lost");
-            return;
-        }
-        let link = &self.operator.links[uid];
-        let name = link.node.clone();
-        let frames = match request {
-            Request::Hello { uid } => self.machines[&name].greet(&uid),
-            Request::Facts => vec![Frame::Facts(format!("hostname\t{name}\nos.family\tlinux\n").into_bytes())],
-            Request::Attach { id } => self.attach(uid, &name, &id),
-            Request::Cancel { id } => {
-                self.cancel(&name, &id);
-                self.attach(uid, &name, &id)
-            }
-            // The same before it starts anything on a node.
-            Request::Run { .. } if self.former => {
-                self.cut(uid, "it leads no more");
-                return;
-            }
-            Request::Run { id, seconds, phase, attempt, digest, script } => {
-                let machine = &self.machines[&name];
-                if machine.journal.iter().any(|run| run.id == id) {
-                    self.attach(uid, &name, &id)
-                } else if let Some(active) = machine.active() {
-                    vec![Frame::Busy(active.id.clone())]
-                } else {
-                    let (duration, verdict) = self.fate(seconds);
-                    let run = Run {
-                        id: id.clone(),
-                        phase,
-                        attempt,
-                        digest,
-                        began: self.now,
-                        ends: self.now + duration,
-                        verdict: None,
-                        own: self.own(&name),
-                    };
-                    self.check_start(&name, &run, &script);
-                    let machine = self.machines.get_mut(&name).unwrap();
-                    machine.journal.push(run.clone());
-                    let witness = machine.witness.clone();
-                    self.history.insert((witness, id.clone()), Run { verdict: Some(verdict), ..run });
-                    self.operator.links.get_mut(uid).unwrap().awaiting = Some(id.clone());
-                    vec![Frame::Started(id)]
-                }
-            }
-        };
-        if let Some(link) = self.operator.links.get_mut(uid) {
-            link.inbox.extend(frames);
-        }
-    }
-
-    /// What settings finds on a machine: it changes now and then, and comes right in the end.
-    fn own(&mut self, name: &str) -> &'static str {
-        let flips = self.random.chance(10);
-        let machine = self.machines.get_mut(name).unwrap();
-        machine.own = match machine.own {
-            _ if self.calm => "x",
-            "x" if flips => "y",
-            "y" if flips => "x",
-            other => other,
-        };
-        machine.own
-    }
-
-    /// Ends a run that still runs.
-    fn cancel(&mut self, name: &str, id: &str) {
-        let machine = self.machines.get_mut(name).unwrap();
-        let Some(run) = machine.journal.iter_mut().find(|run| run.id == id && run.verdict.is_none()) else { return };
-        run.verdict = Some(Verdict::Cancelled);
-        let run = run.clone();
-        self.history.insert((machine.witness.clone(), id.to_owned()), run);
-        self.count("runs cancelled");
-    }
-
-    fn attach(&mut self, uid: &str, name: &str, id: &str) -> Vec<Frame> {
-        self.count("runs reattached");
-        let machine = &self.machines[name];
-        if !machine.journal.iter().any(|run| run.id == id) {
-            return vec![Frame::Absent(id.to_owned())];
-        }
-        match machine.ended(id) {
-            Some(frame) => vec![frame],
-            None => {
-                self.operator.links.get_mut(uid).unwrap().awaiting = Some(id.to_owned());
-                vec![Frame::Attached(id.to_owned())]
-            }
-        }
     }
 }

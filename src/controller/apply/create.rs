@@ -30,7 +30,7 @@ impl Applier<'_> {
             Ok(_) => self.check_claims(group, &first).await?,
             Err(error) => error.verdict().ok_or(error)?,
         };
-        self.state.remember_template(&group.key, &group.pod.hash, verdict);
+        self.state.remember_template(&group.key, &group.pod.checked_as, verdict);
         Ok(())
     }
 
@@ -46,7 +46,15 @@ impl Applier<'_> {
                 Ok(_) => {}
                 // Its name is taken, by a node's or by somebody's: either is used as it is.
                 Err(error) if error.is_conflict() => {}
-                Err(error) => return error.verdict().ok_or(error),
+                Err(error) => {
+                    return match error.verdict() {
+                        Some(TemplateVerdict::Refused { reason, message }) => {
+                            let message = format!("its claim {:?}: {message}", claim.name);
+                            Ok(TemplateVerdict::Refused { reason, message })
+                        }
+                        _ => Err(error),
+                    };
+                }
             }
         }
         Ok(TemplateVerdict::Accepted)
@@ -82,7 +90,7 @@ impl Applier<'_> {
                 }
                 Err(error) => {
                     if let Some(verdict) = error.verdict() {
-                        self.state.remember_template(&group.key, &group.pod.hash, verdict);
+                        self.state.remember_template(&group.key, &group.pod.checked_as, verdict);
                     }
                     return Err(error);
                 }
@@ -152,7 +160,7 @@ impl Applier<'_> {
             Err(error) => {
                 // What passed the dry run may be refused all the same later: a quota that is used up.
                 if let Some(verdict) = error.verdict() {
-                    self.state.remember_template(&group.key, &group.pod.hash, verdict);
+                    self.state.remember_template(&group.key, &group.pod.checked_as, verdict);
                 }
                 Err(error)
             }

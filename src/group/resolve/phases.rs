@@ -339,6 +339,7 @@ fn idle(spec: &GroupSpecFields, phases: &Phases) -> Vec<PhaseName> {
     names
         .map(PhaseName::new)
         .filter(|phase| !phases.sequence.contains(phase) && *phase != PhaseName::configure())
+        .filter(|phase| phases.actions.contains_key(phase) || *phase == PhaseName::test())
         .collect()
 }
 

@@ -44,7 +44,7 @@ impl Scope<'_> {
                 let declared: Vec<_> = self.settings.values.keys().map(String::as_str).collect();
                 Some(format!("{name} is not declared; spec.phases.settings.values has {}", list(&declared)))
             }
-            "range" | "dict" | "namespace" | "debug" if self.place != Place::Expectation => None,
+            "range" | "dict" | "debug" if self.place != Place::Expectation => None,
             _ => Some(format!("{name} is not known; templates see group, node, facts and settings")),
         }
     }

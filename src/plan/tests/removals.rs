@@ -98,6 +98,48 @@ fn one_that_fails_is_tried_again_and_then_the_node_goes_and_it_is_told() {
     assert_eq!(kinds(&snapshot), ["tell", "release"]);
 }
 
+/// What came of it is written before the pod goes, or a new leader would tell that it was skipped.
+#[test]
+fn the_result_is_written_before_the_pod_goes() {
+    let mut snapshot = leaving(1);
+    said(&mut snapshot, Outcome::Succeeded, 1, now());
+    let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
+    node.saved = Some(Record::default());
+    let planned = plan(&snapshot);
+    assert_eq!((planned.effects.len(), &planned.farewells[&0]), (0, &Step::Settled));
+    assert!(planned.wake.is_some());
+    let node = &snapshot.nodes[&0];
+    assert!(matches!(status::node(&snapshot, node, planned.farewells.get(&0)), status::Due::Now(_)));
+}
+
+#[test]
+fn one_that_was_lost_from_sight_is_looked_for_whatever_attempts_are_left() {
+    let mut snapshot = leaving(1);
+    snapshot.group.as_mut().unwrap().retry.limit = 0;
+    said(&mut snapshot, Outcome::Unknown, 1, now());
+    assert_eq!(kinds(&snapshot), ["farewell"]);
+}
+
+#[test]
+fn a_spec_that_cannot_be_read_says_no_goodbye_and_that_is_told() {
+    let mut snapshot = leaving(1);
+    snapshot.group = Err(vec![]);
+    assert_eq!(kinds(&snapshot), ["pod"]);
+    snapshot.pods.clear();
+    assert_eq!(kinds(&snapshot), ["tell", "release"]);
+}
+
+/// Their deadlines would pass while they wait for a session.
+#[test]
+fn no_more_nodes_are_removed_than_can_say_goodbye() {
+    let mut many = settled_as(with_destroy(), &[0, 1, 2]);
+    many.session_limit = 2;
+    many.group.as_mut().unwrap().count = 0;
+    assert_eq!(kinds(&many), ["other", "other"]);
+    many.head.deletion = Some(Cascade::Nodes);
+    assert_eq!(kinds(&many), ["other", "other"]);
+}
+
 #[test]
 fn the_deadline_ends_whatever_is_not_over() {
     let mut snapshot = leaving(61);
@@ -143,7 +185,8 @@ fn with_claims(policy: Value, ordinals: &[u32]) -> Snapshot {
     let mut snapshot = settled_as(json!({"count": ordinals.len(), "node": {"pod": pod}}), ordinals);
     for ordinal in 0..3 {
         let (name, node) = (format!("data-web-{ordinal}"), format!("web-{ordinal}"));
-        let claim = Claim { name: name.clone(), uid: format!("u-{ordinal}"), node, deleting: false };
+        let claim =
+            Claim { name: name.clone(), uid: format!("u-{ordinal}"), group: Some("g".into()), node, deleting: false };
         snapshot.claims.insert(name, Arc::new(claim));
     }
     snapshot
@@ -161,7 +204,13 @@ fn claims_of_ordinals_that_were_given_up_go_where_the_policy_says_so() {
     assert_eq!(kinds(&incomplete), ["other"]);
     // What somebody else made is used and never deleted.
     let mut theirs = with_claims(scaled, &[0, 1]);
-    Arc::make_mut(theirs.claims.get_mut("data-web-2").unwrap()).uid = String::new();
+    Arc::make_mut(theirs.claims.get_mut("data-web-2").unwrap()).group = None;
+    assert_eq!(kinds(&theirs), Vec::<&str>::new());
+    // Nor what a former group of this name has left, nor what does not say whose it is.
+    Arc::make_mut(theirs.claims.get_mut("data-web-2").unwrap()).group = Some("former".into());
+    assert_eq!(kinds(&theirs), Vec::<&str>::new());
+    let claim = Arc::make_mut(theirs.claims.get_mut("data-web-2").unwrap());
+    (claim.group, claim.node) = (Some("g".into()), String::new());
     assert_eq!(kinds(&theirs), Vec::<&str>::new());
 }
 
@@ -193,4 +242,26 @@ fn a_lost_claim_is_made_again_and_one_that_is_going_holds_the_pod() {
     Arc::make_mut(snapshot.claims.get_mut("data-web-0").unwrap()).deleting = true;
     assert_eq!(plan(&snapshot).effects, []);
     assert!(matches!(plan(&snapshot).steps[&0], Step::Await(Cause::ClaimTerminating { .. })));
+}
+
+/// An ordinal beyond the count whose claim is there is made again, and no other begins anew for it.
+#[test]
+fn a_replaced_node_finds_its_claim_wherever_it_stood() {
+    let creates = |snapshot: &Snapshot| -> Vec<u32> {
+        let created = |effect: &Effect| match effect {
+            Effect::CreateNode { ordinal } => Some(*ordinal),
+            _ => None,
+        };
+        plan(snapshot).effects.iter().filter_map(created).collect()
+    };
+    let mut snapshot = with_claims(json!({"whenScaled": "Delete"}), &[1, 2]);
+    snapshot.claims.remove("data-web-0");
+    snapshot.group.as_mut().unwrap().count = 2;
+    Arc::make_mut(snapshot.nodes.get_mut(&2).unwrap()).deletion = Some(Cascade::Nodes);
+    assert!(creates(&snapshot).is_empty(), "web-2 is waited for");
+    snapshot.nodes.remove(&2);
+    snapshot.pods.remove("web-2");
+    assert_eq!(creates(&snapshot), [2]);
+    Arc::make_mut(snapshot.claims.get_mut("data-web-2").unwrap()).deleting = true;
+    assert_eq!(creates(&snapshot), [0], "a claim that goes holds nobody");
 }

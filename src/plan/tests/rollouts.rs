@@ -220,9 +220,49 @@ fn nothing_is_replaced_for_a_template_that_no_pod_can_be_made_from_nor_while_the
     let mut proven = outdated(json!({}), &[0, 1], &[0]);
     proven.template = TemplateVerdict::Unchecked;
     assert_eq!(replaced(&proven), [0]);
-    let mut stopped = outdated(json!({"onFailure": "StopAll"}), &[0, 1], &[0, 1]);
+    let mut stopped = outdated(json!({"onFailure": "StopAll"}), &[0, 1], &[0]);
     halt(&mut stopped, 1, "configure");
     assert!(replaced(&stopped).is_empty());
+    // Whose last attempt failed on a pod that is to be replaced stops nothing: the new template may be what mends it.
+    let mut mended = outdated(json!({"onFailure": "StopAll"}), &[0, 1], &[0, 1]);
+    halt(&mut mended, 1, "configure");
+    assert_eq!(replaced(&mended), [1]);
+    // A node that goes makes room in a quota that is used up.
+    let mut full = outdated(json!({}), &[0, 1], &[0, 1]);
+    full.template = TemplateVerdict::Refused { reason: QUOTA, message: "exceeded quota".into() };
+    assert_eq!(replaced(&full), [1]);
+}
+
+/// Found by review: all of them counted as unavailable, and went at once.
+#[test]
+fn without_a_readiness_gate_an_edit_of_all_is_no_reason_to_remove_all() {
+    let mut snapshot = outdated(json!({}), &[0, 1, 2, 3], &[0, 1, 2, 3]);
+    for pod in snapshot.pods.values_mut() {
+        let pod = Arc::make_mut(pod);
+        (pod.gated, pod.gate_open) = (false, false);
+    }
+    for ordinal in 0..4 {
+        rewind(&mut snapshot, ordinal, &["configure"]);
+    }
+    assert_eq!(replaced(&snapshot), [3]);
+}
+
+#[test]
+fn a_rollout_that_has_stopped_still_looks_for_what_was_lost_from_sight() {
+    let mut stopped = stopping(json!({"maxParallel": 9, "onFailure": "StopAll"}));
+    let node = Arc::make_mut(stopped.nodes.get_mut(&1).unwrap());
+    node.record.receipts.get_mut(&PhaseName::configure()).unwrap().outcome = Outcome::Unknown;
+    assert_eq!(starts(&stopped), at(&[(1, "configure")]));
+}
+
+#[test]
+fn a_refusal_that_concerns_nobody_is_no_reason_to_stall() {
+    let mut full = settled(2, &[0, 1]);
+    full.template = TemplateVerdict::Refused { reason: "Forbidden", message: "no".into() };
+    full.recheck = true;
+    let planned = plan(&full);
+    assert_eq!((planned.effects, planned.wake), (vec![], None));
+    assert_eq!(status::group(&full, &planned.steps).conditions[0].reason, "Converged");
 }
 
 #[test]

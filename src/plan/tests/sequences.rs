@@ -56,7 +56,10 @@ fn a_predefined_process_leaves_out_what_is_not_declared_and_a_list_may_not_name_
 fn what_is_declared_and_run_by_nothing_is_said() {
     let snapshot = settled_as(json!({"phases": phases(), "converge": {"process": "apply-install"}}), &[0]);
     let message = status::group(&snapshot, &plan(&snapshot).steps).conditions[0].message.clone();
-    assert!(message.ends_with("run by nothing: migrate, test (list it in spec.converge.phases)"), "{message}");
+    assert!(
+        message.ends_with("run by nothing: migrate, test (list it in spec.converge.phases or in a process)"),
+        "{message}"
+    );
 }
 
 /// What is due on a settled node of `before` when the group is declared as `after`.

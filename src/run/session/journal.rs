@@ -1,0 +1,91 @@
+//! Pure: what the node's journal holds, and what of it a session has to settle before it begins anything.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Session, Stage, Want};
+use crate::{
+    api::group_node::{Incarnation, Outcome},
+    phase::PhaseName,
+    run::frame::Past,
+};
+
+impl Session {
+    /// The witness tells whether the file system is the one that the record speaks of.
+    pub(super) fn meet(&mut self, witness: String) {
+        let met = Incarnation { uid: self.uid.clone(), instance: self.instance.clone(), witness };
+        let same = self.record.incarnation.as_ref().is_some_and(|i| i.uid == met.uid && i.witness == met.witness);
+        if same {
+            self.record.incarnation = Some(met);
+        } else {
+            self.record = self.record.reborn(Some(met));
+        }
+    }
+
+    /// The runs of the journal that no receipt speaks of yet: the newest of each phase, and whatever is still active.
+    pub(super) fn unsettled(&mut self) -> Vec<String> {
+        let settings = PhaseName::settings();
+        let mut newest: BTreeMap<&str, &Past> = BTreeMap::new();
+        for (place, past) in self.pasts.iter().enumerate() {
+            if past.phase == settings.as_str() || !past.started {
+                continue;
+            }
+            let known = self.record.receipts.get(&PhaseName::new(&past.phase));
+            if known.is_none() && !self.group.phases.knows(&PhaseName::new(&past.phase)) {
+                // Nobody asks for it any more; one that is active is waited for all the same.
+                continue;
+            }
+            let told = known.and_then(|receipt| {
+                let at = self.pasts.iter().position(|other| other.run_id == receipt.run_id)?;
+                Some(if receipt.outcome == Outcome::Unknown { place < at } else { place <= at })
+            });
+            if told != Some(true) {
+                newest.insert(&past.phase, past);
+            }
+        }
+        let active = self.pasts.iter().filter(|past| past.active);
+        let mut open: Vec<String> = newest.into_values().chain(active).map(|past| past.run_id.clone()).collect();
+        open.dedup();
+        let lost: Vec<String> = self
+            .record
+            .receipts
+            .values()
+            .filter(|receipt| receipt.outcome == Outcome::Unknown && !open.contains(&receipt.run_id))
+            .map(|receipt| receipt.run_id.clone())
+            .collect();
+        for id in lost {
+            self.never_started(&id);
+        }
+        open
+    }
+
+    pub(super) fn attach_or(&mut self, open: Vec<String>, now: Timestamp) -> Want {
+        match open.first() {
+            Some(id) => {
+                // What runs on a node that is being removed is ended, but for the farewell that somebody began.
+                let destroy = PhaseName::destroy_server();
+                let begun = self.pasts.iter().any(|past| past.run_id == *id && past.phase == destroy.as_str());
+                let verb = if self.is_farewell() && !begun { "cancel" } else { "attach" };
+                let request = format!("{verb} {id}\n").into_bytes();
+                self.stage = Stage::Attaching(open);
+                Want::Send(request)
+            }
+            None => self.advance(now),
+        }
+    }
+
+    /// The journal knows nothing of a run whose outcome was unknown: it never started, and was no attempt.
+    pub(super) fn never_started(&mut self, id: &str) {
+        self.record.receipts.retain(|_, receipt| {
+            let lost = receipt.run_id == id && receipt.outcome == Outcome::Unknown;
+            if lost && receipt.attempt > 1 {
+                receipt.attempt -= 1;
+                receipt.outcome = Outcome::Failed;
+                receipt.message = "the next attempt never started".into();
+                return true;
+            }
+            !lost
+        });
+    }
+}
