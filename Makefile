@@ -10,7 +10,7 @@ SEEDS ?= 10000
 SMOKE_NODES ?= 500
 ROUNDS ?= 1
 
-.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages test-install bench-smoke soak image cluster cluster-down crds lint fmt
+.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages test-install bench-smoke soak image sbom cluster cluster-down crds lint fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,12 @@ soak: ## the simulation, optimised: SEEDS of them from FIRST on, or for MINUTES
 
 image: ## the operator's image as an OCI archive (IMAGE, OUT, PROFILE, BUILDER: see deploy/image)
 	@deploy/image
+
+sbom: ## what is in the image's binary, as CycloneDX: target/image/pallet-operator.cdx.json
+	@cargo cyclonedx --version >/dev/null 2>&1 || { echo "cargo-cyclonedx is missing: cargo install --locked cargo-cyclonedx"; exit 1; }
+	cargo cyclonedx --format json --spec-version 1.5 --target $(shell uname -m)-unknown-linux-musl --no-build-deps \
+		--override-filename pallet-operator.cdx
+	@mkdir -p target/image && mv pallet-operator.cdx.json target/image/
 
 cluster: ## a Kubernetes to try things in
 	@$(CLUSTER_TOOL) up
