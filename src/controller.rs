@@ -220,8 +220,13 @@ impl Scope {
         });
         let (groups, writer) = reflector::store::<GroupSpec>();
         let listed = groups.clone();
+        let watched = state.clone();
         let own = reflector::reflector(writer, self.watch::<GroupSpec>(None)).map(move |event| match event {
-            Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => vec![resolve::key(&object)],
+            Ok(watcher::Event::Apply(object)) => {
+                watched.see_deletion(&object);
+                vec![resolve::key(&object)]
+            }
+            Ok(watcher::Event::Delete(object)) => vec![resolve::key(&object)],
             // The store shows what was listed only now.
             Ok(watcher::Event::InitDone) => listed.state().iter().map(|object| resolve::key(object)).collect(),
             Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => Vec::new(),
@@ -388,7 +393,10 @@ impl Converger {
         beyond.session_limit = self.session_limit;
         let seen = |uid: &str| self.runs.seen(uid);
         let snapshot = observe::snapshot(object, resolved.resolve(object), &index, beyond, seen, Timestamp::now());
-        (beyond.cascade, beyond.recheck) = (snapshot.head.deletion, false);
+        if let Some(cascade) = snapshot.head.deletion {
+            beyond.cascade = Some((snapshot.head.uid.clone(), cascade));
+        }
+        beyond.recheck = false;
         snapshot
     }
 

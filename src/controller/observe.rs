@@ -47,6 +47,18 @@ pub struct KeptNode {
     pub node: Arc<Node>,
 }
 
+impl Beyond {
+    /// Takes in how a group is deleted, from the first version of it that shows the deletion. A pass may come later, when
+    /// the collector is done and has taken its mark off.
+    pub fn see_deletion(&mut self, object: &GroupSpec) {
+        let head = resolve::head(object);
+        let known = self.cascade.as_ref().is_some_and(|(uid, _)| *uid == head.uid);
+        if let (false, Some(cascade)) = (known, head.deletion) {
+            self.cascade = Some((head.uid, cascade));
+        }
+    }
+}
+
 impl Indexed for GroupNode {
     type Kept = KeptNode;
     fn metadata(&self) -> &ObjectMeta {
@@ -326,7 +338,8 @@ pub struct Beyond {
     /// Ordinals whose creation had no clear answer.
     pub uncertain: BTreeSet<u32>,
     /// What became of the nodes when the group's deletion was first seen. The collector takes its mark off when it is done.
-    pub cascade: Option<Cascade>,
+    /// With the UID of that group: another one of its name may follow.
+    pub cascade: Option<(String, Cascade)>,
     /// What stands above is old enough to be tried again.
     pub recheck: bool,
     /// How many sessions one group may have open at once.
@@ -392,7 +405,8 @@ pub fn snapshot(
     let there: BTreeSet<u32> = snapshot.nodes.keys().copied().collect();
     snapshot.uncertain.retain(|ordinal| !there.contains(ordinal));
     if snapshot.head.deletion.is_some() {
-        snapshot.head.deletion = beyond.cascade.or_else(|| Some(cascade(object, &snapshot)));
+        let seen = beyond.cascade.as_ref().filter(|(uid, _)| *uid == snapshot.head.uid).map(|(_, cascade)| *cascade);
+        snapshot.head.deletion = seen.or_else(|| Some(cascade(object, &snapshot)));
     }
     snapshot
 }
@@ -505,6 +519,57 @@ mod tests {
         index.upsert(&pod("a", "u1", 9));
         assert!(index.apply::<KubePod>(&Event::InitDone).gone.is_empty());
         assert_eq!(uids(&index), ["u1"]);
+    }
+
+    /// Found end to end: the collector was done before the first pass, and pods of a group that was deleted in the
+    /// foreground were let go as if it had been orphaned.
+    #[test]
+    fn how_a_group_is_deleted_is_seen_before_the_collector_is_done() {
+        let object = |finalizers: &[&str]| -> GroupSpec {
+            serde_json::from_value(json!({
+                "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
+                "metadata": {
+                    "name": "web", "namespace": "n", "uid": "g", "finalizers": finalizers,
+                    "deletionTimestamp": "2026-11-21T10:00:00Z"
+                },
+                "spec": {"node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "x"}]}}}}}
+            }))
+            .unwrap()
+        };
+        // What is left then: a pod without its group, with its node.
+        let mut index = Index::default();
+        let mut orphaned = pod("web-0", "p", 9);
+        orphaned.metadata.owner_references = Some(vec![
+            serde_json::from_value(json!({
+                "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupNode", "name": "web-0", "uid": "u"
+            }))
+            .unwrap(),
+        ]);
+        index.upsert(&orphaned);
+        let node: GroupNode = serde_json::from_value(json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupNode",
+            "metadata": {"name": "web-0", "namespace": "n", "uid": "u", "resourceVersion": "8"},
+            "spec": {"group": "web", "groupUid": "g", "ordinal": 0}
+        }))
+        .unwrap();
+        index.upsert(&node);
+        let done = object(&[api::FINALIZER]);
+        let cascade = |beyond: &Beyond| {
+            snapshot(&done, resolve::resolve(&done), &index, beyond, |_| Seen::default(), Timestamp::UNIX_EPOCH)
+                .head
+                .deletion
+        };
+        assert_eq!(cascade(&Beyond::default()), Some(Cascade::Orphan), "a guess");
+        let mut beyond = Beyond::default();
+        beyond.see_deletion(&object(&["foregroundDeletion", api::FINALIZER]));
+        beyond.see_deletion(&done);
+        assert_eq!(cascade(&beyond), Some(Cascade::Nodes));
+        let mut orphaning = Beyond::default();
+        orphaning.see_deletion(&object(&[api::ORPHAN_FINALIZER, api::FINALIZER]));
+        assert_eq!(cascade(&orphaning), Some(Cascade::Orphan));
+        // Not what became of another group of this name.
+        beyond.cascade = Some(("former".into(), Cascade::Nodes));
+        assert_eq!(cascade(&beyond), Some(Cascade::Orphan));
     }
 
     #[test]

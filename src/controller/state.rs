@@ -8,7 +8,11 @@ use std::{
 
 use super::observe::{Beyond, Index, Indexed};
 use crate::{
-    group::{GroupKey, resolve::Memo},
+    api::GroupSpec,
+    group::{
+        GroupKey,
+        resolve::{self, Memo},
+    },
     plan::{self, TemplateVerdict},
 };
 
@@ -94,6 +98,13 @@ impl State {
             });
         } else if let Some(known) = self.known().get_mut(key) {
             known.beyond.uncertain.remove(&ordinal);
+        }
+    }
+
+    /// Takes in how a group is deleted, as soon as it is seen.
+    pub(super) fn see_deletion(&self, object: &GroupSpec) {
+        if object.metadata.deletion_timestamp.is_some() {
+            self.known().entry(resolve::key(object)).or_default().beyond.see_deletion(object);
         }
     }
 

@@ -141,7 +141,9 @@ impl World {
         }
         let Some(snapshot) = self.observe() else { return };
         (self.operator.woken, self.operator.wake, self.operator.failed) = (false, None, false);
-        self.operator.beyond.cascade = snapshot.head.deletion;
+        if let Some(cascade) = snapshot.head.deletion {
+            self.operator.beyond.cascade = Some((snapshot.head.uid.clone(), cascade));
+        }
         if self.operator.uncertain_since.is_some_and(|since| since + LOOK_AGAIN <= self.now) {
             self.operator.uncertain_since = None;
             self.operator.beyond.uncertain.clear();
