@@ -235,7 +235,14 @@ impl Space {
 
     /// Runs a script in a pod, as a person with kubectl would.
     pub async fn kubectl_exec(&self, pod: &str, script: &str) -> String {
-        self.try_exec(pod, script).await.unwrap_or_else(|error| panic!("exec in {pod}: {error}"))
+        loop {
+            match self.try_exec(pod, script).await {
+                Ok(said) => return said,
+                // The connection broke, as it may on a busy machine; what tests run here may run twice.
+                Err(error) if error.contains("websocket: close 1006") => eprintln!("exec in {pod} again: {error}"),
+                Err(error) => panic!("exec in {pod}: {error}"),
+            }
+        }
     }
 
     pub async fn try_exec(&self, pod: &str, script: &str) -> Result<String, String> {

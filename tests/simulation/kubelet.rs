@@ -27,12 +27,28 @@ impl World {
             self.cluster.pods.remove(&mut self.cluster.counter, name);
             return;
         }
+        if self.is_nobodys(pod) {
+            self.tell(|| format!("the collector deletes pod {name}"));
+            let uid = self.cluster.pods.objects[name].metadata.uid.clone().unwrap();
+            let _ = self.cluster.pods.delete(&mut self.cluster.counter, name, &uid, true, self.now);
+            return;
+        }
         let phase = pod.status.as_ref().and_then(|status| status.phase.clone());
         match phase.as_deref() {
             None => self.boot(name),
             Some("Running") => self.show_readiness(name),
             _ => {}
         }
+    }
+
+    /// Whether all owners of a pod are gone: the garbage collector takes it then.
+    fn is_nobodys(&self, pod: &Pod) -> bool {
+        let there = |uid: &String| {
+            let groups = self.cluster.groups.objects.values().filter_map(|group| group.metadata.uid.as_ref());
+            let nodes = self.cluster.nodes.objects.values().filter_map(|node| node.metadata.uid.as_ref());
+            groups.chain(nodes).any(|other| other == uid)
+        };
+        !pod.metadata.owner_references.iter().flatten().any(|owner| there(&owner.uid))
     }
 
     /// A container starts, on a new file system.
