@@ -268,7 +268,8 @@ async fn freeze(what: &str, seconds: u32, until: &str) {
         .await;
     }
     ran_once(&space).await;
-    assert_eq!(first.bootstraps().await, 0.0);
+    // Of a run that ended while it was frozen it may still have heard.
+    assert!(first.bootstraps().await <= 1.0);
     assert_eq!(second.bootstraps().await, 1.0);
 
     // From now on the second alone acts on what changes.
