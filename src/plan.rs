@@ -13,7 +13,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -255,8 +255,8 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     let surplus =
         scale::victims(snapshot, &live, target).into_iter().map(|(node, rank)| (node, Removal::Surplus(rank)));
     let mut victims: Vec<(&Node, Removal)> = surplus.collect();
-    let staying: Vec<&Node> =
-        live.into_iter().filter(|node| victims.iter().all(|(v, _)| v.ordinal != node.ordinal)).collect();
+    let going: BTreeSet<u32> = victims.iter().map(|(node, _)| node.ordinal).collect();
+    let staying: Vec<&Node> = live.into_iter().filter(|node| !going.contains(&node.ordinal)).collect();
     // One that is to be replaced now is there until its deletion was heard of.
     let mut missing = scale::missing(snapshot, group, staying.len(), target);
     missing.retain(|ordinal| claim_going(snapshot, group, &group.key.node_name(*ordinal)).is_none());

@@ -81,8 +81,7 @@ impl Indexed for KubePod {
         &self.metadata
     }
     fn group(&self) -> Option<GroupKey> {
-        let name = self.metadata.labels.as_ref()?.get(api::GROUP_LABEL)?.clone();
-        Some(GroupKey { namespace: self.metadata.namespace.clone()?, name })
+        labelled(&self.metadata)
     }
     fn keep(&self) -> Arc<Pod> {
         Arc::new(node::pod::observe(self))
@@ -98,8 +97,7 @@ impl Indexed for PersistentVolumeClaim {
         &self.metadata
     }
     fn group(&self) -> Option<GroupKey> {
-        let name = self.metadata.labels.as_ref()?.get(api::GROUP_LABEL)?.clone();
-        Some(GroupKey { namespace: self.metadata.namespace.clone()?, name })
+        labelled(&self.metadata)
     }
     fn keep(&self) -> Arc<Claim> {
         let metadata = &self.metadata;
@@ -115,6 +113,12 @@ impl Indexed for PersistentVolumeClaim {
     fn shelf(index: &mut Index) -> &mut Shelf<Arc<Claim>> {
         &mut index.claims
     }
+}
+
+/// The group that an object's label names.
+fn labelled(metadata: &ObjectMeta) -> Option<GroupKey> {
+    let name = metadata.labels.as_ref()?.get(api::GROUP_LABEL)?.clone();
+    Some(GroupKey { namespace: metadata.namespace.clone()?, name })
 }
 
 fn observe_node(object: &GroupNode) -> Node {
