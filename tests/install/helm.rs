@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    commands::{Cluster, assert_gone, get, helm, kubectl, try_helm, try_run},
+    commands::{Cluster, assert_gone, get, helm, kubectl, try_helm, try_run, wait},
     group::{apply_example, apply_slow, finish_slow, wait_ready, wait_slow_runs},
     pod::{assert_confined, assert_healthy, pods, wait_rolled_out},
 };
@@ -44,11 +44,13 @@ fn cluster_wide_from_install_to_uninstall() {
     kubectl(&["create", "namespace", "shop"]);
     apply_example("shop");
     wait_ready("shop", "web");
-    // By way of the service, as Prometheus would.
-    let metrics =
-        kubectl(&["get", "--raw", "/api/v1/namespaces/pallet-system/services/pallet-operator:http/proxy/metrics"]);
-    assert!(metrics.contains("\npallet_leader 1\n"), "{metrics}");
-    assert!(metrics.contains("\npallet_nodes 3\n"), "{metrics}");
+    // By way of the service, as Prometheus would. What is counted is shown every few seconds.
+    wait("the metrics show the group", || {
+        let path = "/api/v1/namespaces/pallet-system/services/pallet-operator:http/proxy/metrics";
+        let metrics = kubectl(&["get", "--raw", path]);
+        let shown = ["\npallet_leader 1\n", "\npallet_nodes 3\n"].iter().all(|line| metrics.contains(line));
+        if shown { Ok(()) } else { Err(metrics) }
+    });
 
     // Two replicas, another image and another level of logging, while bootstrap runs.
     apply_slow("shop");
