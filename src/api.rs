@@ -8,9 +8,11 @@ pub mod converge;
 pub mod group_node;
 pub mod group_spec;
 pub mod phases;
+pub mod server_spec;
 
 pub use group_node::{GroupNode, GroupNodeFields, GroupNodeStatus};
 pub use group_spec::{GroupSpec, GroupSpecFields, GroupSpecStatus};
+pub use server_spec::{ServerSpec, ServerSpecFields};
 
 /// The API group of every kind.
 pub const API_GROUP: &str = "pallet.dev";

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod observe;
 pub mod report;
+mod specs;
 pub mod state;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument, debug, warn};
 
 use crate::{
-    api::{self, GroupNode, GroupSpec},
+    api::{self, GroupNode, GroupSpec, ServerSpec},
     group::{GroupKey, resolve},
     plan::{self, Bound, Plan, Snapshot, TemplateVerdict, earliest},
     run::{
@@ -235,8 +236,20 @@ impl Scope {
         let nodes = indexed(&state, &runs, self.watch::<GroupNode>(None));
         let pods = indexed(&state, &runs, self.watch::<KubePod>(Some(api::GROUP_LABEL)));
         let claims = indexed(&state, &runs, self.watch::<PersistentVolumeClaim>(Some(api::GROUP_LABEL)));
+        let specified = state.clone();
+        let specs = self.watch::<ServerSpec>(None).map(move |event| match event {
+            Ok(event) => specified.see_specs(event),
+            Err(error) => broken::<ServerSpec>(&error),
+        });
         let woken = woken.map(|key| vec![key]);
-        let triggers = stream::select_all([own.boxed(), nodes.boxed(), pods.boxed(), claims.boxed(), woken.boxed()]);
+        let triggers = stream::select_all([
+            own.boxed(),
+            nodes.boxed(),
+            pods.boxed(),
+            claims.boxed(),
+            specs.boxed(),
+            woken.boxed(),
+        ]);
 
         let (known_groups, waiting) = (groups.clone(), converger.clone());
         let queue = triggers.flat_map(stream::iter).filter_map(move |key| {
@@ -332,7 +345,7 @@ impl Converger {
     async fn reconcile(&self, object: &GroupSpec) -> Result<Action, Error> {
         let key = resolve::key(object);
         self.queue.take(&key);
-        if !self.state.index().synced() {
+        if !self.state.synced() {
             // What is not listed yet must not be taken for missing.
             return Ok(Action::requeue(BETWEEN_PASSES));
         }
@@ -389,10 +402,12 @@ impl Converger {
         let key = resolve::key(object);
         self.state.freshen(&key);
         let (index, mut known) = (self.state.index(), self.state.known());
+        let specs = self.state.specs(&key.namespace);
         let state::Known { beyond, resolved, .. } = known.entry(key).or_default();
         beyond.session_limit = self.session_limit;
         let seen = |uid: &str| self.runs.seen(uid);
-        let snapshot = observe::snapshot(object, resolved.resolve(object), &index, beyond, seen, Timestamp::now());
+        let snapshot =
+            observe::snapshot(object, resolved.resolve(object, &specs), &index, beyond, seen, Timestamp::now());
         if let Some(cascade) = snapshot.head.deletion {
             beyond.cascade = Some((snapshot.head.uid.clone(), cascade));
         }

@@ -90,6 +90,8 @@ pub struct Group {
     pub retry: Retry,
     /// The value of the GroupSpec's retry annotation; empty where there is none.
     pub retry_token: String,
+    /// The ordinal of the node for what runs on one node only.
+    pub chosen: Option<u32>,
 }
 
 /// A pod template that was parsed: an object with a spec that has containers.
@@ -165,6 +167,8 @@ pub struct Phases {
     pub idle: Vec<PhaseName>,
     /// A text that makes configure another one when it changes.
     pub reapply: String,
+    /// The parameters of the ServerSpecs, by their name.
+    pub params: Value,
 }
 
 impl Phases {
@@ -202,9 +206,18 @@ pub struct Settings {
     /// The group's own facts, in order.
     pub facts: Vec<FactSource>,
     /// Values; strings in them are templates.
-    pub values: BTreeMap<String, Value>,
+    pub values: BTreeMap<String, Setting>,
     /// Over both, as declared.
     pub digest: Digest,
+}
+
+/// One value of settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// The ServerSpec that it comes from; none for the group's own.
+    pub origin: Option<Arc<str>>,
+    /// The value; strings in it are templates.
+    pub value: Value,
 }
 
 impl Settings {

@@ -1,15 +1,16 @@
 //! Pure: phases, actions, and what identifies a run of them.
 
+pub mod action;
 pub mod compile;
 pub mod expect;
 pub mod render;
 
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::api::actions::{PackageState, ServiceState};
+pub use action::{Action, ActionKind};
 
 /// The name of a phase.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -80,90 +81,6 @@ pub enum Rerun {
     PerDigest,
 }
 
-/// One action as it was declared: its strings are templates where the field says so.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Action {
-    /// Its name, or its kind and place.
-    pub name: String,
-    /// What it does.
-    pub kind: ActionKind,
-}
-
-/// What an action does.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ActionKind {
-    /// Runs a shell script.
-    Exec {
-        /// A template, quoted for the shell.
-        script: String,
-        /// A template of plain text.
-        creates: Option<String>,
-        /// A template, quoted for the shell.
-        unless: Option<String>,
-        /// A template, quoted for the shell.
-        only_if: Option<String>,
-    },
-    /// Writes a file.
-    File {
-        /// A template of plain text.
-        path: String,
-        /// A template of plain text.
-        content: String,
-        /// Octal, without a leading zero.
-        mode: String,
-        /// A name or number.
-        owner: Option<String>,
-        /// A name or number.
-        group: Option<String>,
-    },
-    /// Makes a directory.
-    Directory {
-        /// A template of plain text.
-        path: String,
-        /// Octal, without a leading zero.
-        mode: Option<String>,
-        /// A name or number.
-        owner: Option<String>,
-        /// A name or number.
-        group: Option<String>,
-    },
-    /// Makes a symbolic link.
-    Symlink {
-        /// A template of plain text.
-        path: String,
-        /// A template of plain text.
-        target: String,
-    },
-    /// Installs or removes packages.
-    Package {
-        /// Templates of plain text.
-        names: Vec<String>,
-        /// What is wanted.
-        state: PackageState,
-        /// The node's package manager; empty until the phase is rendered.
-        manager: String,
-    },
-    /// Starts, stops or enables a service.
-    Service {
-        /// A template of plain text.
-        name: String,
-        /// What is wanted.
-        state: Option<ServiceState>,
-        /// Whether it starts with the node.
-        enabled: Option<bool>,
-        /// The node's service manager; empty until the phase is rendered.
-        manager: String,
-    },
-}
-
-/// The package managers that there are scripts for.
-pub const PACKAGE_MANAGERS: &[&str] = &["apt", "apk", "dnf", "yum"];
-/// The service managers that there are scripts for.
-pub const SERVICE_MANAGERS: &[&str] = &["systemd", "openrc", "sysv"];
-
-/// The mode of a file that names none.
-pub const DEFAULT_MODE: &str = "644";
-
 /// One fact of a group's own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FactSource {
@@ -173,6 +90,16 @@ pub struct FactSource {
     pub source: Source,
     /// Whether a failure makes it null.
     pub optional: bool,
+}
+
+impl FactSource {
+    /// What counts for the digest of settings.
+    pub fn model(&self) -> Value {
+        match &self.source {
+            Source::Exec(script) => json!([self.name, "exec", script, self.optional]),
+            Source::File(path) => json!([self.name, "file", path, self.optional]),
+        }
+    }
 }
 
 /// Where a fact comes from.

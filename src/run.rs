@@ -444,7 +444,7 @@ mod tests {
             "metadata": {"name": "web", "namespace": "shop", "uid": "g"},
             "spec": {"node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "x"}]}}}}}
         });
-        let group = Arc::new(resolve(&serde_json::from_value(object).unwrap()).unwrap());
+        let group = Arc::new(resolve(&serde_json::from_value(object).unwrap(), &Default::default()).unwrap());
         let (name, address, retry_token) = (node.to_owned(), String::new(), String::new());
         let target = Target { namespace: "shop".into(), pod: node.into(), container: "main".into() };
         let identity = Identity { name, ordinal: 0, address, retry_token };

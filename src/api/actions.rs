@@ -4,19 +4,41 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One action: exactly one kind.
+/// One action: exactly one kind, and what all kinds have in common.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("[has(self.exec), has(self.file), has(self.directory), has(self.symlink), has(self.package), has(self.service)].filter(x, x).size() == 1")
-        .message("an action has exactly one kind: set one of exec, file, directory, symlink, package and service, and make further actions of the others")
+    validation = Rule::new("[has(self.exec), has(self.file), has(self.directory), has(self.symlink), has(self.lineInFile), has(self.remoteFile), has(self.package), has(self.packageSource), has(self.service), has(self.user), has(self.group), has(self.sudoer), has(self.cron)].filter(x, x).size() == 1")
+        .message("an action has exactly one kind: set one of exec, file, directory, symlink, lineInFile, remoteFile, package, packageSource, service, user, group, sudoer and cron, and make further actions of the others")
 )]
 pub struct ActionFields {
-    /// The action's name in receipts and errors; its kind and place by default.
+    /// The action's name in receipts and errors, and in `onChangeOf`; its kind and place by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([-A-Za-z0-9_. ]*[A-Za-z0-9])?$')")
         .message("must consist of letters, digits, '-', '_', '.' and blanks, and begin and end with a letter or digit, such as install-nginx"))]
     pub name: Option<String>,
+    /// A CEL expression over `facts`, `settings`, `params`, `node` and `group`, such as `facts.os.family == 'debian'`: where
+    /// it is false the action is skipped. Facts that change by themselves may be used; their change alone runs nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub when: Option<String>,
+    /// Names of actions before this one in the phase: it runs only where one of them has changed something since this phase
+    /// last succeeded on the node. Those of a ServerSpec are named SPEC/NAME from outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 127)))]
+    pub on_change_of: Vec<String>,
+    /// Runs it on one node of the group only: the one with the lowest ordinal that the group has or is about to have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_one_node: bool,
+    /// How long one attempt at the action may take, such as 90s; then its processes are ended and it has failed. Without
+    /// it the timeout of the phase is the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::converge::duration_schema")]
+    pub timeout: Option<String>,
+    /// How often the action is tried before the phase fails for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<ActionRetryFields>,
     /// Runs a shell script.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<ExecFields>,
@@ -29,12 +51,60 @@ pub struct ActionFields {
     /// Makes a symbolic link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub symlink: Option<SymlinkFields>,
+    /// Keeps one line in a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line_in_file: Option<LineInFileFields>,
+    /// Downloads a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_file: Option<RemoteFileFields>,
     /// Installs or removes packages with the node's package manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<PackageFields>,
+    /// Adds a source of packages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package_source: Option<PackageSourceFields>,
     /// Starts, stops or enables a service with the node's service manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceFields>,
+    /// Makes a user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserFields>,
+    /// Makes a group of users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<UserGroupFields>,
+    /// Lets a user or group run commands as another by sudo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sudoer: Option<SudoerFields>,
+    /// Runs a command at set times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron: Option<CronFields>,
+}
+
+/// How often an action is tried.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct ActionRetryFields {
+    /// Further attempts after the first.
+    #[schemars(range(min = 1, max = 100))]
+    pub limit: u32,
+    /// The pause between two attempts.
+    #[serde(default = "five_seconds")]
+    #[schemars(schema_with = "super::converge::duration_schema")]
+    pub pause: String,
+}
+
+fn five_seconds() -> String {
+    "5s".into()
+}
+
+/// Whether something is wanted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Presence {
+    /// It is to be there.
+    #[default]
+    Present,
+    /// It is not to be there.
+    Absent,
 }
 
 /// Runs a POSIX shell script. It counts as changed when it ran, unless a guard kept it from running.
@@ -185,4 +255,252 @@ pub enum ServiceState {
     Restarted,
     /// It reads its configuration again.
     Reloaded,
+}
+
+/// Keeps one line in a file that others write too. A file is better written whole, by `file`, where it can be.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.match) || !has(self.state) || self.state == 'present' || !has(self.line)").message("absent takes either line or match: remove one of them"),
+    validation = Rule::new("has(self.line) || (has(self.state) && self.state == 'absent' && has(self.match))").message("line is missing: set the line that is to be there, or state: absent with match")
+)]
+pub struct LineInFileFields {
+    /// Which file, an absolute path; a template.
+    #[schemars(length(min = 1, max = 4096))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
+        .message("must be absolute; begin it with a slash"))]
+    pub path: String,
+    /// The line, a template, without a newline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub line: Option<String>,
+    /// An extended regular expression (POSIX, as grep -E): the last line that matches becomes the line. Where none matches,
+    /// the line is added. With `state: absent`, every line that matches goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub r#match: Option<String>,
+    /// An extended regular expression: a line that is added comes behind the last line that matches; at the end by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub insert_after: Option<String>,
+    /// `present`: the line is there. `absent`: it is not.
+    #[serde(default)]
+    pub state: Presence,
+    /// Whether a file that is not there is made, with mode 0644; otherwise the action fails.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub create: bool,
+}
+
+/// Downloads a file, with curl or wget, whichever the node has, and puts it in its place when its checksum is right.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+pub struct RemoteFileFields {
+    /// Where, an absolute path; a template. Its directory must be there.
+    #[schemars(length(min = 1, max = 4096))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
+        .message("must be absolute; begin it with a slash"))]
+    pub path: String,
+    /// From where, a template: http, https or file. It stands in receipts and logs: no credentials belong into it.
+    #[schemars(length(min = 1, max = 2048))]
+    pub url: String,
+    /// The SHA-256 checksum of the file in hexadecimal, a template. A file that has it is not downloaded again.
+    #[schemars(length(min = 1, max = 256))]
+    pub sha256: String,
+    /// The mode in octal; 0644 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 5))]
+    #[x_kube(validation = Rule::new("self.matches('^0?[0-7]{3,4}$')")
+        .message("must be three or four octal digits, such as 0644 or 755"))]
+    pub mode: Option<String>,
+    /// The owner, by name or number; left as it is by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+    pub owner: Option<String>,
+    /// The group, by name or number; left as it is by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+    pub group: Option<String>,
+}
+
+/// Adds a source of packages, for the package manager of the fact `os.packageManager`. Where the node's has no entry here,
+/// the action fails; `when` tells nodes apart.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[x_kube(
+    validation = Rule::new("has(self.apt) || has(self.dnf) || has(self.apk)").message("names no source: set apt, dnf or apk, or more than one of them")
+)]
+pub struct PackageSourceFields {
+    /// Its name, which its files on the node get.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
+        .message("must consist of letters, digits, '-' and '_', such as postgresql"))]
+    pub name: String,
+    /// For apt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apt: Option<AptSourceFields>,
+    /// For dnf and yum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dnf: Option<DnfSourceFields>,
+    /// For apk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apk: Option<ApkSourceFields>,
+    /// `present`: it is a source. `absent`: it is none any more.
+    #[serde(default)]
+    pub state: Presence,
+}
+
+/// A source for apt, written to /etc/apt/sources.list.d/NAME.sources.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AptSourceFields {
+    /// Where it is, a template.
+    #[schemars(length(min = 1, max = 2048))]
+    pub uri: String,
+    /// The suite, a template, such as bookworm; one that ends with a slash is a directory and has no components.
+    #[schemars(length(min = 1, max = 256))]
+    pub suite: String,
+    /// The components, such as main.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 64)))]
+    pub components: Vec<String>,
+    /// The public key that signs it, ASCII-armored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32768))]
+    pub key: Option<String>,
+    /// Takes packages that nobody signed. Whoever can meddle with the way to the source then owns the node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trusted: bool,
+}
+
+/// A source for dnf and yum, written to /etc/yum.repos.d/NAME.repo.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnfSourceFields {
+    /// Where it is, a template.
+    #[schemars(length(min = 1, max = 2048))]
+    pub base_url: String,
+    /// The public key that signs it, ASCII-armored. Without it nothing is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32768))]
+    pub key: Option<String>,
+}
+
+/// A source for apk, a line of /etc/apk/repositories.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+pub struct ApkSourceFields {
+    /// Where it is, a template.
+    #[schemars(length(min = 1, max = 2048))]
+    pub url: String,
+}
+
+/// Makes a user, or changes one that is there.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserFields {
+    /// The login name, a template.
+    #[schemars(length(min = 1, max = 256))]
+    pub name: String,
+    /// The numeric id; the system chooses by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4294967294_u32))]
+    pub uid: Option<u32>,
+    /// The primary group, which must be there; one of the user's own name by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub group: Option<String>,
+    /// Further groups, which must be there. Groups that are not listed are left as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
+    pub groups: Vec<String>,
+    /// The home directory; /home/NAME by default. It is made, but for a system user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub home: Option<String>,
+    /// The login shell, such as /bin/bash; the system chooses by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub shell: Option<String>,
+    /// A comment, such as the full name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub comment: Option<String>,
+    /// Whether a new user is one of the system's: with a low id, and without a home directory of its own making.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub system: bool,
+    /// Public keys, templates, that may log in by SSH: the file ~/.ssh/authorized_keys holds these and no others. Left as it
+    /// is by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 8192)))]
+    pub authorized_keys: Option<Vec<String>>,
+    /// `present`: the user is there. `absent`: it is not; its home directory stays.
+    #[serde(default)]
+    pub state: Presence,
+}
+
+/// Makes a group of users.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+pub struct UserGroupFields {
+    /// Its name, a template.
+    #[schemars(length(min = 1, max = 256))]
+    pub name: String,
+    /// The numeric id; the system chooses by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4294967294_u32))]
+    pub gid: Option<u32>,
+    /// Whether a new group is one of the system's, with a low id.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub system: bool,
+    /// `present`: the group is there. `absent`: it is not.
+    #[serde(default)]
+    pub state: Presence,
+}
+
+/// Lets a user or group run commands as another, by a file in /etc/sudoers.d that was checked before it is used.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SudoerFields {
+    /// Who: a user, or a group led by '%'; a template.
+    #[schemars(length(min = 1, max = 256))]
+    pub name: String,
+    /// As whom, as sudoers writes it; ALL by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub run_as: Option<String>,
+    /// Which commands, as sudoers writes them, with absolute paths; ALL by default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 1024)))]
+    pub commands: Vec<String>,
+    /// Whether no password is asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_password: bool,
+    /// `present`: they may. `absent`: the file of that name is gone.
+    #[serde(default)]
+    pub state: Presence,
+}
+
+/// Runs a command at set times, by a file in /etc/cron.d, or in a crontab where the node's cron reads none (busybox).
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+pub struct CronFields {
+    /// Its name, which its file on the node gets.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
+        .message("must consist of letters, digits, '-' and '_', such as nightly-backup"))]
+    pub name: String,
+    /// When, in cron's five fields or as @daily and the like; needed but for `state: absent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub schedule: Option<String>,
+    /// As whom; root by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub user: Option<String>,
+    /// What, a template of one line for sh, quoted for the shell; a % is escaped for cron. Needed but for `state: absent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub command: Option<String>,
+    /// `present`: it runs. `absent`: it does not any more.
+    #[serde(default)]
+    pub state: Presence,
 }

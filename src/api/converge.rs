@@ -242,7 +242,7 @@ fn max_failures_schema(_: &mut SchemaGenerator) -> Schema {
     )
 }
 
-fn duration_schema(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn duration_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "description": "A duration such as 90s, 30m or 1h30m.",
         "type": "string",

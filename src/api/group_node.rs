@@ -133,7 +133,7 @@ pub struct Receipt {
     pub finished_at: Time,
     /// What each action did, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 256))]
     pub actions: Vec<ActionResult>,
     /// The last 2 KiB of what the scripts printed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -171,6 +171,10 @@ pub struct ActionResult {
     pub name: String,
     /// What came of it.
     pub result: Effect,
+    /// What changed in a file that everybody may read: the first lines of a diff, 1 KiB at most.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub diff: String,
 }
 
 /// What came of one action.
@@ -182,6 +186,8 @@ pub enum Effect {
     Unchanged,
     /// It failed; the actions after it did not run.
     Failed,
+    /// It was not for this node, or nothing had changed that it waits for.
+    Skipped,
 }
 
 fn is_zero(n: &i64) -> bool {

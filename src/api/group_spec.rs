@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     converge::ConvergeFields,
     phases::{PhaseFields, phases_schema},
+    server_spec::{ExtendFields, roles_schema},
 };
 
 /// What a GroupSpec declares.
@@ -51,6 +52,15 @@ pub struct GroupSpecFields {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 10000))]
     pub count: u32,
+    /// ServerSpecs of the same namespace, whose phases run before the group's own, in this order, each once, and what they
+    /// extend before them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub extends: Vec<ExtendFields>,
+    /// The roles of the nodes, beside those of the ServerSpecs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "roles_schema")]
+    pub roles: Vec<String>,
     /// What a node is.
     pub node: NodeFields,
     /// The phases, by name.

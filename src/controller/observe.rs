@@ -20,7 +20,7 @@ use crate::{
     group::{Cascade, Group, GroupKey, resolve},
     node,
     phase::PhaseName,
-    plan::{Claim, Node, Pod, Record, Reported, Snapshot, TemplateVerdict, Trouble},
+    plan::{Claim, Node, Pod, Record, Reported, Snapshot, TemplateVerdict, Trouble, scale},
     run::Seen,
 };
 
@@ -405,6 +405,11 @@ pub fn snapshot(
         snapshot.troubles.extend(trouble.map(|trouble: Trouble| (node.name.clone(), trouble)));
         snapshot.nodes.insert(node.ordinal, node);
     }
+    if let Ok(group) = &mut snapshot.group {
+        let live: BTreeSet<u32> =
+            snapshot.nodes.values().filter(|node| node.deletion.is_none()).map(|node| node.ordinal).collect();
+        group.chosen = scale::chosen(&live, group.count);
+    }
     // What is there is certain.
     let there: BTreeSet<u32> = snapshot.nodes.keys().copied().collect();
     snapshot.uncertain.retain(|ordinal| !there.contains(ordinal));
@@ -559,9 +564,16 @@ mod tests {
         index.upsert(&node);
         let done = object(&[api::FINALIZER]);
         let cascade = |beyond: &Beyond| {
-            snapshot(&done, resolve::resolve(&done), &index, beyond, |_| Seen::default(), Timestamp::UNIX_EPOCH)
-                .head
-                .deletion
+            snapshot(
+                &done,
+                resolve::resolve(&done, &Default::default()),
+                &index,
+                beyond,
+                |_| Seen::default(),
+                Timestamp::UNIX_EPOCH,
+            )
+            .head
+            .deletion
         };
         assert_eq!(cascade(&Beyond::default()), Some(Cascade::Orphan), "a guess");
         let mut beyond = Beyond::default();

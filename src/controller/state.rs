@@ -2,16 +2,21 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-use super::observe::{Beyond, Index, Indexed};
+use kube::runtime::watcher::Event;
+
+use super::{
+    observe::{Beyond, Index, Indexed},
+    specs::Specs,
+};
 use crate::{
-    api::GroupSpec,
+    api::{GroupSpec, ServerSpec},
     group::{
         GroupKey,
-        resolve::{self, Memo},
+        resolve::{self, Memo, ServerSpecs},
     },
     plan::{self, TemplateVerdict},
 };
@@ -20,6 +25,7 @@ use crate::{
 #[derive(Default)]
 pub struct State {
     index: Mutex<Index>,
+    specs: Mutex<Specs>,
     beyond: Mutex<HashMap<GroupKey, Known>>,
 }
 
@@ -39,6 +45,32 @@ pub(super) struct Known {
 impl State {
     pub(super) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether every kind was listed.
+    pub(super) fn synced(&self) -> bool {
+        self.index().synced() && self.all_specs().listed()
+    }
+
+    fn all_specs(&self) -> MutexGuard<'_, Specs> {
+        self.specs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ServerSpecs of a namespace.
+    pub(super) fn specs(&self, namespace: &str) -> Arc<ServerSpecs> {
+        self.all_specs().of(namespace)
+    }
+
+    /// Takes in what a watch says of ServerSpecs, and tells which groups use them.
+    pub(super) fn see_specs(&self, event: Event<ServerSpec>) -> Vec<GroupKey> {
+        let changed = self.all_specs().apply(event);
+        if changed.is_empty() {
+            return Vec::new();
+        }
+        let uses = |key: &GroupKey, known: &Known| {
+            known.resolved.uses().any(|name| changed.contains(&(key.namespace.clone(), name.to_owned())))
+        };
+        self.known().iter().filter(|(key, known)| uses(key, known)).map(|(key, _)| key.clone()).collect()
     }
 
     pub(super) fn known(&self) -> MutexGuard<'_, HashMap<GroupKey, Known>> {

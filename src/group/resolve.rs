@@ -1,5 +1,7 @@
 //! Pure: wire to domain. All errors at once, each with the path of its field and a remedy.
 
+mod actions;
+mod layers;
 mod phases;
 mod scope;
 #[cfg(test)]
@@ -8,6 +10,9 @@ mod tests;
 use std::{collections::BTreeMap, str::FromStr, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+
+pub use layers::{ServerSpecs, roles, uses};
+pub use phases::MOST_ACTIONS;
 
 use super::{Cascade, ClaimShape, Group, GroupKey, Head, PodShape, Retry, Rollout};
 use crate::{
@@ -52,15 +57,16 @@ pub fn key(object: &GroupSpec) -> GroupKey {
     }
 }
 
-/// Parses a GroupSpec.
+/// Parses a GroupSpec, with the ServerSpecs of its namespace.
 ///
 /// # Errors
 /// Everything that is wrong with it, in the order of the fields.
-pub fn resolve(object: &GroupSpec) -> Result<Group, Vec<FieldError>> {
+pub fn resolve(object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<FieldError>> {
     let spec = &object.spec;
     let mut errors = Errors::default();
     let pod = errors.pod(spec.node.pod.as_ref());
-    let phases = errors.phases(spec);
+    let layers = errors.layers(spec, specs);
+    let phases = errors.phases(spec, &layers);
     let rollout = errors.rollout(&spec.converge.rollout, spec.count);
     if rollout.max_surge > 0 && pod.as_ref().is_some_and(|pod| !pod.claims.is_empty()) {
         let message = "nodes with claims are replaced in their places, or their data would stay behind; set it to 0";
@@ -83,29 +89,51 @@ pub fn resolve(object: &GroupSpec) -> Result<Group, Vec<FieldError>> {
             destroy_timeout,
             retry: Retry { limit: spec.converge.retry.limit, backoff },
             retry_token: annotation(object.metadata.annotations.as_ref(), api::RETRY_ANNOTATION),
+            chosen: None,
         }),
         _ => Err(errors.0),
     }
 }
 
-/// A GroupSpec as it was parsed last: nothing is parsed again before it changes.
+/// A GroupSpec as it was parsed last: nothing is parsed again before it or a ServerSpec that it uses changes.
 #[derive(Debug, Default)]
 pub struct Memo(Option<(Source, Result<Group, Vec<FieldError>>)>);
 
-type Source = (Option<String>, Option<i64>, String);
+/// What a group was parsed from: its UID, generation and retry token, and the versions of the ServerSpecs.
+#[derive(Debug, PartialEq)]
+struct Source {
+    group: (Option<String>, Option<i64>, String),
+    specs: Vec<(String, Option<SpecVersion>)>,
+}
+
+/// UID and generation.
+type SpecVersion = (Option<String>, Option<i64>);
+
+impl Source {
+    fn of(object: &GroupSpec, specs: &ServerSpecs) -> Self {
+        let metadata = &object.metadata;
+        let token = annotation(metadata.annotations.as_ref(), api::RETRY_ANNOTATION);
+        let version = |name: &String| specs.get(name).map(|spec| (spec.metadata.uid.clone(), spec.metadata.generation));
+        let specs = uses(&object.spec, specs).into_iter().map(|name| (name.clone(), version(&name))).collect();
+        Self { group: (metadata.uid.clone(), metadata.generation, token), specs }
+    }
+}
 
 impl Memo {
+    /// The names of the ServerSpecs that the group was parsed with, those that were not there included.
+    pub fn uses(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(|(source, _)| &source.specs).map(|(name, _)| name.as_str())
+    }
+
     /// What [`resolve`] says.
     ///
     /// # Errors
     /// As [`resolve`].
-    pub fn resolve(&mut self, object: &GroupSpec) -> Result<Group, Vec<FieldError>> {
-        let metadata = &object.metadata;
-        let token = annotation(metadata.annotations.as_ref(), api::RETRY_ANNOTATION);
-        let source = (metadata.uid.clone(), metadata.generation, token);
+    pub fn resolve(&mut self, object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<FieldError>> {
+        let source = Source::of(object, specs);
         match &self.0 {
             Some((known, resolved)) if *known == source => resolved.clone(),
-            _ => self.0.insert((source, resolve(object))).1.clone(),
+            _ => self.0.insert((source, resolve(object, specs))).1.clone(),
         }
     }
 }

@@ -173,7 +173,7 @@ mod tests {
             "metadata": {"name": "web", "namespace": "shop", "uid": "g-uid"},
             "spec": {"node": {"pod": {"template": template}}}
         }));
-        resolve(&object.unwrap()).unwrap()
+        resolve(&object.unwrap(), &Default::default()).unwrap()
     }
 
     #[test]

@@ -2,14 +2,24 @@
 
 use std::fmt::Write as _;
 
-use super::{ActionKind, FactSource, Source, render::Rendered, render::quote};
-use crate::api::actions::{PackageState, ServiceState};
+use super::{
+    FactSource, Source,
+    action::{ActionKind, AptSource, Repeat},
+    render::{Call, Rendered, quote},
+};
+use crate::api::actions::{PackageState, Presence, ServiceState};
 
 /// The shell functions that scripts are made of. Only those that a script needs travel with it.
 const PRELUDE: &str = include_str!("sh/prelude.sh");
 const FILES: &str = include_str!("sh/files.sh");
 const PACKAGES: &str = include_str!("sh/packages.sh");
 const SERVICES: &str = include_str!("sh/services.sh");
+const LINES: &str = include_str!("sh/lines.sh");
+const DOWNLOADS: &str = include_str!("sh/downloads.sh");
+const SOURCES: &str = include_str!("sh/sources.sh");
+const USERS: &str = include_str!("sh/users.sh");
+const SUDOERS: &str = include_str!("sh/sudoers.sh");
+const CRON: &str = include_str!("sh/cron.sh");
 const GATHER: &str = include_str!("sh/gather.sh");
 
 /// The script of a phase with actions.
@@ -17,25 +27,66 @@ const GATHER: &str = include_str!("sh/gather.sh");
 /// Everything that came from outside stands in it as a quoted word: no syntax error of a user's script can change what
 /// another action does.
 pub fn phase(rendered: &Rendered) -> String {
-    let mut script = stripped(PRELUDE);
-    let needs = |part: fn(&ActionKind) -> bool| rendered.actions.iter().any(|action| part(&action.kind));
-    let parts = [
-        (
-            FILES,
-            needs(|kind| {
-                matches!(kind, ActionKind::File { .. } | ActionKind::Directory { .. } | ActionKind::Symlink { .. })
-            }),
-        ),
-        (PACKAGES, needs(|kind| matches!(kind, ActionKind::Package { .. }))),
-        (SERVICES, needs(|kind| matches!(kind, ActionKind::Service { .. }))),
-    ];
-    script.extend(parts.into_iter().filter(|(_, needed)| *needed).map(|(part, _)| stripped(part)));
-    for action in &rendered.actions {
-        let name = quote(&action.name);
-        let _ = writeln!(script, "perform {name} {}", invocation(&action.kind));
+    script(rendered, "apply")
+}
+
+/// The script that looks what the phase would change, and changes nothing.
+pub fn check(rendered: &Rendered) -> String {
+    script(rendered, "check")
+}
+
+fn script(rendered: &Rendered, mode: &str) -> String {
+    let mut script = format!("mode={mode} phase={}\n", rendered.phase) + &stripped(PRELUDE);
+    let mut parts: Vec<&str> =
+        rendered.calls.iter().filter(|call| !call.skipped).flat_map(|call| parts(&call.kind)).copied().collect();
+    parts.sort_unstable();
+    parts.dedup();
+    script.extend(parts.into_iter().map(stripped));
+    for (place, call) in rendered.calls.iter().enumerate() {
+        let listened_to = rendered.calls.iter().any(|other| other.after.contains(&place));
+        let options = options(call, listened_to.then_some(place));
+        let _ = writeln!(script, "perform {}{options} -- {}", quote(&call.name), invocation(&call.kind));
     }
-    script.push_str("exit 0\n");
+    script.push_str("succeed\n");
     script
+}
+
+/// How it is performed, as the prelude takes it.
+fn options(call: &Call, place: Option<usize>) -> String {
+    if call.skipped {
+        return " skip".to_owned();
+    }
+    let mut options = String::new();
+    if let Some(place) = place {
+        let _ = write!(options, " place={place}");
+    }
+    if !call.after.is_empty() {
+        let places: Vec<String> = call.after.iter().map(ToString::to_string).collect();
+        let _ = write!(options, " after={}", places.join(","));
+    }
+    if let Some(timeout) = call.timeout {
+        let _ = write!(options, " limit={}", timeout.as_secs().max(1));
+    }
+    if let Some(Repeat { limit, pause }) = call.retry {
+        let _ = write!(options, " retries={limit} pause={}", pause.as_secs());
+    }
+    options
+}
+
+/// The shell functions that an action needs.
+fn parts(kind: &ActionKind) -> &'static [&'static str] {
+    match kind {
+        ActionKind::Exec { .. } => &[],
+        ActionKind::File { .. } | ActionKind::Directory { .. } | ActionKind::Symlink { .. } => &[FILES],
+        ActionKind::LineInFile { .. } => &[FILES, LINES],
+        ActionKind::RemoteFile { .. } => &[FILES, DOWNLOADS],
+        ActionKind::Package { .. } => &[PACKAGES],
+        ActionKind::PackageSource { .. } => &[FILES, PACKAGES, SOURCES],
+        ActionKind::Service { .. } => &[SERVICES],
+        ActionKind::User(_) | ActionKind::UserGroup { .. } => &[FILES, USERS],
+        ActionKind::Sudoer { .. } => &[FILES, SUDOERS],
+        ActionKind::Cron { .. } => &[FILES, CRON],
+    }
 }
 
 /// The function that does it, and its arguments.
@@ -51,6 +102,13 @@ fn invocation(kind: &ActionKind) -> String {
             call(&["directory_"], &[path, text(mode), text(owner), text(group)])
         }
         ActionKind::Symlink { path, target } => call(&["symlink_"], &[path, target]),
+        ActionKind::LineInFile { path, line, matches, insert_after, state, create } => call(
+            &["line_in_file_", presence(*state)],
+            &[path, text(line), text(matches), text(insert_after), if *create { "create" } else { "" }],
+        ),
+        ActionKind::RemoteFile { path, url, sha256, mode, owner, group } => {
+            call(&["remote_file_"], &[path, url, sha256, mode, text(owner), text(group)])
+        }
         ActionKind::Package { names, state, manager } => {
             let state = match state {
                 PackageState::Present => "present",
@@ -59,6 +117,15 @@ fn invocation(kind: &ActionKind) -> String {
             };
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             call(&["package_", manager, state], &names)
+        }
+        ActionKind::PackageSource { name, apt, dnf, apk, state, manager } => {
+            let (content, key) = match (manager.as_str(), apt, dnf, apk) {
+                ("apt", Some(apt), _, _) => (apt_source(name, apt), apt.key.clone()),
+                ("dnf" | "yum", _, Some((url, key)), _) => (dnf_source(name, url, key.is_some()), key.clone()),
+                (_, _, _, Some(url)) => (url.clone(), None),
+                _ => (String::new(), None),
+            };
+            call(&["package_source_", manager, presence(*state)], &[name, &content, text(&key)])
         }
         ActionKind::Service { name, state, enabled, manager } => {
             let state = match state {
@@ -75,12 +142,74 @@ fn invocation(kind: &ActionKind) -> String {
             };
             call(&["service_", manager], &[name, state, enabled])
         }
+        ActionKind::User(user) => {
+            let uid = user.uid.map(|uid| uid.to_string()).unwrap_or_default();
+            let keys =
+                user.authorized_keys.as_ref().map(|keys| keys.iter().fold(String::new(), |all, key| all + key + "\n"));
+            let (groups, system) = (user.groups.join(","), if user.system { "system" } else { "" });
+            let has_keys = if keys.is_some() { "keys" } else { "" };
+            call(
+                &["user_", presence(user.state)],
+                &[
+                    &user.name,
+                    &uid,
+                    text(&user.group),
+                    &groups,
+                    text(&user.home),
+                    text(&user.shell),
+                    text(&user.comment),
+                    system,
+                    has_keys,
+                    text(&keys),
+                ],
+            )
+        }
+        ActionKind::UserGroup { name, gid, system, state } => {
+            let gid = gid.map(|gid| gid.to_string()).unwrap_or_default();
+            call(&["group_", presence(*state)], &[name, &gid, if *system { "system" } else { "" }])
+        }
+        ActionKind::Sudoer { name, run_as, commands, no_password, state } => {
+            let commands = if commands.is_empty() { "ALL".to_owned() } else { commands.join(", ") };
+            let tag = if *no_password { "NOPASSWD: " } else { "" };
+            call(&["sudoer_", presence(*state)], &[name, &format!("{name} ALL=({run_as}) {tag}{commands}\n")])
+        }
+        ActionKind::Cron { name, schedule, user, command, state } => {
+            call(&["cron_", presence(*state)], &[name, schedule, user, &command.replace('%', "\\%")])
+        }
+    }
+}
+
+/// A source in apt's own format (deb822). Its key stands beside it.
+fn apt_source(name: &str, source: &AptSource) -> String {
+    let mut content = format!("Types: deb\nURIs: {}\nSuites: {}\n", source.uri, source.suite);
+    if !source.components.is_empty() {
+        let _ = writeln!(content, "Components: {}", source.components.join(" "));
+    }
+    if source.key.is_some() {
+        let _ = writeln!(content, "Signed-By: /etc/apt/keyrings/{name}.asc");
+    }
+    if source.trusted {
+        content.push_str("Trusted: yes\n");
+    }
+    content
+}
+
+fn dnf_source(name: &str, url: &str, signed: bool) -> String {
+    let check =
+        if signed { format!("gpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/{name}.asc\n") } else { "gpgcheck=0\n".into() };
+    format!("[{name}]\nname={name}\nbaseurl={url}\nenabled=1\n{check}")
+}
+
+fn presence(state: Presence) -> &'static str {
+    match state {
+        Presence::Present => "present",
+        Presence::Absent => "absent",
     }
 }
 
 /// The script of settings: it gathers the group's own facts.
 pub fn settings(facts: &[FactSource]) -> String {
-    let mut script = stripped(PRELUDE) + &stripped(GATHER);
+    let mut script = "mode=apply phase=settings\n".to_owned() + &stripped(PRELUDE) + &stripped(GATHER);
     for fact in facts {
         let optional = if fact.optional { "optional" } else { "required" };
         let line = match &fact.source {
@@ -113,26 +242,17 @@ pub fn stripped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phase::{Action, Digest, PhaseName};
+    use crate::phase::{Digest, PhaseName};
 
     #[test]
     fn a_script_that_is_no_shell_stays_one_word() {
-        let rendered = Rendered {
-            phase: PhaseName::configure(),
-            actions: vec![Action {
-                name: "it's".into(),
-                kind: ActionKind::Exec {
-                    script: "echo 'unfinished\n)".into(),
-                    creates: None,
-                    unless: None,
-                    only_if: None,
-                },
-            }],
-            digest: Digest::default(),
-        };
+        let exec =
+            ActionKind::Exec { script: "echo 'unfinished\n)".into(), creates: None, unless: None, only_if: None };
+        let calls = vec![Call::new("it's", exec)];
+        let rendered = Rendered { phase: PhaseName::configure(), calls, digest: Digest::default() };
         let script = phase(&rendered);
         let line = &script[script.find("perform \"it's\"").or(script.find("perform 'it")).unwrap()..];
-        let words = shlex::split(line.trim_end().trim_end_matches("exit 0")).unwrap();
-        assert_eq!(words[..4], ["perform", "it's", "exec_", "echo 'unfinished\n)"]);
+        let words = shlex::split(line.trim_end().trim_end_matches("succeed")).unwrap();
+        assert_eq!(words[..5], ["perform", "it's", "--", "exec_", "echo 'unfinished\n)"]);
     }
 }

@@ -12,13 +12,18 @@ use cel::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::api::conditions::clip;
+use crate::{
+    api::conditions::clip,
+    facts::{Known, known},
+};
 
 /// One expectation as it was declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expectation {
-    /// Its name.
+    /// Its name; led by its ServerSpec's where it comes from one.
     pub name: String,
+    /// The ServerSpec that it comes from, whose parameters it sees; none for the group's own.
+    pub origin: Option<Arc<str>>,
     /// An expression that is true where all is well.
     pub that: String,
     /// What it means when it is false; may be empty.
@@ -76,18 +81,42 @@ fn parse(expression: &str) -> Result<Program, String> {
 
 /// Looks at every expectation. `context` is an object with `facts`, `settings`, `node` and `group`.
 pub fn examine(expectations: &[Expectation], context: &impl Serialize) -> Vec<Finding> {
-    static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
     let context = serde_json::to_value(context).unwrap_or_default();
-    let mut scope = Scope::with_env(ENVIRONMENT.clone());
-    for (name, value) in context.as_object().into_iter().flatten() {
-        scope.add_variable_from_value(name.as_str(), to_cel(value));
-    }
+    let scope = scope(&context);
     let finding = |expectation: &Expectation| {
         let failure =
             with_room(|| look(&expectation.that, &scope)).err().map(|why| explain(expectation, &why, &context));
         Finding { name: expectation.name.clone(), failure }
     };
     expectations.iter().map(finding).collect()
+}
+
+/// Whether a condition holds. `context` is an object as for [`examine`].
+///
+/// # Errors
+/// Where it cannot be answered, or the answer is neither true nor false.
+pub fn holds(condition: &str, context: &impl Serialize) -> Result<bool, String> {
+    let context = serde_json::to_value(context).unwrap_or_default();
+    match with_room(|| look(condition, &scope(&context))) {
+        Ok(()) => Ok(true),
+        Err(why) if why.is_empty() => Ok(false),
+        Err(why) => Err(format!("when {condition}: {why}")),
+    }
+}
+
+/// Whether an expression reads a fact that changes by itself.
+pub fn is_volatile(expression: &str) -> bool {
+    let volatile = |name: &String| name.strip_prefix("facts.").is_some_and(|path| known(path) == Known::Volatile);
+    names(expression).is_ok_and(|names| names.iter().any(volatile))
+}
+
+fn scope(context: &Value) -> Scope<'static, 'static> {
+    static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+    let mut scope = Scope::with_env(ENVIRONMENT.clone());
+    for (name, value) in context.as_object().into_iter().flatten() {
+        scope.add_variable_from_value(name.as_str(), to_cel(value));
+    }
+    scope
 }
 
 fn look(expression: &str, scope: &Scope) -> Result<(), String> {
@@ -213,7 +242,7 @@ mod tests {
     }
 
     fn failure(that: &str) -> Option<String> {
-        let expectation = Expectation { name: "x".into(), that: that.into(), message: "bad".into() };
+        let expectation = Expectation { name: "x".into(), origin: None, that: that.into(), message: "bad".into() };
         let context = json!({
             "facts": {"disk": {"freePercent": 5, "totalBytes": 3_000_000_000_u64}, "java": "17.0.2", "none": null, "load": {"one": 0.5}},
             "settings": {"port": "80"}, "node": {"name": "web-0", "ordinal": 0}, "group": {"count": 3}
@@ -257,7 +286,8 @@ mod tests {
             format!("{}true", "true?true:".repeat(100)),
         ];
         for that in deep {
-            let expectation = Expectation { name: "x".into(), that: that.clone(), message: String::new() };
+            let expectation =
+                Expectation { name: "x".into(), origin: None, that: that.clone(), message: String::new() };
             let found = std::thread::spawn(move || (names(&that), examine(&[expectation], &json!({"facts": {}}))));
             assert!(found.join().is_ok());
         }

@@ -1,5 +1,7 @@
 //! Pure: templates. Undefined values are errors; what goes into a script is quoted for the shell unless marked `raw`.
 
+mod actions;
+
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use minijinja::{
@@ -10,10 +12,10 @@ use minijinja::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Action, ActionKind, Digest, PACKAGE_MANAGERS, PhaseName, SERVICE_MANAGERS};
-use crate::{api::actions::PackageState, facts::Facts};
+use crate::{facts::Facts, group::Setting};
+pub use actions::{Call, RenderError, Rendered, model, phase};
 
-/// What templates see.
+/// What templates and expressions see.
 #[derive(Clone, Debug, Serialize)]
 pub struct Context {
     /// `group.name`, `group.namespace`, `group.count`.
@@ -24,6 +26,27 @@ pub struct Context {
     pub facts: Facts,
     /// The rendered values of settings.
     pub settings: BTreeMap<String, Value>,
+    /// The parameters, by ServerSpec; within a ServerSpec its own.
+    pub params: Value,
+    /// All facts, those that change by themselves included: what conditions see.
+    #[serde(skip)]
+    pub whole: Facts,
+}
+
+impl Context {
+    /// What the actions and values that come from a ServerSpec see, or the group's own where there is none.
+    pub fn within(&self, origin: Option<&str>) -> Self {
+        let params = match origin {
+            Some(name) => self.params.get(name).cloned().unwrap_or_else(|| json!({})),
+            None => self.params.clone(),
+        };
+        Self { params, ..self.clone() }
+    }
+
+    /// What conditions and expectations see.
+    pub fn with_volatile(&self) -> Self {
+        Self { facts: self.whole.clone(), ..self.clone() }
+    }
 }
 
 /// What templates see of the group.
@@ -55,27 +78,6 @@ pub enum Mode {
     Text,
     /// Quoted as one word each.
     Shell,
-}
-
-/// A phase whose templates are filled in: what will run on one node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rendered {
-    /// Its name.
-    pub phase: PhaseName,
-    /// Its actions, with plain strings.
-    pub actions: Vec<Action>,
-    /// Over the actions: the same digest, the same effect.
-    pub digest: Digest,
-}
-
-/// A template that could not be filled in on one node.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("action {action}: {message}")]
-pub struct RenderError {
-    /// The action, or the value of settings.
-    pub action: String,
-    /// What was wrong with the template.
-    pub message: String,
 }
 
 /// No template does more than this many steps: a loop cannot hold the operator.
@@ -150,10 +152,51 @@ pub fn quote(text: &str) -> String {
 /// # Errors
 /// A message for people: what is undefined, null or malformed.
 pub fn render(template: &str, mode: Mode, context: &impl Serialize) -> Result<String, String> {
-    if !template.contains("{{") && !template.contains("{%") && !template.contains("{#") {
+    if !is_template(template) {
         return Ok(template.to_owned());
     }
     environment(mode).render_str(template, Serde(context)).map_err(|error| explain(template, &error))
+}
+
+/// A value whose strings are templates over `params`, where those are given. A string that is a single `{{ }}` becomes what
+/// stands in it, whatever its type.
+///
+/// # Errors
+/// A message for people, also where there is a template and no `params`.
+pub fn constant(value: &Value, params: Option<&Value>) -> Result<Value, String> {
+    Ok(match value {
+        Value::String(text) if !is_template(text) => value.clone(),
+        Value::String(text) => {
+            let Some(params) = params else {
+                return Err(
+                    "it is taken as it is here: what depends on facts belongs into spec.phases.settings.values".into(),
+                );
+            };
+            let context = json!({"params": params});
+            let inner = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
+            match inner.filter(|inner| !inner.contains("}}")) {
+                Some(inner) => {
+                    let environment = environment(Mode::Text);
+                    let expression = environment.compile_expression(inner).map_err(|error| explain(text, &error))?;
+                    let value = expression.eval(Serde(&context)).map_err(|error| explain(text, &error))?;
+                    if value.is_undefined() {
+                        return Err(format!("undefined value, in: {text}"));
+                    }
+                    serde_json::to_value(&value).map_err(|error| error.to_string())?
+                }
+                None => render(text, Mode::Text, &context)?.into(),
+            }
+        }
+        Value::Array(items) => items.iter().map(|item| constant(item, params)).collect::<Result<_, _>>()?,
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| Ok((key.clone(), constant(value, params)?))).collect::<Result<_, String>>()?
+        }
+        scalar => scalar.clone(),
+    })
+}
+
+fn is_template(text: &str) -> bool {
+    ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
 }
 
 /// The names that a template uses and does not set itself, with their fields: `facts.os.family`.
@@ -178,132 +221,11 @@ fn explain(template: &str, error: &Error) -> String {
     }
 }
 
-/// Fills every template of a phase in for one node. `token` is a text that makes the digest another one; empty, it does
-/// not count.
-///
-/// # Errors
-/// The first template that cannot be filled in, with its action.
-pub fn phase(name: &PhaseName, actions: &[Action], token: &str, context: &Context) -> Result<Rendered, RenderError> {
-    let actions = actions.iter().map(|action| fill_in(action, context)).collect::<Result<Vec<_>, _>>()?;
-    let models: Value = actions.iter().map(model).collect();
-    let digest =
-        Digest::of("phase", &if token.is_empty() { models } else { json!({"actions": models, "token": token}) });
-    Ok(Rendered { phase: name.clone(), actions, digest })
-}
-
-fn fill_in(action: &Action, context: &Context) -> Result<Action, RenderError> {
-    let fill = |template: &str, mode| {
-        render(template, mode, context).map_err(|message| RenderError { action: action.name.clone(), message })
-    };
-    let optional = |template: &Option<String>, mode| template.as_deref().map(|t| fill(t, mode)).transpose();
-    let refuse = |message: String| RenderError { action: action.name.clone(), message };
-    let path = |template: &str| absolute(fill(template, Mode::Text)?).map_err(refuse);
-    let word = |template: &str| plain(fill(template, Mode::Text)?).map_err(refuse);
-    let by_fact = |fact: &str, known: &[&str]| manager(context, fact, known).map_err(refuse);
-    let kind = match &action.kind {
-        ActionKind::Exec { script, creates, unless, only_if } => ActionKind::Exec {
-            script: fill(script, Mode::Shell)?,
-            creates: optional(creates, Mode::Text)?,
-            unless: optional(unless, Mode::Shell)?,
-            only_if: optional(only_if, Mode::Shell)?,
-        },
-        ActionKind::File { path: place, content, mode, owner, group } => ActionKind::File {
-            path: path(place)?,
-            content: fill(content, Mode::Text)?,
-            mode: mode.clone(),
-            owner: owner.clone(),
-            group: group.clone(),
-        },
-        ActionKind::Directory { path: place, mode, owner, group } => {
-            ActionKind::Directory { path: path(place)?, mode: mode.clone(), owner: owner.clone(), group: group.clone() }
-        }
-        ActionKind::Symlink { path: place, target } => {
-            ActionKind::Symlink { path: path(place)?, target: fill(target, Mode::Text)? }
-        }
-        ActionKind::Package { names, state, .. } => ActionKind::Package {
-            names: names.iter().map(|name| word(name)).collect::<Result<_, _>>()?,
-            state: *state,
-            manager: by_fact("packageManager", PACKAGE_MANAGERS)?,
-        },
-        ActionKind::Service { name, state, enabled, .. } => ActionKind::Service {
-            name: word(name)?,
-            state: *state,
-            enabled: *enabled,
-            manager: by_fact("serviceManager", SERVICE_MANAGERS)?,
-        },
-    };
-    Ok(Action { name: action.name.clone(), kind })
-}
-
-fn absolute(path: String) -> Result<String, String> {
-    if path.starts_with('/') {
-        Ok(path)
-    } else {
-        Err(format!("the path {path:?} is not absolute; begin it with a slash"))
-    }
-}
-
-/// A name that no tool takes for an option or for several names.
-fn plain(name: String) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "@%_+.:=~/-".contains(c);
-    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fits) {
-        Ok(name)
-    } else {
-        Err(format!(
-            "{name:?} is no name: it must consist of letters, digits and @%_+.:=~/-, and begin with a letter or digit"
-        ))
-    }
-}
-
-/// What does it on this node, by a fact.
-fn manager(context: &Context, fact: &str, known: &[&str]) -> Result<String, String> {
-    let found = context.facts.get("os").and_then(|os| os.get(fact)).and_then(Value::as_str).unwrap_or("none");
-    if known.contains(&found) {
-        Ok(found.to_owned())
-    } else {
-        let known = known.join(", ");
-        Err(format!("facts.os.{fact} is {found:?}, which this action does not know ({known}); use exec in its place"))
-    }
-}
-
-/// The canonical model of an action: what it does, and nothing that stands at its default. Names do not count.
-pub fn model(action: &Action) -> Value {
-    let fields = match &action.kind {
-        ActionKind::Exec { script, creates, unless, only_if } => json!({"exec": {
-            "script": script, "creates": creates, "unless": unless, "onlyIf": only_if,
-        }}),
-        ActionKind::File { path, content, mode, owner, group } => json!({"file": {
-            "path": path, "content": content, "mode": (mode != super::DEFAULT_MODE).then_some(mode),
-            "owner": owner, "group": group,
-        }}),
-        ActionKind::Directory { path, mode, owner, group } => json!({"directory": {
-            "path": path, "mode": mode, "owner": owner, "group": group,
-        }}),
-        ActionKind::Symlink { path, target } => json!({"symlink": {"path": path, "target": target}}),
-        ActionKind::Package { names, state, manager } => json!({"package": {
-            "names": names, "state": (*state != PackageState::Present).then_some(state), "manager": manager,
-        }}),
-        ActionKind::Service { name, state, enabled, manager } => json!({"service": {
-            "name": name, "state": state, "enabled": enabled, "manager": manager,
-        }}),
-    };
-    without_nulls(fields)
-}
-
-fn without_nulls(value: Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect()
-        }
-        other => other,
-    }
-}
-
 /// Fills the values of settings in for one node. They see everything but `settings` itself.
 ///
 /// # Errors
 /// The first value that cannot be filled in.
-pub fn values(declared: &BTreeMap<String, Value>, context: &Context) -> Result<BTreeMap<String, Value>, RenderError> {
+pub fn values(declared: &BTreeMap<String, Setting>, context: &Context) -> Result<BTreeMap<String, Value>, RenderError> {
     fn fill(value: &Value, context: &Context) -> Result<Value, String> {
         Ok(match value {
             Value::String(template) => render(template, Mode::Text, context)?.into(),
@@ -314,21 +236,22 @@ pub fn values(declared: &BTreeMap<String, Value>, context: &Context) -> Result<B
             scalar => scalar.clone(),
         })
     }
-    declared
-        .iter()
-        .map(|(name, value)| {
-            let filled = fill(value, context)
-                .map_err(|message| RenderError { action: format!("settings.values.{name}"), message })?;
-            Ok((name.clone(), filled))
-        })
-        .collect()
+    let one = |(name, setting): (&String, &Setting)| {
+        let filled = match &setting.origin {
+            Some(origin) => fill(&setting.value, &context.within(Some(origin))),
+            None => fill(&setting.value, context),
+        };
+        let filled = filled.map_err(|message| RenderError { action: format!("settings.values.{name}"), message })?;
+        Ok((name.clone(), filled))
+    };
+    declared.iter().map(one).collect()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn context() -> Context {
+    pub(super) fn context() -> Context {
         Context {
             group: GroupContext { name: "web".into(), namespace: "shop".into(), count: 3 },
             node: NodeContext { name: "web-1".into(), ordinal: 1, address: "10.0.0.2".into() },
@@ -338,6 +261,8 @@ mod tests {
                 ("addresses".into(), json!(["10.0.0.2", "fe80::1 x"])),
             ]),
             settings: BTreeMap::from([("port".into(), json!(8080))]),
+            params: json!({}),
+            whole: Facts::new(),
         }
     }
 
@@ -385,19 +310,9 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_follows_what_runs_and_not_its_name() {
-        let exec = |name: &str, script: &str| Action {
-            name: name.into(),
-            kind: ActionKind::Exec { script: script.into(), creates: None, unless: None, only_if: None },
-        };
-        let digest = |a: Action| phase(&PhaseName::configure(), &[a], "", &context()).unwrap().digest;
-        assert_eq!(digest(exec("a", "echo {{ node.ordinal }}")), digest(exec("b", "echo 1")));
-        assert_ne!(digest(exec("a", "echo 1")), digest(exec("a", "echo 2")));
-    }
-
-    #[test]
     fn values_are_filled_in_below_lists_and_objects() {
-        let declared = BTreeMap::from([("a".to_owned(), json!({"b": ["{{ node.name }}", 7, true]}))]);
+        let value = json!({"b": ["{{ node.name }}", 7, true]});
+        let declared = BTreeMap::from([("a".to_owned(), Setting { origin: None, value })]);
         assert_eq!(values(&declared, &context()).unwrap()["a"], json!({"b": ["web-1", 7, true]}));
     }
 }

@@ -191,9 +191,14 @@ pub fn farewell(group: &Group, identity: &Identity, record: &Record, now: Timest
 /// Looks at what test expects, with the facts of the record, those that change by themselves included.
 pub fn examine(group: &Group, identity: &Identity, record: &Record) -> Vec<expect::Finding> {
     let settings = values(group, identity, record).unwrap_or_default();
-    let context =
-        Context { facts: declared(group, record.facts.clone()), ..context(group, identity, record, settings) };
-    expect::examine(&group.phases.expectations, &context)
+    let context = context(group, identity, record, settings).with_volatile();
+    let mut findings = Vec::new();
+    // What comes from one ServerSpec stands together.
+    for expectations in group.phases.expectations.chunk_by(|a, b| a.origin == b.origin) {
+        let origin = expectations.first().and_then(|expectation| expectation.origin.as_deref());
+        findings.extend(expect::examine(expectations, &context.within(origin)));
+    }
+    findings
 }
 
 /// The values of settings on a node.
@@ -211,6 +216,8 @@ fn context(group: &Group, identity: &Identity, record: &Record, settings: BTreeM
         node: NodeContext { name: identity.name.clone(), ordinal: identity.ordinal, address: identity.address.clone() },
         facts: declared(group, facts::without_volatile(&record.facts)),
         settings,
+        params: group.phases.params.clone(),
+        whole: declared(group, record.facts.clone()),
     }
 }
 
@@ -249,7 +256,8 @@ impl Look<'_> {
             return None;
         }
         let token = if *phase == PhaseName::configure() { &self.group.phases.reapply } else { "" };
-        let rendered = match render::phase(phase, actions, token, context) {
+        let chosen = self.group.chosen.is_none_or(|chosen| chosen == self.identity.ordinal);
+        let rendered = match render::phase(phase, actions, token, chosen, context) {
             Ok(rendered) => rendered,
             Err(error) => return Some(self.unrenderable(phase, unrendered(actions), error)),
         };
@@ -287,7 +295,11 @@ impl Look<'_> {
         let expected = self.group.phases.expectations.iter().map(|e| json!([e.name, e.that])).collect::<Value>();
         // Facts are left out: they are what is tested, and every reading of them is a new look.
         let settings = self.group.phases.settings.digest.as_str();
-        let about = json!([settings, context.node, context.group.name, context.group.namespace]);
+        let mut about = json!([settings, context.node, context.group.name, context.group.namespace]);
+        if let (Value::Array(about), Some(params)) = (&mut about, context.params.as_object().filter(|p| !p.is_empty()))
+        {
+            about.push(params.clone().into());
+        }
         let digest = Digest::of("test", &json!([expected, about, runs.collect::<Vec<_>>()]));
         let read = receipts.get(&PhaseName::settings());
         let read = read.map(|receipt| format!("{} {}", receipt.run_id, receipt.finished_at.0.as_second()));

@@ -118,6 +118,13 @@ pub fn missing(snapshot: &Snapshot, group: &Group, live: usize, target: u32) -> 
     uncertain.chain(kept).copied().chain(others).filter(free).take(wanted).collect()
 }
 
+/// The ordinal of the node for what runs on one node of a group only: the lowest that is there, or is to be made in the
+/// place of one that is gone.
+pub fn chosen(live: &BTreeSet<u32>, count: u32) -> Option<u32> {
+    let free = (live.len() < count as usize).then(|| (0..).find(|ordinal| !live.contains(ordinal))).flatten();
+    live.first().copied().into_iter().chain(free).min()
+}
+
 /// The ordinals of which the group has claims.
 fn with_claims(snapshot: &Snapshot, group: &Group) -> BTreeSet<u32> {
     let ordinal = |node: &str| node.strip_prefix(&group.key.name)?.strip_prefix('-')?.parse::<u32>().ok();

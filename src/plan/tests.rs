@@ -62,7 +62,7 @@ fn object(extra: Value) -> crate::api::GroupSpec {
 }
 
 fn group(extra: Value) -> Group {
-    resolve(&object(extra)).unwrap()
+    resolve(&object(extra), &Default::default()).unwrap()
 }
 
 fn receipt(phase: &str, digest: &str, outcome: Outcome, attempt: u32, finished: Timestamp) -> Receipt {
@@ -155,7 +155,7 @@ fn snapshot(extra: Value, nodes: Vec<Node>, pods: Vec<Pod>) -> Snapshot {
     Snapshot {
         now: now(),
         head: resolve::head(&object),
-        group: resolve(&object),
+        group: resolve(&object, &Default::default()),
         template: TemplateVerdict::Accepted,
         status: GroupSpecStatus::default(),
         nodes: nodes.into_iter().map(|node| (node.ordinal, Arc::new(node))).collect(),
@@ -294,7 +294,7 @@ fn a_spec_that_cannot_be_read_removes_nothing_and_starts_nothing() {
     let phases = json!({"configure": {"actions": [{"exec": {"script": "{{ nope }}"}}]}});
     let mut snapshot = settled(2, &[0, 1]);
     let bad = object(json!({"count": 0, "phases": phases}));
-    snapshot.group = resolve(&bad);
+    snapshot.group = resolve(&bad, &Default::default());
     assert!(effects(&snapshot).is_empty());
     let status = status::group(&snapshot, &plan(&snapshot).steps);
     let of =

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     api::group_node::{ActionResult, Effect},
+    group::resolve::MOST_ACTIONS,
     phase::hex,
 };
 
@@ -273,27 +274,42 @@ fn complete(header: Header, mut payload: Vec<u8>) -> Result<Frame, Error> {
     }
 }
 
-/// The most actions that a phase may have, and so the most results that are kept.
-const ACTION_LIMIT: usize = 64;
+/// The longest name of an action, in characters: that of a ServerSpec, a slash, and its own.
+const NAME_LIMIT: usize = 127;
+/// How much of an action's diff is kept, and how much of all of one run, in bytes.
+const DIFF_LIMIT: usize = 1024;
+const DIFFS_LIMIT: usize = 16 << 10;
 
-/// The longest name of an action, in characters.
-const NAME_LIMIT: usize = 63;
-
+/// Lines of a word and a name, each followed by the lines of a diff, led by a tab.
 fn parse_actions(payload: &[u8]) -> Vec<ActionResult> {
-    String::from_utf8_lossy(payload)
-        .lines()
-        .filter_map(|line| {
-            let (word, name) = line.split_once(' ')?;
-            let result = match word {
-                "Changed" => Effect::Changed,
-                "Unchanged" => Effect::Unchanged,
-                "Failed" => Effect::Failed,
-                _ => return None,
-            };
-            Some(ActionResult { name: name.chars().take(NAME_LIMIT).collect(), result })
-        })
-        .take(ACTION_LIMIT)
-        .collect()
+    let mut actions: Vec<ActionResult> = Vec::new();
+    let mut room = DIFFS_LIMIT;
+    for line in String::from_utf8_lossy(payload).lines() {
+        if let (Some(text), Some(action)) = (line.strip_prefix('\t'), actions.last_mut()) {
+            let text = printable(text.as_bytes());
+            let length = text.len() + 1;
+            if action.diff.len() + length <= DIFF_LIMIT && length <= room {
+                action.diff += &text;
+                action.diff.push('\n');
+                room -= length;
+            }
+            continue;
+        }
+        let Some((word, name)) = line.split_once(' ') else { continue };
+        let result = match word {
+            "Changed" => Effect::Changed,
+            "Unchanged" => Effect::Unchanged,
+            "Failed" => Effect::Failed,
+            "Skipped" => Effect::Skipped,
+            _ => continue,
+        };
+        if actions.len() == MOST_ACTIONS {
+            break;
+        }
+        let name = name.chars().take(NAME_LIMIT).collect();
+        actions.push(ActionResult { name, result, diff: String::new() });
+    }
+    actions
 }
 
 /// Output as it may stand in a status: text, without escape sequences or other control characters.

@@ -375,6 +375,7 @@ impl Session {
         let result = |finding: &Finding| ActionResult {
             name: finding.name.clone(),
             result: if finding.failure.is_some() { Effect::Failed } else { Effect::Unchanged },
+            diff: String::new(),
         };
         Receipt {
             outcome: if failures.is_empty() { Outcome::Succeeded } else { Outcome::Failed },

@@ -9,7 +9,10 @@ use std::{
 use pallet_operator::{
     api::group_node::Effect::{self, Changed, Failed, Unchanged},
     facts::{OWN_FACT_LIMIT, parse_own},
-    phase::{Action, ActionKind, Digest, FactSource, PhaseName, Source, compile, render::Rendered},
+    phase::{
+        ActionKind, Digest, FactSource, PhaseName, Source, compile,
+        render::{Call, Rendered},
+    },
     run::frame::{Ended, Verdict},
 };
 use serde_json::json;
@@ -54,9 +57,9 @@ fn owned(path: &Path, mode: &str, owner: &str, group: &str) -> ActionKind {
 
 /// Runs the actions as one phase, each named by its place.
 pub fn perform(agent: &mut Agent, kinds: Vec<ActionKind>) -> Ended {
-    let actions =
-        kinds.into_iter().enumerate().map(|(place, kind)| Action { name: format!("it's no. {place}"), kind }).collect();
-    let rendered = Rendered { phase: PhaseName::configure(), actions, digest: Digest::default() };
+    let calls =
+        kinds.into_iter().enumerate().map(|(place, kind)| Call::new(format!("it's no. {place}"), kind)).collect();
+    let rendered = Rendered { phase: PhaseName::configure(), calls, digest: Digest::default() };
     let ended = agent.run(&compile::phase(&rendered));
     for (place, action) in ended.actions.iter().enumerate() {
         assert_eq!(action.name, format!("it's no. {place}"));

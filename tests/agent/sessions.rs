@@ -47,7 +47,7 @@ fn group(node: &Node, gate: bool) -> Arc<Group> {
         }
     }))
     .unwrap();
-    Arc::new(resolve(&object).unwrap())
+    Arc::new(resolve(&object, &Default::default()).unwrap())
 }
 
 fn open(node: &Node, group: &Arc<Group>, record: Record) -> (Session, Agent) {

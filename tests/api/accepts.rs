@@ -161,7 +161,7 @@ async fn good_specs_and_the_operator_reads_what_is_kept() {
                 assert_eq!(answer.warnings, Vec::<String>::new(), "{shown}");
                 let object =
                     serde_json::from_value(answer.body).expect("the operator's types take what the schema takes");
-                let errors = resolve::resolve(&object).err().unwrap_or_default();
+                let errors = resolve::resolve(&object, &Default::default()).err().unwrap_or_default();
                 // Names that nothing declares are for the operator to see; all else the schema should have refused.
                 let unseen: Vec<_> = errors.iter().filter(|error| !error.message.contains("settings.dir")).collect();
                 assert!(unseen.is_empty(), "{shown}: {unseen:?}");
@@ -191,7 +191,7 @@ async fn the_examples() {
                         let answer = space.try_create("groupspecs", &object).await;
                         assert_eq!(answer.code, 201, "{}: {}", path.display(), answer.message());
                         let object = serde_json::from_value(answer.body).expect("the operator's types take it");
-                        assert_eq!(resolve::resolve(&object).err(), None, "{}", path.display());
+                        assert_eq!(resolve::resolve(&object, &Default::default()).err(), None, "{}", path.display());
                     })
                     .await;
             }

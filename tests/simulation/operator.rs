@@ -129,7 +129,7 @@ impl World {
             let memory = operator.memories.get(uid);
             memory.map_or_else(|| Memory::default().seen(session.clone()), |memory| memory.seen(session.clone()))
         };
-        let group = operator.resolved.borrow_mut().resolve(object);
+        let group = operator.resolved.borrow_mut().resolve(object, &Default::default());
         Some(snapshot(object, group, &operator.index, &operator.beyond, seen, self.now))
     }
 

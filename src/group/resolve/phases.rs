@@ -1,27 +1,33 @@
 //! Pure: phases, actions, facts and expectations.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 
 use super::{
     Errors,
+    layers::Layer,
     scope::{Place, Scope, list},
 };
 use crate::{
     api::{
-        actions::*,
         group_spec::GroupSpecFields,
-        phases::{ExpectFields, PhaseFields},
+        phases::{FactFields, PhaseFields},
     },
     facts,
-    group::{Phases, Settings},
+    group::{Phases, Setting, Settings},
     phase::{
-        Action, ActionKind, DEFAULT_MODE, Digest, FactSource, PhaseName, Source,
+        Action, Digest, FactSource, PhaseName, Source,
         expect::{self, Expectation},
         render,
     },
 };
+
+/// The most actions that a phase may have, with all that is inherited. Receipts keep so many results.
+pub const MOST_ACTIONS: usize = 256;
 
 /// The processes that every group has (dda-pallet). A phase of theirs that a group does not declare is left out.
 const PROCESSES: &[(&str, &[&str])] = &[
@@ -31,36 +37,45 @@ const PROCESSES: &[(&str, &[&str])] = &[
 ];
 
 impl Errors {
-    pub(super) fn phases(&mut self, spec: &GroupSpecFields) -> Phases {
+    pub(super) fn phases(&mut self, spec: &GroupSpecFields, layers: &[Layer]) -> Phases {
         let mut phases = Phases { reapply: spec.converge.reapply.clone(), ..Phases::default() };
-        if let Some(fields) = spec.phases.get("settings") {
-            phases.settings = self.settings(fields);
-        }
-        for (name, fields) in &spec.phases {
-            self.misplaced(name, fields);
-            match name.as_str() {
-                "settings" => {}
-                "test" => phases.expectations = Arc::new(self.expectations(&fields.expect, &phases.settings)),
-                _ => {
-                    let actions = self.actions(name, fields, &phases.settings);
-                    if !actions.is_empty() {
-                        phases.actions.insert(PhaseName::new(name), Arc::new(actions));
-                    }
+        phases.params = layers.last().map(|layer| layer.params.clone()).unwrap_or_default();
+        self.settings(layers, &mut phases);
+        let settings = &phases.settings;
+        let mut actions: BTreeMap<PhaseName, Vec<Action>> = BTreeMap::new();
+        let mut expectations = Vec::new();
+        for layer in layers {
+            for (name, fields) in layer.phases {
+                self.misplaced(layer, name, fields);
+                match name.as_str() {
+                    "settings" => {}
+                    "test" => self.expectations(layer, fields, settings, &mut expectations),
+                    _ => self.actions(layer, name, fields, settings, actions.entry(PhaseName::new(name)).or_default()),
                 }
             }
         }
-        phases.sequence = self.sequence(spec);
+        for (phase, actions) in &actions {
+            if actions.len() > MOST_ACTIONS {
+                let message =
+                    format!("with what it inherits it has {} actions; {MOST_ACTIONS} are the most", actions.len());
+                self.add(format!("spec.phases.{phase}.actions"), message);
+            }
+        }
         // Declared without anything in it, there is nothing to run.
+        actions.retain(|_, actions| !actions.is_empty());
+        phases.actions = actions.into_iter().map(|(phase, actions)| (phase, Arc::new(actions))).collect();
+        phases.expectations = Arc::new(expectations);
+        phases.sequence = self.sequence(spec, layers);
         phases.sequence.retain(|phase| {
             phases.actions.contains_key(phase) || (*phase == PhaseName::test() && !phases.expectations.is_empty())
         });
-        phases.idle = idle(spec, &phases);
+        phases.idle = idle(spec, layers, &phases);
         phases
     }
 
     /// What a phase of this name may not hold.
-    fn misplaced(&mut self, name: &str, fields: &PhaseFields) {
-        let path = format!("spec.phases.{name}");
+    fn misplaced(&mut self, layer: &Layer, name: &str, fields: &PhaseFields) {
+        let path = format!("{}.phases.{name}", layer.path);
         if matches!(name, "settings" | "test") && !fields.actions.is_empty() {
             self.add(format!("{path}.actions"), format!("{name} changes nothing on the node; move them to configure"));
         }
@@ -73,7 +88,7 @@ impl Errors {
     }
 
     /// What converge runs after bootstrap and settings: what is listed, with configure first where it is not.
-    fn sequence(&mut self, spec: &GroupSpecFields) -> Vec<PhaseName> {
+    fn sequence(&mut self, spec: &GroupSpecFields, layers: &[Layer]) -> Vec<PhaseName> {
         let converge = &spec.converge;
         let mut must_be_declared = true;
         let (path, listed): (String, Vec<&str>) = match (&converge.phases, &converge.process) {
@@ -97,7 +112,12 @@ impl Errors {
                     return Vec::new();
                 }
             }
-            (None, None) => (String::new(), vec!["configure"]),
+            (None, None) => {
+                must_be_declared = false;
+                let inherited: Vec<&str> =
+                    layers.iter().flat_map(|layer| layer.default_phases).map(String::as_str).collect();
+                (String::new(), if inherited.is_empty() { vec!["configure"] } else { inherited })
+            }
         };
         for (place, name) in listed.iter().enumerate() {
             if matches!(*name, "bootstrap" | "destroy-server" | "app-rollout") {
@@ -108,7 +128,7 @@ impl Errors {
             } else if must_be_declared
                 && !path.is_empty()
                 && !matches!(*name, "settings" | "configure")
-                && !spec.phases.contains_key(*name)
+                && !layers.iter().any(|layer| layer.phases.contains_key(*name))
             {
                 let message =
                     format!("nobody defines a phase {name:?}; declare spec.phases.{name}, or take it out of the list");
@@ -121,90 +141,94 @@ impl Errors {
         names.filter(|name| seen.insert(*name)).map(PhaseName::new).collect()
     }
 
-    fn actions(&mut self, name: &str, fields: &PhaseFields, settings: &Settings) -> Vec<Action> {
+    fn actions(&mut self, layer: &Layer, name: &str, fields: &PhaseFields, settings: &Settings, all: &mut Vec<Action>) {
         let place = if name == "bootstrap" { Place::Bootstrap } else { Place::Action };
-        let scope = Scope { settings, place };
-        let path = |place: usize| format!("spec.phases.{name}.actions[{place}]");
-        let actions = fields.actions.iter().enumerate();
-        let actions: Vec<Action> =
-            actions.filter_map(|(place, action)| self.action(&path(place), place, action, &scope)).collect();
-        self.unique_names(name, &actions);
-        actions
+        let scope = Scope { settings, place, params: &layer.params, of_group: layer.origin.is_none() };
+        for (place, fields) in fields.actions.iter().enumerate() {
+            let path = format!("{}.phases.{name}.actions[{place}]", layer.path);
+            let Some(action) = self.action(&path, place, fields, layer, &scope, all) else { continue };
+            if all.iter().any(|other| other.name == action.name) {
+                let message =
+                    format!("another action of this phase is named {:?} too; choose another name", action.name);
+                self.add(format!("{path}.name"), message);
+            }
+            all.push(action);
+        }
     }
 
-    fn expectations(&mut self, fields: &[ExpectFields], settings: &Settings) -> Vec<Expectation> {
-        let scope = Scope { settings, place: Place::Expectation };
-        let mut names = BTreeSet::new();
-        for (place, fields) in fields.iter().enumerate() {
-            let path = format!("spec.phases.test.expect[{place}]");
-            if !names.insert(&fields.name) {
-                self.add(format!("{path}.name"), format!("there are two expectations {:?}; rename one", fields.name));
+    fn expectations(&mut self, layer: &Layer, fields: &PhaseFields, settings: &Settings, all: &mut Vec<Expectation>) {
+        let scope =
+            Scope { settings, place: Place::Expectation, params: &layer.params, of_group: layer.origin.is_none() };
+        for (place, fields) in fields.expect.iter().enumerate() {
+            let path = format!("{}.phases.test.expect[{place}]", layer.path);
+            let name = layer.qualified(&fields.name);
+            if all.iter().any(|other| other.name == name) {
+                self.add(format!("{path}.name"), format!("there are two expectations {name:?}; rename one"));
             }
-            let path = format!("{path}.that");
-            match expect::names(&fields.that) {
-                Err(message) => self.add(path, message),
-                Ok(names) => {
-                    names.iter().filter_map(|name| scope.refuse(name)).for_each(|message| self.add(&path, message))
-                }
+            self.expression(&format!("{path}.that"), &fields.that, &scope);
+            all.push(Expectation {
+                name,
+                origin: layer.origin.clone(),
+                that: fields.that.clone(),
+                message: fields.message.clone(),
+            });
+        }
+    }
+
+    /// Refuses an expression that cannot be read, or that names what nothing declares.
+    pub(super) fn expression(&mut self, path: &str, expression: &str, scope: &Scope) {
+        match expect::names(expression) {
+            Err(message) => self.add(path, message),
+            Ok(names) => names.iter().filter_map(|name| scope.refuse(name)).for_each(|message| self.add(path, message)),
+        }
+    }
+
+    /// Facts and values of all layers. A value of a later layer takes the place of an earlier one's.
+    fn settings(&mut self, layers: &[Layer], phases: &mut Phases) {
+        let settings = &mut phases.settings;
+        for layer in layers {
+            let facts = layer.phases.get("settings").map(|fields| fields.facts.as_slice()).unwrap_or_default();
+            for (place, fact) in facts.iter().enumerate() {
+                self.fact(&format!("{}.phases.settings.facts[{place}]", layer.path), fact, &mut settings.facts);
             }
         }
-        let expectation = |fields: &ExpectFields| Expectation {
-            name: fields.name.clone(),
-            that: fields.that.clone(),
-            message: fields.message.clone(),
+        let mut values = BTreeMap::new();
+        for layer in layers {
+            let Some(fields) = layer.phases.get("settings") else { continue };
+            for (name, value) in &fields.values {
+                let scope =
+                    Scope { settings, place: Place::Values, params: &layer.params, of_group: layer.origin.is_none() };
+                self.value(&format!("{}.phases.settings.values.{name}", layer.path), value, &scope);
+                values.insert(name.clone(), Setting { origin: layer.origin.clone(), value: value.clone() });
+            }
+        }
+        settings.values = values;
+        let sources: Value = settings.facts.iter().map(FactSource::model).collect();
+        let values: BTreeMap<&String, &Value> =
+            settings.values.iter().map(|(name, setting)| (name, &setting.value)).collect();
+        let mut model = json!({"facts": sources, "values": values});
+        if let (Value::Object(fields), true) = (&mut model, layers.len() > 1) {
+            fields.insert("params".into(), phases.params.clone());
+        }
+        settings.digest = Digest::of("settings", &model);
+    }
+
+    fn fact(&mut self, path: &str, fields: &FactFields, all: &mut Vec<FactSource>) {
+        if facts::is_reserved(&fields.name) {
+            self.add(format!("{path}.name"), format!("{:?} is a built-in fact; choose another name", fields.name));
+        }
+        let source = match (&fields.exec, &fields.file) {
+            (Some(script), None) => Source::Exec(script.clone()),
+            (None, Some(file)) => Source::File(file.clone()),
+            _ => return self.add(path, "a fact has exactly one source: set exec or file"),
         };
-        fields.iter().map(expectation).collect()
-    }
-
-    fn unique_names(&mut self, phase: &str, actions: &[Action]) {
-        let mut seen = BTreeSet::new();
-        for (place, action) in actions.iter().enumerate() {
-            if !seen.insert(&action.name) {
-                let path = format!("spec.phases.{phase}.actions[{place}].name");
-                self.add(
-                    path,
-                    format!("another action of this phase is named {:?} too; choose another name", action.name),
-                );
-            }
+        let fact = FactSource { name: fields.name.clone(), source, optional: fields.optional };
+        match all.iter().find(|other| other.name == fact.name) {
+            // Two ServerSpecs may ask for the same thing.
+            Some(other) if *other == fact => {}
+            Some(_) => self.add(format!("{path}.name"), format!("there are two facts {:?}; rename one", fact.name)),
+            None => all.push(fact),
         }
-    }
-
-    fn settings(&mut self, fields: &PhaseFields) -> Settings {
-        const PATH: &str = "spec.phases.settings";
-        let mut settings = Settings::default();
-        for (place, fact) in fields.facts.iter().enumerate() {
-            let path = format!("{PATH}.facts[{place}]");
-            if facts::is_reserved(&fact.name) {
-                self.add(format!("{path}.name"), format!("{:?} is a built-in fact; choose another name", fact.name));
-            }
-            if settings.facts.iter().any(|other| other.name == fact.name) {
-                self.add(format!("{path}.name"), format!("there are two facts {:?}; rename one", fact.name));
-            }
-            let source = match (&fact.exec, &fact.file) {
-                (Some(script), None) => Source::Exec(script.clone()),
-                (None, Some(file)) => Source::File(file.clone()),
-                _ => {
-                    self.add(path, "a fact has exactly one source: set exec or file");
-                    continue;
-                }
-            };
-            settings.facts.push(FactSource { name: fact.name.clone(), source, optional: fact.optional });
-        }
-        for (name, value) in &fields.values {
-            let scope = Scope { settings: &settings, place: Place::Values };
-            self.value(&format!("{PATH}.values.{name}"), value, &scope);
-        }
-        settings.values = fields.values.clone();
-        let sources: Value = settings
-            .facts
-            .iter()
-            .map(|fact| match &fact.source {
-                Source::Exec(script) => json!([fact.name, "exec", script, fact.optional]),
-                Source::File(path) => json!([fact.name, "file", path, fact.optional]),
-            })
-            .collect();
-        settings.digest = Digest::of("settings", &json!({"facts": sources, "values": fields.values}));
-        settings
     }
 
     fn value(&mut self, path: &str, value: &Value, scope: &Scope) {
@@ -224,100 +248,8 @@ impl Errors {
         }
     }
 
-    fn action(&mut self, path: &str, place: usize, fields: &ActionFields, scope: &Scope) -> Option<Action> {
-        let kinds = [
-            fields.exec.as_ref().map(|exec| ("exec", self.exec(path, exec, scope))),
-            fields.file.as_ref().map(|file| ("file", self.file(path, file, scope))),
-            fields.directory.as_ref().map(|directory| ("directory", self.directory(path, directory, scope))),
-            fields.symlink.as_ref().map(|symlink| ("symlink", self.symlink(path, symlink, scope))),
-            fields.package.as_ref().map(|package| ("package", self.package(path, package, scope))),
-            fields.service.as_ref().map(|service| ("service", self.service(path, service, scope))),
-        ];
-        let mut kinds = kinds.into_iter().flatten();
-        let (Some((word, kind)), None) = (kinds.next(), kinds.next()) else {
-            self.add(
-                path,
-                "an action has exactly one kind: set one of exec, file, directory, symlink, package and service",
-            );
-            return None;
-        };
-        let name = fields.name.clone().unwrap_or_else(|| format!("{word}[{place}]"));
-        Some(Action { name, kind })
-    }
-
-    fn exec(&mut self, path: &str, exec: &ExecFields, scope: &Scope) -> ActionKind {
-        let templates = [
-            ("script", Some(&exec.script)),
-            ("creates", exec.creates.as_ref()),
-            ("unless", exec.unless.as_ref()),
-            ("onlyIf", exec.only_if.as_ref()),
-        ];
-        for (field, template) in templates {
-            if let Some(template) = template {
-                self.template(&format!("{path}.exec.{field}"), template, scope);
-            }
-        }
-        ActionKind::Exec {
-            script: exec.script.clone(),
-            creates: exec.creates.clone(),
-            unless: exec.unless.clone(),
-            only_if: exec.only_if.clone(),
-        }
-    }
-
-    fn file(&mut self, path: &str, file: &FileFields, scope: &Scope) -> ActionKind {
-        self.absolute(&format!("{path}.file.path"), &file.path, scope);
-        self.template(&format!("{path}.file.content"), &file.content, scope);
-        ActionKind::File {
-            path: file.path.clone(),
-            content: file.content.clone(),
-            mode: file.mode.as_deref().map_or_else(|| DEFAULT_MODE.to_owned(), octal),
-            owner: file.owner.clone(),
-            group: file.group.clone(),
-        }
-    }
-
-    fn directory(&mut self, path: &str, directory: &DirectoryFields, scope: &Scope) -> ActionKind {
-        self.absolute(&format!("{path}.directory.path"), &directory.path, scope);
-        ActionKind::Directory {
-            path: directory.path.clone(),
-            mode: directory.mode.as_deref().map(octal),
-            owner: directory.owner.clone(),
-            group: directory.group.clone(),
-        }
-    }
-
-    fn symlink(&mut self, path: &str, symlink: &SymlinkFields, scope: &Scope) -> ActionKind {
-        self.absolute(&format!("{path}.symlink.path"), &symlink.path, scope);
-        self.template(&format!("{path}.symlink.target"), &symlink.target, scope);
-        ActionKind::Symlink { path: symlink.path.clone(), target: symlink.target.clone() }
-    }
-
-    fn package(&mut self, path: &str, package: &PackageFields, scope: &Scope) -> ActionKind {
-        for (place, name) in package.names.iter().enumerate() {
-            self.template(&format!("{path}.package.names[{place}]"), name, scope);
-        }
-        ActionKind::Package { names: package.names.clone(), state: package.state, manager: String::new() }
-    }
-
-    fn service(&mut self, path: &str, service: &ServiceFields, scope: &Scope) -> ActionKind {
-        self.template(&format!("{path}.service.name"), &service.name, scope);
-        if service.state.is_none() && service.enabled.is_none() {
-            self.add(format!("{path}.service"), "asks for nothing: set state, enabled or both");
-        }
-        let (state, enabled) = (service.state, service.enabled);
-        ActionKind::Service { name: service.name.clone(), state, enabled, manager: String::new() }
-    }
-
-    fn absolute(&mut self, path: &str, template: &str, scope: &Scope) {
-        self.template(path, template, scope);
-        if !template.starts_with('/') && !template.starts_with("{{") {
-            self.add(path, format!("{template:?} is not absolute; begin it with a slash"));
-        }
-    }
-
     /// Refuses names that nothing declares, before any session is opened.
-    fn template(&mut self, path: &str, template: &str, scope: &Scope) {
+    pub(super) fn template(&mut self, path: &str, template: &str, scope: &Scope) {
         match render::names(template) {
             Err(message) => self.add(path, format!("the template cannot be read: {message}")),
             Ok(names) => {
@@ -332,19 +264,14 @@ impl Errors {
 }
 
 /// What is declared and run by nothing: neither by converge nor by a process, and not of those that have their own moment.
-fn idle(spec: &GroupSpecFields, phases: &Phases) -> Vec<PhaseName> {
+fn idle(spec: &GroupSpecFields, layers: &[Layer], phases: &Phases) -> Vec<PhaseName> {
     let of_a_process = |name: &String| spec.processes.values().flatten().any(|phase| phase == name);
     let own_moment = |name: &str| matches!(name, "bootstrap" | "settings" | "destroy-server" | "app-rollout");
-    let names = spec.phases.keys().filter(|name| !own_moment(name) && !of_a_process(name));
+    let declared: BTreeSet<&String> = layers.iter().flat_map(|layer| layer.phases.keys()).collect();
+    let names = declared.into_iter().filter(|name| !own_moment(name) && !of_a_process(name));
     names
         .map(PhaseName::new)
         .filter(|phase| !phases.sequence.contains(phase) && *phase != PhaseName::configure())
         .filter(|phase| phases.actions.contains_key(phase) || *phase == PhaseName::test())
         .collect()
-}
-
-/// Octal digits without the zeros in front.
-fn octal(mode: &str) -> String {
-    let digits = mode.trim_start_matches('0');
-    if digits.is_empty() { "0".into() } else { digits.to_owned() }
 }

@@ -1,5 +1,7 @@
 //! Pure: which names the templates and expressions of one place may use.
 
+use serde_json::Value;
+
 use crate::{
     facts::{self, Known},
     group::Settings,
@@ -9,6 +11,10 @@ use crate::{
 pub(super) struct Scope<'a> {
     pub(super) settings: &'a Settings,
     pub(super) place: Place,
+    /// What stands under `params`.
+    pub(super) params: &'a Value,
+    /// Whether it is the group's own, and sees the parameters by ServerSpec.
+    pub(super) of_group: bool,
 }
 
 /// Where a name is used.
@@ -20,11 +26,30 @@ pub(super) enum Place {
     Values,
     /// In an action of any other phase.
     Action,
-    /// In an expectation, which may look at what changes by itself.
+    /// In an expectation or a condition, which may look at what changes by itself.
     Expectation,
+    /// In a condition of bootstrap.
+    BootstrapCondition,
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// The same place, for the condition of an action.
+    pub(super) fn for_conditions(&self) -> Scope<'a> {
+        let place = match self.place {
+            Place::Bootstrap => Place::BootstrapCondition,
+            _ => Place::Expectation,
+        };
+        Scope { place, ..*self }
+    }
+
+    fn in_bootstrap(&self) -> bool {
+        matches!(self.place, Place::Bootstrap | Place::BootstrapCondition)
+    }
+
+    fn is_condition(&self) -> bool {
+        matches!(self.place, Place::Expectation | Place::BootstrapCondition)
+    }
+
     /// Why this name may not be used, where it may not.
     pub(super) fn refuse(&self, name: &str) -> Option<String> {
         let (root, rest) = name.split_once('.').unwrap_or((name, ""));
@@ -33,7 +58,7 @@ impl Scope<'_> {
             "group" => unknown(name, rest, &["name", "namespace", "count"], "group"),
             "node" => unknown(name, rest, &["name", "ordinal", "address"], "node"),
             "facts" => self.refuse_fact(name, rest, first),
-            "settings" if self.place == Place::Bootstrap => {
+            "settings" if self.in_bootstrap() => {
                 Some(format!("{name}: bootstrap runs before settings; it may use built-in facts only"))
             }
             "settings" if self.place == Place::Values => {
@@ -44,20 +69,38 @@ impl Scope<'_> {
                 let declared: Vec<_> = self.settings.values.keys().map(String::as_str).collect();
                 Some(format!("{name} is not declared; spec.phases.settings.values has {}", list(&declared)))
             }
-            "range" | "dict" | "debug" if self.place != Place::Expectation => None,
-            _ => Some(format!("{name} is not known; templates see group, node, facts and settings")),
+            "params" => self.refuse_param(name, rest),
+            "range" | "dict" | "debug" if !self.is_condition() => None,
+            _ => Some(format!("{name} is not known; templates see group, node, facts, settings and params")),
         }
+    }
+
+    fn refuse_param(&self, name: &str, rest: &str) -> Option<String> {
+        let depth = if self.of_group { 2 } else { 1 };
+        let mut at = self.params;
+        for part in rest.split('.').filter(|part| !part.is_empty()).take(depth) {
+            match at.get(part) {
+                Some(found) => at = found,
+                None => {
+                    let known: Vec<&str> =
+                        at.as_object().into_iter().flat_map(|map| map.keys()).map(String::as_str).collect();
+                    return Some(format!("{name} is not declared; there are {}", list(&known)));
+                }
+            }
+        }
+        None
     }
 
     fn refuse_fact(&self, name: &str, rest: &str, first: &str) -> Option<String> {
         match facts::known(rest) {
             _ if rest.is_empty() => Some("facts: name the facts that are used, as in facts.os.family".into()),
             Known::Stable => None,
-            Known::Volatile if self.place == Place::Expectation => None,
+            Known::Volatile if self.is_condition() => None,
             Known::Volatile => Some(format!(
                 "{name} changes by itself, so the phase would run again for ever; read it in a script, or expect something of it in test"
             )),
-            Known::No if self.settings.facts.iter().any(|fact| fact.name == first) => (self.place == Place::Bootstrap)
+            Known::No if self.settings.facts.iter().any(|fact| fact.name == first) => self
+                .in_bootstrap()
                 .then(|| format!("{name}: bootstrap runs before settings; it may use built-in facts only")),
             Known::No => {
                 let own: Vec<_> = self.settings.facts.iter().map(|fact| fact.name.as_str()).collect();

@@ -13,12 +13,12 @@ fn pod() -> Value {
 }
 
 fn errors(spec: Value) -> Vec<String> {
-    resolve(&group(spec)).unwrap_err().iter().map(ToString::to_string).collect()
+    resolve(&group(spec), &Default::default()).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn a_small_group_gets_every_default() {
-    let group = resolve(&group(json!({"node": pod()}))).unwrap();
+    let group = resolve(&group(json!({"node": pod()})), &Default::default()).unwrap();
     assert_eq!((group.count, group.rollout.max_parallel), (1, 1));
     assert_eq!(group.timeout, Duration::from_secs(1800));
     assert_eq!(group.pod.container, "a");
@@ -29,9 +29,9 @@ fn a_small_group_gets_every_default() {
 fn the_container_is_named_by_the_field_then_the_annotation_then_the_order() {
     let mut node = pod();
     node["pod"]["template"]["metadata"] = json!({"annotations": {"kubectl.kubernetes.io/default-container": "b"}});
-    assert_eq!(resolve(&group(json!({"node": node}))).unwrap().pod.container, "b");
+    assert_eq!(resolve(&group(json!({"node": node})), &Default::default()).unwrap().pod.container, "b");
     node["pod"]["container"] = json!("a");
-    assert_eq!(resolve(&group(json!({"node": node}))).unwrap().pod.container, "a");
+    assert_eq!(resolve(&group(json!({"node": node})), &Default::default()).unwrap().pod.container, "a");
     node["pod"]["container"] = json!("c");
     assert_eq!(
         errors(json!({"node": node})),
@@ -44,7 +44,7 @@ fn a_share_is_rounded_up() {
     for (value, count, expected) in [(json!("50%"), 3, 2), (json!("1%"), 3, 1), (json!(7), 3, 7), (json!("25%"), 0, 1)]
     {
         let spec = json!({"count": count, "node": pod(), "converge": {"rollout": {"maxParallel": value}}});
-        assert_eq!(resolve(&group(spec)).unwrap().rollout.max_parallel, expected);
+        assert_eq!(resolve(&group(spec), &Default::default()).unwrap().rollout.max_parallel, expected);
     }
 }
 
@@ -81,8 +81,8 @@ fn all_errors_come_at_once_with_their_paths() {
         "spec.phases.configure.actions[0].exec.script: settings.mtd is not declared; spec.phases.settings.values has motd",
         "spec.phases.configure.actions[1].file.path: \"etc/motd\" is not absolute",
         "spec.phases.configure.actions[1].file.content: the template cannot be read",
-        "spec.phases.configure.actions[4]: an action has exactly one kind",
         "spec.phases.configure.actions[3].name: another action of this phase is named \"x\" too",
+        "spec.phases.configure.actions[4]: an action has exactly one kind",
         "spec.converge.timeout: \"soon\" is not a duration",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
@@ -93,11 +93,99 @@ fn all_errors_come_at_once_with_their_paths() {
 
 #[test]
 fn the_template_hash_follows_the_template_alone() {
-    let hash = |spec| resolve(&group(spec)).unwrap().pod.hash;
+    let hash = |spec| resolve(&group(spec), &Default::default()).unwrap().pod.hash;
     let mut gated = pod();
     gated["pod"]["readinessGate"] = json!(false);
     assert_eq!(hash(json!({"node": pod()})), hash(json!({"node": gated, "count": 3})));
     let mut other = pod();
     other["pod"]["template"]["spec"]["containers"][0]["image"] = json!("y");
     assert_ne!(hash(json!({"node": pod()})), hash(json!({"node": other})));
+}
+
+fn specs(list: Value) -> ServerSpecs {
+    let spec = |(name, spec): (&String, &Value)| {
+        let object = json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "ServerSpec",
+            "metadata": {"name": name, "namespace": "shop", "uid": name, "generation": 1}, "spec": spec
+        });
+        (name.clone(), Arc::new(serde_json::from_value(object).unwrap()))
+    };
+    list.as_object().unwrap().iter().map(spec).collect()
+}
+
+fn says(name: &str) -> Value {
+    json!({"configure": {"actions": [{"name": "say", "exec": {"script": format!("echo {name} {{{{ params.x }}}}")}}]}})
+}
+
+fn inherited(spec: Value, list: Value) -> Result<Group, Vec<String>> {
+    let mut spec = spec;
+    spec["node"] = pod();
+    resolve(&group(spec), &specs(list)).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn what_is_inherited_comes_first_and_each_once() {
+    let x = json!({"x": {"default": "d"}});
+    let list = json!({
+        "base": {"parameters": x, "phases": says("base"), "roles": ["machine"]},
+        "web": {"extends": [{"serverSpec": "base"}], "parameters": x, "phases": says("web"), "defaultPhases": ["configure", "test"]},
+        "log": {"extends": [{"serverSpec": "base"}], "parameters": x, "phases": says("log")}
+    });
+    let own = json!({"configure": {"actions": [{"name": "say", "exec": {"script": "echo {{ params.web.x }}"}, "onChangeOf": ["web/say"]}]}});
+    let spec = json!({"extends": [{"serverSpec": "web"}, {"serverSpec": "log"}], "roles": ["shop"], "phases": own});
+    let group = inherited(spec.clone(), list.clone()).unwrap();
+    let actions = &group.phases.actions[&crate::phase::PhaseName::configure()];
+    let names: Vec<&str> = actions.iter().map(|action| action.name.as_str()).collect();
+    assert_eq!(names, ["base/say", "web/say", "log/say", "say"]);
+    assert_eq!(actions[3].on_change_of, [1]);
+    assert_eq!(group.phases.params, json!({"base": {"x": "d"}, "web": {"x": "d"}, "log": {"x": "d"}}));
+    let fields = serde_json::from_value(json!({"node": pod(), "extends": spec["extends"], "roles": ["shop"]})).unwrap();
+    assert_eq!(roles(&fields, &specs(list.clone())), ["machine", "shop"]);
+    assert_eq!(uses(&fields, &specs(list)).len(), 3);
+}
+
+#[test]
+fn parameters_are_the_default_then_what_a_spec_gives_then_what_the_group_gives() {
+    let list = json!({
+        "base": {"parameters": {"port": {"type": "integer", "default": 1}, "name": {"required": true}}},
+        "web": {
+            "parameters": {"port": {"type": "integer", "default": 80}},
+            "extends": [{"serverSpec": "base", "with": {"port": "{{ params.port }}", "name": "web on {{ params.port }}"}}]
+        }
+    });
+    let params = |extends: Value| inherited(json!({"extends": extends}), list.clone()).unwrap().phases.params;
+    let web = json!({"serverSpec": "web", "with": {"port": 8080}});
+    assert_eq!(params(json!([web]))["base"], json!({"port": 8080, "name": "web on 8080"}));
+    assert_eq!(params(json!([web, {"serverSpec": "base", "with": {"port": 7}}]))["base"]["port"], 7);
+}
+
+#[test]
+fn whatever_is_wrong_with_what_is_inherited_is_said_at_once_and_where() {
+    let list = json!({
+        "a": {"extends": [{"serverSpec": "b"}]},
+        "b": {"extends": [{"serverSpec": "a"}]},
+        "p": {"parameters": {"n": {"type": "integer", "default": "x"}, "must": {"required": true}}},
+        "q": {"extends": [{"serverSpec": "p", "with": {"n": 1, "must": "1"}}]},
+        "r": {"extends": [{"serverSpec": "p", "with": {"n": 2}}], "phases": says("r")}
+    });
+    let extends = json!([
+        {"serverSpec": "a"}, {"serverSpec": "gone"}, {"serverSpec": "p", "with": {"nope": 1, "must": "{{ facts.x }}"}},
+        {"serverSpec": "q"}, {"serverSpec": "r"}
+    ]);
+    let expected = [
+        "ServerSpec b: spec.extends[0].serverSpec: a cycle: a -> b -> a",
+        "spec.extends[1].serverSpec: there is no ServerSpec \"gone\" in this namespace; there are a, b, p, q, r",
+        "ServerSpec p: spec.parameters.n.default: \"x\" is not of type integer",
+        "ServerSpec r: spec.extends[0].with.n: 2 here and 1 in ServerSpec q: spec.extends[0].with.n",
+        "spec.extends[2].with.must: it is taken as it is here",
+        "spec.extends[2].with.nope: there is no such parameter; there are must, n",
+        "ServerSpec r: spec.phases.configure.actions[0].exec.script: params.x is not declared; there are none",
+    ];
+    let found = inherited(json!({"extends": extends}), list.clone()).unwrap_err();
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\nshould begin with\n{expected}");
+    }
+    let found = inherited(json!({"extends": [{"serverSpec": "p"}]}), list).unwrap_err();
+    assert_eq!(found[1], "spec.extends[0].with: ServerSpec p needs values for must");
 }

@@ -1,27 +1,150 @@
-# What every phase script begins with. $PALLET_JOURNAL is the run's own directory.
-journal=$PALLET_JOURNAL
+# What every phase script begins with. $PALLET_JOURNAL is the run's own directory. $mode is apply, or check: then nothing
+# is changed, and Changed means that apply would change something.
+# $phase is the phase.
+journal=$PALLET_JOURNAL marks=${PALLET_JOURNAL%/*/*}/marks/$phase would=
 unset PALLET_JOURNAL
 
-# perform NAME KIND ARGS...: runs one action and notes what came of it. The first failure ends the phase with its code.
+# perform NAME OPTION... -- FUNCTION ARGUMENT...: runs one action and notes what came of it. The first failure ends the
+# phase with its code. Options: limit=SECONDS, retries=NUMBER, pause=SECONDS, place=NUMBER (it is listened to), after=PLACE,...
+# (it runs only where one of these has changed something since the phase last succeeded), skip.
 # There are no local variables in POSIX sh: $action and $result are for nobody else.
 perform() {
-  action=$1 result=Changed
+  action=$1 result=Changed limit= retries=0 pause=0 place= after= skip= attempt=0 code=0
   shift
-  "$@"
+  while [ "$1" != -- ]; do
+    case $1 in
+    limit=*) limit=${1#*=} ;;
+    retries=*) retries=${1#*=} ;;
+    pause=*) pause=${1#*=} ;;
+    place=*) place=${1#*=} ;;
+    after=*) after=${1#*=} ;;
+    skip) skip=yes ;;
+    esac
+    shift
+  done
+  shift
+  if [ -n "$skip" ] || { [ -n "$after" ] && ! woken; }; then
+    note Skipped
+    return
+  fi
+  before_change || { complain "$marks cannot be written"; exit 1; }
+  while :; do
+    result=Changed
+    if [ -z "$limit" ]; then "$@"; else limited "$@"; fi
+    code=$?
+    [ "$code" != 0 ] && [ "$attempt" -lt "$retries" ] && [ "$mode" = apply ] || break
+    attempt=$((attempt + 1))
+    complain "$action failed with code $code; attempt $((attempt + 1)) of $((retries + 1)) follows in $pause s"
+    sleep "$pause"
+  done
+  if [ "$code" != 0 ]; then
+    # What is missing may be what an action before would have made.
+    if [ "$mode" = check ] && [ -n "$would" ]; then note Unknowable; return; fi
+    note Failed
+    exit "$code"
+  fi
+  after_change
+  note "$result"
+}
+
+note() {
+  printf '%s %s\n' "$1" "$action" >>"$journal/actions"
+  if [ -s "$journal/diff" ]; then sed 's/^/	/' "$journal/diff" >>"$journal/actions"; fi
+  rm -f "$journal/diff"
+}
+
+# A change is marked before it is made, or a run that is killed would lose it. The marks stand till the phase succeeds.
+before_change() {
+  marked=yes
+  [ -n "$place" ] && [ "$mode" = apply ] || return 0
+  [ -e "$marks/$place" ] || marked=
+  mkdir -p "$marks" && true >"$marks/$place"
+}
+after_change() {
+  if [ "$mode" = check ]; then
+    [ "$result" = Unchanged ] || would="$would $place,"
+  elif [ -n "$place" ] && [ -z "$marked" ] && [ "$result" = Unchanged ]; then
+    rm -f "$marks/$place"
+  fi
+}
+woken() {
+  rest=$after,
+  while [ -n "$rest" ]; do
+    case "$would" in *" ${rest%%,*},"*) return 0 ;; esac
+    [ ! -e "$marks/${rest%%,*}" ] || return 0
+    rest=${rest#*,}
+  done
+  return 1
+}
+succeed() {
+  if [ "$mode" = apply ]; then rm -rf "$marks"; fi
+  exit 0
+}
+
+# limited FUNCTION ARGUMENT...: in a process of its own, which is ended with all that it started when $limit is over.
+limited() {
+  rm -f "$journal/result"
+  (
+    export PALLET_ACTION="$PALLET_RUN.$attempt"
+    "$@"
+    code=$?
+    printf '%s' "$result" >"$journal/result"
+    exit "$code"
+  ) &
+  child=$!
+  (
+    while [ "$limit" -gt 0 ]; do
+      sleep 1
+      limit=$((limit - 1))
+      kill -0 "$child" 2>/dev/null || exit 0
+    done
+    true >"$journal/late"
+    end_tree "$child"
+  ) </dev/null >/dev/null 2>&1 &
+  watch=$!
+  wait "$child"
   code=$?
-  [ "$code" = 0 ] || result=Failed
-  printf '%s %s\n' "$result" "$action" >>"$journal/actions"
-  [ "$code" = 0 ] || exit "$code"
+  kill "$watch" 2>/dev/null
+  wait "$watch" 2>/dev/null
+  if [ -e "$journal/late" ]; then
+    rm -f "$journal/late"
+    end_tree "$child"
+    complain "$action took longer than $limit s; its processes were ended"
+    return 124
+  fi
+  { read -r result <"$journal/result"; } 2>/dev/null
+  return "$code"
+}
+
+# end_tree PID: ends a process, its children and theirs, and whatever of them has been adopted by others since.
+end_tree() {
+  tree=" $1 " grown=
+  while [ "$grown" != "$tree" ]; do
+    grown=$tree
+    for stat in /proc/[0-9]*/stat; do
+      { read -r line <"$stat"; } 2>/dev/null || continue
+      process=${line%% *} line=${line##*) }
+      line=${line#* }
+      case "$tree" in *" $process "*) ;; *" ${line%% *} "*) tree="$tree$process " ;; esac
+    done
+  done
+  for process in $tree; do kill -s KILL "$process" 2>/dev/null; done
+  for process in $(grep -ls "PALLET_ACTION=$PALLET_RUN.$attempt" /proc/[0-9]*/environ); do
+    process=${process#/proc/}
+    kill -s KILL "${process%/environ}" 2>/dev/null
+  done
 }
 
 complain() { printf 'pallet: %s\n' "$*" >&2; }
 
-# exec_ SCRIPT CREATES UNLESS ONLY_IF. The script stops at its first failing command.
+# exec_ SCRIPT CREATES UNLESS ONLY_IF. The script stops at its first failing command. What it would change cannot be told
+# before: where nothing keeps it from running, it would.
 exec_() {
   script=$1 creates=$2 unless=$3 only_if=$4
   set --
   if [ -n "$creates" ] && [ -e "$creates" ]; then result=Unchanged; return 0; fi
   if [ -n "$unless" ] && (eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
   if [ -n "$only_if" ] && ! (eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
+  [ "$mode" = apply ] || return 0
   (set -e; eval "$script")
 }

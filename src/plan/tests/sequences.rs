@@ -43,7 +43,9 @@ fn a_predefined_process_leaves_out_what_is_not_declared_and_a_list_may_not_name_
     let few = json!({"configure": {"actions": [{"exec": {"script": "c"}}]}});
     let group = group(json!({"phases": few, "converge": {"process": "apply-install"}}));
     assert_eq!(group.phases.converged().iter().map(PhaseName::as_str).collect::<Vec<_>>(), ["settings", "configure"]);
-    let errors = |converge: Value| resolve(&object(json!({"phases": few, "converge": converge}))).unwrap_err();
+    let errors = |converge: Value| {
+        resolve(&object(json!({"phases": few, "converge": converge})), &Default::default()).unwrap_err()
+    };
     let line = |converge: Value| errors(converge)[0].to_string();
     assert!(
         line(json!({"phases": ["instal"]})).starts_with("spec.converge.phases[0]: nobody defines a phase \"instal\"")
@@ -132,7 +134,7 @@ fn expectations_may_use_what_changes_by_itself_and_nothing_undeclared() {
     let with = |that: &str| {
         let mut phases = phases();
         phases["test"]["expect"][0]["that"] = that.into();
-        resolve(&object(json!({"phases": phases}))).err().map(|errors| errors[0].to_string())
+        resolve(&object(json!({"phases": phases})), &Default::default()).err().map(|errors| errors[0].to_string())
     };
     assert_eq!(with("facts.disk.freePercent > 10 && settings.v == 'x'"), None);
     let path = "spec.phases.test.expect[0].that: ";

@@ -41,7 +41,11 @@ fn a_group_stalls_only_when_nothing_goes_on_without_a_person() {
         record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
         let digest = record.receipts[&PhaseName::configure()].digest.clone();
         let mut failed = receipt("configure", &digest, Outcome::Failed, attempt, ago(5));
-        failed.actions = vec![ActionResult { name: "gate".into(), result: crate::api::group_node::Effect::Failed }];
+        failed.actions = vec![ActionResult {
+            name: "gate".into(),
+            result: crate::api::group_node::Effect::Failed,
+            diff: String::new(),
+        }];
         record.receipts.insert(PhaseName::configure(), failed);
         node(ordinal, record)
     };
@@ -59,8 +63,10 @@ fn a_group_stalls_only_when_nothing_goes_on_without_a_person() {
 #[test]
 fn what_was_learned_is_written_under_a_spec_that_cannot_be_read_too() {
     let mut snapshot = settled(1, &[0]);
-    snapshot.group =
-        resolve(&object(json!({"phases": {"configure": {"actions": [{"exec": {"script": "{{ nope }}"}}]}}})));
+    snapshot.group = resolve(
+        &object(json!({"phases": {"configure": {"actions": [{"exec": {"script": "{{ nope }}"}}]}}})),
+        &Default::default(),
+    );
     let mut learned = node(0, done(&group(json!({})), &identity()));
     assert_eq!(status::node(&snapshot, &learned, None), status::Due::No);
     learned.saved = Some(Record::default());

@@ -15,7 +15,7 @@ fn group() -> Arc<Group> {
             "converge": {"retry": {"limit": 0}}
         }
     }));
-    Arc::new(resolve(&object.unwrap()).unwrap())
+    Arc::new(resolve(&object.unwrap(), &Default::default()).unwrap())
 }
 
 fn now() -> Timestamp {
@@ -190,7 +190,7 @@ fn spec(extra: serde_json::Value) -> Arc<Group> {
     if let Some(converge) = extra.as_object() {
         object["spec"]["phases"].as_object_mut().unwrap().extend(converge.clone());
     }
-    Arc::new(resolve(&serde_json::from_value(object).unwrap()).unwrap())
+    Arc::new(resolve(&serde_json::from_value(object).unwrap(), &Default::default()).unwrap())
 }
 
 fn open_for(group: &Arc<Group>, record: Record, purpose: Purpose) -> Session {

@@ -1,0 +1,277 @@
+//! Pure: actions.
+
+use super::{Errors, layers::Layer, scope::Scope};
+use crate::{
+    api::actions::*,
+    phase::action::{Action, ActionKind, AptSource, DEFAULT_MODE, Repeat, User},
+};
+
+impl Errors {
+    /// One action. `before` are those of the phase that come before it.
+    pub(super) fn action(
+        &mut self,
+        path: &str,
+        place: usize,
+        fields: &ActionFields,
+        layer: &Layer,
+        scope: &Scope,
+        before: &[Action],
+    ) -> Option<Action> {
+        let kinds = [
+            fields.exec.as_ref().map(|exec| ("exec", self.exec(path, exec, scope))),
+            fields.file.as_ref().map(|file| ("file", self.file(path, file, scope))),
+            fields.directory.as_ref().map(|directory| ("directory", self.directory(path, directory, scope))),
+            fields.symlink.as_ref().map(|symlink| ("symlink", self.symlink(path, symlink, scope))),
+            fields.line_in_file.as_ref().map(|line| ("lineInFile", self.line_in_file(path, line, scope))),
+            fields.remote_file.as_ref().map(|remote| ("remoteFile", self.remote_file(path, remote, scope))),
+            fields.package.as_ref().map(|package| ("package", self.package(path, package, scope))),
+            fields.package_source.as_ref().map(|source| ("packageSource", self.package_source(path, source, scope))),
+            fields.service.as_ref().map(|service| ("service", self.service(path, service, scope))),
+            fields.user.as_ref().map(|user| ("user", self.user(path, user, scope))),
+            fields.group.as_ref().map(|group| ("group", self.user_group(path, group, scope))),
+            fields.sudoer.as_ref().map(|sudoer| ("sudoer", self.sudoer(path, sudoer, scope))),
+            fields.cron.as_ref().map(|cron| ("cron", self.cron(path, cron, scope))),
+        ];
+        let mut kinds = kinds.into_iter().flatten();
+        let (Some((word, kind)), None) = (kinds.next(), kinds.next()) else {
+            self.add(path, "an action has exactly one kind, such as exec or file; make further actions of the others");
+            return None;
+        };
+        let name = layer.qualified(&fields.name.clone().unwrap_or_else(|| format!("{word}[{place}]")));
+        if let Some(when) = &fields.when {
+            self.expression(&format!("{path}.when"), when, &scope.for_conditions());
+        }
+        let mut on_change_of = Vec::new();
+        for (place, source) in fields.on_change_of.iter().enumerate() {
+            let named = [layer.qualified(source), source.clone()];
+            match before.iter().position(|action| named.contains(&action.name)) {
+                Some(source) => on_change_of.push(source),
+                None => {
+                    let message = format!(
+                        "there is no action {source:?} before this one in the phase; name one that is, or move it up"
+                    );
+                    self.add(format!("{path}.onChangeOf[{place}]"), message);
+                }
+            }
+        }
+        let timeout = fields.timeout.as_ref().map(|timeout| self.duration(&format!("{path}.timeout"), timeout));
+        let retry = fields.retry.as_ref().map(|retry| Repeat {
+            limit: retry.limit,
+            pause: self.duration(&format!("{path}.retry.pause"), &retry.pause),
+        });
+        let (origin, when, on_one_node) = (layer.origin.clone(), fields.when.clone(), fields.on_one_node);
+        Some(Action { name, origin, kind, when, on_change_of, on_one_node, timeout, retry })
+    }
+
+    fn exec(&mut self, path: &str, exec: &ExecFields, scope: &Scope) -> ActionKind {
+        let templates = [
+            ("script", Some(&exec.script)),
+            ("creates", exec.creates.as_ref()),
+            ("unless", exec.unless.as_ref()),
+            ("onlyIf", exec.only_if.as_ref()),
+        ];
+        for (field, template) in templates {
+            if let Some(template) = template {
+                self.template(&format!("{path}.exec.{field}"), template, scope);
+            }
+        }
+        ActionKind::Exec {
+            script: exec.script.clone(),
+            creates: exec.creates.clone(),
+            unless: exec.unless.clone(),
+            only_if: exec.only_if.clone(),
+        }
+    }
+
+    fn file(&mut self, path: &str, file: &FileFields, scope: &Scope) -> ActionKind {
+        self.absolute(&format!("{path}.file.path"), &file.path, scope);
+        self.template(&format!("{path}.file.content"), &file.content, scope);
+        ActionKind::File {
+            path: file.path.clone(),
+            content: file.content.clone(),
+            mode: file.mode.as_deref().map_or_else(|| DEFAULT_MODE.to_owned(), octal),
+            owner: file.owner.clone(),
+            group: file.group.clone(),
+        }
+    }
+
+    fn directory(&mut self, path: &str, directory: &DirectoryFields, scope: &Scope) -> ActionKind {
+        self.absolute(&format!("{path}.directory.path"), &directory.path, scope);
+        ActionKind::Directory {
+            path: directory.path.clone(),
+            mode: directory.mode.as_deref().map(octal),
+            owner: directory.owner.clone(),
+            group: directory.group.clone(),
+        }
+    }
+
+    fn symlink(&mut self, path: &str, symlink: &SymlinkFields, scope: &Scope) -> ActionKind {
+        self.absolute(&format!("{path}.symlink.path"), &symlink.path, scope);
+        self.template(&format!("{path}.symlink.target"), &symlink.target, scope);
+        ActionKind::Symlink { path: symlink.path.clone(), target: symlink.target.clone() }
+    }
+
+    fn package(&mut self, path: &str, package: &PackageFields, scope: &Scope) -> ActionKind {
+        for (place, name) in package.names.iter().enumerate() {
+            self.template(&format!("{path}.package.names[{place}]"), name, scope);
+        }
+        ActionKind::Package { names: package.names.clone(), state: package.state, manager: String::new() }
+    }
+
+    fn service(&mut self, path: &str, service: &ServiceFields, scope: &Scope) -> ActionKind {
+        self.template(&format!("{path}.service.name"), &service.name, scope);
+        if service.state.is_none() && service.enabled.is_none() {
+            self.add(format!("{path}.service"), "asks for nothing: set state, enabled or both");
+        }
+        let (state, enabled) = (service.state, service.enabled);
+        ActionKind::Service { name: service.name.clone(), state, enabled, manager: String::new() }
+    }
+
+    fn absolute(&mut self, path: &str, template: &str, scope: &Scope) {
+        self.template(path, template, scope);
+        if !template.starts_with('/') && !template.starts_with("{{") {
+            self.add(path, format!("{template:?} is not absolute; begin it with a slash"));
+        }
+    }
+
+    fn line_in_file(&mut self, path: &str, fields: &LineInFileFields, scope: &Scope) -> ActionKind {
+        let path = format!("{path}.lineInFile");
+        self.absolute(&format!("{path}.path"), &fields.path, scope);
+        match (&fields.line, &fields.r#match, fields.state) {
+            (None, _, Presence::Present) | (None, None, _) => {
+                self.add(&path, "line is missing: set the line that is to be there, or state: absent with match");
+            }
+            (Some(_), Some(_), Presence::Absent) => {
+                self.add(&path, "absent takes either line or match: remove one of them");
+            }
+            _ => {}
+        }
+        if let Some(line) = &fields.line {
+            self.template(&format!("{path}.line"), line, scope);
+        }
+        ActionKind::LineInFile {
+            path: fields.path.clone(),
+            line: fields.line.clone(),
+            matches: fields.r#match.clone(),
+            insert_after: fields.insert_after.clone(),
+            state: fields.state,
+            create: fields.create,
+        }
+    }
+
+    fn remote_file(&mut self, path: &str, fields: &RemoteFileFields, scope: &Scope) -> ActionKind {
+        let path = format!("{path}.remoteFile");
+        self.absolute(&format!("{path}.path"), &fields.path, scope);
+        self.template(&format!("{path}.url"), &fields.url, scope);
+        self.template(&format!("{path}.sha256"), &fields.sha256, scope);
+        ActionKind::RemoteFile {
+            path: fields.path.clone(),
+            url: fields.url.clone(),
+            sha256: fields.sha256.clone(),
+            mode: fields.mode.as_deref().map_or_else(|| DEFAULT_MODE.to_owned(), octal),
+            owner: fields.owner.clone(),
+            group: fields.group.clone(),
+        }
+    }
+
+    fn package_source(&mut self, path: &str, fields: &PackageSourceFields, scope: &Scope) -> ActionKind {
+        let path = format!("{path}.packageSource");
+        if fields.apt.is_none() && fields.dnf.is_none() && fields.apk.is_none() {
+            self.add(&path, "names no source: set apt, dnf or apk, or more than one of them");
+        }
+        if let Some(apt) = &fields.apt {
+            self.template(&format!("{path}.apt.uri"), &apt.uri, scope);
+            self.template(&format!("{path}.apt.suite"), &apt.suite, scope);
+        }
+        if let Some(dnf) = &fields.dnf {
+            self.template(&format!("{path}.dnf.baseUrl"), &dnf.base_url, scope);
+        }
+        if let Some(apk) = &fields.apk {
+            self.template(&format!("{path}.apk.url"), &apk.url, scope);
+        }
+        ActionKind::PackageSource {
+            name: fields.name.clone(),
+            apt: fields.apt.as_ref().map(|apt| AptSource {
+                uri: apt.uri.clone(),
+                suite: apt.suite.clone(),
+                components: apt.components.clone(),
+                key: apt.key.clone(),
+                trusted: apt.trusted,
+            }),
+            dnf: fields.dnf.as_ref().map(|dnf| (dnf.base_url.clone(), dnf.key.clone())),
+            apk: fields.apk.as_ref().map(|apk| apk.url.clone()),
+            state: fields.state,
+            manager: String::new(),
+        }
+    }
+
+    fn user(&mut self, path: &str, fields: &UserFields, scope: &Scope) -> ActionKind {
+        let path = format!("{path}.user");
+        self.template(&format!("{path}.name"), &fields.name, scope);
+        if let Some(comment) = &fields.comment {
+            self.template(&format!("{path}.comment"), comment, scope);
+        }
+        for (place, key) in fields.authorized_keys.iter().flatten().enumerate() {
+            self.template(&format!("{path}.authorizedKeys[{place}]"), key, scope);
+        }
+        ActionKind::User(Box::new(User {
+            name: fields.name.clone(),
+            uid: fields.uid,
+            group: fields.group.clone(),
+            groups: fields.groups.clone(),
+            home: fields.home.clone(),
+            shell: fields.shell.clone(),
+            comment: fields.comment.clone(),
+            system: fields.system,
+            authorized_keys: fields.authorized_keys.clone(),
+            state: fields.state,
+        }))
+    }
+
+    fn user_group(&mut self, path: &str, fields: &UserGroupFields, scope: &Scope) -> ActionKind {
+        self.template(&format!("{path}.group.name"), &fields.name, scope);
+        ActionKind::UserGroup { name: fields.name.clone(), gid: fields.gid, system: fields.system, state: fields.state }
+    }
+
+    fn sudoer(&mut self, path: &str, fields: &SudoerFields, scope: &Scope) -> ActionKind {
+        self.template(&format!("{path}.sudoer.name"), &fields.name, scope);
+        ActionKind::Sudoer {
+            name: fields.name.clone(),
+            run_as: fields.run_as.clone().unwrap_or_else(|| "ALL".to_owned()),
+            commands: fields.commands.clone(),
+            no_password: fields.no_password,
+            state: fields.state,
+        }
+    }
+
+    fn cron(&mut self, path: &str, fields: &CronFields, scope: &Scope) -> ActionKind {
+        let path = format!("{path}.cron");
+        let schedule = fields.schedule.clone().unwrap_or_default();
+        let words = schedule.split_whitespace().count();
+        let fits = if schedule.starts_with('@') { words == 1 } else { words == 5 };
+        if fields.state == Presence::Present && !fits {
+            let message = "must be five fields such as \"30 2 * * *\", or a word such as @daily";
+            self.add(format!("{path}.schedule"), message);
+        }
+        match &fields.command {
+            Some(command) => self.template(&format!("{path}.command"), command, scope),
+            None if fields.state == Presence::Present => {
+                self.add(format!("{path}.command"), "is missing: say what is to run");
+            }
+            None => {}
+        }
+        ActionKind::Cron {
+            name: fields.name.clone(),
+            schedule,
+            user: fields.user.clone().unwrap_or_else(|| "root".to_owned()),
+            command: fields.command.clone().unwrap_or_default(),
+            state: fields.state,
+        }
+    }
+}
+
+/// Octal digits without the zeros in front.
+fn octal(mode: &str) -> String {
+    let digits = mode.trim_start_matches('0');
+    if digits.is_empty() { "0".into() } else { digits.to_owned() }
+}

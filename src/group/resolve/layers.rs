@@ -1,0 +1,275 @@
+//! Pure: what a group inherits. ServerSpecs in the order in which they are extended, each once, and their parameters.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Map, Value};
+
+use super::{Errors, FieldError, scope::list};
+use crate::{
+    api::{
+        GroupSpecFields, ServerSpec,
+        phases::PhaseFields,
+        server_spec::{ExtendFields, ParameterFields, ParameterType},
+    },
+    phase::render,
+};
+
+/// The ServerSpecs of a namespace, by name.
+pub type ServerSpecs = BTreeMap<String, Arc<ServerSpec>>;
+
+/// The most ServerSpecs that a group may inherit from, directly or not.
+const MOST: usize = 64;
+
+/// One source of phases: a ServerSpec, or the group itself.
+pub(super) struct Layer<'a> {
+    /// The ServerSpec; none for the group.
+    pub(super) origin: Option<Arc<str>>,
+    /// What leads the paths of its fields.
+    pub(super) path: String,
+    pub(super) phases: &'a BTreeMap<String, PhaseFields>,
+    pub(super) default_phases: &'a [String],
+    /// What its templates see as `params`.
+    pub(super) params: Value,
+}
+
+impl Layer<'_> {
+    /// The name of an action or expectation as receipts show it.
+    pub(super) fn qualified(&self, name: &str) -> String {
+        match &self.origin {
+            Some(origin) => format!("{origin}/{name}"),
+            None => name.to_owned(),
+        }
+    }
+}
+
+/// A ServerSpec that is inherited from, and what was given for its parameters and where.
+struct Inherited<'a> {
+    spec: &'a ServerSpec,
+    /// By the specs that extend it.
+    given: Vec<Given>,
+    /// By the group.
+    by_group: Vec<Given>,
+}
+
+struct Given {
+    path: String,
+    with: BTreeMap<String, Value>,
+}
+
+/// All that is inherited, in order.
+#[derive(Default)]
+struct Ancestry<'a> {
+    order: Vec<String>,
+    known: BTreeMap<String, Inherited<'a>>,
+    /// The names on the way from the group to where we are.
+    trail: Vec<String>,
+}
+
+/// The names of the ServerSpecs that a group depends on, those that are not there included: whatever changes about one of
+/// them may change the group.
+pub fn uses(spec: &GroupSpecFields, specs: &ServerSpecs) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut open: Vec<&str> = spec.extends.iter().map(|extend| extend.server_spec.as_str()).collect();
+    while let Some(name) = open.pop() {
+        if found.iter().any(|known| known == name) || found.len() > MOST {
+            continue;
+        }
+        found.push(name.to_owned());
+        let further = specs.get(name).into_iter().flat_map(|found| &found.spec.extends);
+        open.extend(further.map(|extend| extend.server_spec.as_str()));
+    }
+    found
+}
+
+/// The roles of a group, those of its ServerSpecs included, as far as they can be told: an error elsewhere takes none away.
+pub fn roles(spec: &GroupSpecFields, specs: &ServerSpecs) -> Vec<String> {
+    let inherited = uses(spec, specs);
+    let of_specs = inherited.iter().filter_map(|name| specs.get(name)).flat_map(|found| &found.spec.roles);
+    let mut roles: Vec<String> = spec.roles.iter().chain(of_specs).cloned().collect();
+    roles.sort();
+    roles.dedup();
+    roles
+}
+
+impl Errors {
+    /// The sources of a group's phases: what is inherited first, the group itself last.
+    pub(super) fn layers<'a>(&mut self, spec: &'a GroupSpecFields, specs: &'a ServerSpecs) -> Vec<Layer<'a>> {
+        let mut ancestry = Ancestry::default();
+        for (place, extend) in spec.extends.iter().enumerate() {
+            self.inherit(&mut ancestry, specs, extend, &format!("spec.extends[{place}]"), None);
+        }
+        let mut layers: Vec<Layer> = Vec::new();
+        let mut all = Map::new();
+        // A ServerSpec may give parameters to those that it extends, so its own are to be known before theirs.
+        let mut params: BTreeMap<String, Value> = BTreeMap::new();
+        for name in ancestry.order.iter().rev() {
+            let resolved = self.parameters(&ancestry, name, &params);
+            params.insert(name.clone(), resolved);
+        }
+        for name in &ancestry.order {
+            let Some(inherited) = ancestry.known.get(name) else { continue };
+            let own = params.remove(name).unwrap_or_default();
+            all.insert(name.clone(), own.clone());
+            layers.push(Layer {
+                origin: Some(name.as_str().into()),
+                path: format!("ServerSpec {name}: spec"),
+                phases: &inherited.spec.spec.phases,
+                default_phases: &inherited.spec.spec.default_phases,
+                params: own,
+            });
+        }
+        layers.push(Layer {
+            origin: None,
+            path: "spec".to_owned(),
+            phases: &spec.phases,
+            default_phases: &[],
+            params: Value::Object(all),
+        });
+        layers
+    }
+
+    /// Goes down one branch. What is extended comes before what extends it, each once.
+    fn inherit<'a>(
+        &mut self,
+        ancestry: &mut Ancestry<'a>,
+        specs: &'a ServerSpecs,
+        extend: &'a ExtendFields,
+        path: &str,
+        by: Option<&str>,
+    ) {
+        let name = &extend.server_spec;
+        if ancestry.trail.contains(name) {
+            let mut way = ancestry.trail.clone();
+            way.push(name.clone());
+            self.add(format!("{path}.serverSpec"), format!("a cycle: {}; take one of them out", way.join(" -> ")));
+            return;
+        }
+        let Some(spec) = specs.get(name) else {
+            let known: Vec<&str> = specs.keys().map(String::as_str).take(8).collect();
+            let message = format!("there is no ServerSpec {name:?} in this namespace; there are {}", list(&known));
+            self.add(format!("{path}.serverSpec"), message);
+            return;
+        };
+        let given = Given { path: format!("{path}.with"), with: extend.with.clone() };
+        let first = !ancestry.known.contains_key(name);
+        if first && ancestry.known.len() >= MOST {
+            self.add(path, format!("there are more than {MOST} ServerSpecs in all; merge some of them"));
+            return;
+        }
+        let inherited = ancestry.known.entry(name.clone()).or_insert_with(|| Inherited {
+            spec,
+            given: Vec::new(),
+            by_group: Vec::new(),
+        });
+        match by {
+            None => inherited.by_group.push(given),
+            Some(_) => inherited.given.push(given),
+        }
+        if !first {
+            return;
+        }
+        ancestry.trail.push(name.clone());
+        for (place, extend) in spec.spec.extends.iter().enumerate() {
+            let path = format!("ServerSpec {name}: spec.extends[{place}]");
+            self.inherit(ancestry, specs, extend, &path, Some(name));
+        }
+        ancestry.trail.pop();
+        ancestry.order.push(name.clone());
+    }
+
+    /// The parameters of a ServerSpec: its defaults, then what those that extend it give, then what the group gives.
+    fn parameters(&mut self, ancestry: &Ancestry, name: &str, params: &BTreeMap<String, Value>) -> Value {
+        let Some(inherited) = ancestry.known.get(name) else { return Value::Null };
+        let declared = &inherited.spec.spec.parameters;
+        let mut values = Map::new();
+        for (parameter, fields) in declared {
+            let value = fields.default.clone().unwrap_or_default();
+            if !value.is_null() {
+                self.typed(&format!("ServerSpec {name}: spec.parameters.{parameter}.default"), fields.r#type, &value);
+            }
+            values.insert(parameter.clone(), value);
+        }
+        let from_specs = self.given(&inherited.given, declared, params);
+        let from_group = self.given(&inherited.by_group, declared, params);
+        let mut needed = Vec::new();
+        for (parameter, fields) in declared {
+            match from_group.get(parameter).or_else(|| from_specs.get(parameter)) {
+                Some((_, value)) => {
+                    values.insert(parameter.clone(), value.clone());
+                }
+                None if fields.required => needed.push(parameter.as_str()),
+                None => {}
+            }
+        }
+        if let (false, Some(at)) = (needed.is_empty(), inherited.by_group.first().or(inherited.given.first())) {
+            let message = format!("ServerSpec {name} needs values for {}", needed.join(", "));
+            self.0.push(FieldError { path: at.path.clone(), message });
+        }
+        Value::Object(values)
+    }
+
+    /// What was given for parameters, by those of one rank. Two different values for one parameter contradict each other.
+    fn given(
+        &mut self,
+        given: &[Given],
+        declared: &BTreeMap<String, ParameterFields>,
+        params: &BTreeMap<String, Value>,
+    ) -> BTreeMap<String, (String, Value)> {
+        let mut values: BTreeMap<String, (String, Value)> = BTreeMap::new();
+        for Given { path, with } in given {
+            for (parameter, value) in with {
+                let path = format!("{path}.{parameter}");
+                let Some(fields) = declared.get(parameter) else {
+                    let known: Vec<&str> = declared.keys().map(String::as_str).collect();
+                    self.add(path, format!("there is no such parameter; there are {}", list(&known)));
+                    continue;
+                };
+                let Some(value) = self.constant(&path, value, params) else { continue };
+                if !value.is_null() {
+                    self.typed(&path, fields.r#type, &value);
+                }
+                match values.get(parameter) {
+                    Some((other, known)) if *known != value => {
+                        let message =
+                            format!("{value} here and {known} in {other}; give one value, in the group's own extends");
+                        self.add(path, message);
+                    }
+                    _ => {
+                        values.insert(parameter.clone(), (path, value));
+                    }
+                }
+            }
+        }
+        values
+    }
+
+    /// A value as it is given: in a ServerSpec its strings are templates over that one's own parameters.
+    fn constant(&mut self, path: &str, value: &Value, params: &BTreeMap<String, Value>) -> Option<Value> {
+        let by = path.strip_prefix("ServerSpec ").and_then(|rest| rest.split_once(':')).map(|(name, _)| name);
+        let own = by.and_then(|name| params.get(name));
+        match render::constant(value, own) {
+            Ok(value) => Some(value),
+            Err(message) => {
+                self.add(path, message);
+                None
+            }
+        }
+    }
+
+    fn typed(&mut self, path: &str, r#type: ParameterType, value: &Value) {
+        let fits = match r#type {
+            ParameterType::String => value.is_string(),
+            ParameterType::Integer => value.is_i64() || value.is_u64(),
+            ParameterType::Number => value.is_number(),
+            ParameterType::Boolean => value.is_boolean(),
+            ParameterType::Array => value.is_array(),
+            ParameterType::Object => value.is_object(),
+        };
+        if !fits {
+            let wanted = serde_json::to_value(r#type).unwrap_or_default();
+            let wanted = wanted.as_str().unwrap_or_default().to_owned();
+            let shown = crate::api::conditions::clip(&value.to_string(), 80);
+            self.add(path, format!("{shown} is not of type {wanted}"));
+        }
+    }
+}

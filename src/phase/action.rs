@@ -1,0 +1,250 @@
+//! Pure: one action, as it was declared and as it runs.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::api::actions::{PackageState, Presence, ServiceState};
+
+/// One action as it was declared: its strings are templates where the field says so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Action {
+    /// Its name, or its kind and place; led by its ServerSpec's where it comes from one.
+    pub name: String,
+    /// The ServerSpec that it comes from, whose parameters it sees; none for the group's own.
+    pub origin: Option<Arc<str>>,
+    /// What it does.
+    pub kind: ActionKind,
+    /// A CEL expression: where it is false, the action is skipped.
+    pub when: Option<String>,
+    /// The places of the actions of which one must have changed something for this one to run.
+    pub on_change_of: Vec<usize>,
+    /// Whether it runs on one node of the group only.
+    pub on_one_node: bool,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// How often it is tried before the phase fails for it.
+    pub retry: Option<Repeat>,
+}
+
+impl Action {
+    /// An action with nothing but a name and a kind.
+    pub fn new(name: impl Into<String>, kind: ActionKind) -> Self {
+        Self {
+            name: name.into(),
+            origin: None,
+            kind,
+            when: None,
+            on_change_of: Vec::new(),
+            on_one_node: false,
+            timeout: None,
+            retry: None,
+        }
+    }
+}
+
+/// How often an action is tried.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Repeat {
+    /// Further attempts after the first.
+    pub limit: u32,
+    /// The pause between two.
+    pub pause: Duration,
+}
+
+/// What an action does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ActionKind {
+    /// Runs a shell script.
+    Exec {
+        /// A template, quoted for the shell.
+        script: String,
+        /// A template of plain text.
+        creates: Option<String>,
+        /// A template, quoted for the shell.
+        unless: Option<String>,
+        /// A template, quoted for the shell.
+        only_if: Option<String>,
+    },
+    /// Writes a file.
+    File {
+        /// A template of plain text.
+        path: String,
+        /// A template of plain text.
+        content: String,
+        /// Octal, without a leading zero.
+        mode: String,
+        /// A name or number.
+        owner: Option<String>,
+        /// A name or number.
+        group: Option<String>,
+    },
+    /// Makes a directory.
+    Directory {
+        /// A template of plain text.
+        path: String,
+        /// Octal, without a leading zero.
+        mode: Option<String>,
+        /// A name or number.
+        owner: Option<String>,
+        /// A name or number.
+        group: Option<String>,
+    },
+    /// Makes a symbolic link.
+    Symlink {
+        /// A template of plain text.
+        path: String,
+        /// A template of plain text.
+        target: String,
+    },
+    /// Installs or removes packages.
+    Package {
+        /// Templates of plain text.
+        names: Vec<String>,
+        /// What is wanted.
+        state: PackageState,
+        /// The node's package manager; empty until the phase is rendered.
+        manager: String,
+    },
+    /// Starts, stops or enables a service.
+    Service {
+        /// A template of plain text.
+        name: String,
+        /// What is wanted.
+        state: Option<ServiceState>,
+        /// Whether it starts with the node.
+        enabled: Option<bool>,
+        /// The node's service manager; empty until the phase is rendered.
+        manager: String,
+    },
+    /// Keeps one line in a file.
+    LineInFile {
+        /// A template of plain text.
+        path: String,
+        /// A template of plain text.
+        line: Option<String>,
+        /// An extended regular expression.
+        matches: Option<String>,
+        /// An extended regular expression.
+        insert_after: Option<String>,
+        /// Whether the line is wanted.
+        state: Presence,
+        /// Whether a file that is not there is made.
+        create: bool,
+    },
+    /// Downloads a file.
+    RemoteFile {
+        /// A template of plain text.
+        path: String,
+        /// A template of plain text.
+        url: String,
+        /// A template of plain text; hexadecimal.
+        sha256: String,
+        /// Octal, without a leading zero.
+        mode: String,
+        /// A name or number.
+        owner: Option<String>,
+        /// A name or number.
+        group: Option<String>,
+    },
+    /// Adds a source of packages.
+    PackageSource {
+        /// What its files are called.
+        name: String,
+        /// For apt.
+        apt: Option<AptSource>,
+        /// For dnf and yum: where it is, a template, and the key.
+        dnf: Option<(String, Option<String>)>,
+        /// For apk: where it is, a template.
+        apk: Option<String>,
+        /// Whether it is wanted.
+        state: Presence,
+        /// The node's package manager; empty until the phase is rendered.
+        manager: String,
+    },
+    /// Makes a user.
+    User(Box<User>),
+    /// Makes a group of users.
+    UserGroup {
+        /// A template of plain text.
+        name: String,
+        /// The numeric id.
+        gid: Option<u32>,
+        /// Whether it is one of the system's.
+        system: bool,
+        /// Whether it is wanted.
+        state: Presence,
+    },
+    /// Lets a user or group run commands as another.
+    Sudoer {
+        /// A template of plain text.
+        name: String,
+        /// As whom.
+        run_as: String,
+        /// What; empty for everything.
+        commands: Vec<String>,
+        /// Whether no password is asked for.
+        no_password: bool,
+        /// Whether it is wanted.
+        state: Presence,
+    },
+    /// Runs a command at set times.
+    Cron {
+        /// What its file is called.
+        name: String,
+        /// Five fields, or a word led by '@'.
+        schedule: String,
+        /// As whom.
+        user: String,
+        /// A template, quoted for the shell.
+        command: String,
+        /// Whether it is wanted.
+        state: Presence,
+    },
+}
+
+/// A source for apt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AptSource {
+    /// A template of plain text.
+    pub uri: String,
+    /// A template of plain text.
+    pub suite: String,
+    /// Words.
+    pub components: Vec<String>,
+    /// A public key, ASCII-armored.
+    pub key: Option<String>,
+    /// Whether unsigned packages are taken.
+    pub trusted: bool,
+}
+
+/// A user of the node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct User {
+    /// A template of plain text.
+    pub name: String,
+    /// The numeric id.
+    pub uid: Option<u32>,
+    /// The primary group.
+    pub group: Option<String>,
+    /// Further groups.
+    pub groups: Vec<String>,
+    /// The home directory.
+    pub home: Option<String>,
+    /// The login shell.
+    pub shell: Option<String>,
+    /// A comment.
+    pub comment: Option<String>,
+    /// Whether a new one is one of the system's.
+    pub system: bool,
+    /// Templates of plain text; nothing where the file is left as it is.
+    pub authorized_keys: Option<Vec<String>>,
+    /// Whether it is wanted.
+    pub state: Presence,
+}
+
+/// The package managers that there are scripts for.
+pub const PACKAGE_MANAGERS: &[&str] = &["apt", "apk", "dnf", "yum"];
+/// The service managers that there are scripts for.
+pub const SERVICE_MANAGERS: &[&str] = &["systemd", "openrc", "sysv"];
+
+/// The mode of a file that names none.
+pub const DEFAULT_MODE: &str = "644";

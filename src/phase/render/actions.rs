@@ -1,0 +1,479 @@
+//! Pure: the actions of a phase, filled in for one node, and what identifies them.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{Context, Mode, render};
+use crate::{
+    api::actions::{PackageState, Presence},
+    phase::{
+        Digest, PhaseName,
+        action::{Action, ActionKind, AptSource, DEFAULT_MODE, PACKAGE_MANAGERS, Repeat, SERVICE_MANAGERS, User},
+        expect,
+    },
+};
+
+/// A phase whose templates are filled in: what will run on one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendered {
+    /// Its name.
+    pub phase: PhaseName,
+    /// Its actions, with plain strings.
+    pub calls: Vec<Call>,
+    /// Over the actions: the same digest, the same effect.
+    pub digest: Digest,
+}
+
+/// One action as it will run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// The action's name.
+    pub name: String,
+    /// What it does, with plain strings.
+    pub kind: ActionKind,
+    /// Whether it is not for this node.
+    pub skipped: bool,
+    /// The places of the actions of which one must have changed something.
+    pub after: Vec<usize>,
+    /// How long one attempt may take.
+    pub timeout: Option<Duration>,
+    /// How often it is tried.
+    pub retry: Option<Repeat>,
+}
+
+impl Call {
+    /// A call with nothing but a name and a kind.
+    pub fn new(name: impl Into<String>, kind: ActionKind) -> Self {
+        Self { name: name.into(), kind, skipped: false, after: Vec::new(), timeout: None, retry: None }
+    }
+}
+
+/// A template that could not be filled in on one node.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("action {action}: {message}")]
+pub struct RenderError {
+    /// The action, or the value of settings.
+    pub action: String,
+    /// What was wrong with the template.
+    pub message: String,
+}
+
+/// Fills every template of a phase in for one node. `token` is a text that makes the digest another one; empty, it does
+/// not count. `chosen` says whether this is the node for what runs on one node only.
+///
+/// # Errors
+/// The first template that cannot be filled in, with its action.
+pub fn phase(
+    name: &PhaseName,
+    actions: &[Action],
+    token: &str,
+    chosen: bool,
+    context: &Context,
+) -> Result<Rendered, RenderError> {
+    let mut scopes: HashMap<Option<Arc<str>>, Context> = HashMap::new();
+    let (mut calls, mut models) = (Vec::with_capacity(actions.len()), Vec::new());
+    for action in actions {
+        let scope = scopes.entry(action.origin.clone()).or_insert_with(|| context.within(action.origin.as_deref()));
+        let (call, model) = fill_in(action, chosen, scope)?;
+        calls.push(call);
+        models.extend(model);
+    }
+    let models = Value::from(models);
+    let digest =
+        Digest::of("phase", &if token.is_empty() { models } else { json!({"actions": models, "token": token}) });
+    Ok(Rendered { phase: name.clone(), calls, digest })
+}
+
+/// One action, and what of it counts for the digest: nothing where it is skipped for good.
+fn fill_in(action: &Action, chosen: bool, context: &Context) -> Result<(Call, Option<Value>), RenderError> {
+    let call = |kind: ActionKind, skipped: bool| Call {
+        name: action.name.clone(),
+        kind,
+        skipped,
+        after: action.on_change_of.clone(),
+        timeout: action.timeout,
+        retry: action.retry,
+    };
+    if action.on_one_node && !chosen {
+        return Ok((call(action.kind.clone(), true), None));
+    }
+    let Some(when) = &action.when else {
+        let kind = kind(action, context)?;
+        let model = with_circumstances(action, &kind, None);
+        return Ok((call(kind, false), Some(model)));
+    };
+    let holds = expect::holds(when, &context.with_volatile());
+    let holds = holds.map_err(|message| RenderError { action: action.name.clone(), message })?;
+    if !expect::is_volatile(when) {
+        if !holds {
+            return Ok((call(action.kind.clone(), true), None));
+        }
+        let kind = kind(action, context)?;
+        let model = with_circumstances(action, &kind, None);
+        return Ok((call(kind, false), Some(model)));
+    }
+    // What changes by itself must not change the digest: it counts what is done where the condition holds.
+    match kind(action, context) {
+        Ok(kind) => {
+            let model = with_circumstances(action, &kind, Some(when));
+            Ok((call(kind, !holds), Some(model)))
+        }
+        Err(error) if holds => Err(error),
+        Err(_) => Ok((call(action.kind.clone(), true), Some(with_circumstances(action, &action.kind, Some(when))))),
+    }
+}
+
+/// The model of an action with what else decides whether it runs.
+fn with_circumstances(action: &Action, kind: &ActionKind, when: Option<&str>) -> Value {
+    let mut model = kind_model(kind);
+    if let Value::Object(fields) = &mut model {
+        if let Some(when) = when {
+            fields.insert("when".into(), when.into());
+        }
+        if !action.on_change_of.is_empty() {
+            fields.insert("onChangeOf".into(), json!(action.on_change_of));
+        }
+    }
+    model
+}
+
+fn kind(action: &Action, context: &Context) -> Result<ActionKind, RenderError> {
+    let refuse = |message: String| RenderError { action: action.name.clone(), message };
+    filled(&action.kind, context).map_err(refuse)
+}
+
+fn filled(kind: &ActionKind, context: &Context) -> Result<ActionKind, String> {
+    let text = |template: &str| render(template, Mode::Text, context);
+    let shell = |template: &str| render(template, Mode::Shell, context);
+    let optional = |template: &Option<String>| template.as_deref().map(text).transpose();
+    let guard = |template: &Option<String>| template.as_deref().map(shell).transpose();
+    let path = |template: &str| absolute(text(template)?);
+    let word = |template: &str| plain(text(template)?);
+    let by_fact = |fact: &str, known: &[&str]| manager(context, fact, known);
+    let line = |template: &str| one_line(text(template)?);
+    Ok(match kind {
+        ActionKind::Exec { script, creates, unless, only_if } => ActionKind::Exec {
+            script: shell(script)?,
+            creates: optional(creates)?,
+            unless: guard(unless)?,
+            only_if: guard(only_if)?,
+        },
+        ActionKind::File { path: place, content, mode, owner, group } => ActionKind::File {
+            path: path(place)?,
+            content: text(content)?,
+            mode: mode.clone(),
+            owner: owner.clone(),
+            group: group.clone(),
+        },
+        ActionKind::Directory { path: place, mode, owner, group } => {
+            ActionKind::Directory { path: path(place)?, mode: mode.clone(), owner: owner.clone(), group: group.clone() }
+        }
+        ActionKind::Symlink { path: place, target } => {
+            ActionKind::Symlink { path: path(place)?, target: text(target)? }
+        }
+        ActionKind::LineInFile { path: place, line: wanted, matches, insert_after, state, create } => {
+            ActionKind::LineInFile {
+                path: path(place)?,
+                line: wanted.as_deref().map(line).transpose()?,
+                matches: matches.clone(),
+                insert_after: insert_after.clone(),
+                state: *state,
+                create: *create,
+            }
+        }
+        ActionKind::RemoteFile { path: place, url, sha256, mode, owner, group } => ActionKind::RemoteFile {
+            path: path(place)?,
+            url: address(text(url)?)?,
+            sha256: checksum(text(sha256)?)?,
+            mode: mode.clone(),
+            owner: owner.clone(),
+            group: group.clone(),
+        },
+        ActionKind::Package { names, state, .. } => ActionKind::Package {
+            names: names.iter().map(|name| word(name)).collect::<Result<_, _>>()?,
+            state: *state,
+            manager: by_fact("packageManager", PACKAGE_MANAGERS)?,
+        },
+        ActionKind::PackageSource { name, apt, dnf, apk, state, .. } => {
+            let manager = by_fact("packageManager", PACKAGE_MANAGERS)?;
+            let known = match manager.as_str() {
+                "apt" => apt.is_some(),
+                "apk" => apk.is_some(),
+                _ => dnf.is_some(),
+            };
+            if !known {
+                return Err(format!(
+                    "the node has {manager}, for which the source says nothing; tell nodes apart by when"
+                ));
+            }
+            // Only what this node uses is filled in, or it would depend on what it does not use.
+            let apt = apt.as_ref().filter(|_| manager == "apt");
+            let apt = apt.map(|apt| {
+                Ok::<_, String>(AptSource { uri: line(&apt.uri)?, suite: line(&apt.suite)?, ..apt.clone() })
+            });
+            let dnf = dnf.as_ref().filter(|_| matches!(manager.as_str(), "dnf" | "yum"));
+            let dnf = dnf.map(|(url, key)| Ok::<_, String>((line(url)?, key.clone())));
+            let apk = apk.as_deref().filter(|_| manager == "apk").map(line);
+            ActionKind::PackageSource {
+                name: name.clone(),
+                apt: apt.transpose()?,
+                dnf: dnf.transpose()?,
+                apk: apk.transpose()?,
+                state: *state,
+                manager,
+            }
+        }
+        ActionKind::Service { name, state, enabled, .. } => ActionKind::Service {
+            name: word(name)?,
+            state: *state,
+            enabled: *enabled,
+            manager: by_fact("serviceManager", SERVICE_MANAGERS)?,
+        },
+        ActionKind::User(user) => ActionKind::User(Box::new(User {
+            name: login(text(&user.name)?)?,
+            comment: user.comment.as_deref().map(line).transpose()?,
+            authorized_keys: user
+                .authorized_keys
+                .as_ref()
+                .map(|keys| keys.iter().map(|key| line(key)).collect::<Result<Vec<_>, _>>())
+                .transpose()?,
+            ..(**user).clone()
+        })),
+        ActionKind::UserGroup { name, gid, system, state } => {
+            ActionKind::UserGroup { name: login(text(name)?)?, gid: *gid, system: *system, state: *state }
+        }
+        ActionKind::Sudoer { name, run_as, commands, no_password, state } => {
+            let who = text(name)?;
+            let (mark, bare) = who.strip_prefix('%').map_or(("", who.as_str()), |group| ("%", group));
+            ActionKind::Sudoer {
+                name: format!("{mark}{}", login(bare.to_owned())?),
+                run_as: run_as.clone(),
+                commands: commands.clone(),
+                no_password: *no_password,
+                state: *state,
+            }
+        }
+        ActionKind::Cron { name, schedule, user, command, state } => ActionKind::Cron {
+            name: name.clone(),
+            schedule: schedule.clone(),
+            user: user.clone(),
+            command: one_line(shell(command)?)?,
+            state: *state,
+        },
+    })
+}
+
+fn absolute(path: String) -> Result<String, String> {
+    if path.starts_with('/') {
+        Ok(path)
+    } else {
+        Err(format!("the path {path:?} is not absolute; begin it with a slash"))
+    }
+}
+
+/// A name that no tool takes for an option or for several names.
+fn plain(name: String) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "@%_+.:=~/-".contains(c);
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fits) {
+        Ok(name)
+    } else {
+        Err(format!(
+            "{name:?} is no name: it must consist of letters, digits and @%_+.:=~/-, and begin with a letter or digit"
+        ))
+    }
+}
+
+/// The name of a user or group, as useradd takes it.
+fn login(name: String) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if begins && name.len() <= 32 && name.chars().all(fits) {
+        Ok(name)
+    } else {
+        Err(format!(
+            "{name:?} is no name of a user or group: it must consist of at most 32 letters, digits, '_', '.' and '-', and begin with a letter or '_'"
+        ))
+    }
+}
+
+fn one_line(text: String) -> Result<String, String> {
+    if text.contains(['\n', '\r']) { Err(format!("{text:?} must be one line")) } else { Ok(text) }
+}
+
+fn address(url: String) -> Result<String, String> {
+    let known = ["https://", "http://", "file:///"].iter().any(|scheme| url.starts_with(scheme));
+    if known && !url.contains(char::is_whitespace) {
+        Ok(url)
+    } else {
+        Err(format!("the url {url:?} must begin with https://, http:// or file:/// and hold no blanks"))
+    }
+}
+
+fn checksum(sum: String) -> Result<String, String> {
+    if sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit()) {
+        Ok(sum.to_ascii_lowercase())
+    } else {
+        Err(format!("sha256 is {sum:?}; it must be 64 hexadecimal digits, as sha256sum prints them"))
+    }
+}
+
+/// What does it on this node, by a fact.
+fn manager(context: &Context, fact: &str, known: &[&str]) -> Result<String, String> {
+    let found = context.facts.get("os").and_then(|os| os.get(fact)).and_then(Value::as_str).unwrap_or("none");
+    if known.contains(&found) {
+        Ok(found.to_owned())
+    } else {
+        let known = known.join(", ");
+        Err(format!("facts.os.{fact} is {found:?}, which this action does not know ({known}); use exec in its place"))
+    }
+}
+
+/// The canonical model of an action as it was declared: all that decides what it does. Names do not count.
+pub fn model(action: &Action) -> Value {
+    let mut model = with_circumstances(action, &action.kind, action.when.as_deref());
+    if let (Value::Object(fields), true) = (&mut model, action.on_one_node) {
+        fields.insert("onOneNode".into(), true.into());
+    }
+    model
+}
+
+/// The canonical model of what an action does, without what stands at its default.
+fn kind_model(kind: &ActionKind) -> Value {
+    let wanted = |state: &Presence| (*state != Presence::Present).then_some(*state);
+    let usual = |mode: &String| (mode != DEFAULT_MODE).then(|| mode.clone());
+    let yes = |flag: bool| flag.then_some(true);
+    let fields = match kind {
+        ActionKind::Exec { script, creates, unless, only_if } => json!({"exec": {
+            "script": script, "creates": creates, "unless": unless, "onlyIf": only_if,
+        }}),
+        ActionKind::File { path, content, mode, owner, group } => json!({"file": {
+            "path": path, "content": content, "mode": usual(mode), "owner": owner, "group": group,
+        }}),
+        ActionKind::Directory { path, mode, owner, group } => json!({"directory": {
+            "path": path, "mode": mode, "owner": owner, "group": group,
+        }}),
+        ActionKind::Symlink { path, target } => json!({"symlink": {"path": path, "target": target}}),
+        ActionKind::LineInFile { path, line, matches, insert_after, state, create } => json!({"lineInFile": {
+            "path": path, "line": line, "match": matches, "insertAfter": insert_after, "state": wanted(state),
+            "create": yes(*create),
+        }}),
+        ActionKind::RemoteFile { path, url, sha256, mode, owner, group } => json!({"remoteFile": {
+            "path": path, "url": url, "sha256": sha256, "mode": usual(mode), "owner": owner, "group": group,
+        }}),
+        ActionKind::Package { names, state, manager } => json!({"package": {
+            "names": names, "state": (*state != PackageState::Present).then_some(state), "manager": manager,
+        }}),
+        ActionKind::PackageSource { name, apt, dnf, apk, state, manager } => {
+            let apt = apt.as_ref().map(|apt| {
+                json!({"uri": apt.uri, "suite": apt.suite, "components": apt.components, "key": apt.key, "trusted": yes(apt.trusted)})
+            });
+            json!({"packageSource": {
+                "name": name, "apt": apt, "dnf": dnf, "apk": apk, "state": wanted(state), "manager": manager,
+            }})
+        }
+        ActionKind::Service { name, state, enabled, manager } => json!({"service": {
+            "name": name, "state": state, "enabled": enabled, "manager": manager,
+        }}),
+        ActionKind::User(user) => json!({"user": {
+            "name": user.name, "uid": user.uid, "group": user.group,
+            "groups": (!user.groups.is_empty()).then_some(&user.groups), "home": user.home, "shell": user.shell,
+            "comment": user.comment, "system": yes(user.system), "authorizedKeys": user.authorized_keys,
+            "state": wanted(&user.state),
+        }}),
+        ActionKind::UserGroup { name, gid, system, state } => json!({"group": {
+            "name": name, "gid": gid, "system": yes(*system), "state": wanted(state),
+        }}),
+        ActionKind::Sudoer { name, run_as, commands, no_password, state } => json!({"sudoer": {
+            "name": name, "runAs": run_as, "commands": commands, "noPassword": yes(*no_password), "state": wanted(state),
+        }}),
+        ActionKind::Cron { name, schedule, user, command, state } => json!({"cron": {
+            "name": name, "schedule": schedule, "user": user, "command": command, "state": wanted(state),
+        }}),
+    };
+    without_nulls(fields)
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect()
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::phase::render::tests::context;
+
+    fn exec(script: &str) -> ActionKind {
+        ActionKind::Exec { script: script.into(), creates: None, unless: None, only_if: None }
+    }
+
+    fn rendered(actions: &[Action], chosen: bool, context: &Context) -> Rendered {
+        phase(&PhaseName::configure(), actions, "", chosen, context).unwrap()
+    }
+
+    #[test]
+    fn the_digest_follows_what_runs_and_not_its_name() {
+        let digest = |action: Action| rendered(&[action], true, &context()).digest;
+        assert_eq!(digest(Action::new("a", exec("echo {{ node.ordinal }}"))), digest(Action::new("b", exec("echo 1"))));
+        assert_ne!(digest(Action::new("a", exec("echo 1"))), digest(Action::new("a", exec("echo 2"))));
+    }
+
+    #[test]
+    fn what_is_not_for_a_node_is_skipped_and_does_not_count() {
+        let plain = Action::new("a", exec("echo 1"));
+        let other = |when: &str| Action { when: Some(when.into()), ..Action::new("b", exec("echo {{ facts.gone }}")) };
+        let alone = rendered(std::slice::from_ref(&plain), true, &context()).digest;
+        let both = rendered(&[plain.clone(), other("node.ordinal == 7")], true, &context());
+        assert_eq!((both.digest, both.calls[1].skipped), (alone.clone(), true));
+        let elsewhere = Action { on_one_node: true, ..plain.clone() };
+        let left_out = rendered(&[plain.clone(), elsewhere.clone()], false, &context());
+        assert_eq!((left_out.digest, left_out.calls[1].skipped), (alone.clone(), true));
+        assert_ne!(rendered(&[plain.clone(), elsewhere], true, &context()).digest, alone);
+        let error = phase(&PhaseName::configure(), &[other("node.ordinal == 1")], "", true, &context()).unwrap_err();
+        assert!(error.message.contains("null"), "{error}");
+        let error = phase(&PhaseName::configure(), &[other("node.ordinal")], "", true, &context()).unwrap_err();
+        assert!(error.message.contains("neither true nor false"), "{error}");
+    }
+
+    #[test]
+    fn what_changes_by_itself_decides_whether_an_action_runs_and_not_whether_the_phase_does() {
+        let action = Action { when: Some("facts.disk.freePercent < 10".into()), ..Action::new("a", exec("clean")) };
+        let with = |percent: u32| {
+            let mut context = context();
+            context.whole.insert("disk".into(), json!({"freePercent": percent}));
+            rendered(std::slice::from_ref(&action), true, &context)
+        };
+        let (full, empty) = (with(5), with(50));
+        assert_eq!(full.digest, empty.digest);
+        assert_eq!((full.calls[0].skipped, empty.calls[0].skipped), (false, true));
+    }
+
+    #[test]
+    fn names_paths_and_addresses_are_checked_once_they_are_filled_in() {
+        let refused = |kind: ActionKind| {
+            phase(&PhaseName::configure(), &[Action::new("a", kind)], "", true, &context()).unwrap_err().message
+        };
+        let remote = |url: &str, sum: &str| ActionKind::RemoteFile {
+            path: "/a".into(),
+            url: url.into(),
+            sha256: sum.into(),
+            mode: "644".into(),
+            owner: None,
+            group: None,
+        };
+        assert!(refused(remote("ftp://x", &"0".repeat(64))).contains("must begin with https://"));
+        assert!(refused(remote("https://x", "abc")).contains("64 hexadecimal digits"));
+        let group = |name: &str| ActionKind::UserGroup {
+            name: name.into(),
+            gid: None,
+            system: false,
+            state: Presence::Present,
+        };
+        assert!(refused(group("-x")).contains("no name of a user or group"));
+    }
+}
