@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::{
+    api::{conditions::clip, phases::FactParser},
+    phase::FactSource,
+};
+
 /// Facts by name; built-in ones are grouped (`facts.os.family`).
 pub type Facts = BTreeMap<String, Value>;
 
@@ -117,11 +122,18 @@ fn insert(facts: &mut Facts, path: &str, value: Value) {
 /// The longest value that one fact of a group's own keeps, in bytes.
 pub const OWN_FACT_LIMIT: usize = 4096;
 
-/// Parses the facts that a settings run left in its journal: `NAME STATE LENGTH`, a newline, LENGTH bytes, a newline.
+/// The most bytes that all facts of a group's own may have on one node: they stand in its status.
+pub const OWN_FACTS_LIMIT: usize = 64 << 10;
+
+/// Parses the facts that a settings run left in its journal: `NAME STATE LENGTH`, a newline, LENGTH bytes, a newline. What
+/// nobody declares any more is left out.
 ///
-/// A null fact is left out: an API server keeps no nulls. [`with_declared`] puts it back.
-pub fn parse_own(mut payload: &[u8]) -> Facts {
-    let mut facts = Facts::new();
+/// A null fact is left out, too: an API server keeps no nulls. [`with_declared`] puts it back.
+///
+/// # Errors
+/// For people: the first fact that is not what its parser says and may not be missing, or that there is no room for.
+pub fn parse_own(mut payload: &[u8], declared: &[FactSource]) -> Result<Facts, String> {
+    let (mut facts, mut size) = (Facts::new(), 0);
     while let Some(end) = payload.iter().position(|byte| *byte == b'\n') {
         let header = String::from_utf8_lossy(&payload[..end]).into_owned();
         let mut words = header.split(' ');
@@ -131,13 +143,63 @@ pub fn parse_own(mut payload: &[u8]) -> Facts {
             break;
         };
         let Some(bytes) = payload.get(end + 1..end + 1 + length) else { break };
-        let text = String::from_utf8_lossy(&bytes[..length.min(OWN_FACT_LIMIT)]);
-        if state != "null" {
-            facts.insert(name.to_owned(), text.trim_end().into());
-        }
         payload = payload.get(end + 2 + length..).unwrap_or_default();
+        let Some(source) = declared.iter().find(|source| source.name == name).filter(|_| state != "null") else {
+            continue;
+        };
+        let cut = length >= OWN_FACT_LIMIT;
+        let text = String::from_utf8_lossy(&bytes[..length.min(OWN_FACT_LIMIT)]);
+        match parse(text.trim_end(), source.parse) {
+            Ok(value) => {
+                size += length.min(OWN_FACT_LIMIT);
+                facts.insert(name.to_owned(), value);
+            }
+            Err(_) if source.optional => {}
+            Err(_) if cut => return Err(format!("fact {name}: it is longer than {OWN_FACT_LIMIT} bytes; print less")),
+            Err(why) => return Err(format!("fact {name}: {why}; mark it optional where it may")),
+        }
+        if size > OWN_FACTS_LIMIT {
+            return Err(format!("fact {name}: the facts have more than {OWN_FACTS_LIMIT} bytes in all; print less"));
+        }
     }
-    facts
+    Ok(facts)
+}
+
+fn parse(text: &str, parser: FactParser) -> Result<Value, String> {
+    let shown = || format!("{:?}", clip(text, 60));
+    match parser {
+        FactParser::Text => Ok(text.into()),
+        FactParser::Lines => {
+            Ok(text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(Value::from).collect())
+        }
+        FactParser::Integer => {
+            text.trim().parse::<i64>().map(Value::from).map_err(|_| format!("{} is no whole number", shown()))
+        }
+        FactParser::ExitCode => Ok((text.trim() == "true").into()),
+        FactParser::Json => {
+            let value = serde_json::from_str(text).map_err(|error| format!("{} is no JSON: {error}", shown()))?;
+            match kept(value) {
+                Value::Null => Err("it is null".into()),
+                value => Ok(value),
+            }
+        }
+    }
+}
+
+/// A value as an API server keeps it: nulls of objects are gone, and numbers are whole where they can be.
+fn kept(value: Value) -> Value {
+    const WHOLE: f64 = (1_u64 << 53) as f64;
+    match value {
+        Value::Object(map) => {
+            map.into_iter().map(|(key, value)| (key, kept(value))).filter(|(_, value)| !value.is_null()).collect()
+        }
+        Value::Array(items) => items.into_iter().map(kept).collect(),
+        Value::Number(number) if number.as_i64().is_none() => {
+            let float = number.as_f64().unwrap_or_default();
+            if float.fract() == 0.0 && float.abs() < WHOLE { Value::from(float as i64) } else { Value::from(float) }
+        }
+        other => other,
+    }
 }
 
 /// The facts with a null for each that is declared and has no value: what is optional may be asked for.
@@ -192,19 +254,58 @@ mod tests {
         assert_eq!(known("os.colour"), Known::No);
     }
 
+    fn declared(names: &[(&str, FactParser)], optional: bool) -> Vec<FactSource> {
+        let fact = |(name, parse): &(&str, FactParser)| {
+            let source = crate::phase::Source::Exec("x".into());
+            FactSource { name: (*name).into(), source, parse: *parse, optional }
+        };
+        names.iter().map(fact).collect()
+    }
+
     #[test]
     fn own_facts_keep_their_lines_and_lose_space_at_the_end() {
-        let facts = parse_own(b"a ok 4\nx\ny\n\nb null 0\n\nc ok 2\nhi\n");
+        let sources = declared(&[("a", FactParser::Text), ("b", FactParser::Text), ("c", FactParser::Text)], false);
+        let facts = parse_own(b"a ok 4\nx\ny\n\nb null 0\n\nc ok 2\nhi\nd ok 2\nhi\n", &sources).unwrap();
         assert_eq!(facts["a"], json!("x\ny"));
-        assert!(!facts.contains_key("b"));
+        assert!(!facts.contains_key("b") && !facts.contains_key("d"));
         assert_eq!(with_declared(facts.clone(), ["a", "b"].into_iter())["b"], Value::Null);
         assert_eq!(facts["c"], json!("hi"));
     }
 
     #[test]
+    fn a_fact_is_what_its_parser_makes_of_it_or_a_failure_that_says_why() {
+        let read = |parser, text: &str, optional| {
+            let payload = format!("a ok {}\n{text}\n", text.len());
+            let found = parse_own(payload.as_bytes(), &declared(&[("a", parser)], optional));
+            found.map(|mut facts| facts.remove("a"))
+        };
+        assert_eq!(read(FactParser::Lines, "x\n\n y \n", false), Ok(Some(json!(["x", " y"]))));
+        assert_eq!(read(FactParser::Integer, " 42\n", false), Ok(Some(json!(42))));
+        assert_eq!(read(FactParser::ExitCode, "false\n", false), Ok(Some(json!(false))));
+        // As an API server keeps it, or every look would find it changed.
+        let text = r#"{"a": null, "b": [1.0, null, 1e300], "c": {"d": null}, "big": 18446744073709551615}"#;
+        let kept = json!({"b": [1, null, 1e300], "c": {}, "big": 18_446_744_073_709_551_615.0});
+        assert_eq!(read(FactParser::Json, text, false), Ok(Some(kept)));
+        assert!(read(FactParser::Integer, "4.2", false).unwrap_err().contains("\"4.2\" is no whole number"));
+        assert!(read(FactParser::Json, "{", false).unwrap_err().contains("is no JSON"));
+        assert!(read(FactParser::Json, &"[".repeat(3000), false).unwrap_err().contains("is no JSON"));
+        assert_eq!(read(FactParser::Json, "{", true), Ok(None));
+    }
+
+    #[test]
+    fn facts_are_bounded_in_all() {
+        let names: Vec<String> = (0..20).map(|place| format!("f{place}")).collect();
+        let sources: Vec<_> = names.iter().map(|name| (name.as_str(), FactParser::Text)).collect();
+        let text = "x".repeat(OWN_FACT_LIMIT);
+        let payload: String = names.iter().map(|name| format!("{name} ok {OWN_FACT_LIMIT}\n{text}\n")).collect();
+        let error = parse_own(payload.as_bytes(), &declared(&sources, false)).unwrap_err();
+        assert!(error.starts_with("fact f16: the facts have more than"), "{error}");
+    }
+
+    #[test]
     fn a_cut_payload_keeps_what_is_whole() {
-        let facts = parse_own(b"a ok 2\nhi\nb ok 10\nhal");
-        assert_eq!(facts.len(), 1);
+        let sources = declared(&[("a", FactParser::Text), ("b", FactParser::Text)], false);
+        assert_eq!(parse_own(b"a ok 2\nhi\nb ok 10\nhal", &sources).unwrap().len(), 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::fmt;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::api::phases::FactParser;
 pub use action::{Action, ActionKind};
 
 /// The name of a phase.
@@ -88,6 +89,8 @@ pub struct FactSource {
     pub name: String,
     /// Where it comes from.
     pub source: Source,
+    /// What is made of it.
+    pub parse: FactParser,
     /// Whether a failure makes it null.
     pub optional: bool,
 }
@@ -95,9 +98,13 @@ pub struct FactSource {
 impl FactSource {
     /// What counts for the digest of settings.
     pub fn model(&self) -> Value {
-        match &self.source {
-            Source::Exec(script) => json!([self.name, "exec", script, self.optional]),
-            Source::File(path) => json!([self.name, "file", path, self.optional]),
+        let (kind, source) = match &self.source {
+            Source::Exec(script) => ("exec", script),
+            Source::File(path) => ("file", path),
+        };
+        match self.parse {
+            FactParser::Text => json!([self.name, kind, source, self.optional]),
+            parse => json!([self.name, kind, source, self.optional, parse]),
         }
     }
 }

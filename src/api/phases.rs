@@ -33,7 +33,8 @@ pub struct PhaseFields {
 /// One fact of the group's own: exactly one source.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[x_kube(
-    validation = Rule::new("has(self.exec) != has(self.file)").message("a fact has exactly one source: set exec or file")
+    validation = Rule::new("has(self.exec) != has(self.file)").message("a fact has exactly one source: set exec or file"),
+    validation = Rule::new("!has(self.parse) || self.parse != 'exitCode' || has(self.exec)").message("only exec has an exit code; set exec, or another parse")
 )]
 pub struct FactFields {
     /// The fact's name, as in `facts.NAME`.
@@ -41,7 +42,8 @@ pub struct FactFields {
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_][a-zA-Z0-9_]*$')")
         .message("must consist of letters, digits and '_', and not begin with a digit, such as javaVersion"))]
     pub name: String,
-    /// A script; the fact is what it prints, without white space at the end, 4 KiB at most. It must change nothing.
+    /// A script; the fact is what it prints, without white space at the end, 4 KiB at most, and 64 KiB of all of them. It must
+    /// change nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
     pub exec: Option<String>,
@@ -49,9 +51,29 @@ pub struct FactFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub file: Option<String>,
-    /// Where the source fails: the fact is null instead of a failure of settings.
+    /// What is made of it.
+    #[serde(default)]
+    pub parse: FactParser,
+    /// Where the source fails, or is not what `parse` says: the fact is null instead of a failure of settings.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
+}
+
+/// What is made of what a fact's source gives.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FactParser {
+    /// The text.
+    #[default]
+    Text,
+    /// What it says as JSON. Nulls in objects are left out.
+    Json,
+    /// A list of its lines, without those that are empty.
+    Lines,
+    /// A whole number.
+    Integer,
+    /// Whether the script ended with exit code 0; what it prints does not count.
+    ExitCode,
 }
 
 /// Something that is expected of a node's facts.

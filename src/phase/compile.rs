@@ -7,7 +7,10 @@ use super::{
     action::{ActionKind, AptSource, Repeat},
     render::{Call, Rendered, quote},
 };
-use crate::api::actions::{PackageState, Presence, ServiceState};
+use crate::api::{
+    actions::{PackageState, Presence, ServiceState},
+    phases::FactParser,
+};
 
 /// The shell functions that scripts are made of. Only those that a script needs travel with it.
 const PRELUDE: &str = include_str!("sh/prelude.sh");
@@ -213,6 +216,9 @@ pub fn settings(facts: &[FactSource]) -> String {
     for fact in facts {
         let optional = if fact.optional { "optional" } else { "required" };
         let line = match &fact.source {
+            Source::Exec(source) if fact.parse == FactParser::ExitCode => {
+                call(&["gather"], &[&fact.name, optional, "exit", source])
+            }
             Source::Exec(source) => call(&["gather"], &[&fact.name, optional, "exec", source]),
             Source::File(path) => call(&["gather"], &[&fact.name, optional, "file", path]),
         };

@@ -515,11 +515,14 @@ impl Session {
             receipt.retry_token = token;
         }
         if is_settings && outcome == Outcome::Succeeded {
-            let declared = |name: &str| self.group.phases.settings.facts.iter().any(|fact| fact.name == name);
-            let own = facts::parse_own(&ended.facts).into_iter().filter(|(name, _)| declared(name)).collect::<Vec<_>>();
-            self.record.facts.retain(|name, _| facts::is_reserved(name));
-            self.record.facts.extend(own);
-            receipt = self.with_values(receipt);
+            receipt = match facts::parse_own(&ended.facts, &self.group.phases.settings.facts) {
+                Ok(own) => {
+                    self.record.facts.retain(|name, _| facts::is_reserved(name));
+                    self.record.facts.extend(own);
+                    self.with_values(receipt)
+                }
+                Err(message) => Receipt { outcome: Outcome::Failed, message: clip(&message, 1024), ..receipt },
+            };
         }
         if is_settings {
             self.settings_are_over();

@@ -7,7 +7,10 @@ use std::{
 };
 
 use pallet_operator::{
-    api::group_node::Effect::{self, Changed, Failed, Unchanged},
+    api::{
+        group_node::Effect::{self, Changed, Failed, Unchanged},
+        phases::FactParser,
+    },
     facts::{OWN_FACT_LIMIT, parse_own},
     phase::{
         ActionKind, Digest, FactSource, PhaseName, Source, compile,
@@ -281,7 +284,7 @@ fn actions_do_not_meddle_with_each_other(shell: Shell) {
 }
 
 fn fact(name: &str, source: Source, optional: bool) -> FactSource {
-    FactSource { name: name.into(), source, optional }
+    FactSource { name: name.into(), source, parse: FactParser::Text, optional }
 }
 
 fn script(text: &str) -> Source {
@@ -303,11 +306,13 @@ fn facts_are_gathered(shell: Shell) {
         fact("release", Source::File(node.file("release").display().to_string()), false),
         fact("absent", Source::File("/no/such/file".into()), true),
         fact("last", script("echo ünï"), false),
+        FactSource { parse: FactParser::ExitCode, ..fact("yes", script("echo noise; true"), false) },
+        FactSource { parse: FactParser::ExitCode, ..fact("no", script("false; true"), false) },
     ];
     let ended = agent.succeed(&compile::settings(&facts));
-    let found = parse_own(&ended.facts);
+    let found = parse_own(&ended.facts, &facts).unwrap();
     let expected = json!({
-        "one": "one", "lines": "a\n\n b ok 7", "nothing": "", "release": "first\nsecond", "last": "ünï"
+        "one": "one", "lines": "a\n\n b ok 7", "nothing": "", "release": "first\nsecond", "last": "ünï", "yes": true, "no": false
     });
     assert_eq!(json!(found), expected, "{}", ended.output);
     agent.bye();
@@ -317,18 +322,18 @@ fn facts_are_bounded(shell: Shell) {
     let node = Node::new(shell);
     let mut agent = node.agent();
     fs::write(node.file("large"), "y".repeat(10_000)).unwrap();
-    // As many as there may be, each as large as it may be.
-    let mut facts: Vec<_> = (0..61)
+    // As much as there may be, each as large as it may be.
+    let mut facts: Vec<_> = (0..15)
         .map(|n| fact(&format!("fact{n}"), Source::File(node.file("large").display().to_string()), false))
         .collect();
     facts.push(fact("flood", script("while :; do echo flood; done"), true));
     facts.push(fact("flood2", script("cat /dev/zero"), true));
     facts.push(fact("last", script("echo last"), false));
     let ended = agent.succeed(&compile::settings(&facts));
-    let found = parse_own(&ended.facts);
+    let found = parse_own(&ended.facts, &facts).unwrap();
     // The two that flooded failed, and are optional.
-    assert_eq!(found.len(), 62, "{}", ended.output);
-    assert_eq!(found["fact60"].as_str().unwrap().len(), OWN_FACT_LIMIT);
+    assert_eq!(found.len(), 16, "{}", ended.output);
+    assert_eq!(found["fact14"].as_str().unwrap().len(), OWN_FACT_LIMIT);
     assert!(!found.contains_key("flood") && !found.contains_key("flood2"));
     assert_eq!(found["last"], json!("last"));
     agent.bye();

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::{
         group_spec::GroupSpecFields,
-        phases::{FactFields, PhaseFields},
+        phases::{FactFields, FactParser, PhaseFields},
     },
     facts,
     group::{Phases, Setting, Settings},
@@ -35,6 +35,9 @@ const PROCESSES: &[(&str, &[&str])] = &[
     ("apply-config", &["settings", "configure"]),
     ("server-test", &["settings", "test"]),
 ];
+
+/// The most facts of its own that a group may have, with all that is inherited.
+const MOST_FACTS: usize = 128;
 
 impl Errors {
     pub(super) fn phases(&mut self, spec: &GroupSpecFields, layers: &[Layer]) -> Phases {
@@ -192,6 +195,11 @@ impl Errors {
                 self.fact(&format!("{}.phases.settings.facts[{place}]", layer.path), fact, &mut settings.facts);
             }
         }
+        if settings.facts.len() > MOST_FACTS {
+            let message =
+                format!("with what it inherits it has {} facts; {MOST_FACTS} are the most", settings.facts.len());
+            self.add("spec.phases.settings.facts", message);
+        }
         let mut values = BTreeMap::new();
         for layer in layers {
             let Some(fields) = layer.phases.get("settings") else { continue };
@@ -222,7 +230,10 @@ impl Errors {
             (None, Some(file)) => Source::File(file.clone()),
             _ => return self.add(path, "a fact has exactly one source: set exec or file"),
         };
-        let fact = FactSource { name: fields.name.clone(), source, optional: fields.optional };
+        if fields.parse == FactParser::ExitCode && fields.exec.is_none() {
+            self.add(format!("{path}.parse"), "only exec has an exit code; set exec, or another parse");
+        }
+        let fact = FactSource { name: fields.name.clone(), source, parse: fields.parse, optional: fields.optional };
         match all.iter().find(|other| other.name == fact.name) {
             // Two ServerSpecs may ask for the same thing.
             Some(other) if *other == fact => {}

@@ -3,6 +3,11 @@
 gather() {
   case $3 in
   exec) (ulimit -f 64; set -e; script=$4; set --; eval "$script") >"$journal/fact" ;;
+  exit)
+    # Whatever it ends with is an answer.
+    (set -e; script=$4; set --; eval "$script") >/dev/null 2>&1
+    case $? in 0) echo true ;; *) echo false ;; esac >"$journal/fact"
+    ;;
   file) (ulimit -f 64; cat "$4") >"$journal/fact" ;;
   esac
   code=$?
