@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod observe;
 pub mod report;
+mod roles;
 mod specs;
 pub mod state;
 #[cfg(test)]
@@ -154,6 +155,7 @@ struct Converger {
     runs: Arc<Runs>,
     telemetry: Telemetry,
     queue: Queue<GroupKey>,
+    groups: Store<GroupSpec>,
 }
 
 /// Looks after GroupSpecs until `stop` resolves. Runs on nodes go on without it and are found again. It leaves no task
@@ -209,6 +211,7 @@ impl Scope {
             let _ = wake.unbounded_send(key.clone());
         });
         let state = Arc::new(State::default());
+        let (groups, writer) = reflector::store::<GroupSpec>();
         let source = EventSource { controller: "pallet-operator".into(), instance: std::env::var("POD_NAME").ok() };
         let converger = Arc::new(Converger {
             session_limit: u32::try_from(permits.available_permits().div_ceil(2)).unwrap_or(u32::MAX),
@@ -218,8 +221,8 @@ impl Scope {
             runs: runs.clone(),
             telemetry: self.telemetry.clone(),
             queue: self.telemetry.metrics.queue(),
+            groups: groups.clone(),
         });
-        let (groups, writer) = reflector::store::<GroupSpec>();
         let listed = groups.clone();
         let watched = state.clone();
         let own = reflector::reflector(writer, self.watch::<GroupSpec>(None)).map(move |event| match event {
@@ -355,13 +358,14 @@ impl Converger {
         let began = Instant::now();
         let span = tracing::error_span!("reconcile", group = %key, outcome = tracing::field::Empty);
         let result = async {
-            let snapshot = self.observe(object); // caches -> Snapshot
+            let mut snapshot = self.observe(object); // caches -> Snapshot
+            let Some(rest) = self.see_roles(object, &mut snapshot) else { return Ok(Action::requeue(BETWEEN_PASSES)) };
             let plan = plan::plan(&snapshot); // pure
             self.direct(&snapshot, &plan);
             let applied = self.apply(&snapshot, &plan).await; // IO
             let reported = self.report(object, &snapshot, &plan).await; // IO, also where applying failed
             applied?;
-            let wake = earliest(plan.wake, reported?);
+            let wake = earliest(earliest(plan.wake, reported?), rest);
             self.forget_failures(&key);
             Ok(wake.map_or_else(Action::await_change, |time| Action::requeue(until(snapshot.now, time))))
         }
@@ -413,6 +417,30 @@ impl Converger {
         }
         beyond.recheck = false;
         snapshot
+    }
+
+    /// Shows the nodes of this group to those that use their role, and this group those of the roles that it uses. Returns when
+    /// to look again for them; nothing at all while other groups are yet to be looked at for the first time.
+    fn see_roles(&self, object: &GroupSpec, snapshot: &mut Snapshot) -> Option<Option<Timestamp>> {
+        let (key, now) = (snapshot.head.key.clone(), snapshot.now);
+        let has = resolve::roles(&object.spec, &self.state.specs(&key.namespace));
+        let peers = if has.is_empty() { Vec::new() } else { plan::peers(snapshot) };
+        let touched = self.state.roles().publish(&key, &has, peers, now);
+        self.state.users(&key.namespace, &touched).iter().for_each(|user| self.runs.look_at(user));
+        let Ok(group) = &mut snapshot.group else { return Some(None) };
+        if group.phases.roles.is_empty() {
+            return Some(None);
+        }
+        let here = || {
+            let all = self.groups.state();
+            all.iter().map(|group| resolve::key(group)).filter(|other| other.namespace == key.namespace).collect()
+        };
+        if !self.state.looked_at_all(&key.namespace, here) {
+            return None;
+        }
+        let (inputs, rest) = self.state.roles().see(&key.namespace, &group.phases.roles, now);
+        group.inputs = inputs;
+        Some(rest)
     }
 
     /// Tells the sessions in flight the newest spec and how far they may go. They take it over before their next phase.
@@ -501,6 +529,8 @@ impl Converger {
                         return;
                     }
                     self.state.known().remove(&key);
+                    let had = self.state.roles().withdraw(&key);
+                    self.state.users(&key.namespace, &had).iter().for_each(|user| self.runs.look_at(user));
                     let deleting: HashSet<String> = {
                         let index = self.state.index();
                         let nodes = index.nodes(&key).into_iter().map(|(_, node)| node);

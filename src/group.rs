@@ -1,5 +1,6 @@
 //! Pure: a group as it was declared, parsed and checked once. Later steps cannot fail on its shape.
 
+pub mod inputs;
 pub mod resolve;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -13,6 +14,7 @@ pub use crate::api::{
     group_spec::{Retention, RetentionFields},
 };
 
+use inputs::Inputs;
 pub use resolve::{FieldError, resolve};
 
 /// Where a group is: namespace and name.
@@ -92,6 +94,8 @@ pub struct Group {
     pub retry_token: String,
     /// The ordinal of the node for what runs on one node only.
     pub chosen: Option<u32>,
+    /// What its templates see of other objects.
+    pub inputs: Inputs,
 }
 
 /// A pod template that was parsed: an object with a spec that has containers.
@@ -169,6 +173,8 @@ pub struct Phases {
     pub reapply: String,
     /// The parameters of the ServerSpecs, by their name.
     pub params: Value,
+    /// The roles whose nodes its templates name.
+    pub roles: Vec<String>,
 }
 
 impl Phases {

@@ -4,6 +4,7 @@
 //! node that has to wait has a [`Step`] that says for what.
 
 pub mod next;
+mod peers;
 pub mod progress;
 mod removal;
 pub mod rollout;
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::group::{Cascade, Group};
+pub use peers::peers;
 pub use progress::Step;
 pub use rollout::Bound;
 pub use snapshot::{Claim, Container, Node, Pod, Record, Reported, SessionView, Snapshot, TemplateVerdict, Trouble};

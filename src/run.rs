@@ -157,6 +157,11 @@ impl Runs {
         }
     }
 
+    /// Has a group looked at, as the end of a session has.
+    pub fn look_at(&self, key: &GroupKey) {
+        (self.wake)(key);
+    }
+
     /// Tells the session of a node the newest spec, and how far the node may go.
     pub fn direct(&self, node_uid: &str, group: &Arc<Group>, retry_token: &str, bound: &Bound) {
         if let Some(live) = self.entries().get(node_uid).and_then(Entry::at_work) {

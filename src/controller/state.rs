@@ -10,6 +10,7 @@ use kube::runtime::watcher::Event;
 
 use super::{
     observe::{Beyond, Index, Indexed},
+    roles::Roles,
     specs::Specs,
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
 pub struct State {
     index: Mutex<Index>,
     specs: Mutex<Specs>,
+    roles: Mutex<Roles>,
     beyond: Mutex<HashMap<GroupKey, Known>>,
 }
 
@@ -75,6 +77,32 @@ impl State {
 
     pub(super) fn known(&self) -> MutexGuard<'_, HashMap<GroupKey, Known>> {
         self.beyond.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn roles(&self) -> MutexGuard<'_, Roles> {
+        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The groups of a namespace whose templates name nodes of one of these roles.
+    pub(super) fn users(&self, namespace: &str, roles: &[String]) -> Vec<GroupKey> {
+        if roles.is_empty() {
+            return Vec::new();
+        }
+        let uses = |known: &Known| {
+            known.resolved.last().is_some_and(|group| group.phases.roles.iter().any(|role| roles.contains(role)))
+        };
+        let known = self.known();
+        let users = known.iter().filter(|(key, known)| key.namespace == namespace && uses(known));
+        users.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether every group of a namespace has been parsed since the operator began.
+    pub(super) fn looked_at_all(&self, namespace: &str, groups: impl Fn() -> Vec<GroupKey>) -> bool {
+        let unseen = || {
+            let (groups, known) = (groups(), self.known());
+            groups.iter().any(|key| known.get(key).is_none_or(|known| !known.resolved.is_set()))
+        };
+        self.roles().complete(namespace, unseen)
     }
 
     /// Takes the answer to a write in, so that the next pass sees what this one did.

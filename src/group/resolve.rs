@@ -7,14 +7,19 @@ mod scope;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
 pub use layers::{ServerSpecs, roles, uses};
 pub use phases::MOST_ACTIONS;
 
-use super::{Cascade, ClaimShape, Group, GroupKey, Head, PodShape, Retry, Rollout};
+use super::{Cascade, ClaimShape, Group, GroupKey, Head, PodShape, Retry, Rollout, inputs::Inputs};
 use crate::{
     api::{
         self, GroupSpec,
@@ -76,7 +81,7 @@ pub fn resolve(object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<Fie
     let destroy_timeout = errors.duration("spec.converge.destroyTimeout", &spec.converge.destroy_timeout);
     let backoff = errors.duration("spec.converge.retry.backoff", &spec.converge.retry.backoff);
     match pod {
-        Some(pod) if errors.0.is_empty() => Ok(Group {
+        Some(pod) if errors.found.is_empty() => Ok(Group {
             key: key(object),
             uid: object.metadata.uid.clone().unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or_default(),
@@ -90,8 +95,9 @@ pub fn resolve(object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<Fie
             retry: Retry { limit: spec.converge.retry.limit, backoff },
             retry_token: annotation(object.metadata.annotations.as_ref(), api::RETRY_ANNOTATION),
             chosen: None,
+            inputs: Inputs::default(),
         }),
-        _ => Err(errors.0),
+        _ => Err(errors.found),
     }
 }
 
@@ -125,6 +131,16 @@ impl Memo {
         self.0.iter().flat_map(|(source, _)| &source.specs).map(|(name, _)| name.as_str())
     }
 
+    /// Whether a group was parsed.
+    pub fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The group as it was parsed last, where it could be.
+    pub fn last(&self) -> Option<&Group> {
+        self.0.as_ref().and_then(|(_, resolved)| resolved.as_ref().ok())
+    }
+
     /// What [`resolve`] says.
     ///
     /// # Errors
@@ -144,7 +160,11 @@ pub fn annotation(annotations: Option<&BTreeMap<String, String>>, name: &str) ->
 }
 
 #[derive(Default)]
-struct Errors(Vec<FieldError>);
+struct Errors {
+    found: Vec<FieldError>,
+    /// The roles that templates name.
+    roles: BTreeSet<String>,
+}
 
 /// Which way half a node goes.
 #[derive(Clone, Copy)]
@@ -155,7 +175,7 @@ enum Round {
 
 impl Errors {
     fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(FieldError { path: path.into(), message: message.into() });
+        self.found.push(FieldError { path: path.into(), message: message.into() });
     }
 
     fn duration(&mut self, path: &str, text: &str) -> Duration {

@@ -2,7 +2,10 @@
 
 mod actions;
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::LazyLock,
+};
 
 use minijinja::{
     Environment, Error, ErrorKind, UndefinedBehavior, escape_formatter,
@@ -28,6 +31,8 @@ pub struct Context {
     pub settings: BTreeMap<String, Value>,
     /// The parameters, by ServerSpec; within a ServerSpec its own.
     pub params: Value,
+    /// The nodes of the roles that the group names, by role.
+    pub nodes: minijinja::Value,
     /// All facts, those that change by themselves included: what conditions see.
     #[serde(skip)]
     pub whole: Facts,
@@ -45,7 +50,7 @@ impl Context {
 
     /// What conditions and expectations see.
     pub fn with_volatile(&self) -> Self {
-        Self { facts: self.whole.clone(), ..self.clone() }
+        Self { facts: self.whole.clone(), nodes: minijinja::Value::UNDEFINED, ..self.clone() }
     }
 }
 
@@ -101,6 +106,7 @@ fn make_environment(mode: Mode) -> Environment<'static> {
     }
     environment.set_fuel(Some(FUEL));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_filter("required", required);
     environment.add_filter("raw", |value: String| minijinja::Value::from_safe_string(value));
     environment.set_formatter(move |out, state, value| {
         if mode == Mode::Text || value.is_safe() {
@@ -147,15 +153,60 @@ pub fn quote(text: &str) -> String {
     shlex::try_quote(&text).map(Into::into).unwrap_or_default()
 }
 
+/// Why a template cannot be filled in.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Fault {
+    /// For people: what is undefined, null or malformed.
+    #[error("{0}")]
+    Wrong(String),
+    /// For people: nodes of a role that are not there yet, and that it says it needs.
+    #[error("{0}")]
+    Waits(String),
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Self {
+        Self::Wrong(message)
+    }
+}
+
+/// That a list is shorter than a template needs it.
+#[derive(Debug, thiserror::Error)]
+#[error("it needs {wanted} nodes, and there are {found}")]
+struct TooFew {
+    wanted: usize,
+    found: usize,
+}
+
+/// Makes a template wait until a list is long enough: `nodes.db | required(1)`.
+fn required(value: minijinja::Value, wanted: usize) -> Result<minijinja::Value, Error> {
+    let found = value.len().unwrap_or_default();
+    if found >= wanted {
+        return Ok(value);
+    }
+    Err(Error::new(ErrorKind::InvalidOperation, "not yet").with_source(TooFew { wanted, found }))
+}
+
 /// Fills one template in.
 ///
 /// # Errors
-/// A message for people: what is undefined, null or malformed.
-pub fn render(template: &str, mode: Mode, context: &impl Serialize) -> Result<String, String> {
+/// See [`Fault`].
+pub fn render(template: &str, mode: Mode, context: &impl Serialize) -> Result<String, Fault> {
     if !is_template(template) {
         return Ok(template.to_owned());
     }
-    environment(mode).render_str(template, Serde(context)).map_err(|error| explain(template, &error))
+    environment(mode).render_str(template, Serde(context)).map_err(|error| fault(template, &error))
+}
+
+fn fault(template: &str, error: &Error) -> Fault {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(lack) = cause.downcast_ref::<TooFew>() {
+            return Fault::Waits(format!("{lack}, in: {}", crate::api::conditions::clip(template.trim(), 120)));
+        }
+        source = cause.source();
+    }
+    Fault::Wrong(explain(template, error))
 }
 
 /// A value whose strings are templates over `params`, where those are given. A string that is a single `{{ }}` becomes what
@@ -184,7 +235,7 @@ pub fn constant(value: &Value, params: Option<&Value>) -> Result<Value, String> 
                     }
                     serde_json::to_value(&value).map_err(|error| error.to_string())?
                 }
-                None => render(text, Mode::Text, &context)?.into(),
+                None => render(text, Mode::Text, &context).map_err(|fault| fault.to_string())?.into(),
             }
         }
         Value::Array(items) => items.iter().map(|item| constant(item, params)).collect::<Result<_, _>>()?,
@@ -226,25 +277,30 @@ fn explain(template: &str, error: &Error) -> String {
 /// # Errors
 /// The first value that cannot be filled in.
 pub fn values(declared: &BTreeMap<String, Setting>, context: &Context) -> Result<BTreeMap<String, Value>, RenderError> {
-    fn fill(value: &Value, context: &Context) -> Result<Value, String> {
+    fn fill(value: &Value, context: &minijinja::Value) -> Result<Value, Fault> {
         Ok(match value {
             Value::String(template) => render(template, Mode::Text, context)?.into(),
             Value::Array(items) => items.iter().map(|item| fill(item, context)).collect::<Result<_, _>>()?,
             Value::Object(map) => {
-                map.iter().map(|(k, v)| Ok((k.clone(), fill(v, context)?))).collect::<Result<_, String>>()?
+                map.iter().map(|(k, v)| Ok((k.clone(), fill(v, context)?))).collect::<Result<_, Fault>>()?
             }
             scalar => scalar.clone(),
         })
     }
-    let one = |(name, setting): (&String, &Setting)| {
-        let filled = match &setting.origin {
-            Some(origin) => fill(&setting.value, &context.within(Some(origin))),
-            None => fill(&setting.value, context),
+    let seen = |context: &Context| minijinja::Value::from(Serde(context));
+    let (of_group, mut of_specs) = (seen(context), HashMap::new());
+    let mut one = |(name, setting): (&String, &Setting)| {
+        let scope = match &setting.origin {
+            Some(origin) => of_specs.entry(origin.clone()).or_insert_with(|| seen(&context.within(Some(origin)))),
+            None => &of_group,
         };
-        let filled = filled.map_err(|message| RenderError { action: format!("settings.values.{name}"), message })?;
-        Ok((name.clone(), filled))
+        let refuse = |fault: Fault| RenderError { action: format!("settings.values.{name}"), fault };
+        Ok((name.clone(), fill(&setting.value, scope).map_err(refuse)?))
     };
-    declared.iter().map(one).collect()
+    if declared.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    declared.iter().map(&mut one).collect()
 }
 
 #[cfg(test)]
@@ -262,6 +318,7 @@ pub(super) mod tests {
             ]),
             settings: BTreeMap::from([("port".into(), json!(8080))]),
             params: json!({}),
+            nodes: minijinja::Value::default(),
             whole: Facts::new(),
         }
     }

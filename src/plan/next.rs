@@ -93,6 +93,13 @@ pub enum Next {
         /// What was wrong.
         error: RenderError,
     },
+    /// A phase waits for nodes of a role, as it says itself.
+    Wait {
+        /// The phase.
+        phase: PhaseName,
+        /// For people.
+        message: String,
+    },
     /// A failed phase waits for its next attempt.
     Backoff {
         /// The phase.
@@ -118,9 +125,10 @@ impl Next {
             Next::Gather { .. } => Some(PhaseName::settings()),
             Next::Run { rendered, .. } => Some(rendered.phase.clone()),
             Next::Test { .. } => Some(PhaseName::test()),
-            Next::Unrenderable { phase, .. } | Next::Backoff { phase, .. } | Next::Halt { phase } => {
-                Some(phase.clone())
-            }
+            Next::Unrenderable { phase, .. }
+            | Next::Wait { phase, .. }
+            | Next::Backoff { phase, .. }
+            | Next::Halt { phase } => Some(phase.clone()),
             Next::Settled => None,
         }
     }
@@ -159,9 +167,13 @@ pub fn next(group: &Group, identity: &Identity, record: &Record, now: Timestamp)
     if let Some(next) = look.settings() {
         return next;
     }
-    let Ok(settings) = values(group, identity, record) else {
+    let settings = match values(group, identity, record) {
+        Ok(settings) => settings,
+        Err(error) if error.waits() => {
+            return Next::Wait { phase: PhaseName::settings(), message: error.to_string() };
+        }
         // They could be filled in when settings ran; what they depend on has changed since.
-        return Next::Gather { attempt: 1, why: Why::Changed(PhaseName::settings()) };
+        Err(_) => return Next::Gather { attempt: 1, why: Why::Changed(PhaseName::settings()) },
     };
     let context = context(group, identity, record, settings);
     for (place, phase) in group.phases.sequence.iter().enumerate() {
@@ -217,6 +229,7 @@ fn context(group: &Group, identity: &Identity, record: &Record, settings: BTreeM
         facts: declared(group, facts::without_volatile(&record.facts)),
         settings,
         params: group.phases.params.clone(),
+        nodes: group.inputs.nodes.clone(),
         whole: declared(group, record.facts.clone()),
     }
 }
@@ -259,6 +272,9 @@ impl Look<'_> {
         let chosen = self.group.chosen.is_none_or(|chosen| chosen == self.identity.ordinal);
         let rendered = match render::phase(phase, actions, token, chosen, context) {
             Ok(rendered) => rendered,
+            Err(error) if error.waits() => {
+                return Some(Next::Wait { phase: phase.clone(), message: error.to_string() });
+            }
             Err(error) => return Some(self.unrenderable(phase, unrendered(actions), error)),
         };
         if succeeded && receipt.is_some_and(|receipt| receipt.digest == rendered.digest.as_str()) {

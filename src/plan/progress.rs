@@ -69,6 +69,13 @@ pub enum Cause {
         /// For people.
         message: String,
     },
+    /// A phase needs more nodes of a role than there are.
+    Nodes {
+        /// The phase that is due on it.
+        due: PhaseName,
+        /// For people.
+        message: String,
+    },
     /// It could not be reached; it is tried again.
     Unreachable(Trouble),
     /// The other nodes are to come as far first.
@@ -200,6 +207,7 @@ pub fn farewell(situation: &Situation) -> Farewell {
         _ if lost => run(&destroy, Why::Farewell),
         Next::Halt { phase } if unwritten => return Farewell::Due(Step::Halt { phase }),
         Next::Settled | Next::Halt { .. } => return broken(),
+        Next::Wait { phase, message } => Step::Await(Cause::Nodes { due: phase, message }),
         Next::Backoff { phase, until, .. } => Step::Backoff { phase, until },
         _ => run(&destroy, Why::Farewell),
     };
@@ -253,6 +261,7 @@ pub(super) fn known(next: Next) -> Step {
         Next::Test { why, .. } => run(&PhaseName::test(), why),
         Next::Run { rendered, why, .. } => run(&rendered.phase, why),
         Next::Unrenderable { phase, attempt, .. } => run(&phase, Why::Retry(phase.clone(), attempt)),
+        Next::Wait { phase, message } => Step::Await(Cause::Nodes { due: phase, message }),
         Next::Backoff { phase, until, .. } => Step::Backoff { phase, until },
         Next::Halt { phase } => Step::Halt { phase },
         Next::Settled => Step::Settled,

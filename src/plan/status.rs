@@ -148,6 +148,7 @@ fn explain(node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
         Step::Await(Cause::ClaimTerminating { claim }) => {
             ("ClaimTerminating", format!("its claim {claim} is going; its pod is made when that is gone"))
         }
+        Step::Await(Cause::Nodes { due, message }) => ("WaitingForNodes", format!("{due} is due; {message}")),
         Step::Await(Cause::Unreachable(trouble)) => (trouble.reason.as_str(), trouble.message.clone()),
     };
     (reason.to_owned(), message)
@@ -201,7 +202,9 @@ fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTre
                 Step::Run { phase, .. }
                 | Step::Backoff { phase, .. }
                 | Step::Halt { phase }
-                | Step::Await(Cause::Barrier { due: phase, .. } | Cause::Stopped { due: phase }),
+                | Step::Await(
+                    Cause::Barrier { due: phase, .. } | Cause::Stopped { due: phase } | Cause::Nodes { due: phase, .. },
+                ),
             ) => sequence.iter().position(|p| p == phase).unwrap_or(0),
             Some(Step::Follow(Some(phase))) => sequence.iter().position(|p| p == phase).unwrap_or(0),
             _ => {
@@ -355,6 +358,11 @@ fn aside(group: &Group, old_template: u32) -> String {
             }
         };
     }
+    if let Some(role) = &group.inputs.restless {
+        aside += &format!(
+            "; the facts of nodes of role {role} keep changing, and with them what uses them here: they are taken over ever more rarely"
+        );
+    }
     if !group.phases.idle.is_empty() {
         let names: Vec<&str> = group.phases.idle.iter().map(PhaseName::as_str).collect();
         aside += &format!(
@@ -368,7 +376,9 @@ fn aside(group: &Group, old_template: u32) -> String {
 /// What keeps a node from going on, in a line, where it has lasted longer than a pod takes to start.
 fn in_trouble(snapshot: &Snapshot, node: &Node, step: &Step) -> Option<String> {
     let lasting = match step {
-        Step::Backoff { .. } | Step::Halt { .. } | Step::Await(Cause::Unreachable(_) | Cause::NameTaken) => true,
+        Step::Backoff { .. }
+        | Step::Halt { .. }
+        | Step::Await(Cause::Unreachable(_) | Cause::NameTaken | Cause::Nodes { .. }) => true,
         Step::Await(Cause::ContainerWaiting { .. }) => {
             snapshot.pod(node).is_some_and(|pod| pod.created + SHOW_WAIT_AFTER <= snapshot.now)
         }

@@ -328,7 +328,9 @@ impl Session {
             };
             let ready = |phase: &PhaseName| self.gathered || *phase == PhaseName::bootstrap();
             match due {
-                Next::Backoff { .. } | Next::Halt { .. } | Next::Settled => return self.over(End::Done),
+                Next::Wait { .. } | Next::Backoff { .. } | Next::Halt { .. } | Next::Settled => {
+                    return self.over(End::Done);
+                }
                 _ if !self.read => return self.ask_facts(),
                 Next::Run { rendered, .. } if self.ran.get(&rendered.phase) >= Some(&RUNS_IN_A_SESSION) => {
                     return self.over(End::NeverSettles {
@@ -416,11 +418,13 @@ impl Session {
     /// Settings has succeeded when its values can be filled in, too.
     fn with_values(&mut self, receipt: Receipt) -> Receipt {
         match next::values(&self.group, &self.identity, &self.record) {
-            Ok(_) => {
+            Err(error) if !error.waits() => {
+                Receipt { outcome: Outcome::Failed, message: clip(&error.to_string(), 1024), ..receipt }
+            }
+            _ => {
                 (self.gathered, self.view) = (true, View::Whole);
                 receipt
             }
-            Err(error) => Receipt { outcome: Outcome::Failed, message: clip(&error.to_string(), 1024), ..receipt },
         }
     }
 

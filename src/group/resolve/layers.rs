@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 
-use super::{Errors, FieldError, scope::list};
+use super::{Errors, scope::list};
 use crate::{
     api::{
         GroupSpecFields, ServerSpec,
@@ -203,7 +203,7 @@ impl Errors {
         }
         if let (false, Some(at)) = (needed.is_empty(), inherited.by_group.first().or(inherited.given.first())) {
             let message = format!("ServerSpec {name} needs values for {}", needed.join(", "));
-            self.0.push(FieldError { path: at.path.clone(), message });
+            self.add(at.path.clone(), message);
         }
         Value::Object(values)
     }

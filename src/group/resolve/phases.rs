@@ -73,6 +73,7 @@ impl Errors {
             phases.actions.contains_key(phase) || (*phase == PhaseName::test() && !phases.expectations.is_empty())
         });
         phases.idle = idle(spec, layers, &phases);
+        phases.roles = self.roles.iter().cloned().collect();
         phases
     }
 
@@ -265,6 +266,8 @@ impl Errors {
             Err(message) => self.add(path, format!("the template cannot be read: {message}")),
             Ok(names) => {
                 for name in names {
+                    let role = name.strip_prefix("nodes.").and_then(|rest| rest.split('.').next());
+                    self.roles.extend(role.map(str::to_owned));
                     if let Some(message) = scope.refuse(&name) {
                         self.add(path, message);
                     }

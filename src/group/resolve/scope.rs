@@ -70,8 +70,15 @@ impl<'a> Scope<'a> {
                 Some(format!("{name} is not declared; spec.phases.settings.values has {}", list(&declared)))
             }
             "params" => self.refuse_param(name, rest),
+            "nodes" if self.in_bootstrap() => {
+                Some(format!("{name}: bootstrap runs before settings; it may use built-in facts only"))
+            }
+            "nodes" if self.is_condition() => {
+                Some(format!("{name}: conditions and expectations see this node only; use a template"))
+            }
+            "nodes" => rest.is_empty().then(|| "nodes: name the role whose nodes are meant, as in nodes.db".to_owned()),
             "range" | "dict" | "debug" if !self.is_condition() => None,
-            _ => Some(format!("{name} is not known; templates see group, node, facts, settings and params")),
+            _ => Some(format!("{name} is not known; templates see group, node, facts, settings, params and nodes")),
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use minijinja::value::Serde;
 use serde_json::{Value, json};
 
-use super::{Context, Mode, render};
+use super::{Context, Fault, Mode, render};
 use crate::{
     api::actions::{PackageState, Presence},
     phase::{
@@ -51,12 +52,19 @@ impl Call {
 
 /// A template that could not be filled in on one node.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("action {action}: {message}")]
+#[error("action {action}: {fault}")]
 pub struct RenderError {
     /// The action, or the value of settings.
     pub action: String,
-    /// What was wrong with the template.
-    pub message: String,
+    /// What was wrong with the template, or what it waits for.
+    pub fault: Fault,
+}
+
+impl RenderError {
+    /// Whether it is no error, but waits for nodes of a role.
+    pub fn waits(&self) -> bool {
+        matches!(self.fault, Fault::Waits(_))
+    }
 }
 
 /// Fills every template of a phase in for one node. `token` is a text that makes the digest another one; empty, it does
@@ -71,10 +79,11 @@ pub fn phase(
     chosen: bool,
     context: &Context,
 ) -> Result<Rendered, RenderError> {
-    let mut scopes: HashMap<Option<Arc<str>>, Context> = HashMap::new();
+    let mut scopes: HashMap<Option<Arc<str>>, Scope> = HashMap::new();
     let (mut calls, mut models) = (Vec::with_capacity(actions.len()), Vec::new());
     for action in actions {
-        let scope = scopes.entry(action.origin.clone()).or_insert_with(|| context.within(action.origin.as_deref()));
+        let scope =
+            scopes.entry(action.origin.clone()).or_insert_with(|| Scope::new(context, action.origin.as_deref()));
         let (call, model) = fill_in(action, chosen, scope)?;
         calls.push(call);
         models.extend(model);
@@ -85,8 +94,21 @@ pub fn phase(
     Ok(Rendered { phase: name.clone(), calls, digest })
 }
 
+/// What the templates of one origin see, made once for all of them.
+struct Scope {
+    context: Context,
+    seen: minijinja::Value,
+}
+
+impl Scope {
+    fn new(context: &Context, origin: Option<&str>) -> Self {
+        let context = context.within(origin);
+        Self { seen: Serde(&context).into(), context }
+    }
+}
+
 /// One action, and what of it counts for the digest: nothing where it is skipped for good.
-fn fill_in(action: &Action, chosen: bool, context: &Context) -> Result<(Call, Option<Value>), RenderError> {
+fn fill_in(action: &Action, chosen: bool, scope: &Scope) -> Result<(Call, Option<Value>), RenderError> {
     let call = |kind: ActionKind, skipped: bool| Call {
         name: action.name.clone(),
         kind,
@@ -99,22 +121,22 @@ fn fill_in(action: &Action, chosen: bool, context: &Context) -> Result<(Call, Op
         return Ok((call(action.kind.clone(), true), None));
     }
     let Some(when) = &action.when else {
-        let kind = kind(action, context)?;
+        let kind = kind(action, scope)?;
         let model = with_circumstances(action, &kind, None);
         return Ok((call(kind, false), Some(model)));
     };
-    let holds = expect::holds(when, &context.with_volatile());
-    let holds = holds.map_err(|message| RenderError { action: action.name.clone(), message })?;
+    let holds = expect::holds(when, &scope.context.with_volatile());
+    let holds = holds.map_err(|message| RenderError { action: action.name.clone(), fault: message.into() })?;
     if !expect::is_volatile(when) {
         if !holds {
             return Ok((call(action.kind.clone(), true), None));
         }
-        let kind = kind(action, context)?;
+        let kind = kind(action, scope)?;
         let model = with_circumstances(action, &kind, None);
         return Ok((call(kind, false), Some(model)));
     }
     // What changes by itself must not change the digest: it counts what is done where the condition holds.
-    match kind(action, context) {
+    match kind(action, scope) {
         Ok(kind) => {
             let model = with_circumstances(action, &kind, Some(when));
             Ok((call(kind, !holds), Some(model)))
@@ -138,20 +160,19 @@ fn with_circumstances(action: &Action, kind: &ActionKind, when: Option<&str>) ->
     model
 }
 
-fn kind(action: &Action, context: &Context) -> Result<ActionKind, RenderError> {
-    let refuse = |message: String| RenderError { action: action.name.clone(), message };
-    filled(&action.kind, context).map_err(refuse)
+fn kind(action: &Action, scope: &Scope) -> Result<ActionKind, RenderError> {
+    filled(&action.kind, scope).map_err(|fault| RenderError { action: action.name.clone(), fault })
 }
 
-fn filled(kind: &ActionKind, context: &Context) -> Result<ActionKind, String> {
-    let text = |template: &str| render(template, Mode::Text, context);
-    let shell = |template: &str| render(template, Mode::Shell, context);
+fn filled(kind: &ActionKind, scope: &Scope) -> Result<ActionKind, Fault> {
+    let text = |template: &str| render(template, Mode::Text, &scope.seen);
+    let shell = |template: &str| render(template, Mode::Shell, &scope.seen);
     let optional = |template: &Option<String>| template.as_deref().map(text).transpose();
     let guard = |template: &Option<String>| template.as_deref().map(shell).transpose();
-    let path = |template: &str| absolute(text(template)?);
-    let word = |template: &str| plain(text(template)?);
-    let by_fact = |fact: &str, known: &[&str]| manager(context, fact, known);
-    let line = |template: &str| one_line(text(template)?);
+    let path = |template: &str| Ok::<_, Fault>(absolute(text(template)?)?);
+    let word = |template: &str| Ok::<_, Fault>(plain(text(template)?)?);
+    let by_fact = |fact: &str, known: &[&str]| manager(&scope.context, fact, known);
+    let line = |template: &str| Ok::<_, Fault>(one_line(text(template)?)?);
     Ok(match kind {
         ActionKind::Exec { script, creates, unless, only_if } => ActionKind::Exec {
             script: shell(script)?,
@@ -205,15 +226,15 @@ fn filled(kind: &ActionKind, context: &Context) -> Result<ActionKind, String> {
             if !known {
                 return Err(format!(
                     "the node has {manager}, for which the source says nothing; tell nodes apart by when"
-                ));
+                )
+                .into());
             }
             // Only what this node uses is filled in, or it would depend on what it does not use.
             let apt = apt.as_ref().filter(|_| manager == "apt");
-            let apt = apt.map(|apt| {
-                Ok::<_, String>(AptSource { uri: line(&apt.uri)?, suite: line(&apt.suite)?, ..apt.clone() })
-            });
+            let apt = apt
+                .map(|apt| Ok::<_, Fault>(AptSource { uri: line(&apt.uri)?, suite: line(&apt.suite)?, ..apt.clone() }));
             let dnf = dnf.as_ref().filter(|_| matches!(manager.as_str(), "dnf" | "yum"));
-            let dnf = dnf.map(|(url, key)| Ok::<_, String>((line(url)?, key.clone())));
+            let dnf = dnf.map(|(url, key)| Ok::<_, Fault>((line(url)?, key.clone())));
             let apk = apk.as_deref().filter(|_| manager == "apk").map(line);
             ActionKind::PackageSource {
                 name: name.clone(),
@@ -435,9 +456,9 @@ mod tests {
         assert_eq!((left_out.digest, left_out.calls[1].skipped), (alone.clone(), true));
         assert_ne!(rendered(&[plain.clone(), elsewhere], true, &context()).digest, alone);
         let error = phase(&PhaseName::configure(), &[other("node.ordinal == 1")], "", true, &context()).unwrap_err();
-        assert!(error.message.contains("null"), "{error}");
+        assert!(error.to_string().contains("null"), "{error}");
         let error = phase(&PhaseName::configure(), &[other("node.ordinal")], "", true, &context()).unwrap_err();
-        assert!(error.message.contains("neither true nor false"), "{error}");
+        assert!(error.to_string().contains("neither true nor false"), "{error}");
     }
 
     #[test]
@@ -456,7 +477,7 @@ mod tests {
     #[test]
     fn names_paths_and_addresses_are_checked_once_they_are_filled_in() {
         let refused = |kind: ActionKind| {
-            phase(&PhaseName::configure(), &[Action::new("a", kind)], "", true, &context()).unwrap_err().message
+            phase(&PhaseName::configure(), &[Action::new("a", kind)], "", true, &context()).unwrap_err().to_string()
         };
         let remote = |url: &str, sum: &str| ActionKind::RemoteFile {
             path: "/a".into(),

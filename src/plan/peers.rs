@@ -1,0 +1,25 @@
+//! Pure: what other groups see of the nodes of this one.
+
+use super::{Container, Snapshot, progress};
+use crate::{api::group_node::Outcome, facts, group::inputs::Peer, phase::PhaseName};
+
+/// The nodes that other groups may use: those that run, have an address, and whose facts speak of the life that they have
+/// now. Where a group has no phases, nothing is known of its nodes but where they are.
+pub fn peers(snapshot: &Snapshot) -> Vec<Peer> {
+    let without_phases = snapshot.group.as_ref().is_ok_and(|group| group.phases.is_empty());
+    let peer = |node: &super::Node| {
+        let pod = snapshot.pod(node).filter(|pod| !pod.deleting)?;
+        let address = pod.address.clone().filter(|_| matches!(pod.container, Container::Running { .. }))?;
+        let settings = node.record.receipts.get(&PhaseName::settings());
+        let known =
+            progress::is_current(node, pod) && settings.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
+        (known || without_phases).then(|| Peer {
+            name: node.name.clone(),
+            group: snapshot.head.key.name.clone(),
+            ordinal: node.ordinal,
+            address,
+            facts: if known { facts::without_volatile(&node.record.facts) } else { facts::Facts::new() },
+        })
+    };
+    snapshot.live().filter_map(peer).collect()
+}
