@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod observe;
+pub mod references;
 pub mod report;
 mod roles;
 mod specs;
@@ -51,6 +52,7 @@ use crate::{
 };
 use apply::{Applier, within};
 use observe::Indexed;
+use references::References;
 use report::Reporter;
 pub use state::State;
 
@@ -133,6 +135,8 @@ pub struct Settings {
     pub sessions: usize,
     /// How many groups may be reconciled at once.
     pub reconciles: u16,
+    /// The operator's own namespace, where the key of the seals is kept.
+    pub own_namespace: String,
 }
 
 /// Two passes of a group lie at least this far apart, so that a burst of events costs one.
@@ -156,6 +160,7 @@ struct Converger {
     telemetry: Telemetry,
     queue: Queue<GroupKey>,
     groups: Store<GroupSpec>,
+    references: Arc<References>,
 }
 
 /// Looks after GroupSpecs until `stop` resolves. Runs on nodes go on without it and are found again. It leaves no task
@@ -178,9 +183,10 @@ pub async fn run(
     } else {
         settings.namespaces.iter().cloned().collect::<BTreeSet<_>>().into_iter().map(Some).collect()
     };
+    let references = Arc::new(References::new(client.clone(), settings.own_namespace.clone()));
     let scopes = scopes.into_iter().map(|scope| {
-        let (client, telemetry) = (client.clone(), telemetry.clone());
-        let scope = Scope { client, namespace: scope, reconciles: settings.reconciles, telemetry };
+        let (client, telemetry, references) = (client.clone(), telemetry.clone(), references.clone());
+        let scope = Scope { client, namespace: scope, reconciles: settings.reconciles, telemetry, references };
         scope.run(transport.clone(), permits.clone(), tasks.spawner())
     });
     {
@@ -201,13 +207,15 @@ struct Scope {
     namespace: Option<String>,
     reconciles: u16,
     telemetry: Telemetry,
+    references: Arc<References>,
 }
 
 impl Scope {
     async fn run(self, transport: Arc<dyn Transport>, permits: Arc<Semaphore>, tasks: Spawner) {
         let (wake, woken) = mpsc::unbounded::<GroupKey>();
         let (stray, strays) = mpsc::unbounded::<GroupKey>();
-        let runs = Runs::new(transport, permits.clone(), tasks, self.telemetry.metrics.clone(), move |key| {
+        let metrics = self.telemetry.metrics.clone();
+        let runs = Runs::new(transport, self.references.clone(), permits.clone(), tasks, metrics, move |key| {
             let _ = wake.unbounded_send(key.clone());
         });
         let state = Arc::new(State::default());
@@ -222,6 +230,7 @@ impl Scope {
             telemetry: self.telemetry.clone(),
             queue: self.telemetry.metrics.queue(),
             groups: groups.clone(),
+            references: self.references.clone(),
         });
         let listed = groups.clone();
         let watched = state.clone();
@@ -360,6 +369,7 @@ impl Converger {
         let result = async {
             let mut snapshot = self.observe(object); // caches -> Snapshot
             let Some(rest) = self.see_roles(object, &mut snapshot) else { return Ok(Action::requeue(BETWEEN_PASSES)) };
+            let rest = earliest(rest, self.see_references(&mut snapshot).await?); // IO, where it names any
             let plan = plan::plan(&snapshot); // pure
             self.direct(&snapshot, &plan);
             let applied = self.apply(&snapshot, &plan).await; // IO
@@ -439,8 +449,24 @@ impl Converger {
             return None;
         }
         let (inputs, rest) = self.state.roles().see(&key.namespace, &group.phases.roles, now);
-        group.inputs = inputs;
+        group.inputs = Arc::new(inputs);
         Some(rest)
+    }
+
+    /// Reads the Secrets and ConfigMaps that the group names. Where one is missing, the spec cannot be used. Returns when to
+    /// look again.
+    async fn see_references(&self, snapshot: &mut Snapshot) -> Result<Option<Timestamp>, Error> {
+        let Ok(group) = &mut snapshot.group else { return Ok(None) };
+        if group.phases.secrets.is_empty() && group.phases.config_maps.is_empty() {
+            return Ok(None);
+        }
+        let found = self.references.find(group, (*group.inputs).clone()).await?;
+        group.inputs = Arc::new(found.inputs);
+        if !found.missing.is_empty() {
+            snapshot.group = Err(found.missing);
+        }
+        let again = found.again.and_then(|again| jiff::SignedDuration::try_from(again).ok());
+        Ok(again.map(|again| snapshot.now + again))
     }
 
     /// Tells the sessions in flight the newest spec and how far they may go. They take it over before their next phase.

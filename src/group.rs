@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
-use crate::phase::{Action, Digest, FactSource, PhaseName, expect::Expectation};
+use crate::phase::{Action, Digest, FactSource, PhaseName, action::KeyRef, expect::Expectation};
 
 pub use crate::api::{
     converge::{Order, Replacement},
@@ -95,7 +95,7 @@ pub struct Group {
     /// The ordinal of the node for what runs on one node only.
     pub chosen: Option<u32>,
     /// What its templates see of other objects.
-    pub inputs: Inputs,
+    pub inputs: Arc<Inputs>,
 }
 
 /// A pod template that was parsed: an object with a spec that has containers.
@@ -175,6 +175,10 @@ pub struct Phases {
     pub params: Value,
     /// The roles whose nodes its templates name.
     pub roles: Vec<String>,
+    /// The Secrets that its actions name, with the path of the first that does.
+    pub secrets: BTreeMap<KeyRef, String>,
+    /// The same for ConfigMaps.
+    pub config_maps: BTreeMap<KeyRef, String>,
 }
 
 impl Phases {

@@ -42,7 +42,7 @@ struct Arguments {
     /// Whether operators stand for election by a Lease, so that of several only one is at work.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, env = "PALLET_LEADER_ELECT")]
     leader_elect: bool,
-    /// The namespace of the Lease; that of the pod's service account, or of the kubeconfig's context, without it.
+    /// The namespace of the Lease and of the key by which changes of Secrets are noticed; that of the pod's service account, or of the kubeconfig's context, without it.
     #[arg(long, value_name = "NAMESPACE", env = "PALLET_LEASE_NAMESPACE")]
     lease_namespace: Option<String>,
     /// The name of the Lease. Operators that look after different namespaces need different ones.
@@ -124,8 +124,12 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         %http_address,
         "started"
     );
-    let settings =
-        Settings { namespaces: arguments.namespaces, sessions: arguments.sessions, reconciles: arguments.reconciles };
+    let settings = Settings {
+        namespaces: arguments.namespaces,
+        sessions: arguments.sessions,
+        reconciles: arguments.reconciles,
+        own_namespace: namespace.clone(),
+    };
     let transport = Arc::new(Fenced::new(PodExec::new(once.clone()), lead.clone()));
     if arguments.leader_elect {
         let election = Election::new(once, namespace, arguments.lease_name, &pod_name(), lead, telemetry.clone());

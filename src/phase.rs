@@ -4,6 +4,7 @@ pub mod action;
 pub mod compile;
 pub mod expect;
 pub mod render;
+pub mod secret;
 
 use std::fmt;
 

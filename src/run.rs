@@ -4,9 +4,11 @@
 //! bytes between them, with a deadline on every wait.
 
 pub mod frame;
+pub mod mask;
 pub mod memory;
 pub mod session;
 pub mod tasks;
+pub mod vault;
 mod watched;
 
 use std::{
@@ -36,6 +38,7 @@ use frame::Decoder;
 pub use memory::{Memory, Seen};
 use session::{End, Session, Want};
 use tasks::Spawner;
+use vault::{Known, Vault};
 use watched::Watched;
 
 /// The part that stands on the node, as it is sent: without comments and indentation.
@@ -58,6 +61,7 @@ const SEND: Duration = Duration::from_secs(30);
 /// All sessions of this operator, by the UID of their GroupNode.
 pub struct Runs {
     transport: Arc<dyn Transport>,
+    vault: Arc<dyn Vault>,
     permits: Arc<Semaphore>,
     tasks: Spawner,
     metrics: Metrics,
@@ -130,12 +134,13 @@ impl Runs {
     /// a session should be looked at again.
     pub fn new(
         transport: Arc<dyn Transport>,
+        vault: Arc<dyn Vault>,
         permits: Arc<Semaphore>,
         tasks: Spawner,
         metrics: Metrics,
         wake: impl Fn(&GroupKey) + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { transport, permits, tasks, metrics, entries: Mutex::default(), wake: Box::new(wake) })
+        Arc::new(Self { transport, vault, permits, tasks, metrics, entries: Mutex::default(), wake: Box::new(wake) })
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -244,10 +249,22 @@ impl Runs {
         };
         drop(waits);
         let _open = self.metrics.session_opens();
+        let places: Vec<_> = start.group.phases.secrets.keys().cloned().collect();
+        let (known, unknown) = match self.vault.read(&key.namespace, places).await {
+            Ok(known) => (known, None),
+            Err(message) => (Known::default(), Some(message)),
+        };
         let (mut session, greeting) =
-            Session::open(start.group, start.identity, start.incarnation, start.record, start.purpose, nonce());
-        let end = match self.transport.open(&start.target).await {
-            Err(error) => End::Refused { reason: error.reason.into(), message: error.message },
+            Session::open(start.group, start.identity, start.incarnation, start.record, start.purpose, nonce(), known);
+        let opened = match unknown {
+            Some(message) => Err(End::Refused { reason: "SecretUnreadable".into(), message }),
+            None => {
+                let opened = self.transport.open(&start.target).await;
+                opened.map_err(|error| End::Refused { reason: error.reason.into(), message: error.message })
+            }
+        };
+        let end = match opened {
+            Err(end) => end,
             Ok(channel) => {
                 let show = |session: &Session| self.show(&node_uid, &key, session);
                 let watched = Watched::new(&self.metrics, session.record());
@@ -335,7 +352,8 @@ async fn converse(
             closed = &mut channel.closed => {
                 // The last frames may still lie in the pipe.
                 let rest = timeout(Duration::from_secs(1), read_rest(&mut channel.output)).await.unwrap_or_default();
-                for frame in decoder.push(&rest).unwrap_or_default() {
+                for mut frame in decoder.push(&rest).unwrap_or_default() {
+                    session.mask(&mut frame);
                     let want = session.hear(frame, Timestamp::now());
                     watched.learns(session.record());
                     match want {
@@ -357,8 +375,9 @@ async fn converse(
             Ok(frames) => frames,
             Err(error) => return session.lose(&error.to_string(), Timestamp::now()),
         };
-        for frame in frames {
+        for mut frame in frames {
             greeted = true;
+            session.mask(&mut frame);
             debug!(?frame);
             watched.hears(&frame);
             let want = session.hear(frame, Timestamp::now());
@@ -463,7 +482,14 @@ mod tests {
     async fn no_session_outlives_the_controllers() {
         let (tasks, metrics) = (Tasks::default(), Metrics::default());
         let permits = Arc::new(Semaphore::new(1));
-        let runs = Runs::new(Arc::new(Hanging), permits.clone(), tasks.spawner(), metrics.clone(), |_| {});
+        let runs = Runs::new(
+            Arc::new(Hanging),
+            Arc::new(vault::Empty),
+            permits.clone(),
+            tasks.spawner(),
+            metrics.clone(),
+            |_| {},
+        );
         runs.start(start("web-0"), Timestamp::UNIX_EPOCH);
         runs.start(start("web-1"), Timestamp::UNIX_EPOCH);
         let (open, waiting) = (r#"pallet_sessions{state="open"} 1"#, r#"pallet_sessions{state="waiting"} 1"#);

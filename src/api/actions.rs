@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("[has(self.exec), has(self.file), has(self.directory), has(self.symlink), has(self.lineInFile), has(self.remoteFile), has(self.package), has(self.packageSource), has(self.service), has(self.user), has(self.group), has(self.sudoer), has(self.cron)].filter(x, x).size() == 1")
-        .message("an action has exactly one kind: set one of exec, file, directory, symlink, lineInFile, remoteFile, package, packageSource, service, user, group, sudoer and cron, and make further actions of the others")
+    validation = Rule::new("[has(self.exec), has(self.file), has(self.directory), has(self.symlink), has(self.lineInFile), has(self.remoteFile), has(self.package), has(self.packageSource), has(self.service), has(self.user), has(self.group), has(self.sudoer), has(self.cron), has(self.secretFile)].filter(x, x).size() == 1")
+        .message("an action has exactly one kind: set one of exec, file, directory, symlink, lineInFile, remoteFile, package, packageSource, service, user, group, sudoer, cron and secretFile, and make further actions of the others")
 )]
 pub struct ActionFields {
     /// The action's name in receipts and errors, and in `onChangeOf`; its kind and place by default.
@@ -78,6 +78,20 @@ pub struct ActionFields {
     /// Runs a command at set times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cron: Option<CronFields>,
+    /// Writes a file whose content is a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<SecretFileFields>,
+}
+
+/// A key of a Secret or a ConfigMap of the same namespace.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct KeyFields {
+    /// The object's name; in a ServerSpec a template over `params`.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in it; in a ServerSpec a template over `params`.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
 }
 
 /// How often an action is tried.
@@ -126,10 +140,63 @@ pub struct ExecFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub only_if: Option<String>,
+    /// Environment variables of the script and its guards whose values are secrets. They travel beside the script, stand in
+    /// no status, event, log or digest, and are masked in what is printed. When a value changes, the phase runs again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub secret_env: Vec<SecretEnvFields>,
+}
+
+/// One environment variable whose value is a secret.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretEnvFields {
+    /// The variable.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z_][A-Za-z0-9_]*$')")
+        .message("must be the name of a shell variable: letters, digits and '_', such as DB_PASSWORD"))]
+    pub name: String,
+    /// Where its value is.
+    pub secret_key_ref: KeyFields,
+}
+
+/// Writes a file whose content is a secret. It is never shown, in diffs neither.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretFileFields {
+    /// Where, an absolute path; a template. Its directory must be there.
+    #[schemars(length(min = 1, max = 4096))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
+        .message("must be absolute; begin it with a slash"))]
+    pub path: String,
+    /// What.
+    pub secret_key_ref: KeyFields,
+    /// The mode in octal; 0600 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 5))]
+    #[x_kube(validation = Rule::new("self.matches('^0?[0-7]{3,4}$')")
+        .message("must be three or four octal digits, such as 0600 or 440"))]
+    pub mode: Option<String>,
+    /// The owner, by name or number; left as it is by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+    pub owner: Option<String>,
+    /// The group, by name or number; left as it is by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+    pub group: Option<String>,
 }
 
 /// Writes a file, in whole and atomically, where its content, mode or owner differ.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.content) != has(self.contentFrom)").message("a file has exactly one content: set content or contentFrom")
+)]
 pub struct FileFields {
     /// Where, an absolute path; a template. Its directory must be there.
     #[schemars(length(min = 1, max = 4096))]
@@ -137,8 +204,12 @@ pub struct FileFields {
         .message("must be absolute; begin it with a slash"))]
     pub path: String,
     /// What, a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
-    pub content: String,
+    pub content: Option<String>,
+    /// What, from another object, in place of `content`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_from: Option<ContentFields>,
     /// The mode in octal; 0644 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 5))]
@@ -157,6 +228,17 @@ pub struct FileFields {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
+}
+
+/// A content that stands in another object of the same namespace.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContentFields {
+    /// A key of a ConfigMap. A change of it is noticed within a minute or two.
+    pub config_map_key_ref: KeyFields,
+    /// Whether it is a template; as it is by default.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub template: bool,
 }
 
 /// Makes a directory, with its parents, and sets its mode and owner.

@@ -201,7 +201,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        run::tasks::Tasks,
+        run::{tasks::Tasks, vault::Empty},
         telemetry::metrics::Metrics,
         transport::{Channel, OpenError, Target, Transport},
     };
@@ -230,7 +230,14 @@ mod tests {
             let recorder = Recorder::new(client.clone(), EventSource::from("test"));
             let tasks = Tasks::default();
             let metrics = Metrics::default();
-            let runs = Runs::new(Arc::new(Nowhere), Arc::new(Semaphore::new(1)), tasks.spawner(), metrics, |_| {});
+            let runs = Runs::new(
+                Arc::new(Nowhere),
+                Arc::new(Empty),
+                Arc::new(Semaphore::new(1)),
+                tasks.spawner(),
+                metrics,
+                |_| {},
+            );
             let reporter = Reporter { client: &client, recorder: &recorder, state: &State::default(), runs: &runs };
             assert_eq!(reporter.group(&group, &GroupSpecStatus::default()).await.ok(), written, "{code}");
         }

@@ -39,7 +39,12 @@ async fn they_say_when_they_are_synced_and_that_they_come_round_and_leave_nothin
         let telemetry = Telemetry::default();
         telemetry.health.become_role(Role::Alone);
         let transport: Arc<dyn Transport> = Arc::new(PodExec::new(client.clone()));
-        let settings = Settings { namespaces: vec!["a".into(), "b".into()], sessions: 4, reconciles: 2 };
+        let settings = Settings {
+            namespaces: vec!["a".into(), "b".into()],
+            sessions: 4,
+            reconciles: 2,
+            own_namespace: "a".into(),
+        };
         let (stop, stopped) = oneshot::channel::<()>();
         let work = run(client.clone(), transport, settings, telemetry.clone(), async {
             let _ = stopped.await;
@@ -70,7 +75,7 @@ async fn controllers_that_are_not_polled_are_stuck() {
     let telemetry = Telemetry::default();
     let client = empty();
     let transport: Arc<dyn Transport> = Arc::new(PodExec::new(client.clone()));
-    let settings = Settings { namespaces: Vec::new(), sessions: 1, reconciles: 1 };
+    let settings = Settings { namespaces: Vec::new(), sessions: 1, reconciles: 1, own_namespace: "a".into() };
     let mut work = Box::pin(run(client, transport, settings, telemetry.clone(), std::future::pending()));
     assert!(futures::poll!(&mut work).is_pending());
     sleep(STUCK + Duration::from_secs(1)).await;

@@ -1,17 +1,21 @@
 //! Pure: what the templates of a group see that stands in other objects.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use minijinja::value::Serde;
 use serde::Serialize;
 
-use crate::facts::Facts;
+use crate::{facts::Facts, phase::action::KeyRef};
 
 /// What stands in other objects, as far as the group uses it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inputs {
     /// The nodes of each role that is named, by role; a list of [`Peer`]s each.
     pub nodes: minijinja::Value,
+    /// What stands in the ConfigMaps that its actions name.
+    pub texts: BTreeMap<KeyRef, Arc<str>>,
+    /// Keyed hashes over the values of the Secrets.
+    pub seals: BTreeMap<KeyRef, String>,
     /// The role whose nodes keep changing, where one does: what depends on it is slowed down.
     pub restless: Option<String>,
 }

@@ -19,14 +19,14 @@ use serde_json::{Value, json};
 pub use layers::{ServerSpecs, roles, uses};
 pub use phases::MOST_ACTIONS;
 
-use super::{Cascade, ClaimShape, Group, GroupKey, Head, PodShape, Retry, Rollout, inputs::Inputs};
+use super::{Cascade, ClaimShape, Group, GroupKey, Head, PodShape, Retry, Rollout};
 use crate::{
     api::{
         self, GroupSpec,
         converge::{OnFailure, RolloutFields},
         group_spec::PodFields,
     },
-    phase::Digest,
+    phase::{Digest, action::KeyRef},
 };
 
 /// Something in a spec that only the operator can see is wrong.
@@ -95,7 +95,7 @@ pub fn resolve(object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<Fie
             retry: Retry { limit: spec.converge.retry.limit, backoff },
             retry_token: annotation(object.metadata.annotations.as_ref(), api::RETRY_ANNOTATION),
             chosen: None,
-            inputs: Inputs::default(),
+            inputs: Arc::default(),
         }),
         _ => Err(errors.found),
     }
@@ -164,6 +164,9 @@ struct Errors {
     found: Vec<FieldError>,
     /// The roles that templates name.
     roles: BTreeSet<String>,
+    /// The Secrets and ConfigMaps that actions name, with the path of the first that does.
+    secrets: BTreeMap<KeyRef, String>,
+    config_maps: BTreeMap<KeyRef, String>,
 }
 
 /// Which way half a node goes.

@@ -1,6 +1,6 @@
 //! Pure: one action, as it was declared and as it runs.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::api::actions::{PackageState, Presence, ServiceState};
 
@@ -63,13 +63,15 @@ pub enum ActionKind {
         unless: Option<String>,
         /// A template, quoted for the shell.
         only_if: Option<String>,
+        /// Variables whose values are secrets.
+        secret_env: Vec<SecretEnv>,
     },
     /// Writes a file.
     File {
         /// A template of plain text.
         path: String,
-        /// A template of plain text.
-        content: String,
+        /// What stands in it.
+        content: Content,
         /// Octal, without a leading zero.
         mode: String,
         /// A name or number.
@@ -186,6 +188,19 @@ pub enum ActionKind {
         /// Whether it is wanted.
         state: Presence,
     },
+    /// Writes a file whose content is a secret.
+    SecretFile {
+        /// A template of plain text.
+        path: String,
+        /// Where the secret is.
+        secret: Sealed,
+        /// Octal, without a leading zero.
+        mode: String,
+        /// A name or number.
+        owner: Option<String>,
+        /// A name or number.
+        group: Option<String>,
+    },
     /// Runs a command at set times.
     Cron {
         /// What its file is called.
@@ -199,6 +214,48 @@ pub enum ActionKind {
         /// Whether it is wanted.
         state: Presence,
     },
+}
+
+/// A key of a Secret or a ConfigMap of the group's namespace.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct KeyRef {
+    /// The object.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+}
+
+impl fmt::Display for KeyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.name, self.key)
+    }
+}
+
+/// A secret by its place, and what tells its value from another one without telling it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sealed {
+    /// Where it is.
+    pub at: KeyRef,
+    /// A keyed hash over its value; empty until the phase is rendered.
+    pub seal: String,
+}
+
+/// A variable whose value is a secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SecretEnv {
+    /// The variable.
+    pub name: String,
+    /// The secret.
+    pub secret: Sealed,
+}
+
+/// What stands in a file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// A template of plain text; what it came to, once the phase is rendered.
+    Text(String),
+    /// A key of a ConfigMap, and whether it is a template.
+    ConfigMap(KeyRef, bool),
 }
 
 /// A source for apt.
@@ -248,3 +305,5 @@ pub const SERVICE_MANAGERS: &[&str] = &["systemd", "openrc", "sysv"];
 
 /// The mode of a file that names none.
 pub const DEFAULT_MODE: &str = "644";
+/// The mode of a secret file that names none.
+pub const SECRET_MODE: &str = "600";

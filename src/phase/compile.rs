@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::{
     FactSource, Source,
-    action::{ActionKind, AptSource, Repeat},
+    action::{ActionKind, AptSource, Content, KeyRef, Repeat},
     render::{Call, Rendered, quote},
+    secret::variable,
 };
 use crate::api::{
     actions::{PackageState, Presence, ServiceState},
@@ -22,6 +23,7 @@ const DOWNLOADS: &str = include_str!("sh/downloads.sh");
 const SOURCES: &str = include_str!("sh/sources.sh");
 const USERS: &str = include_str!("sh/users.sh");
 const SUDOERS: &str = include_str!("sh/sudoers.sh");
+const SECRETS: &str = include_str!("sh/secrets.sh");
 const CRON: &str = include_str!("sh/cron.sh");
 const GATHER: &str = include_str!("sh/gather.sh");
 
@@ -45,13 +47,35 @@ fn script(rendered: &Rendered, mode: &str) -> String {
     parts.sort_unstable();
     parts.dedup();
     script.extend(parts.into_iter().map(stripped));
+    let secrets = secrets(rendered);
+    if !secrets.is_empty() {
+        script.push_str("take_secrets\n");
+    }
     for (place, call) in rendered.calls.iter().enumerate() {
         let listened_to = rendered.calls.iter().any(|other| other.after.contains(&place));
         let options = options(call, listened_to.then_some(place));
-        let _ = writeln!(script, "perform {}{options} -- {}", quote(&call.name), invocation(&call.kind));
+        let _ = writeln!(script, "perform {}{options} -- {}", quote(&call.name), invocation(&call.kind, &secrets));
     }
     script.push_str("succeed\n");
     script
+}
+
+/// The secrets that a phase's script needs, in the order in which it reads them.
+pub fn secrets(rendered: &Rendered) -> Vec<KeyRef> {
+    let mut places: Vec<KeyRef> = Vec::new();
+    for call in rendered.calls.iter().filter(|call| !call.skipped) {
+        let of_call: Vec<&KeyRef> = match &call.kind {
+            ActionKind::Exec { secret_env, .. } => secret_env.iter().map(|env| &env.secret.at).collect(),
+            ActionKind::SecretFile { secret, .. } => vec![&secret.at],
+            _ => Vec::new(),
+        };
+        for place in of_call {
+            if !places.contains(place) {
+                places.push(place.clone());
+            }
+        }
+    }
+    places
 }
 
 /// How it is performed, as the prelude takes it.
@@ -89,17 +113,26 @@ fn parts(kind: &ActionKind) -> &'static [&'static str] {
         ActionKind::User(_) | ActionKind::UserGroup { .. } => &[FILES, USERS],
         ActionKind::Sudoer { .. } => &[FILES, SUDOERS],
         ActionKind::Cron { .. } => &[FILES, CRON],
+        ActionKind::SecretFile { .. } => &[FILES, SECRETS],
     }
 }
 
 /// The function that does it, and its arguments.
-fn invocation(kind: &ActionKind) -> String {
+fn invocation(kind: &ActionKind, secrets: &[KeyRef]) -> String {
+    let variable = |at: &KeyRef| variable(secrets.iter().position(|place| place == at).unwrap_or_default());
     match kind {
-        ActionKind::Exec { script, creates, unless, only_if } => {
-            call(&["exec_"], &[script, text(creates), text(unless), text(only_if)])
+        ActionKind::Exec { script, creates, unless, only_if, secret_env } => {
+            let lent: Vec<String> =
+                secret_env.iter().flat_map(|env| [env.name.clone(), variable(&env.secret.at)]).collect();
+            let arguments = [script, text(creates), text(unless), text(only_if)].into_iter();
+            call(&["exec_"], &arguments.chain(lent.iter().map(String::as_str)).collect::<Vec<_>>())
         }
         ActionKind::File { path, content, mode, owner, group } => {
+            let Content::Text(content) = content else { return "false".to_owned() };
             call(&["file_"], &[path, content, mode, text(owner), text(group)])
+        }
+        ActionKind::SecretFile { path, secret, mode, owner, group } => {
+            call(&["secret_file_"], &[path, &variable(&secret.at), mode, text(owner), text(group)])
         }
         ActionKind::Directory { path, mode, owner, group } => {
             call(&["directory_"], &[path, text(mode), text(owner), text(group)])
@@ -252,8 +285,13 @@ mod tests {
 
     #[test]
     fn a_script_that_is_no_shell_stays_one_word() {
-        let exec =
-            ActionKind::Exec { script: "echo 'unfinished\n)".into(), creates: None, unless: None, only_if: None };
+        let exec = ActionKind::Exec {
+            script: "echo 'unfinished\n)".into(),
+            creates: None,
+            unless: None,
+            only_if: None,
+            secret_env: Vec::new(),
+        };
         let calls = vec![Call::new("it's", exec)];
         let rendered = Rendered { phase: PhaseName::configure(), calls, digest: Digest::default() };
         let script = phase(&rendered);

@@ -4,7 +4,7 @@ mod actions;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
 use minijinja::{
@@ -15,7 +15,10 @@ use minijinja::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{facts::Facts, group::Setting};
+use crate::{
+    facts::Facts,
+    group::{Setting, inputs::Inputs},
+};
 pub use actions::{Call, RenderError, Rendered, model, phase};
 
 /// What templates and expressions see.
@@ -33,6 +36,9 @@ pub struct Context {
     pub params: Value,
     /// The nodes of the roles that the group names, by role.
     pub nodes: minijinja::Value,
+    /// What stands in other objects.
+    #[serde(skip)]
+    pub inputs: Arc<Inputs>,
     /// All facts, those that change by themselves included: what conditions see.
     #[serde(skip)]
     pub whole: Facts,
@@ -319,6 +325,7 @@ pub(super) mod tests {
             settings: BTreeMap::from([("port".into(), json!(8080))]),
             params: json!({}),
             nodes: minijinja::Value::default(),
+            inputs: Arc::default(),
             whole: Facts::new(),
         }
     }

@@ -230,6 +230,7 @@ fn context(group: &Group, identity: &Identity, record: &Record, settings: BTreeM
         settings,
         params: group.phases.params.clone(),
         nodes: group.inputs.nodes.clone(),
+        inputs: group.inputs.clone(),
         whole: declared(group, record.facts.clone()),
     }
 }

@@ -193,7 +193,7 @@ drain() {
   cat >/dev/null
 }
 
-# supervise ID TIMEOUT PHASE ATTEMPT DIGEST: takes the lock, runs the script in the inbox in a process group of its own, ends
+# supervise ID TIMEOUT PHASE ATTEMPT DIGEST SEAL: takes the lock, runs the script in the inbox in a process group of its own, ends
 # it at its deadline, writes its result. Exits with 1 where it has said why not, with 75 where the run is somebody
 # else's.
 supervise() {
@@ -222,6 +222,7 @@ supervise() {
   reader=$!
   (
     exec >&4 2>&1 4>&- 5<&-
+    [ -z "$secrets" ] || exec <&7 6>&- 7<&-
     trap - HUP INT PIPE
     umask "$mask"
     export PALLET_RUN="$1" PALLET_JOURNAL="$d"
@@ -229,6 +230,11 @@ supervise() {
   ) &
   script=$!
   exec 4>&- 5<&-
+  if [ -n "$secrets" ]; then
+    (exec 7<&-; printf '%s' "$secrets" >&6) &
+    exec 6>&- 7<&-
+    secrets=
+  fi
   after "$2" ALRM "$self" "$self_born"
   deadline=$!
   wait "$script"
@@ -257,13 +263,18 @@ supervise() {
   exit 0
 }
 
-# Leaves the output pipe on 4 and 5, opened by way of 3 so that neither end waits for the other. The state comes last:
-# from then on the script may have run.
+# Leaves the output pipe on 4 and 5, and that of the secrets on 6 and 7, opened by way of 3 so that neither end waits for the
+# other. The state comes last: from then on the script may have run.
 prepare() {
   rm -rf "$d"
-  mkdir "$d" && echo "$witness $3 $4 $5" >"$d/meta" && mkfifo "$d/pipe" || return 1
+  mkdir "$d" && echo "$witness $3 $4 $5 $6" >"$d/meta" && mkfifo "$d/pipe" || return 1
   exec 3<>"$d/pipe" 4>"$d/pipe" 5<"$d/pipe" 3>&-
   rm -f "$d/pipe"
+  if [ -n "$secrets" ]; then
+    mkfifo "$d/pipe" || return 1
+    exec 3<>"$d/pipe" 6>"$d/pipe" 7<"$d/pipe" 3>&-
+    rm -f "$d/pipe"
+  fi
   mv "$S/inbox.$me" "$d/script" || return 1
   grep -qsxF "$1" "$S/log" || echo "$1" >>"$S/log" || return 1
   put_state "running $self $self_born"
@@ -298,13 +309,26 @@ sweep() {
   done
 }
 
-# run ID TIMEOUT BYTES PHASE ATTEMPT DIGEST, then the script: starts it, or joins the run of that id.
+# hold BYTES: takes that many of stdin into $secrets, which never stands on a disk. They are plain ASCII.
+hold() {
+  secrets= left=$1
+  while [ "$left" -gt 0 ]; do
+    part=$(dd bs="$left" count=1 2>/dev/null; echo .)
+    part=${part%.}
+    [ -n "$part" ] || return 1
+    secrets=$secrets$part left=$((left - ${#part}))
+  done
+  part=
+}
+
+# run ID TIMEOUT BYTES PHASE ATTEMPT DIGEST BYTES SEAL, then the script and its secrets: starts it, or joins the run of that id.
 run() {
   take "$3" "$S/inbox.$me" || { rm -f "$S/inbox.$me"; refuse "disk the script could not be written to $S"; exit 1; }
+  hold "$7" || exit 1
   beat &
   beating=$! code=
   while get_state "$1" && [ "$word" = none ]; do
-    (exec </dev/null 2>/dev/null; supervise "$1" "$2" "$4" "$5" "$6") &
+    (exec </dev/null 2>/dev/null; supervise "$1" "$2" "$4" "$5" "$6" "$8") &
     wait "$!"
     code=$?
     [ "$code" = 75 ] || break
@@ -313,6 +337,7 @@ run() {
   kill "$beating" 2>/dev/null
   wait "$beating" 2>/dev/null
   rm -f "$S/inbox.$me"
+  secrets=
   [ "$code" = 1 ] || attach "$1"
 }
 
@@ -372,8 +397,9 @@ report() {
   output=$(length "$S/tail.$me") actions=$(length "$d/actions") facts=$(length "$d/facts")
   # Not every node has sha256sum; without it the length alone speaks for the output.
   sum=$(sha256sum <"$S/tail.$me" 2>/dev/null) || sum=-
-  read -r run_witness phase attempt digest <"$d/meta"
-  reply "ended $1 $phase $attempt $digest $s1 $s2 $s3 $total ${sum%% *} $output $actions $facts"
+  seal=
+  read -r run_witness phase attempt digest seal <"$d/meta"
+  reply "ended $1 $phase $attempt $digest $s1 $s2 $s3 $total ${sum%% *} ${seal:--} $output $actions $facts"
   send "$output" "$S/tail.$me"
   send "$actions" "$d/actions"
   send "$facts" "$d/facts"
@@ -395,7 +421,7 @@ list() {
   [ -f "$S/log" ] || return 0
   while read -r id; do
     run_witness=
-    { read -r run_witness phase attempt digest <"$S/runs/$id/meta"; } 2>/dev/null
+    { read -r run_witness phase attempt digest seal <"$S/runs/$id/meta"; } 2>/dev/null
     [ "$run_witness" = "$witness" ] || continue
     get_state "$id"
     reply "run $id $phase $attempt $digest $word"
@@ -496,7 +522,7 @@ hello() {
   reply ready
 }
 
-while read -r verb a1 a2 a3 a4 a5 a6; do
+while read -r verb a1 a2 a3 a4 a5 a6 a7 a8; do
   case $verb in
   hello) hello "$a1" "$a2" ;;
   facts)
@@ -506,7 +532,7 @@ while read -r verb a1 a2 a3 a4 a5 a6; do
     send "$length" "$S/facts.$me"
     rm -f "$S/facts.$me"
     ;;
-  run) run "$a1" "$a2" "$a3" "$a4" "$a5" "$a6" ;;
+  run) run "$a1" "$a2" "$a3" "$a4" "$a5" "$a6" "${a7:-0}" "${a8:--}" ;;
   attach) attach "$a1" ;;
   cancel) attach "$a1" USR1 ;;
   bye) exit 0 ;;

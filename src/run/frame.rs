@@ -74,6 +74,8 @@ pub struct Ended {
     pub verdict: Verdict,
     /// When it began and ended, in seconds of the node's clock.
     pub times: Option<(i64, i64)>,
+    /// What tells the secrets that it was given from others; `-` where it was given none.
+    pub seal: String,
     /// How many bytes were printed in all.
     pub output_bytes: i64,
     /// The last of them.
@@ -229,9 +231,10 @@ fn parse(reply: &str) -> Option<Reply> {
     Some(Reply::Frame(frame))
 }
 
-/// `ended RUN PHASE ATTEMPT DIGEST STATUS STARTED FINISHED TOTAL SUM OUTPUT ACTIONS FACTS`, the last three lengths.
+/// `ended RUN PHASE ATTEMPT DIGEST STATUS STARTED FINISHED TOTAL SUM SEAL OUTPUT ACTIONS FACTS`, the last three lengths.
 fn ended(words: &[&str]) -> Option<Reply> {
-    let [run_id, phase, attempt, digest, status, began, finished, total, sum, output, actions, facts] = words else {
+    let [run_id, phase, attempt, digest, status, began, finished, total, sum, seal, output, actions, facts] = words
+    else {
         return None;
     };
     let verdict = match *status {
@@ -248,6 +251,7 @@ fn ended(words: &[&str]) -> Option<Reply> {
         digest: (*digest).to_owned(),
         verdict,
         times: began.parse().ok().zip(finished.parse().ok()).filter(|(began, _)| *began > 0),
+        seal: (*seal).to_owned(),
         output_bytes: total.parse().ok()?,
         output: String::new(),
         actions: Vec::new(),
@@ -345,7 +349,7 @@ mod tests {
         bytes.extend_from_slice(b"n0nce run r0 configure 2 d0 running\nn0nce ready\nn0nce started r1\nn0nce beat\n");
         bytes.extend_from_slice(
             format!(
-                "n0nce ended r1 configure 1 d1 exit:3 10 12 5000 {} {} 23 9\n",
+                "n0nce ended r1 configure 1 d1 exit:3 10 12 5000 {} - {} 23 9\n",
                 hex(&Sha256::digest(output)),
                 output.len()
             )
@@ -392,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_damaged_output_is_no_result() {
-        let error = Decoder::new("n").push(b"n ended r p 1 d exit:0 1 2 3 99 3 0 0\nabc").unwrap_err();
+        let error = Decoder::new("n").push(b"n ended r p 1 d exit:0 1 2 3 99 - 3 0 0\nabc").unwrap_err();
         assert_eq!(error, Error::Damaged("r".into()));
         assert!(matches!(Decoder::new("n").push(b"n facts 99999999\n"), Err(Error::TooLarge(_))));
         assert!(matches!(Decoder::new("n").push(b"n ended short\n"), Err(Error::Malformed(_))));

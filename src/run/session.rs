@@ -10,7 +10,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::frame::{Ended, Frame, Past, Verdict};
+use super::{
+    frame::{Ended, Frame, Past, Verdict},
+    mask::Mask,
+    vault::Known,
+};
 use crate::{
     api::{
         conditions::clip,
@@ -18,7 +22,7 @@ use crate::{
     },
     facts,
     group::Group,
-    phase::{Digest, PhaseName, compile, expect::Finding, run_id},
+    phase::{Digest, PhaseName, compile, expect::Finding, run_id, secret},
     plan::{
         Bound, Purpose, Record,
         next::{self, Identity, Next},
@@ -50,6 +54,9 @@ pub struct Session {
     readings: u32,
     /// How often each phase ran in this session under the present spec.
     ran: BTreeMap<PhaseName, u32>,
+    /// The secrets that its phases may need, and what takes them out of what the node says.
+    known: Known,
+    mask: Mask,
 }
 
 /// How much of the facts was read since anything ran.
@@ -95,6 +102,13 @@ pub struct InFlight {
     pub timeout: Duration,
     /// The retry token that it counts under.
     pub retry_token: String,
+}
+
+/// What is sent for a run.
+struct Script {
+    text: String,
+    /// What the script reads from stdin; never on the node's disk.
+    secrets: String,
 }
 
 /// What a session wants after an event.
@@ -144,12 +158,13 @@ impl Session {
         record: Record,
         purpose: Purpose,
         nonce: String,
+        known: Known,
     ) -> (Self, Vec<u8>) {
         let agent = super::agent();
         let greeting = format!("{} {uid}\n{agent}hello {nonce} {uid}\n", agent.len()).into_bytes();
         let stage = Stage::Hello;
         let session = Self {
-            group,
+            group: known.seen_by(&group),
             identity,
             uid,
             instance,
@@ -163,6 +178,8 @@ impl Session {
             view: View::Old,
             readings: 0,
             ran: BTreeMap::new(),
+            mask: known.mask(),
+            known,
         };
         (session, greeting)
     }
@@ -172,7 +189,7 @@ impl Session {
         if self.group.phases != group.phases {
             self.ran.clear();
         }
-        self.group = group;
+        self.group = self.known.seen_by(&group);
         self.identity.retry_token = retry_token;
         if let Purpose::Converge(old) = &mut self.purpose {
             *old = bound;
@@ -342,7 +359,12 @@ impl Session {
                     });
                 }
                 Next::Run { rendered, attempt, previous, .. } if ready(&rendered.phase) => {
-                    let script = compile::phase(&rendered);
+                    let places = compile::secrets(&rendered);
+                    // One that was named since the session began is read by the next one.
+                    let Some(secrets) = secret::payload(&places, &self.known.values) else {
+                        return self.over(End::Stopped);
+                    };
+                    let script = Script { text: compile::phase(&rendered), secrets };
                     return self.run(rendered.phase, rendered.digest, attempt, &previous, &script, now);
                 }
                 Next::Test { digest, look, attempt, .. } if self.view == View::Whole => {
@@ -408,7 +430,7 @@ impl Session {
             self.record.receipts.insert(phase, receipt);
             return None;
         }
-        let script = compile::settings(&self.group.phases.settings.facts);
+        let script = Script { text: compile::settings(&self.group.phases.settings.facts), secrets: String::new() };
         // Every reading is a run of its own.
         self.readings += 1;
         let salt = format!("{} {}", self.nonce, self.readings);
@@ -439,17 +461,36 @@ impl Session {
         digest: Digest,
         attempt: u32,
         previous: &str,
-        script: &str,
+        script: &Script,
         now: Timestamp,
     ) -> Want {
         let witness = self.record.incarnation.as_ref().map(|i| i.witness.as_str()).unwrap_or_default();
         let run_id = run_id(witness, &phase, &digest, attempt, previous);
         let seconds = self.group.timeout.as_secs_f64().ceil() as u64;
         let shown = if digest.as_str().is_empty() { "-" } else { digest.as_str() };
-        let request = format!("run {run_id} {seconds} {} {phase} {attempt} {shown}\n{script}", script.len());
+        let Script { text, secrets } = script;
+        let seal = if secrets.is_empty() { "-".to_owned() } else { self.known.seal() };
+        let (length, beside) = (text.len(), secrets.len());
+        let request =
+            format!("run {run_id} {seconds} {length} {phase} {attempt} {shown} {beside} {seal}\n{text}{secrets}");
         let (timeout, retry_token) = (self.group.timeout, next::retry_token(&self.group, &self.identity));
         self.stage = Stage::Running(InFlight { phase, digest, run_id, attempt, started: now, timeout, retry_token });
         Want::Send(request.into_bytes())
+    }
+
+    /// Takes the secrets out of what the node says. Where a run was given others than this session knows, nothing of its
+    /// output is kept: it stands in the node's journal.
+    pub fn mask(&self, frame: &mut Frame) {
+        let Frame::Ended(ended) = frame else { return };
+        if ended.seal != "-" && ended.seal != self.known.seal() {
+            ended.output =
+                "(withheld: it was run with secrets that have changed since; see the journal on the node)".to_owned();
+            ended.actions.iter_mut().for_each(|action| action.diff.clear());
+            return;
+        }
+        let cut = ended.output_bytes > i64::try_from(ended.output.len()).unwrap_or(i64::MAX);
+        ended.output = self.mask.mask(&ended.output, cut);
+        ended.actions.iter_mut().for_each(|action| action.diff = self.mask.mask(&action.diff, false));
     }
 
     fn over(&mut self, end: End) -> Want {
@@ -522,7 +563,7 @@ impl Session {
             receipt = match facts::parse_own(&ended.facts, &self.group.phases.settings.facts) {
                 Ok(own) => {
                     self.record.facts.retain(|name, _| facts::is_reserved(name));
-                    self.record.facts.extend(own);
+                    self.record.facts.extend(own.into_iter().map(|(name, value)| (name, self.mask.value(value))));
                     self.with_values(receipt)
                 }
                 Err(message) => Receipt { outcome: Outcome::Failed, message: clip(&message, 1024), ..receipt },

@@ -13,7 +13,9 @@ use pallet_operator::{
     },
     facts::{OWN_FACT_LIMIT, parse_own},
     phase::{
-        ActionKind, Digest, FactSource, PhaseName, Source, compile,
+        ActionKind, Digest, FactSource, PhaseName, Source,
+        action::Content,
+        compile,
         render::{Call, Rendered},
     },
     run::frame::{Ended, Verdict},
@@ -39,19 +41,19 @@ under_every_shell! {
 }
 
 fn exec(script: &str) -> ActionKind {
-    ActionKind::Exec { script: script.into(), creates: None, unless: None, only_if: None }
+    ActionKind::Exec { script: script.into(), creates: None, unless: None, only_if: None, secret_env: Vec::new() }
 }
 
 fn file(path: &Path, content: &str, mode: &str) -> ActionKind {
     let path = path.to_str().unwrap().to_owned();
-    ActionKind::File { path, content: content.into(), mode: mode.into(), owner: None, group: None }
+    ActionKind::File { path, content: Content::Text(content.into()), mode: mode.into(), owner: None, group: None }
 }
 
 fn owned(path: &Path, mode: &str, owner: &str, group: &str) -> ActionKind {
     let path = path.to_str().unwrap().to_owned();
     ActionKind::File {
         path,
-        content: "x".into(),
+        content: Content::Text("x".into()),
         mode: mode.into(),
         owner: Some(owner.into()),
         group: Some(group.into()),
@@ -184,7 +186,7 @@ fn a_file_that_cannot_be_replaced_is_rewritten(shell: Shell) {
     let mut agent = node.agent();
     let kind = || ActionKind::File {
         path: hosts.to_str().unwrap().into(),
-        content: "127.0.0.1 b\n".into(),
+        content: Content::Text("127.0.0.1 b\n".into()),
         mode: "640".into(),
         owner: Some("1234".into()),
         group: None,
@@ -238,6 +240,7 @@ fn exec_has_its_conditions(shell: Shell) {
     let there = node.file("it is there").to_str().unwrap().to_owned();
     let with = |creates: Option<&str>, unless: Option<&str>, only_if: Option<&str>| ActionKind::Exec {
         script: format!("echo ran; touch '{there}'"),
+        secret_env: Vec::new(),
         creates: creates.map(Into::into),
         unless: unless.map(Into::into),
         only_if: only_if.map(Into::into),

@@ -56,8 +56,15 @@ fn open(node: &Node, group: &Arc<Group>, record: Record) -> (Session, Agent) {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
     let nonce = format!("{:032x}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let instance = (UID.to_owned(), "container".to_owned());
-    let (session, greeting) =
-        Session::open(group.clone(), identity, instance, record, Purpose::Converge(Bound::Free), nonce.clone());
+    let (session, greeting) = Session::open(
+        group.clone(),
+        identity,
+        instance,
+        record,
+        Purpose::Converge(Bound::Free),
+        nonce.clone(),
+        pallet_operator::run::vault::Known::default(),
+    );
     let mut agent = Agent::start_with(node, nonce);
     agent.say(greeting);
     (session, agent)

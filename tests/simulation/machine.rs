@@ -109,6 +109,7 @@ impl Machine {
             digest: run.digest.clone(),
             verdict,
             times: (verdict != Verdict::Died).then(|| (run.began.as_second(), run.ends.as_second())),
+            seal: "-".into(),
             output_bytes: 3,
             output: "out".into(),
             actions: Vec::new(),

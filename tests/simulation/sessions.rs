@@ -33,6 +33,7 @@ impl World {
             node.record.clone(),
             purpose,
             format!("nonce-{}-{}-{}", self.operator.seat, self.now, self.operator.nonces),
+            pallet_operator::run::vault::Known::default(),
         );
         // The connection goes by the pod's name: to whatever container there is by now.
         let instance = self.machines.get(&node.name).map(|machine| machine.instance.clone());

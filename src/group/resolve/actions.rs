@@ -3,7 +3,12 @@
 use super::{Errors, layers::Layer, scope::Scope};
 use crate::{
     api::actions::*,
-    phase::action::{Action, ActionKind, AptSource, DEFAULT_MODE, Repeat, User},
+    phase::{
+        action::{
+            Action, ActionKind, AptSource, Content, DEFAULT_MODE, KeyRef, Repeat, SECRET_MODE, Sealed, SecretEnv, User,
+        },
+        render,
+    },
 };
 
 impl Errors {
@@ -31,6 +36,7 @@ impl Errors {
             fields.group.as_ref().map(|group| ("group", self.user_group(path, group, scope))),
             fields.sudoer.as_ref().map(|sudoer| ("sudoer", self.sudoer(path, sudoer, scope))),
             fields.cron.as_ref().map(|cron| ("cron", self.cron(path, cron, scope))),
+            fields.secret_file.as_ref().map(|file| ("secretFile", self.secret_file(path, file, scope))),
         ];
         let mut kinds = kinds.into_iter().flatten();
         let (Some((word, kind)), None) = (kinds.next(), kinds.next()) else {
@@ -80,15 +86,31 @@ impl Errors {
             creates: exec.creates.clone(),
             unless: exec.unless.clone(),
             only_if: exec.only_if.clone(),
+            secret_env: self.secret_env(path, exec, scope),
         }
     }
 
     fn file(&mut self, path: &str, file: &FileFields, scope: &Scope) -> ActionKind {
         self.absolute(&format!("{path}.file.path"), &file.path, scope);
-        self.template(&format!("{path}.file.content"), &file.content, scope);
+        let content = match (&file.content, &file.content_from) {
+            (Some(content), None) => {
+                self.template(&format!("{path}.file.content"), content, scope);
+                Content::Text(content.clone())
+            }
+            (None, Some(from)) => {
+                let path = format!("{path}.file.contentFrom.configMapKeyRef");
+                let key = self.key(&path, &from.config_map_key_ref, scope);
+                self.config_maps.entry(key.clone()).or_insert(path);
+                Content::ConfigMap(key, from.template)
+            }
+            _ => {
+                self.add(format!("{path}.file"), "a file has exactly one content: set content or contentFrom");
+                Content::Text(String::new())
+            }
+        };
         ActionKind::File {
             path: file.path.clone(),
-            content: file.content.clone(),
+            content,
             mode: file.mode.as_deref().map_or_else(|| DEFAULT_MODE.to_owned(), octal),
             owner: file.owner.clone(),
             group: file.group.clone(),
@@ -242,6 +264,53 @@ impl Errors {
             no_password: fields.no_password,
             state: fields.state,
         }
+    }
+
+    fn secret_file(&mut self, path: &str, fields: &SecretFileFields, scope: &Scope) -> ActionKind {
+        let path = format!("{path}.secretFile");
+        self.absolute(&format!("{path}.path"), &fields.path, scope);
+        ActionKind::SecretFile {
+            path: fields.path.clone(),
+            secret: self.secret(&path, &fields.secret_key_ref, scope),
+            mode: fields.mode.as_deref().map_or_else(|| SECRET_MODE.to_owned(), octal),
+            owner: fields.owner.clone(),
+            group: fields.group.clone(),
+        }
+    }
+
+    fn secret_env(&mut self, path: &str, exec: &ExecFields, scope: &Scope) -> Vec<SecretEnv> {
+        let mut variables: Vec<SecretEnv> = Vec::new();
+        for (place, fields) in exec.secret_env.iter().enumerate() {
+            let path = format!("{path}.exec.secretEnv[{place}]");
+            if variables.iter().any(|other| other.name == fields.name) {
+                self.add(format!("{path}.name"), format!("there are two variables {:?}; rename one", fields.name));
+            }
+            let secret = self.secret(&path, &fields.secret_key_ref, scope);
+            variables.push(SecretEnv { name: fields.name.clone(), secret });
+        }
+        variables
+    }
+
+    fn secret(&mut self, path: &str, fields: &KeyFields, scope: &Scope) -> Sealed {
+        let path = format!("{path}.secretKeyRef");
+        let at = self.key(&path, fields, scope);
+        self.secrets.entry(at.clone()).or_insert(path);
+        Sealed { at, seal: String::new() }
+    }
+
+    /// A place that must be known before any node is: its templates see parameters only.
+    fn key(&mut self, path: &str, fields: &KeyFields, scope: &Scope) -> KeyRef {
+        let mut text = |field: &str, template: &String| {
+            let found = render::constant(&template.as_str().into(), Some(scope.params));
+            match found.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)) {
+                Ok(text) => text,
+                Err(message) => {
+                    self.add(format!("{path}.{field}"), format!("it can use nothing but params: {message}"));
+                    String::new()
+                }
+            }
+        };
+        KeyRef { name: text("name", &fields.name), key: text("key", &fields.key) }
     }
 
     fn cron(&mut self, path: &str, fields: &CronFields, scope: &Scope) -> ActionKind {

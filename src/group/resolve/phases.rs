@@ -74,6 +74,8 @@ impl Errors {
         });
         phases.idle = idle(spec, layers, &phases);
         phases.roles = self.roles.iter().cloned().collect();
+        phases.secrets = std::mem::take(&mut self.secrets);
+        phases.config_maps = std::mem::take(&mut self.config_maps);
         phases
     }
 

@@ -1,6 +1,10 @@
 //! Pure: the actions of a phase, filled in for one node, and what identifies them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use minijinja::value::Serde;
 use serde_json::{Value, json};
@@ -10,7 +14,10 @@ use crate::{
     api::actions::{PackageState, Presence},
     phase::{
         Digest, PhaseName,
-        action::{Action, ActionKind, AptSource, DEFAULT_MODE, PACKAGE_MANAGERS, Repeat, SERVICE_MANAGERS, User},
+        action::{
+            Action, ActionKind, AptSource, Content, DEFAULT_MODE, PACKAGE_MANAGERS, Repeat, SECRET_MODE,
+            SERVICE_MANAGERS, Sealed, SecretEnv, User,
+        },
         expect,
     },
 };
@@ -172,17 +179,33 @@ fn filled(kind: &ActionKind, scope: &Scope) -> Result<ActionKind, Fault> {
     let path = |template: &str| Ok::<_, Fault>(absolute(text(template)?)?);
     let word = |template: &str| Ok::<_, Fault>(plain(text(template)?)?);
     let by_fact = |fact: &str, known: &[&str]| manager(&scope.context, fact, known);
+    let sealed = |secret: &Sealed| {
+        let seal = scope.context.inputs.seals.get(&secret.at).cloned();
+        let seal = seal.ok_or_else(|| format!("Secret {} has not been read", secret.at))?;
+        Ok::<_, Fault>(Sealed { at: secret.at.clone(), seal })
+    };
     let line = |template: &str| Ok::<_, Fault>(one_line(text(template)?)?);
     Ok(match kind {
-        ActionKind::Exec { script, creates, unless, only_if } => ActionKind::Exec {
+        ActionKind::Exec { script, creates, unless, only_if, secret_env } => ActionKind::Exec {
             script: shell(script)?,
             creates: optional(creates)?,
             unless: guard(unless)?,
             only_if: guard(only_if)?,
+            secret_env: secret_env
+                .iter()
+                .map(|env| Ok(SecretEnv { name: env.name.clone(), secret: sealed(&env.secret)? }))
+                .collect::<Result<_, Fault>>()?,
         },
         ActionKind::File { path: place, content, mode, owner, group } => ActionKind::File {
             path: path(place)?,
-            content: text(content)?,
+            content: Content::Text(match content {
+                Content::Text(template) => text(template)?,
+                Content::ConfigMap(at, template) => {
+                    let found = scope.context.inputs.texts.get(at);
+                    let found = found.ok_or_else(|| format!("ConfigMap {at} has not been read"))?;
+                    if *template { text(found)? } else { found.to_string() }
+                }
+            }),
             mode: mode.clone(),
             owner: owner.clone(),
             group: group.clone(),
@@ -207,6 +230,13 @@ fn filled(kind: &ActionKind, scope: &Scope) -> Result<ActionKind, Fault> {
             path: path(place)?,
             url: address(text(url)?)?,
             sha256: checksum(text(sha256)?)?,
+            mode: mode.clone(),
+            owner: owner.clone(),
+            group: group.clone(),
+        },
+        ActionKind::SecretFile { path: place, secret, mode, owner, group } => ActionKind::SecretFile {
+            path: path(place)?,
+            secret: sealed(secret)?,
             mode: mode.clone(),
             owner: owner.clone(),
             group: group.clone(),
@@ -365,11 +395,20 @@ fn kind_model(kind: &ActionKind) -> Value {
     let usual = |mode: &String| (mode != DEFAULT_MODE).then(|| mode.clone());
     let yes = |flag: bool| flag.then_some(true);
     let fields = match kind {
-        ActionKind::Exec { script, creates, unless, only_if } => json!({"exec": {
-            "script": script, "creates": creates, "unless": unless, "onlyIf": only_if,
-        }}),
+        ActionKind::Exec { script, creates, unless, only_if, secret_env } => {
+            let env: BTreeMap<&String, Value> =
+                secret_env.iter().map(|env| (&env.name, place_and_seal(&env.secret))).collect();
+            json!({"exec": {
+                "script": script, "creates": creates, "unless": unless, "onlyIf": only_if,
+                "secretEnv": (!env.is_empty()).then_some(env),
+            }})
+        }
         ActionKind::File { path, content, mode, owner, group } => json!({"file": {
-            "path": path, "content": content, "mode": usual(mode), "owner": owner, "group": group,
+            "path": path, "content": content_model(content), "mode": usual(mode), "owner": owner, "group": group,
+        }}),
+        ActionKind::SecretFile { path, secret, mode, owner, group } => json!({"secretFile": {
+            "path": path, "secret": place_and_seal(secret), "mode": (mode != SECRET_MODE).then_some(mode),
+            "owner": owner, "group": group,
         }}),
         ActionKind::Directory { path, mode, owner, group } => json!({"directory": {
             "path": path, "mode": mode, "owner": owner, "group": group,
@@ -415,6 +454,18 @@ fn kind_model(kind: &ActionKind) -> Value {
     without_nulls(fields)
 }
 
+/// A value that moves to another Secret is the same: the seal counts, and the place as long as there is none.
+fn place_and_seal(secret: &Sealed) -> Value {
+    if secret.seal.is_empty() { json!({"at": secret.at.to_string()}) } else { secret.seal.as_str().into() }
+}
+
+fn content_model(content: &Content) -> Value {
+    match content {
+        Content::Text(text) => text.as_str().into(),
+        Content::ConfigMap(at, template) => json!({"configMap": at.to_string(), "template": template}),
+    }
+}
+
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -430,7 +481,7 @@ mod tests {
     use crate::phase::render::tests::context;
 
     fn exec(script: &str) -> ActionKind {
-        ActionKind::Exec { script: script.into(), creates: None, unless: None, only_if: None }
+        ActionKind::Exec { script: script.into(), creates: None, unless: None, only_if: None, secret_env: Vec::new() }
     }
 
     fn rendered(actions: &[Action], chosen: bool, context: &Context) -> Rendered {

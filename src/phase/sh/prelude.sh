@@ -137,14 +137,32 @@ end_tree() {
 
 complain() { printf 'pallet: %s\n' "$*" >&2; }
 
-# exec_ SCRIPT CREATES UNLESS ONLY_IF. The script stops at its first failing command. What it would change cannot be told
-# before: where nothing keeps it from running, it would.
+# take_secrets: they come on stdin as assignments of variables, each a format for printf. No variable is exported before an
+# action asks for it.
+take_secrets() {
+  secrets=$(cat) && eval "$secrets" || exit 1
+  secrets=
+  exec </dev/null
+}
+
+# lend NAME VARIABLE...: puts secrets into the environment of the present subshell.
+lend() {
+  while [ "$#" -gt 0 ]; do
+    eval "value=\$(printf \"\$$2\"; echo .)"
+    eval "export $1=\"\${value%.}\""
+    shift 2
+  done
+  value=
+}
+
+# exec_ SCRIPT CREATES UNLESS ONLY_IF [NAME VARIABLE]...: the script stops at its first failing command. What it would change
+# cannot be told before: where nothing keeps it from running, it would.
 exec_() {
   script=$1 creates=$2 unless=$3 only_if=$4
-  set --
+  shift 4
   if [ -n "$creates" ] && [ -e "$creates" ]; then result=Unchanged; return 0; fi
-  if [ -n "$unless" ] && (eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
-  if [ -n "$only_if" ] && ! (eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
+  if [ -n "$unless" ] && (lend "$@"; set --; eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
+  if [ -n "$only_if" ] && ! (lend "$@"; set --; eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
   [ "$mode" = apply ] || return 0
-  (set -e; eval "$script")
+  (lend "$@"; set --; set -e; eval "$script")
 }

@@ -18,7 +18,7 @@ fn with_nodes(group: &mut Group, db: &[&str], cache: &[&str]) {
     };
     let (db, cache): (Vec<Peer>, Vec<Peer>) = (db.iter().map(peer).collect(), cache.iter().map(peer).collect());
     let roles = [("db".to_owned(), db.iter().collect()), ("cache".to_owned(), cache.iter().collect())];
-    group.inputs = Inputs { nodes: Inputs::nodes(&roles.into()), ..Inputs::default() };
+    group.inputs = Arc::new(Inputs { nodes: Inputs::nodes(&roles.into()), ..Inputs::default() });
 }
 
 fn due(group: &Group, record: &Record) -> Option<String> {

@@ -34,6 +34,7 @@ fn open(instance: &str, record: Record) -> Session {
         record,
         Purpose::Converge(Bound::Free),
         "nonce".into(),
+        Known::default(),
     )
     .0
 }
@@ -64,6 +65,7 @@ fn end_with(session: &mut Session, verdict: Verdict, facts: Vec<u8>) -> Want {
         digest: flight.digest.to_string(),
         verdict,
         times: None,
+        seal: "-".into(),
         output_bytes: 0,
         output: String::new(),
         actions: Vec::new(),
@@ -194,7 +196,16 @@ fn spec(extra: serde_json::Value) -> Arc<Group> {
 }
 
 fn open_for(group: &Arc<Group>, record: Record, purpose: Purpose) -> Session {
-    Session::open(group.clone(), identity(""), ("p".into(), "c".into()), record, purpose, "nonce".into()).0
+    Session::open(
+        group.clone(),
+        identity(""),
+        ("p".into(), "c".into()),
+        record,
+        purpose,
+        "nonce".into(),
+        Known::default(),
+    )
+    .0
 }
 
 /// Plays the node: every run succeeds, and settings finds what `java` says at that time. Returns what ran.
@@ -289,6 +300,7 @@ fn a_farewell_ends_what_runs_and_says_goodbye() {
         digest: "d".into(),
         verdict: Verdict::Cancelled,
         times: None,
+        seal: "-".into(),
         output_bytes: 0,
         output: String::new(),
         actions: Vec::new(),
