@@ -77,6 +77,9 @@ const READ: &[&str] = &[
     "list groupnodes",
     "watch groupnodes",
     "get groupnodes/status",
+    "get serverspecs",
+    "list serverspecs",
+    "watch serverspecs",
 ];
 const EDIT: &[&str] = &[
     "create groupspecs",
@@ -88,6 +91,11 @@ const EDIT: &[&str] = &[
     "patch groupspecs/scale",
     "patch groupnodes",
     "delete groupnodes",
+    "create serverspecs",
+    "update serverspecs",
+    "patch serverspecs",
+    "delete serverspecs",
+    "deletecollection serverspecs",
 ];
 /// What is nobody's but the operator's.
 const OPERATORS: &[&str] = &[
@@ -184,6 +192,10 @@ async fn operator(client: &Client) {
         "watch persistentvolumeclaims",
         "create persistentvolumeclaims",
         "delete persistentvolumeclaims",
+        "list serverspecs",
+        "watch serverspecs",
+        "get secrets",
+        "get configmaps",
         "create events.events.k8s.io",
         "patch events.events.k8s.io",
     ];
@@ -209,12 +221,13 @@ async fn operator(client: &Client) {
         "create pods/eviction",
         "create pods/ephemeralcontainers",
         "patch persistentvolumeclaims",
-        "get secrets",
         "list secrets",
         "watch secrets",
         "create secrets",
-        "get configmaps",
+        "patch secrets",
         "list configmaps",
+        "watch configmaps",
+        "patch serverspecs",
         "get serviceaccounts",
         "create serviceaccounts/token",
         "get nodes",
@@ -243,7 +256,7 @@ async fn operator(client: &Client) {
     operator
         .assert(
             "pallet-system",
-            &[&lease[..], &["create leases.coordination.k8s.io"]].concat(),
+            &[&lease[..], &["create leases.coordination.k8s.io", "create secrets"]].concat(),
             &[
                 "get leases.coordination.k8s.io other",
                 "update leases.coordination.k8s.io other",
