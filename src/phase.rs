@@ -55,6 +55,10 @@ impl PhaseName {
     pub fn app_rollout() -> Self {
         Self("app-rollout".into())
     }
+    /// What converge does for app-rollout beforehand.
+    pub fn prepare() -> Self {
+        Self("app-rollout-prepare".into())
+    }
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -471,7 +471,7 @@ mod tests {
         let group = Arc::new(resolve(&serde_json::from_value(object).unwrap(), &Default::default()).unwrap());
         let (name, address, retry_token) = (node.to_owned(), String::new(), String::new());
         let target = Target { namespace: "shop".into(), pod: node.into(), container: "main".into() };
-        let identity = Identity { name, ordinal: 0, address, retry_token };
+        let identity = Identity { name, ordinal: 0, address, retry_token, ack: String::new() };
         let incarnation = ("p".into(), "c".into());
         let (record, purpose) = (Record::default(), Purpose::Farewell);
         Start { group, node_uid: node.into(), identity, incarnation, target, record, purpose }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("[has(self.exec), has(self.file), has(self.directory), has(self.symlink), has(self.lineInFile), has(self.remoteFile), has(self.package), has(self.packageSource), has(self.service), has(self.user), has(self.group), has(self.sudoer), has(self.cron), has(self.secretFile)].filter(x, x).size() == 1")
-        .message("an action has exactly one kind: set one of exec, file, directory, symlink, lineInFile, remoteFile, package, packageSource, service, user, group, sudoer, cron and secretFile, and make further actions of the others")
+    validation = Rule::new("[has(self.exec), has(self.file), has(self.directory), has(self.symlink), has(self.lineInFile), has(self.remoteFile), has(self.package), has(self.packageSource), has(self.service), has(self.user), has(self.group), has(self.sudoer), has(self.cron), has(self.secretFile), has(self.manual)].filter(x, x).size() == 1")
+        .message("an action has exactly one kind: set one of exec, file, directory, symlink, lineInFile, remoteFile, package, packageSource, service, user, group, sudoer, cron, secretFile and manual, and make further actions of the others")
 )]
 pub struct ActionFields {
     /// The action's name in receipts and errors, and in `onChangeOf`; its kind and place by default.
@@ -81,6 +81,18 @@ pub struct ActionFields {
     /// Writes a file whose content is a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<SecretFileFields>,
+    /// Stops the phase until a person has acknowledged it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manual: Option<ManualFields>,
+}
+
+/// A step that a person takes. The phase ends here, with the outcome Waiting, and goes on behind it when the annotation
+/// `pallet.dev/ack` of the GroupNode names the run that waits; the condition of the node says how.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct ManualFields {
+    /// What is to be done, for people; a template.
+    #[schemars(length(min = 1, max = 1024))]
+    pub message: String,
 }
 
 /// A key of a Secret or a ConfigMap of the same namespace.

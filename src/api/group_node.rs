@@ -131,6 +131,9 @@ pub struct Receipt {
     pub started_at: Time,
     /// When it ended.
     pub finished_at: Time,
+    /// The place of the first action that this run did: behind the manual step that was acknowledged; 0 without one.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub from: u32,
     /// What each action did, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
@@ -162,6 +165,8 @@ pub enum Outcome {
     TimedOut,
     /// The run was lost from sight. It is looked for on the node before anything else is done there.
     Unknown,
+    /// It got to a manual step, which nobody has acknowledged yet.
+    Waiting,
 }
 
 /// What one action did.
@@ -188,6 +193,12 @@ pub enum Effect {
     Failed,
     /// It was not for this node, or nothing had changed that it waits for.
     Skipped,
+    /// It is a step for a person, and not acknowledged yet.
+    Waiting,
+}
+
+fn is_none(n: &u32) -> bool {
+    *n == 0
 }
 
 fn is_zero(n: &i64) -> bool {

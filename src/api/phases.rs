@@ -16,6 +16,10 @@ pub struct PhaseFields {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub actions: Vec<ActionFields>,
+    /// Of app-rollout: what converge does for it beforehand, such as downloads. The actions themselves wait for a demand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub prepare: Vec<ActionFields>,
     /// Of settings: values for the templates of later phases, as `settings.NAME`. Strings in them are templates over facts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "values_schema")]
@@ -112,6 +116,10 @@ pub(super) fn phases_schema(generator: &mut SchemaGenerator) -> Schema {
                 "test holds expectations only, since it changes nothing on the node; move its actions to configure, or declare what it finds out as a fact of settings"),
             rule("self.all(name, name == 'settings' || (!has(self[name].values) && (!has(self[name].facts) || self[name].facts.size() == 0)))",
                 "only settings holds values and facts; move them to spec.phases.settings"),
+            rule("self.all(name, name == 'app-rollout' || !has(self[name].prepare) || self[name].prepare.size() == 0)",
+                "only app-rollout is prepared by converge; move prepare to spec.phases.app-rollout, or its actions to configure"),
+            rule("!('app-rollout-prepare' in self)",
+                "app-rollout-prepare stands for the prepare of app-rollout; choose another name"),
             rule("self.all(name, name == 'test' || !has(self[name].expect) || self[name].expect.size() == 0)",
                 "only test holds expectations; move them to spec.phases.test")
         ]

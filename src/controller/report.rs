@@ -103,9 +103,13 @@ impl Reporter<'_> {
             node.record.receipts.values().filter(|receipt| receipt.outcome != Outcome::Succeeded && !known(receipt))
         {
             let note = format!("{} attempt {}: {}", receipt.phase, receipt.attempt, receipt.message);
-            let reason = if receipt.outcome == Outcome::Unknown { "PhaseLost" } else { "PhaseFailed" };
+            let (kind, reason) = match receipt.outcome {
+                Outcome::Unknown => (EventType::Warning, "PhaseLost"),
+                Outcome::Waiting => (EventType::Normal, "ManualStep"),
+                _ => (EventType::Warning, "PhaseFailed"),
+            };
             let action = format!("{}-{}-{}", receipt.phase, receipt.attempt, receipt.run_id);
-            tell(self.recorder, &written.object_ref(&()), EventType::Warning, reason, &action, note).await;
+            tell(self.recorder, &written.object_ref(&()), kind, reason, &action, note).await;
         }
     }
 

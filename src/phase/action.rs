@@ -201,6 +201,11 @@ pub enum ActionKind {
         /// A name or number.
         group: Option<String>,
     },
+    /// Stops until a person has acknowledged it.
+    Manual {
+        /// A template of plain text.
+        message: String,
+    },
     /// Runs a command at set times.
     Cron {
         /// What its file is called.

@@ -31,16 +31,18 @@ const GATHER: &str = include_str!("sh/gather.sh");
 ///
 /// Everything that came from outside stands in it as a quoted word: no syntax error of a user's script can change what
 /// another action does.
-pub fn phase(rendered: &Rendered) -> String {
-    script(rendered, "apply")
+///
+/// It begins with action number `from`: those before were done by runs that waited at manual steps.
+pub fn phase(rendered: &Rendered, from: usize) -> String {
+    script(rendered, from, "apply")
 }
 
 /// The script that looks what the phase would change, and changes nothing.
 pub fn check(rendered: &Rendered) -> String {
-    script(rendered, "check")
+    script(rendered, 0, "check")
 }
 
-fn script(rendered: &Rendered, mode: &str) -> String {
+fn script(rendered: &Rendered, from: usize, mode: &str) -> String {
     let mut script = format!("mode={mode} phase={}\n", rendered.phase) + &stripped(PRELUDE);
     let mut parts: Vec<&str> =
         rendered.calls.iter().filter(|call| !call.skipped).flat_map(|call| parts(&call.kind)).copied().collect();
@@ -51,7 +53,7 @@ fn script(rendered: &Rendered, mode: &str) -> String {
     if !secrets.is_empty() {
         script.push_str("take_secrets\n");
     }
-    for (place, call) in rendered.calls.iter().enumerate() {
+    for (place, call) in rendered.calls.iter().enumerate().skip(from) {
         let listened_to = rendered.calls.iter().any(|other| other.after.contains(&place));
         let options = options(call, listened_to.then_some(place));
         let _ = writeln!(script, "perform {}{options} -- {}", quote(&call.name), invocation(&call.kind, &secrets));
@@ -103,7 +105,7 @@ fn options(call: &Call, place: Option<usize>) -> String {
 /// The shell functions that an action needs.
 fn parts(kind: &ActionKind) -> &'static [&'static str] {
     match kind {
-        ActionKind::Exec { .. } => &[],
+        ActionKind::Exec { .. } | ActionKind::Manual { .. } => &[],
         ActionKind::File { .. } | ActionKind::Directory { .. } | ActionKind::Symlink { .. } => &[FILES],
         ActionKind::LineInFile { .. } => &[FILES, LINES],
         ActionKind::RemoteFile { .. } => &[FILES, DOWNLOADS],
@@ -131,6 +133,7 @@ fn invocation(kind: &ActionKind, secrets: &[KeyRef]) -> String {
             let Content::Text(content) = content else { return "false".to_owned() };
             call(&["file_"], &[path, content, mode, text(owner), text(group)])
         }
+        ActionKind::Manual { message } => call(&["manual_"], &[message]),
         ActionKind::SecretFile { path, secret, mode, owner, group } => {
             call(&["secret_file_"], &[path, &variable(&secret.at), mode, text(owner), text(group)])
         }
@@ -294,7 +297,7 @@ mod tests {
         };
         let calls = vec![Call::new("it's", exec)];
         let rendered = Rendered { phase: PhaseName::configure(), calls, digest: Digest::default() };
-        let script = phase(&rendered);
+        let script = phase(&rendered, 0);
         let line = &script[script.find("perform \"it's\"").or(script.find("perform 'it")).unwrap()..];
         let words = shlex::split(line.trim_end().trim_end_matches("succeed")).unwrap();
         assert_eq!(words[..5], ["perform", "it's", "--", "exec_", "echo 'unfinished\n)"]);

@@ -12,7 +12,7 @@ use crate::{
     facts,
     group::{Group, GroupKey},
     phase::{
-        Action, Digest, PhaseName, Rerun, expect, hex,
+        Action, ActionKind, Digest, PhaseName, Rerun, expect, hex,
         render::{self, Context, GroupContext, NodeContext, RenderError, Rendered},
     },
 };
@@ -32,6 +32,8 @@ pub enum Why {
     Retry(PhaseName, u32),
     /// A run was lost from sight; the node's journal is asked.
     Probe(PhaseName),
+    /// A manual step of the phase was acknowledged.
+    Acknowledged(PhaseName),
     /// The node is being removed.
     Farewell,
 }
@@ -45,6 +47,7 @@ impl fmt::Display for Why {
             Why::Due(phase) => write!(f, "{phase} has not run yet"),
             Why::Retry(phase, attempt) => write!(f, "{phase} failed, attempt {attempt} is due"),
             Why::Probe(phase) => write!(f, "a run of {phase} was lost from sight"),
+            Why::Acknowledged(phase) => write!(f, "a manual step of {phase} was acknowledged"),
             Why::Farewell => write!(f, "the node is being removed"),
         }
     }
@@ -64,6 +67,8 @@ pub enum Next {
     Run {
         /// What.
         rendered: Box<Rendered>,
+        /// The place of the action to begin with.
+        from: u32,
         /// Which attempt this is.
         attempt: u32,
         /// The run of the receipt that this one replaces; empty where there is none.
@@ -92,6 +97,17 @@ pub enum Next {
         attempt: u32,
         /// What was wrong.
         error: RenderError,
+    },
+    /// A phase waits at a manual step for a person.
+    Manual {
+        /// The phase.
+        phase: PhaseName,
+        /// The action.
+        action: String,
+        /// What is to be done.
+        message: String,
+        /// The run that waits: what is to be acknowledged.
+        run_id: String,
     },
     /// A phase waits for nodes of a role, as it says itself.
     Wait {
@@ -127,6 +143,7 @@ impl Next {
             Next::Test { .. } => Some(PhaseName::test()),
             Next::Unrenderable { phase, .. }
             | Next::Wait { phase, .. }
+            | Next::Manual { phase, .. }
             | Next::Backoff { phase, .. }
             | Next::Halt { phase } => Some(phase.clone()),
             Next::Settled => None,
@@ -145,6 +162,8 @@ pub struct Identity {
     pub address: String,
     /// The value of its retry annotation.
     pub retry_token: String,
+    /// The run that waits at a manual step and was acknowledged.
+    pub ack: String,
 }
 
 /// What is due on a node, given that its record speaks of the incarnation at hand.
@@ -282,11 +301,34 @@ impl Look<'_> {
             return None;
         }
         let previous = receipt.map(|receipt| receipt.run_id.clone()).unwrap_or_default();
+        let same = receipt.filter(|receipt| receipt.digest == rendered.digest.as_str());
+        if let Some(waiting) = same.filter(|receipt| receipt.outcome == Outcome::Waiting) {
+            return Some(self.manual(phase, rendered, waiting));
+        }
+        // What was done before a step that was acknowledged is not done again.
+        let from = same.map(|receipt| receipt.from).unwrap_or_default();
         Some(match self.budget(phase, receipt, &rendered.digest) {
-            Budget::Attempt(attempt, why) => Next::Run { rendered: Box::new(rendered), attempt, previous, why },
+            Budget::Attempt(attempt, why) => Next::Run { rendered: Box::new(rendered), from, attempt, previous, why },
             Budget::Wait(until, attempt) => Next::Backoff { phase: phase.clone(), until, attempt },
             Budget::Spent => Next::Halt { phase: phase.clone() },
         })
+    }
+
+    /// A phase that has got to a manual step.
+    fn manual(&self, phase: &PhaseName, rendered: Rendered, waiting: &Receipt) -> Next {
+        let (run_id, done) = (waiting.run_id.clone(), waiting.actions.len());
+        if self.identity.ack == run_id {
+            let why = Why::Acknowledged(phase.clone());
+            let from = u32::try_from(done).unwrap_or(u32::MAX);
+            return Next::Run { rendered: Box::new(rendered), from, attempt: 1, previous: run_id, why };
+        }
+        let step = done.checked_sub(1).and_then(|place| rendered.calls.get(place));
+        let message = match step.map(|call| &call.kind) {
+            Some(ActionKind::Manual { message }) => message.clone(),
+            _ => String::new(),
+        };
+        let action = step.map(|call| call.name.clone()).unwrap_or_default();
+        Next::Manual { phase: phase.clone(), action, message, run_id }
     }
 
     fn settings(&self) -> Option<Next> {

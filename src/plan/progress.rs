@@ -69,6 +69,17 @@ pub enum Cause {
         /// For people.
         message: String,
     },
+    /// A phase waits at a manual step for a person.
+    Manual {
+        /// The phase.
+        due: PhaseName,
+        /// The action.
+        action: String,
+        /// What is to be done.
+        message: String,
+        /// What is to be acknowledged.
+        run_id: String,
+    },
     /// A phase needs more nodes of a role than there are.
     Nodes {
         /// The phase that is due on it.
@@ -208,6 +219,9 @@ pub fn farewell(situation: &Situation) -> Farewell {
         Next::Halt { phase } if unwritten => return Farewell::Due(Step::Halt { phase }),
         Next::Settled | Next::Halt { .. } => return broken(),
         Next::Wait { phase, message } => Step::Await(Cause::Nodes { due: phase, message }),
+        Next::Manual { phase, action, message, run_id } => {
+            Step::Await(Cause::Manual { due: phase, action, message, run_id })
+        }
         Next::Backoff { phase, until, .. } => Step::Backoff { phase, until },
         _ => run(&destroy, Why::Farewell),
     };
@@ -239,6 +253,7 @@ pub fn identity(node: &Node, pod: &Pod) -> Identity {
         ordinal: node.ordinal,
         address: pod.address.clone().unwrap_or_default(),
         retry_token: node.retry_token.clone(),
+        ack: node.ack.clone(),
     }
 }
 
@@ -262,6 +277,9 @@ pub(super) fn known(next: Next) -> Step {
         Next::Run { rendered, why, .. } => run(&rendered.phase, why),
         Next::Unrenderable { phase, attempt, .. } => run(&phase, Why::Retry(phase.clone(), attempt)),
         Next::Wait { phase, message } => Step::Await(Cause::Nodes { due: phase, message }),
+        Next::Manual { phase, action, message, run_id } => {
+            Step::Await(Cause::Manual { due: phase, action, message, run_id })
+        }
         Next::Backoff { phase, until, .. } => Step::Backoff { phase, until },
         Next::Halt { phase } => Step::Halt { phase },
         Next::Settled => Step::Settled,

@@ -130,6 +130,8 @@ pub struct Node {
     pub marked: bool,
     /// The value of its retry annotation.
     pub retry_token: String,
+    /// The value of its ack annotation: the run that may go on.
+    pub ack: String,
     /// When it was created.
     pub created: Timestamp,
     /// What is known of it for good.
@@ -165,7 +167,8 @@ impl Record {
     /// a phase that kills its own container does not go round for ever.
     pub fn reborn(&self, incarnation: Option<Incarnation>) -> Self {
         let mut receipts = self.receipts.clone();
-        receipts.retain(|_, receipt| receipt.outcome != Outcome::Succeeded);
+        receipts.retain(|_, receipt| !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting));
+        receipts.values_mut().for_each(|receipt| receipt.from = 0);
         for receipt in receipts.values_mut().filter(|receipt| receipt.outcome == Outcome::Unknown) {
             receipt.outcome = Outcome::Failed;
             receipt.message = "the node was restarted or replaced while the phase ran".into();

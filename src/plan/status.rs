@@ -148,6 +148,13 @@ fn explain(node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
         Step::Await(Cause::ClaimTerminating { claim }) => {
             ("ClaimTerminating", format!("its claim {claim} is going; its pod is made when that is gone"))
         }
+        Step::Await(Cause::Manual { due, action, message, run_id }) => (
+            "ManualStep",
+            format!(
+                "{due} waits at {action}: {message}; when that is done: kubectl annotate groupnode {} pallet.dev/ack={run_id} --overwrite",
+                node.name
+            ),
+        ),
         Step::Await(Cause::Nodes { due, message }) => ("WaitingForNodes", format!("{due} is due; {message}")),
         Step::Await(Cause::Unreachable(trouble)) => (trouble.reason.as_str(), trouble.message.clone()),
     };
@@ -203,7 +210,10 @@ fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTre
                 | Step::Backoff { phase, .. }
                 | Step::Halt { phase }
                 | Step::Await(
-                    Cause::Barrier { due: phase, .. } | Cause::Stopped { due: phase } | Cause::Nodes { due: phase, .. },
+                    Cause::Barrier { due: phase, .. }
+                    | Cause::Stopped { due: phase }
+                    | Cause::Nodes { due: phase, .. }
+                    | Cause::Manual { due: phase, .. },
                 ),
             ) => sequence.iter().position(|p| p == phase).unwrap_or(0),
             Some(Step::Follow(Some(phase))) => sequence.iter().position(|p| p == phase).unwrap_or(0),
@@ -231,7 +241,7 @@ fn phase_errors(group: Option<&Group>, live: &[&Node]) -> (Vec<PhaseError>, u32)
     let mut errors: Vec<PhaseError> = live
         .iter()
         .flat_map(|node| node.record.receipts.values().map(move |receipt| (node, receipt)))
-        .filter(|(_, receipt)| receipt.outcome != Outcome::Succeeded)
+        .filter(|(_, receipt)| !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting))
         // What is no longer declared can no longer be wrong.
         .filter(|(_, receipt)| group.is_none_or(|group| group.phases.declares(&receipt.phase)))
         .map(|(node, receipt)| PhaseError {
@@ -300,7 +310,8 @@ fn verdicts(
         return vec![ready(false, "Paused", format!("{progress}; paused: set spec.paused to false to go on"))];
     }
     let stuck = |step: &Step| {
-        matches!(step, Step::Halt { .. } | Step::Await(Cause::NameTaken | Cause::Stopped { .. })) || never_settles(step)
+        matches!(step, Step::Halt { .. } | Step::Await(Cause::NameTaken | Cause::Stopped { .. } | Cause::Manual { .. }))
+            || never_settles(step)
     };
     let blocked: Vec<&&Node> = live.iter().filter(|node| steps.get(&node.ordinal).is_some_and(stuck)).collect();
     let moving = steps.values().any(|step| !stuck(step) && *step != Step::Settled);
@@ -378,7 +389,7 @@ fn in_trouble(snapshot: &Snapshot, node: &Node, step: &Step) -> Option<String> {
     let lasting = match step {
         Step::Backoff { .. }
         | Step::Halt { .. }
-        | Step::Await(Cause::Unreachable(_) | Cause::NameTaken | Cause::Nodes { .. }) => true,
+        | Step::Await(Cause::Unreachable(_) | Cause::NameTaken | Cause::Nodes { .. } | Cause::Manual { .. }) => true,
         Step::Await(Cause::ContainerWaiting { .. }) => {
             snapshot.pod(node).is_some_and(|pod| pod.created + SHOW_WAIT_AFTER <= snapshot.now)
         }

@@ -76,6 +76,7 @@ fn receipt(phase: &str, digest: &str, outcome: Outcome, attempt: u32, finished: 
         exit_code: (outcome == Outcome::Failed).then_some(7),
         started_at: Time(finished),
         finished_at: Time(finished),
+        from: 0,
         actions: vec![],
         output: if outcome == Outcome::Failed { "no luck\n".into() } else { String::new() },
         output_bytes: 0,
@@ -111,7 +112,13 @@ fn done(group: &Group, identity: &Identity) -> Record {
 }
 
 fn identity() -> Identity {
-    Identity { name: "web-0".into(), ordinal: 0, address: "10.0.0.1".into(), retry_token: String::new() }
+    Identity {
+        name: "web-0".into(),
+        ordinal: 0,
+        address: "10.0.0.1".into(),
+        retry_token: String::new(),
+        ack: String::new(),
+    }
 }
 
 fn node(ordinal: u32, record: Record) -> Node {
@@ -124,6 +131,7 @@ fn node(ordinal: u32, record: Record) -> Node {
         finalized: true,
         marked: false,
         retry_token: String::new(),
+        ack: String::new(),
         created: ago(300),
         record,
         version: "1".into(),

@@ -193,7 +193,7 @@ drain() {
   cat >/dev/null
 }
 
-# supervise ID TIMEOUT PHASE ATTEMPT DIGEST SEAL: takes the lock, runs the script in the inbox in a process group of its own, ends
+# supervise ID TIMEOUT PHASE ATTEMPT DIGEST SEAL FROM: takes the lock, runs the script in the inbox in a process group of its own, ends
 # it at its deadline, writes its result. Exits with 1 where it has said why not, with 75 where the run is somebody
 # else's.
 supervise() {
@@ -267,7 +267,7 @@ supervise() {
 # other. The state comes last: from then on the script may have run.
 prepare() {
   rm -rf "$d"
-  mkdir "$d" && echo "$witness $3 $4 $5 $6" >"$d/meta" && mkfifo "$d/pipe" || return 1
+  mkdir "$d" && echo "$witness $3 $4 $5 $6 $7" >"$d/meta" && mkfifo "$d/pipe" || return 1
   exec 3<>"$d/pipe" 4>"$d/pipe" 5<"$d/pipe" 3>&-
   rm -f "$d/pipe"
   if [ -n "$secrets" ]; then
@@ -321,14 +321,14 @@ hold() {
   part=
 }
 
-# run ID TIMEOUT BYTES PHASE ATTEMPT DIGEST BYTES SEAL, then the script and its secrets: starts it, or joins the run of that id.
+# run ID TIMEOUT BYTES PHASE ATTEMPT DIGEST BYTES SEAL FROM, then the script and its secrets: starts it, or joins the run of that id.
 run() {
   take "$3" "$S/inbox.$me" || { rm -f "$S/inbox.$me"; refuse "disk the script could not be written to $S"; exit 1; }
   hold "$7" || exit 1
   beat &
   beating=$! code=
   while get_state "$1" && [ "$word" = none ]; do
-    (exec </dev/null 2>/dev/null; supervise "$1" "$2" "$4" "$5" "$6" "$8") &
+    (exec </dev/null 2>/dev/null; supervise "$1" "$2" "$4" "$5" "$6" "$8" "$9") &
     wait "$!"
     code=$?
     [ "$code" = 75 ] || break
@@ -397,9 +397,9 @@ report() {
   output=$(length "$S/tail.$me") actions=$(length "$d/actions") facts=$(length "$d/facts")
   # Not every node has sha256sum; without it the length alone speaks for the output.
   sum=$(sha256sum <"$S/tail.$me" 2>/dev/null) || sum=-
-  seal=
-  read -r run_witness phase attempt digest seal <"$d/meta"
-  reply "ended $1 $phase $attempt $digest $s1 $s2 $s3 $total ${sum%% *} ${seal:--} $output $actions $facts"
+  seal= from=
+  read -r run_witness phase attempt digest seal from <"$d/meta"
+  reply "ended $1 $phase $attempt $digest $s1 $s2 $s3 $total ${sum%% *} ${seal:--} ${from:-0} $output $actions $facts"
   send "$output" "$S/tail.$me"
   send "$actions" "$d/actions"
   send "$facts" "$d/facts"
@@ -421,7 +421,7 @@ list() {
   [ -f "$S/log" ] || return 0
   while read -r id; do
     run_witness=
-    { read -r run_witness phase attempt digest seal <"$S/runs/$id/meta"; } 2>/dev/null
+    { read -r run_witness phase attempt digest seal from <"$S/runs/$id/meta"; } 2>/dev/null
     [ "$run_witness" = "$witness" ] || continue
     get_state "$id"
     reply "run $id $phase $attempt $digest $word"
@@ -522,7 +522,7 @@ hello() {
   reply ready
 }
 
-while read -r verb a1 a2 a3 a4 a5 a6 a7 a8; do
+while read -r verb a1 a2 a3 a4 a5 a6 a7 a8 a9; do
   case $verb in
   hello) hello "$a1" "$a2" ;;
   facts)
@@ -532,7 +532,7 @@ while read -r verb a1 a2 a3 a4 a5 a6 a7 a8; do
     send "$length" "$S/facts.$me"
     rm -f "$S/facts.$me"
     ;;
-  run) run "$a1" "$a2" "$a3" "$a4" "$a5" "$a6" "${a7:-0}" "${a8:--}" ;;
+  run) run "$a1" "$a2" "$a3" "$a4" "$a5" "$a6" "${a7:-0}" "${a8:--}" "${a9:-0}" ;;
   attach) attach "$a1" ;;
   cancel) attach "$a1" USR1 ;;
   bye) exit 0 ;;

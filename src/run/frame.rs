@@ -76,6 +76,8 @@ pub struct Ended {
     pub times: Option<(i64, i64)>,
     /// What tells the secrets that it was given from others; `-` where it was given none.
     pub seal: String,
+    /// The place of its first action in the phase.
+    pub from: u32,
     /// How many bytes were printed in all.
     pub output_bytes: i64,
     /// The last of them.
@@ -231,9 +233,10 @@ fn parse(reply: &str) -> Option<Reply> {
     Some(Reply::Frame(frame))
 }
 
-/// `ended RUN PHASE ATTEMPT DIGEST STATUS STARTED FINISHED TOTAL SUM SEAL OUTPUT ACTIONS FACTS`, the last three lengths.
+/// `ended RUN PHASE ATTEMPT DIGEST STATUS STARTED FINISHED TOTAL SUM SEAL FROM OUTPUT ACTIONS FACTS`, the last three lengths.
 fn ended(words: &[&str]) -> Option<Reply> {
-    let [run_id, phase, attempt, digest, status, began, finished, total, sum, seal, output, actions, facts] = words
+    let [run_id, phase, attempt, digest, status, began, finished, total, sum, seal, from, output, actions, facts] =
+        words
     else {
         return None;
     };
@@ -252,6 +255,7 @@ fn ended(words: &[&str]) -> Option<Reply> {
         verdict,
         times: began.parse().ok().zip(finished.parse().ok()).filter(|(began, _)| *began > 0),
         seal: (*seal).to_owned(),
+        from: from.parse().ok()?,
         output_bytes: total.parse().ok()?,
         output: String::new(),
         actions: Vec::new(),
@@ -305,6 +309,7 @@ fn parse_actions(payload: &[u8]) -> Vec<ActionResult> {
             "Unchanged" => Effect::Unchanged,
             "Failed" => Effect::Failed,
             "Skipped" => Effect::Skipped,
+            "Waiting" => Effect::Waiting,
             _ => continue,
         };
         if actions.len() == MOST_ACTIONS {
@@ -349,7 +354,7 @@ mod tests {
         bytes.extend_from_slice(b"n0nce run r0 configure 2 d0 running\nn0nce ready\nn0nce started r1\nn0nce beat\n");
         bytes.extend_from_slice(
             format!(
-                "n0nce ended r1 configure 1 d1 exit:3 10 12 5000 {} - {} 23 9\n",
+                "n0nce ended r1 configure 1 d1 exit:3 10 12 5000 {} - 0 {} 23 9\n",
                 hex(&Sha256::digest(output)),
                 output.len()
             )
@@ -396,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_damaged_output_is_no_result() {
-        let error = Decoder::new("n").push(b"n ended r p 1 d exit:0 1 2 3 99 - 3 0 0\nabc").unwrap_err();
+        let error = Decoder::new("n").push(b"n ended r p 1 d exit:0 1 2 3 99 - 0 3 0 0\nabc").unwrap_err();
         assert_eq!(error, Error::Damaged("r".into()));
         assert!(matches!(Decoder::new("n").push(b"n facts 99999999\n"), Err(Error::TooLarge(_))));
         assert!(matches!(Decoder::new("n").push(b"n ended short\n"), Err(Error::Malformed(_))));

@@ -102,6 +102,8 @@ pub struct InFlight {
     pub timeout: Duration,
     /// The retry token that it counts under.
     pub retry_token: String,
+    /// The place of its first action in the phase.
+    pub from: u32,
 }
 
 /// What is sent for a run.
@@ -109,6 +111,8 @@ struct Script {
     text: String,
     /// What the script reads from stdin; never on the node's disk.
     secrets: String,
+    /// The place of its first action in the phase.
+    from: u32,
 }
 
 /// What a session wants after an event.
@@ -248,6 +252,8 @@ impl Session {
                 retry_token: flight.retry_token.clone(),
                 message: clip(&format!("the connection was lost while the phase ran: {message}"), 1024),
                 finished_at: Time(now),
+                from: flight.from,
+                actions: self.done_before(&flight.phase, flight.digest.as_str(), flight.from),
                 ..self.blank(&flight.phase, &flight.digest, flight.attempt, &flight.run_id, flight.started)
             };
             self.record.receipts.insert(flight.phase, receipt);
@@ -345,7 +351,7 @@ impl Session {
             };
             let ready = |phase: &PhaseName| self.gathered || *phase == PhaseName::bootstrap();
             match due {
-                Next::Wait { .. } | Next::Backoff { .. } | Next::Halt { .. } | Next::Settled => {
+                Next::Wait { .. } | Next::Manual { .. } | Next::Backoff { .. } | Next::Halt { .. } | Next::Settled => {
                     return self.over(End::Done);
                 }
                 _ if !self.read => return self.ask_facts(),
@@ -358,13 +364,13 @@ impl Session {
                         ),
                     });
                 }
-                Next::Run { rendered, attempt, previous, .. } if ready(&rendered.phase) => {
+                Next::Run { rendered, from, attempt, previous, .. } if ready(&rendered.phase) => {
                     let places = compile::secrets(&rendered);
                     // One that was named since the session began is read by the next one.
                     let Some(secrets) = secret::payload(&places, &self.known.values) else {
                         return self.over(End::Stopped);
                     };
-                    let script = Script { text: compile::phase(&rendered), secrets };
+                    let script = Script { text: compile::phase(&rendered, from as usize), secrets, from };
                     return self.run(rendered.phase, rendered.digest, attempt, &previous, &script, now);
                 }
                 Next::Test { digest, look, attempt, .. } if self.view == View::Whole => {
@@ -430,7 +436,8 @@ impl Session {
             self.record.receipts.insert(phase, receipt);
             return None;
         }
-        let script = Script { text: compile::settings(&self.group.phases.settings.facts), secrets: String::new() };
+        let script =
+            Script { text: compile::settings(&self.group.phases.settings.facts), secrets: String::new(), from: 0 };
         // Every reading is a run of its own.
         self.readings += 1;
         let salt = format!("{} {}", self.nonce, self.readings);
@@ -468,13 +475,16 @@ impl Session {
         let run_id = run_id(witness, &phase, &digest, attempt, previous);
         let seconds = self.group.timeout.as_secs_f64().ceil() as u64;
         let shown = if digest.as_str().is_empty() { "-" } else { digest.as_str() };
-        let Script { text, secrets } = script;
+        let Script { text, secrets, from } = script;
         let seal = if secrets.is_empty() { "-".to_owned() } else { self.known.seal() };
         let (length, beside) = (text.len(), secrets.len());
-        let request =
-            format!("run {run_id} {seconds} {length} {phase} {attempt} {shown} {beside} {seal}\n{text}{secrets}");
+        let request = format!(
+            "run {run_id} {seconds} {length} {phase} {attempt} {shown} {beside} {seal} {from}\n{text}{secrets}"
+        );
         let (timeout, retry_token) = (self.group.timeout, next::retry_token(&self.group, &self.identity));
-        self.stage = Stage::Running(InFlight { phase, digest, run_id, attempt, started: now, timeout, retry_token });
+        let from = *from;
+        self.stage =
+            Stage::Running(InFlight { phase, digest, run_id, from, attempt, started: now, timeout, retry_token });
         Want::Send(request.into_bytes())
     }
 
@@ -510,6 +520,7 @@ impl Session {
             started_at: Time(started),
             finished_at: Time(started),
             actions: Vec::new(),
+            from: 0,
             output: String::new(),
             output_bytes: 0,
             message: String::new(),
@@ -538,7 +549,10 @@ impl Session {
             ended.actions.iter().find(|action| action.result == Effect::Failed).map(|action| action.name.as_str());
         let at = failed.map(|name| format!("action {name} ")).unwrap_or_default();
         let (outcome, exit_code, message) = match ended.verdict {
-            Verdict::Exit(0) => (Outcome::Succeeded, None, String::new()),
+            Verdict::Exit(0) => match ended.actions.last().filter(|action| action.result == Effect::Waiting) {
+                Some(step) => (Outcome::Waiting, None, format!("it waits at {}", step.name)),
+                None => (Outcome::Succeeded, None, String::new()),
+            },
             Verdict::Exit(code) => (Outcome::Failed, Some(code), format!("{at}failed with exit code {code}")),
             Verdict::TimedOut => (Outcome::TimedOut, None, "the deadline passed; its processes were ended".into()),
             Verdict::Cancelled => (Outcome::Failed, None, "it was cancelled; its processes were ended".into()),
@@ -550,7 +564,8 @@ impl Session {
             outcome,
             exit_code,
             finished_at: Time(finished.max(started)),
-            actions: ended.actions.clone(),
+            from: ended.from,
+            actions: self.done_before(&phase, digest, ended.from).into_iter().chain(ended.actions.clone()).collect(),
             output: ended.output.clone(),
             output_bytes: ended.output_bytes,
             message,
@@ -574,6 +589,17 @@ impl Session {
         }
         self.record.receipts.insert(phase, receipt);
         self.forget_the_undeclared();
+    }
+
+    /// What runs of a phase did that waited at manual steps before this one.
+    fn done_before(&self, phase: &PhaseName, digest: &str, from: u32) -> Vec<ActionResult> {
+        let known = self.record.receipts.get(phase).filter(|receipt| receipt.digest == digest);
+        let mut done: Vec<ActionResult> =
+            known.map(|receipt| receipt.actions.iter().take(from as usize).cloned().collect()).unwrap_or_default();
+        for step in done.iter_mut().filter(|action| action.result == Effect::Waiting) {
+            step.result = Effect::Changed;
+        }
+        done
     }
 
     /// Receipts of phases that are declared no more go when there are more than a status holds, the oldest first.

@@ -89,6 +89,7 @@ impl<'a> Watched<'a> {
                 Outcome::Succeeded => "succeeded",
                 Outcome::Failed => "failed",
                 Outcome::TimedOut => "timed_out",
+                Outcome::Waiting => "waiting",
                 Outcome::Unknown => continue,
             };
             if news {

@@ -65,7 +65,7 @@ pub fn perform(agent: &mut Agent, kinds: Vec<ActionKind>) -> Ended {
     let calls =
         kinds.into_iter().enumerate().map(|(place, kind)| Call::new(format!("it's no. {place}"), kind)).collect();
     let rendered = Rendered { phase: PhaseName::configure(), calls, digest: Digest::default() };
-    let ended = agent.run(&compile::phase(&rendered));
+    let ended = agent.run(&compile::phase(&rendered, 0));
     for (place, action) in ended.actions.iter().enumerate() {
         assert_eq!(action.name, format!("it's no. {place}"));
     }

@@ -109,7 +109,7 @@ fn no_output_passes_for_a_reply(shell: Shell) {
     agent.meet();
     let forged = |nonce: &str, id: &str| {
         format!(
-            "{nonce} ended {id} configure 1 d0 exit:0 1 2 0 - - 0 0 0\n{nonce} beat\n{nonce} refused disk forged\n{nonce} facts 5\n"
+            "{nonce} ended {id} configure 1 d0 exit:0 1 2 0 - - 0 0 0 0\n{nonce} beat\n{nonce} refused disk forged\n{nonce} facts 5\n"
         )
     };
     let id = run_id();

@@ -51,8 +51,13 @@ fn group(node: &Node, gate: bool) -> Arc<Group> {
 }
 
 fn open(node: &Node, group: &Arc<Group>, record: Record) -> (Session, Agent) {
-    let identity =
-        Identity { name: "web-0".into(), ordinal: 0, address: "10.0.0.7".into(), retry_token: String::new() };
+    let identity = Identity {
+        name: "web-0".into(),
+        ordinal: 0,
+        address: "10.0.0.7".into(),
+        retry_token: String::new(),
+        ack: String::new(),
+    };
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
     let nonce = format!("{:032x}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let instance = (UID.to_owned(), "container".to_owned());

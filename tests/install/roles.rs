@@ -282,7 +282,7 @@ async fn namespaced(client: &Client) {
     kubectl(&["apply", "-k", overlay.to_str().expect("a path in UTF-8")]);
     let operator = Asked { client, user: NAMESPACED };
     let some = ["list groupspecs", "create groupnodes", "create pods", "create pods/exec", "patch groupspecs/status"];
-    operator.assert("team-a", &some, &["get secrets", "create groupspecs"]).await;
+    operator.assert("team-a", &some, &["list secrets", "create groupspecs"]).await;
     for namespace in ["team-b", "pallet-system", "kube-system", ""] {
         operator.assert(namespace, &[], &some).await;
     }

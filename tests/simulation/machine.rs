@@ -110,6 +110,7 @@ impl Machine {
             verdict,
             times: (verdict != Verdict::Died).then(|| (run.began.as_second(), run.ends.as_second())),
             seal: "-".into(),
+            from: 0,
             output_bytes: 3,
             output: "out".into(),
             actions: Vec::new(),

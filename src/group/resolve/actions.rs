@@ -36,6 +36,7 @@ impl Errors {
             fields.group.as_ref().map(|group| ("group", self.user_group(path, group, scope))),
             fields.sudoer.as_ref().map(|sudoer| ("sudoer", self.sudoer(path, sudoer, scope))),
             fields.cron.as_ref().map(|cron| ("cron", self.cron(path, cron, scope))),
+            fields.manual.as_ref().map(|manual| ("manual", self.manual(path, manual, scope))),
             fields.secret_file.as_ref().map(|file| ("secretFile", self.secret_file(path, file, scope))),
         ];
         let mut kinds = kinds.into_iter().flatten();
@@ -264,6 +265,14 @@ impl Errors {
             no_password: fields.no_password,
             state: fields.state,
         }
+    }
+
+    fn manual(&mut self, path: &str, fields: &ManualFields, scope: &Scope) -> ActionKind {
+        if path.contains(".destroy-server.") {
+            self.add(format!("{path}.manual"), "destroy-server has a deadline and waits for nobody; take it out");
+        }
+        self.template(&format!("{path}.manual.message"), &fields.message, scope);
+        ActionKind::Manual { message: fields.message.clone() }
     }
 
     fn secret_file(&mut self, path: &str, fields: &SecretFileFields, scope: &Scope) -> ActionKind {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     api::{
+        actions::ActionFields,
         group_spec::GroupSpecFields,
         phases::{FactFields, FactParser, PhaseFields},
     },
@@ -53,7 +54,14 @@ impl Errors {
                 match name.as_str() {
                     "settings" => {}
                     "test" => self.expectations(layer, fields, settings, &mut expectations),
-                    _ => self.actions(layer, name, fields, settings, actions.entry(PhaseName::new(name)).or_default()),
+                    _ => {
+                        let own = actions.entry(PhaseName::new(name)).or_default();
+                        self.actions(layer, &format!("{name}.actions"), &fields.actions, settings, own);
+                        if *name == PhaseName::app_rollout().as_str() {
+                            let prepared = actions.entry(PhaseName::prepare()).or_default();
+                            self.actions(layer, "app-rollout.prepare", &fields.prepare, settings, prepared);
+                        }
+                    }
                 }
             }
         }
@@ -72,6 +80,12 @@ impl Errors {
         phases.sequence.retain(|phase| {
             phases.actions.contains_key(phase) || (*phase == PhaseName::test() && !phases.expectations.is_empty())
         });
+        // What is prepared may be tested.
+        let prepare = PhaseName::prepare();
+        if phases.actions.contains_key(&prepare) {
+            let place = phases.sequence.iter().position(|phase| *phase == PhaseName::test());
+            phases.sequence.insert(place.unwrap_or(phases.sequence.len()), prepare);
+        }
         phases.idle = idle(spec, layers, &phases);
         phases.roles = self.roles.iter().cloned().collect();
         phases.secrets = std::mem::take(&mut self.secrets);
@@ -87,6 +101,15 @@ impl Errors {
         }
         if name != "settings" && !(fields.facts.is_empty() && fields.values.is_empty()) {
             self.add(&path, "only settings holds values and facts; move them to spec.phases.settings");
+        }
+        if name != "app-rollout" && !fields.prepare.is_empty() {
+            self.add(
+                format!("{path}.prepare"),
+                "only app-rollout is prepared by converge; move its actions to configure",
+            );
+        }
+        if name == PhaseName::prepare().as_str() {
+            self.add(&path, "this name stands for the prepare of app-rollout; choose another one");
         }
         if name != "test" && !fields.expect.is_empty() {
             self.add(format!("{path}.expect"), "only test holds expectations; move them to spec.phases.test");
@@ -147,11 +170,19 @@ impl Errors {
         names.filter(|name| seen.insert(*name)).map(PhaseName::new).collect()
     }
 
-    fn actions(&mut self, layer: &Layer, name: &str, fields: &PhaseFields, settings: &Settings, all: &mut Vec<Action>) {
-        let place = if name == "bootstrap" { Place::Bootstrap } else { Place::Action };
+    /// The actions of one list, such as `configure.actions`, behind those that are there already.
+    fn actions(
+        &mut self,
+        layer: &Layer,
+        list: &str,
+        fields: &[ActionFields],
+        settings: &Settings,
+        all: &mut Vec<Action>,
+    ) {
+        let place = if list == "bootstrap.actions" { Place::Bootstrap } else { Place::Action };
         let scope = Scope { settings, place, params: &layer.params, of_group: layer.origin.is_none() };
-        for (place, fields) in fields.actions.iter().enumerate() {
-            let path = format!("{}.phases.{name}.actions[{place}]", layer.path);
+        for (place, fields) in fields.iter().enumerate() {
+            let path = format!("{}.phases.{list}[{place}]", layer.path);
             let Some(action) = self.action(&path, place, fields, layer, &scope, all) else { continue };
             if all.iter().any(|other| other.name == action.name) {
                 let message =

@@ -234,6 +234,7 @@ fn filled(kind: &ActionKind, scope: &Scope) -> Result<ActionKind, Fault> {
             owner: owner.clone(),
             group: group.clone(),
         },
+        ActionKind::Manual { message } => ActionKind::Manual { message: text(message)? },
         ActionKind::SecretFile { path: place, secret, mode, owner, group } => ActionKind::SecretFile {
             path: path(place)?,
             secret: sealed(secret)?,
@@ -406,6 +407,7 @@ fn kind_model(kind: &ActionKind) -> Value {
         ActionKind::File { path, content, mode, owner, group } => json!({"file": {
             "path": path, "content": content_model(content), "mode": usual(mode), "owner": owner, "group": group,
         }}),
+        ActionKind::Manual { message } => json!({"manual": {"message": message}}),
         ActionKind::SecretFile { path, secret, mode, owner, group } => json!({"secretFile": {
             "path": path, "secret": place_and_seal(secret), "mode": (mode != SECRET_MODE).then_some(mode),
             "owner": owner, "group": group,

@@ -135,6 +135,14 @@ end_tree() {
   done
 }
 
+# manual_ MESSAGE: the run ends here. The marks stand: what listens for a change comes behind it.
+manual_() {
+  if [ "$mode" = check ]; then result=Unchanged; return 0; fi
+  printf '%s\n' "$1"
+  note Waiting
+  exit 0
+}
+
 complain() { printf 'pallet: %s\n' "$*" >&2; }
 
 # take_secrets: they come on stdin as assignments of variables, each a format for printf. No variable is exported before an

@@ -78,3 +78,76 @@ fn what_runs_on_one_node_runs_on_the_lowest_that_is_there_or_is_to_be() {
     assert_eq!(chosen(&[1, 2], 2), Some(1), "the first was given up");
     assert_eq!(chosen(&[], 0), None);
 }
+
+fn rollout() -> Group {
+    let exec = |name: &str| json!({"name": name, "exec": {"script": name}});
+    group(json!({"phases": {
+        "configure": {"actions": [exec("stop"), {"name": "look", "manual": {"message": "look at {{ node.name }}"}}, exec("go")]},
+        "test": {"expect": [{"name": "x", "that": "true"}]},
+        "app-rollout": {"prepare": [exec("download")], "actions": [exec("migrate")]}
+    }, "converge": {"phases": ["configure", "test"]}}))
+}
+
+fn at_the_step(group: &Group) -> Record {
+    let mut record = done(group, &identity());
+    let configure = record.receipts.get_mut(&PhaseName::configure()).unwrap();
+    configure.outcome = Outcome::Waiting;
+    let result = |name: &str, result| ActionResult { name: name.into(), result, diff: String::new() };
+    use crate::api::group_node::Effect::{Changed, Waiting};
+    configure.actions = vec![result("stop", Changed), result("look", Waiting)];
+    record
+}
+
+#[test]
+fn a_manual_step_is_waited_at_until_that_very_run_is_acknowledged() {
+    let group = rollout();
+    let record = at_the_step(&group);
+    let next = |ack: &str| next(&group, &Identity { ack: ack.into(), ..identity() }, &record, now());
+    let Next::Manual { action, message, run_id, .. } = next("") else { panic!() };
+    assert_eq!((action.as_str(), message.as_str()), ("look", "look at web-0"));
+    assert!(matches!(next("configure-run-0"), Next::Manual { .. }), "another run's");
+    let Next::Run { from: 2, attempt: 1, previous, .. } = next(&run_id) else { panic!() };
+    assert_eq!(previous, run_id);
+    // It fails behind the step: it is tried again from there.
+    let mut failed = record.clone();
+    let configure = failed.receipts.get_mut(&PhaseName::configure()).unwrap();
+    (configure.outcome, configure.from, configure.finished_at) = (Outcome::Failed, 2, Time(ago(60)));
+    assert!(matches!(super::next(&group, &identity(), &failed, now()), Next::Run { from: 2, attempt: 2, .. }));
+    // On another file system everything begins anew.
+    let reborn = record.reborn(None);
+    assert!(!reborn.receipts.contains_key(&PhaseName::configure()));
+}
+
+#[test]
+fn a_group_that_waits_for_a_person_is_stalled_and_says_what_to_do() {
+    let mut waiting = settled(1, &[0]);
+    let group = rollout();
+    let record = at_the_step(&group);
+    waiting.group = Ok(group);
+    waiting.nodes.insert(0, Arc::new(node(0, record)));
+    let status = group_status(&waiting);
+    let shown = conditions(&status);
+    assert!(shown.contains(&("Stalled".into(), "True".into(), "ManualStep".into())), "{shown:?}");
+    let message = &status.conditions[0].message;
+    assert!(
+        message.contains(
+            "look at web-0; when that is done: kubectl annotate groupnode web-0 pallet.dev/ack=configure-run-1"
+        ),
+        "{message}"
+    );
+    assert!(status.phase_errors.is_empty());
+}
+
+#[test]
+fn what_is_prepared_for_app_rollout_runs_in_converge_and_the_rest_does_not() {
+    let names: Vec<String> = rollout().phases.converged().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["settings", "configure", "app-rollout-prepare", "test"]);
+    let object = object(json!({"phases": {
+        "app-rollout-prepare": {"actions": [{"exec": {"script": "x"}}]},
+        "configure": {"prepare": [{"exec": {"script": "x"}}]},
+        "destroy-server": {"actions": [{"manual": {"message": "x"}}]}
+    }}));
+    let errors: Vec<String> =
+        resolve(&object, &Default::default()).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 3, "{errors:#?}");
+}

@@ -26,7 +26,9 @@ fn bootstrap_is_once_per_incarnation_whatever_its_digest_and_configure_follows_i
     assert_eq!(next(&after, &identity(), &record, now()), Next::Settled);
     phases["configure"]["actions"][0]["exec"]["script"] = "other".into();
     let after = group(json!({"phases": phases}));
-    let Next::Run { rendered, attempt: 1, previous, why } = next(&after, &identity(), &record, now()) else { panic!() };
+    let Next::Run { rendered, attempt: 1, previous, why, from: 0 } = next(&after, &identity(), &record, now()) else {
+        panic!()
+    };
     assert_eq!((rendered.phase, previous.as_str()), (PhaseName::configure(), "configure-run-1"));
     assert_eq!(why, Why::Changed(PhaseName::configure()));
 }

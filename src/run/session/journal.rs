@@ -79,6 +79,12 @@ impl Session {
     pub(super) fn never_started(&mut self, id: &str) {
         self.record.receipts.retain(|_, receipt| {
             let lost = receipt.run_id == id && receipt.outcome == Outcome::Unknown;
+            if lost && receipt.attempt == 1 && receipt.from > 0 {
+                // What was acknowledged stays so: it is begun behind the step once more.
+                (receipt.attempt, receipt.outcome) = (0, Outcome::Failed);
+                receipt.message = "the attempt never started".into();
+                return true;
+            }
             if lost && receipt.attempt > 1 {
                 receipt.attempt -= 1;
                 receipt.outcome = Outcome::Failed;

@@ -23,7 +23,13 @@ fn now() -> Timestamp {
 }
 
 fn identity(retry_token: &str) -> Identity {
-    Identity { name: "web-0".into(), ordinal: 0, address: String::new(), retry_token: retry_token.into() }
+    Identity {
+        name: "web-0".into(),
+        ordinal: 0,
+        address: String::new(),
+        retry_token: retry_token.into(),
+        ack: String::new(),
+    }
 }
 
 fn open(instance: &str, record: Record) -> Session {
@@ -66,6 +72,7 @@ fn end_with(session: &mut Session, verdict: Verdict, facts: Vec<u8>) -> Want {
         verdict,
         times: None,
         seal: "-".into(),
+        from: 0,
         output_bytes: 0,
         output: String::new(),
         actions: Vec::new(),
@@ -301,6 +308,7 @@ fn a_farewell_ends_what_runs_and_says_goodbye() {
         verdict: Verdict::Cancelled,
         times: None,
         seal: "-".into(),
+        from: 0,
         output_bytes: 0,
         output: String::new(),
         actions: Vec::new(),
