@@ -109,7 +109,8 @@ limited() {
   watch=$!
   wait "$child" 2>/dev/null
   code=$?
-  kill "$watch" 2>/dev/null
+  # It may be in the midst of it: the child is the first to go.
+  [ -e "$journal/late" ] || kill "$watch" 2>/dev/null
   wait "$watch" 2>/dev/null
   if [ -e "$journal/late" ]; then
     rm -f "$journal/late"
