@@ -55,7 +55,7 @@ fn script(rendered: &Rendered, from: usize, mode: &str) -> String {
     }
     for (place, call) in rendered.calls.iter().enumerate().skip(from) {
         let listened_to = rendered.calls.iter().any(|other| other.after.contains(&place));
-        let options = options(call, listened_to.then_some(place));
+        let options = options(rendered, call, listened_to);
         let _ = writeln!(script, "perform {}{options} -- {}", quote(&call.name), invocation(&call.kind, &secrets));
     }
     script.push_str("succeed\n");
@@ -81,17 +81,17 @@ pub fn secrets(rendered: &Rendered) -> Vec<KeyRef> {
 }
 
 /// How it is performed, as the prelude takes it.
-fn options(call: &Call, place: Option<usize>) -> String {
+fn options(rendered: &Rendered, call: &Call, listened_to: bool) -> String {
     if call.skipped {
         return " skip".to_owned();
     }
     let mut options = String::new();
-    if let Some(place) = place {
-        let _ = write!(options, " place={place}");
+    if listened_to {
+        let _ = write!(options, " {}", quote(&format!("mark={}", mark(call))));
     }
     if !call.after.is_empty() {
-        let places: Vec<String> = call.after.iter().map(ToString::to_string).collect();
-        let _ = write!(options, " after={}", places.join(","));
+        let marks: Vec<String> = call.after.iter().filter_map(|place| rendered.calls.get(*place)).map(mark).collect();
+        let _ = write!(options, " {}", quote(&format!("after={}", marks.join(","))));
     }
     if let Some(timeout) = call.timeout {
         let _ = write!(options, " limit={}", timeout.as_secs().max(1));
@@ -102,6 +102,11 @@ fn options(call: &Call, place: Option<usize>) -> String {
     options
 }
 
+/// What the change of an action is remembered by: its name, as a file may be called. A name holds no comma and no colon.
+fn mark(call: &Call) -> String {
+    call.name.replace('/', ":")
+}
+
 /// The shell functions that an action needs.
 fn parts(kind: &ActionKind) -> &'static [&'static str] {
     match kind {
@@ -110,7 +115,7 @@ fn parts(kind: &ActionKind) -> &'static [&'static str] {
         ActionKind::LineInFile { .. } => &[FILES, LINES],
         ActionKind::RemoteFile { .. } => &[FILES, DOWNLOADS],
         ActionKind::Package { .. } => &[PACKAGES],
-        ActionKind::PackageSource { .. } => &[FILES, PACKAGES, SOURCES],
+        ActionKind::PackageSource { .. } => &[FILES, LINES, SOURCES],
         ActionKind::Service { .. } => &[SERVICES],
         ActionKind::User(_) | ActionKind::UserGroup { .. } => &[FILES, USERS],
         ActionKind::Sudoer { .. } => &[FILES, SUDOERS],
@@ -213,7 +218,7 @@ fn invocation(kind: &ActionKind, secrets: &[KeyRef]) -> String {
             call(&["sudoer_", presence(*state)], &[name, &format!("{name} ALL=({run_as}) {tag}{commands}\n")])
         }
         ActionKind::Cron { name, schedule, user, command, state } => {
-            call(&["cron_", presence(*state)], &[name, schedule, user, &command.replace('%', "\\%")])
+            call(&["cron_", presence(*state)], &[name, schedule, user, command])
         }
     }
 }

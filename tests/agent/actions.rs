@@ -40,11 +40,11 @@ under_every_shell! {
     a_required_fact_that_fails_ends_settings
 }
 
-fn exec(script: &str) -> ActionKind {
+pub fn exec(script: &str) -> ActionKind {
     ActionKind::Exec { script: script.into(), creates: None, unless: None, only_if: None, secret_env: Vec::new() }
 }
 
-fn file(path: &Path, content: &str, mode: &str) -> ActionKind {
+pub fn file(path: &Path, content: &str, mode: &str) -> ActionKind {
     let path = path.to_str().unwrap().to_owned();
     ActionKind::File { path, content: Content::Text(content.into()), mode: mode.into(), owner: None, group: None }
 }

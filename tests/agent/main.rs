@@ -25,5 +25,6 @@ mod faults;
 mod greeting;
 mod managers;
 mod output;
+mod performing;
 mod runs;
 mod sessions;

@@ -1,33 +1,27 @@
 # file_ PATH CONTENT MODE OWNER GROUP
-file_() {
-  if [ -d "$1" ]; then complain "file: $1 is a directory"; return 1; fi
-  if [ ! -d "${1%/*}/" ]; then complain "file: the directory ${1%/*} is not there; make it in an action before"; return 1; fi
-  temporary=$1.pallet.$$ owner=$4 group=$5
-  if [ -e "$1" ]; then
-    [ -n "$owner" ] || owner=$(stat -L -c %u "$1")
-    [ -n "$group" ] || group=$(stat -L -c %g "$1")
-  fi
-  file_make "$@" && file_place "$@" && return 0
-  code=$?
-  rm -f "$temporary"
-  return "$code"
-}
+file_() { put "$1" "$3" "$4" "$5" printf %s "$2"; }
 
 # directory_ PATH MODE OWNER GROUP. An empty mode: 755 for a new one, else as it is.
 directory_() {
-  mode=$2 owner=$3 group=$4 before=
+  file_mode=$2 before=
+  owner=$(number_of passwd "$3") && group=$(number_of group "$4") || return 1
   if [ -d "$1" ]; then
-    before=$(stat -L -c %a:%u:%g "$1")
+    before=$(stat -L -c %a:%u:%g "$1") || return 1
+    if [ "$before" = "${file_mode:-${before%%:*}}:${owner:-"$(stat -L -c %u "$1")"}:${group:-"${before##*:}"}" ]; then
+      result=Unchanged
+      return 0
+    fi
   elif [ -e "$1" ] || [ -L "$1" ]; then
     complain "directory: $1 is there and is no directory; remove it in an action before"
     return 1
-  else
-    (umask 022; mkdir -p "$1") || return 1
-    [ -n "$mode" ] || mode=755
   fi
-  file_own "$1" || return 1
-  [ -z "$mode" ] || [ "$(stat -L -c %a "$1")" = "$mode" ] || chmod "$mode" "$1" || return 1
-  [ "$before" != "$(stat -L -c %a:%u:%g "$1")" ] || result=Unchanged
+  result=Changed
+  [ "$mode" = apply ] || return 0
+  if [ -z "$before" ]; then
+    (umask 022; mkdir -p -- "$1") || return 1
+    file_mode=${file_mode:-755}
+  fi
+  dress "$1"
 }
 
 # symlink_ PATH TARGET
@@ -38,27 +32,143 @@ symlink_() {
     complain "symlink: $1 is there and is no link; remove it in an action before"
     return 1
   fi
-  if [ ! -d "${1%/*}/" ]; then complain "symlink: the directory ${1%/*} is not there; make it in an action before"; return 1; fi
+  has_directory "$1" || return 1
+  [ "$mode" = apply ] || return 0
   ln -sfn -- "$2" "$1"
 }
 
-file_make() {
-  (umask 077; printf '%s' "$2" >"$temporary") && file_own "$temporary" && chmod "$3" "$temporary"
-}
-
-# Before the mode is set, since a change of owner takes set-user-ID away.
-file_own() {
-  [ -z "$owner" ] || [ "$(stat -L -c %u "$1")" = "$owner" ] || chown "$owner" "$1" || return 1
-  [ -z "$group" ] || [ "$(stat -L -c %g "$1")" = "$group" ] || chgrp "$group" "$1"
-}
-
-file_place() {
-  if [ -f "$1" ] && cmp -s "$temporary" "$1" && [ "$(stat -c %a:%u:%g "$temporary")" = "$(stat -L -c %a:%u:%g "$1")" ]; then
+# put PATH MODE OWNER GROUP COMMAND...: the file holds what the command prints, each time that it is asked. An empty mode,
+# owner or group: as it is; 644 for a new file. It is replaced in one step, and never written to through a link.
+put() {
+  file=$1 file_mode=$2 owner=$3 group=$4 result=Changed was=
+  shift 4
+  settle || return 1
+  if [ -n "$was" ] && [ "$was" = "$file_mode:$owner:$group" ] && holds "$@"; then
     result=Unchanged
-    rm -f "$temporary"
     return 0
   fi
-  mv -f "$temporary" "$1" 2>/dev/null && return 0
+  show_diff "$@"
+  [ "$mode" = apply ] || return 0
+  make_room && "$@" >"$room/new" && place
+  code=$?
+  rm -rf "$room"
+  return "$code"
+}
+
+# gone PATH: no such file is there.
+gone() {
+  file=$1 file_mode=644 was=
+  if [ ! -e "$1" ] && [ ! -L "$1" ]; then result=Unchanged; return 0; fi
+  if [ -d "$1" ] && [ ! -L "$1" ]; then complain "$1 is a directory; remove it in an action before"; return 1; fi
+  result=Changed
+  if [ -f "$1" ]; then
+    was=$(stat -L -c %a "$1")
+    show_diff true
+  fi
+  [ "$mode" = apply ] || return 0
+  rm -f -- "$1"
+}
+
+# settle: $was becomes what $file has, $file_mode, $owner and $group what it is to have.
+settle() {
+  if [ -d "$file" ]; then complain "$file is a directory; remove it in an action before"; return 1; fi
+  if [ -e "$file" ] && [ ! -f "$file" ]; then complain "$file is there and is no file; remove it in an action before"; return 1; fi
+  has_directory "$file" || return 1
+  owner=$(number_of passwd "$owner") && group=$(number_of group "$group") || return 1
+  if [ -f "$file" ]; then
+    was=$(stat -L -c %a:%u:%g "$file") || return 1
+    group=${group:-${was##*:}} ids=${was#*:}
+    owner=${owner:-${ids%:*}}
+    file_mode=${file_mode:-${was%%:*}}
+  fi
+  file_mode=${file_mode:-644}
+}
+
+has_directory() {
+  [ ! -d "${1%/*}/" ] || return 0
+  complain "the directory ${1%/*} is not there; make it in an action before"
+  return 1
+}
+
+# holds COMMAND...: $file holds what the command prints. Not every node has cmp.
+holds() {
+  if command -v cmp >/dev/null 2>&1; then
+    "$@" | cmp -s - "$file"
+  else
+    [ "$("$@" | cksum)" = "$(cksum <"$file")" ]
+  fi
+}
+
+# make_room: a directory beside $file whose name cannot be foreseen and that nobody else can reach into, since the place
+# may be one that others write to. What a run that was killed has left goes first; there is one run at a time.
+make_room() {
+  for room in "${file%/*}"/.pallet.*; do
+    [ ! -d "$room" ] || [ -L "$room" ] || [ ! -O "$room" ] || rm -rf "$room"
+  done
+  { read -r fresh </proc/sys/kernel/random/uuid; } 2>/dev/null || fresh=$$.$(date +%s)
+  room=${file%/*}/.pallet.$fresh
+  (umask 077; mkdir "$room")
+}
+
+# place: what is in the room becomes the file.
+place() {
+  dress "$room/new" || return 1
+  mv -f "$room/new" "$file" 2>/dev/null && return 0
   # A file that is a mount of its own (/etc/hosts in a pod) cannot be replaced, only rewritten.
-  cat "$temporary" >"$1" && file_own "$1" && chmod "$3" "$1" && rm -f "$temporary"
+  [ ! -L "$file" ] && cat "$room/new" >"$file" && dress "$file"
+}
+
+# The mode comes last, since a change of owner takes set-user-ID away.
+dress() {
+  [ -z "$owner" ] || [ "$(stat -L -c %u "$1")" = "$owner" ] || chown "$owner" "$1" || return 1
+  [ -z "$group" ] || [ "$(stat -L -c %g "$1")" = "$group" ] || chgrp "$group" "$1" || return 1
+  [ -z "$file_mode" ] || [ "$(stat -L -c %a "$1")" = "$file_mode" ] || chmod "$file_mode" "$1"
+}
+
+# show_diff COMMAND...: what would become of $file, where everybody may read it before and after.
+show_diff() {
+  command -v diff >/dev/null 2>&1 || return 0
+  case ${was%%:*} in '' | *[4567]) ;; *) return 0 ;; esac
+  case $file_mode in *[4567]) ;; *) return 0 ;; esac
+  is_public "${file%/*}/" || return 0
+  old=$file
+  [ -n "$was" ] || old=/dev/null
+  [ "$(($(wc -c <"$old")))" -le 262144 ] && [ "$(($("$@" | wc -c)))" -le 262144 ] || return 0
+  "$@" | diff -u -L "a$file" -L "b$file" "$old" - >"$journal/diff.all" 2>/dev/null
+  # Anything else is a word about binary files.
+  { read -r line <"$journal/diff.all"; } 2>/dev/null
+  case $line in "--- "*)
+    cat "$journal/diff.all" >>"$journal/diff"
+    head -n 40 "$journal/diff" >"$journal/diff.all"
+    dd bs=1024 count=1 <"$journal/diff.all" >"$journal/diff" 2>/dev/null
+    ;;
+  esac
+  rm -f "$journal/diff.all"
+}
+
+# is_public DIRECTORY: everybody may enter it.
+is_public() {
+  above=$(cd -P -- "$1" 2>/dev/null && pwd -P) || return 1
+  while :; do
+    case $(stat -c %a "$above/.") in *[1357]) ;; *) return 1 ;; esac
+    [ -n "$above" ] || return 0
+    above=${above%/*}
+  done
+}
+
+# number_of passwd|group NAME: prints its number. A number and nothing stand for themselves.
+number_of() {
+  case $2 in *[!0-9]*) ;; *) printf '%s\n' "$2"; return 0 ;; esac
+  found=$(entry "$1" "$2") || { complain "$2 is not in the node's $1; add it in an action before"; return 1; }
+  found=${found#*:*:}
+  printf '%s\n' "${found%%:*}"
+}
+
+# entry passwd|group NAME: prints its line.
+entry() {
+  if command -v getent >/dev/null 2>&1; then getent "$1" "$2"; return; fi
+  while IFS= read -r line || [ -n "$line" ]; do
+    case $line in "$2":*) printf '%s\n' "$line"; return 0 ;; esac
+  done <"/etc/$1"
+  return 1
 }

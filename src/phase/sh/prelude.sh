@@ -1,28 +1,36 @@
 # What every phase script begins with. $PALLET_JOURNAL is the run's own directory. $mode is apply, or check: then nothing
 # is changed, and Changed means that apply would change something.
 # $phase is the phase.
-journal=$PALLET_JOURNAL marks=${PALLET_JOURNAL%/*/*}/marks/$phase would=
-unset PALLET_JOURNAL
+journal=$PALLET_JOURNAL marks=${PALLET_JOURNAL%/*/*}/marks/$phase would=, only=${PALLET_ONLY-} number=0 secrets=
+unset PALLET_JOURNAL PALLET_ONLY
 
 # perform NAME OPTION... -- FUNCTION ARGUMENT...: runs one action and notes what came of it. The first failure ends the
-# phase with its code. Options: limit=SECONDS, retries=NUMBER, pause=SECONDS, place=NUMBER (it is listened to), after=PLACE,...
-# (it runs only where one of these has changed something since the phase last succeeded), skip.
-# There are no local variables in POSIX sh: $action and $result are for nobody else.
+# phase with its code. Options: limit=SECONDS, retries=NUMBER, pause=SECONDS, mark=NAME (it is listened to under this
+# name), after=NAME,... (it runs only where one of these has changed something since the phase last succeeded), skip.
+# There are no local variables in POSIX sh: $mode, $phase, $action and $result are for nobody else to set.
 perform() {
-  action=$1 result=Changed limit= retries=0 pause=0 place= after= skip= attempt=0 code=0
+  number=$((number + 1))
+  [ -z "$only" ] || [ "$only" = "$number" ] || return 0
+  action=$1 result=Changed limit= retries=0 pause=0 mark= after= skip= attempt=0 code=0
   shift
   while [ "$1" != -- ]; do
     case $1 in
     limit=*) limit=${1#*=} ;;
     retries=*) retries=${1#*=} ;;
     pause=*) pause=${1#*=} ;;
-    place=*) place=${1#*=} ;;
+    mark=*) mark=${1#*=} ;;
     after=*) after=${1#*=} ;;
     skip) skip=yes ;;
     esac
     shift
   done
   shift
+  if [ -n "$only" ]; then
+    "$@"
+    code=$?
+    printf '%s\n' "$result" >"$journal/result"
+    exit "$code"
+  fi
   if [ -n "$skip" ] || { [ -n "$after" ] && ! woken; }; then
     note Skipped
     return
@@ -30,7 +38,8 @@ perform() {
   before_change || { complain "$marks cannot be written"; exit 1; }
   while :; do
     result=Changed
-    if [ -z "$limit" ]; then "$@"; else limited "$@"; fi
+    rm -f "$journal/diff"
+    if [ -z "$limit" ]; then "$@"; else limited; fi
     code=$?
     [ "$code" != 0 ] && [ "$attempt" -lt "$retries" ] && [ "$mode" = apply ] || break
     attempt=$((attempt + 1))
@@ -39,7 +48,7 @@ perform() {
   done
   if [ "$code" != 0 ]; then
     # What is missing may be what an action before would have made.
-    if [ "$mode" = check ] && [ -n "$would" ]; then note Unknowable; return; fi
+    if [ "$mode" = check ] && [ "$would" != , ]; then note Unknowable; return; fi
     note Failed
     exit "$code"
   fi
@@ -53,24 +62,25 @@ note() {
   rm -f "$journal/diff"
 }
 
-# A change is marked before it is made, or a run that is killed would lose it. The marks stand till the phase succeeds.
+# A change is marked before it is made, or a run that is killed would lose it. The marks stand till the phase succeeds, by
+# name, since the actions may have moved until then.
 before_change() {
   marked=yes
-  [ -n "$place" ] && [ "$mode" = apply ] || return 0
-  [ -e "$marks/$place" ] || marked=
-  mkdir -p "$marks" && true >"$marks/$place"
+  [ -n "$mark" ] && [ "$mode" = apply ] || return 0
+  [ -e "$marks/$mark" ] || marked=
+  mkdir -p "$marks" && true >"$marks/$mark"
 }
 after_change() {
   if [ "$mode" = check ]; then
-    [ "$result" = Unchanged ] || would="$would $place,"
-  elif [ -n "$place" ] && [ -z "$marked" ] && [ "$result" = Unchanged ]; then
-    rm -f "$marks/$place"
+    [ "$result" = Unchanged ] || would=$would$mark,
+  elif [ -n "$mark" ] && [ -z "$marked" ] && [ "$result" = Unchanged ]; then
+    rm -f "$marks/$mark"
   fi
 }
 woken() {
   rest=$after,
   while [ -n "$rest" ]; do
-    case "$would" in *" ${rest%%,*},"*) return 0 ;; esac
+    case $would in *",${rest%%,*},"*) return 0 ;; esac
     [ ! -e "$marks/${rest%%,*}" ] || return 0
     rest=${rest#*,}
   done
@@ -81,16 +91,12 @@ succeed() {
   exit 0
 }
 
-# limited FUNCTION ARGUMENT...: in a process of its own, which is ended with all that it started when $limit is over.
+# limited: the present action in a process of its own, which is ended with all that it started when $limit is over. It is
+# this script once more, which does this one action only: what is merely forked has no environment to be found by.
 limited() {
-  rm -f "$journal/result"
-  (
-    export PALLET_ACTION="$PALLET_RUN.$attempt"
-    "$@"
-    code=$?
-    printf '%s' "$result" >"$journal/result"
-    exit "$code"
-  ) &
+  rm -f "$journal/result" "$journal/late"
+  printf '%s' "$secrets" |
+    PALLET_ACTION=${PALLET_RUN}_${number}_${attempt}_ PALLET_ONLY=$number PALLET_JOURNAL=$journal sh "$journal/script" &
   child=$!
   (
     while [ "$limit" -gt 0 ]; do
@@ -102,9 +108,10 @@ limited() {
     end_tree "$child"
   ) </dev/null >/dev/null 2>&1 &
   watch=$!
-  wait "$child"
+  wait "$child" 2>/dev/null
   code=$?
-  kill "$watch" 2>/dev/null
+  # It may be in the midst of it: the child is the first to go.
+  [ -e "$journal/late" ] || kill "$watch" 2>/dev/null
   wait "$watch" 2>/dev/null
   if [ -e "$journal/late" ]; then
     rm -f "$journal/late"
@@ -113,10 +120,11 @@ limited() {
     return 124
   fi
   { read -r result <"$journal/result"; } 2>/dev/null
+  rm -f "$journal/result"
   return "$code"
 }
 
-# end_tree PID: ends a process, its children and theirs, and whatever of them has been adopted by others since.
+# end_tree PID: ends a process, its children and theirs, and what has left them but carries the name of the action.
 end_tree() {
   tree=" $1 " grown=
   while [ "$grown" != "$tree" ]; do
@@ -129,9 +137,14 @@ end_tree() {
     done
   done
   for process in $tree; do kill -s KILL "$process" 2>/dev/null; done
-  for process in $(grep -ls "PALLET_ACTION=$PALLET_RUN.$attempt" /proc/[0-9]*/environ); do
-    process=${process#/proc/}
-    kill -s KILL "${process%/environ}" 2>/dev/null
+  # More than once, since one that is being ended may have forked meanwhile.
+  for pass in 1 2 3 4 5; do
+    strays=$(grep -ls "PALLET_ACTION=${PALLET_RUN}_${number}_${attempt}_" /proc/[0-9]*/environ)
+    [ -n "$strays" ] || return 0
+    for process in $strays; do
+      process=${process#/proc/}
+      kill -s KILL "${process%/environ}" 2>/dev/null
+    done
   done
 }
 
@@ -149,7 +162,6 @@ complain() { printf 'pallet: %s\n' "$*" >&2; }
 # action asks for it.
 take_secrets() {
   secrets=$(cat) && eval "$secrets" || exit 1
-  secrets=
   exec </dev/null
 }
 

@@ -2,20 +2,28 @@
 service_() {
   manager=$1 unit=$2 state=$3 enabled=$4 result=Unchanged
   case $enabled in
-  true) "${manager}_enabled" "$unit" || { "${manager}_enable" "$unit" </dev/null && result=Changed; } || return 1 ;;
-  false) ! "${manager}_enabled" "$unit" || { "${manager}_disable" "$unit" </dev/null && result=Changed; } || return 1 ;;
+  true) "${manager}_enabled" "$unit" || change_service enable || return 1 ;;
+  false) ! "${manager}_enabled" "$unit" || change_service disable || return 1 ;;
   esac
   [ -n "$state" ] || return 0
   if "${manager}_runs" "$unit"; then runs=yes; else runs=no; fi
   case $state:$runs in
   started:yes | stopped:no) return 0 ;;
   stopped:yes) verb=stop ;;
-  restarted:yes) verb=restart ;;
-  reloaded:yes) verb=reload ;;
+  # What is done each time is no difference that a look could find.
+  restarted:yes | reloaded:yes) [ "$mode" = apply ] || return 0; verb=${state%ed} ;;
   *:no) verb=start ;;
   esac
-  "${manager}_do" "$verb" "$unit" </dev/null || { complain "service: $unit could not $verb"; return 1; }
+  change_service "$verb"
+}
+
+change_service() {
   result=Changed
+  [ "$mode" = apply ] || return 0
+  case $1 in
+  enable | disable) "${manager}_$1" "$unit" </dev/null ;;
+  *) "${manager}_do" "$1" "$unit" </dev/null ;;
+  esac || { complain "service: $unit could not $1"; return 1; }
 }
 
 systemd_do() {
