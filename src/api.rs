@@ -28,6 +28,8 @@ pub const TEMPLATE_HASH_ANNOTATION: &str = "pallet.dev/template-hash";
 pub const DELETE_NODE_ANNOTATION: &str = "pallet.dev/delete-node";
 /// Annotation on a GroupSpec or a GroupNode: a new value gives failed phases their attempts back.
 pub const RETRY_ANNOTATION: &str = "pallet.dev/retry";
+/// Annotation on a GroupSpec: the digest of the plan that may be carried out.
+pub const APPROVE_ANNOTATION: &str = "pallet.dev/approve";
 /// Annotation on a GroupNode: the run that waits at a manual step and may go on.
 pub const ACK_ANNOTATION: &str = "pallet.dev/ack";
 /// Finalizer on both kinds: the operator ends what they stand for before they go.

@@ -3,11 +3,16 @@
 pub mod inputs;
 pub mod resolve;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::phase::{Action, Digest, FactSource, PhaseName, action::KeyRef, expect::Expectation};
+use crate::phase::{Action, Digest, FactSource, PhaseName, action::KeyRef, expect::Expectation, render};
 
 pub use crate::api::{
     converge::{Order, Replacement},
@@ -54,6 +59,8 @@ pub struct Head {
     pub finalized: bool,
     /// Whether something is declared that is to be done before a node goes.
     pub has_farewell: bool,
+    /// The digest of the plan that may be carried out; empty where nobody has said so.
+    pub approve: String,
 }
 
 /// What becomes of the nodes when their group is deleted.
@@ -96,6 +103,10 @@ pub struct Group {
     pub chosen: Option<u32>,
     /// What its templates see of other objects.
     pub inputs: Arc<Inputs>,
+    /// Whether what is declared waits for a person's leave.
+    pub needs_approval: bool,
+    /// The phases that wait for it.
+    pub unapproved: BTreeSet<PhaseName>,
 }
 
 /// A pod template that was parsed: an object with a spec that has containers.
@@ -202,6 +213,24 @@ impl Phases {
     /// Whether a phase of this name is declared, run by converge or not.
     pub fn knows(&self, phase: &PhaseName) -> bool {
         self.actions.contains_key(phase) || [PhaseName::settings(), PhaseName::test()].contains(phase)
+    }
+
+    /// The digests of the phases as they are declared, before any node is looked at: by these a plan is approved.
+    pub fn sources(&self) -> BTreeMap<PhaseName, Digest> {
+        let params = &self.params;
+        let actions = |(phase, actions): (&PhaseName, &Arc<Vec<Action>>)| {
+            let models: Value =
+                actions.iter().map(|action| json!([action.origin.as_deref(), render::model(action)])).collect();
+            let token = if *phase == PhaseName::configure() { self.reapply.as_str() } else { "" };
+            (phase.clone(), Digest::of("source", &json!([models, params, token])))
+        };
+        let mut sources: BTreeMap<PhaseName, Digest> = self.actions.iter().map(actions).collect();
+        sources.insert(PhaseName::settings(), self.settings.digest.clone());
+        let expected: Value = self.expectations.iter().map(|e| json!([e.origin.as_deref(), e.name, e.that])).collect();
+        sources.insert(PhaseName::test(), Digest::of("source", &json!([expected, params])));
+        let run = self.converged();
+        sources.retain(|phase, _| run.contains(phase));
+        sources
     }
 
     /// What is done on a node before it is removed.

@@ -3,6 +3,7 @@
 //! Every effect carries a typed reason, which feeds events, logs and golden traces alike. Waiting is never an error: a
 //! node that has to wait has a [`Step`] that says for what.
 
+pub mod approval;
 pub mod next;
 mod peers;
 pub mod progress;
@@ -250,13 +251,15 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         plan.steps.insert(ordinal, step);
     }
     plan.wake = earliest(plan.wake, rollout::patience_ends(snapshot, group, &live));
-    if group.paused {
+    plan.wake = earliest(plan.wake, snapshot.leave.wake(snapshot.now));
+    // What was approved is written before anything is done on it, or a crash between the two would lose the leave.
+    if group.paused || snapshot.leave.just_given {
         return;
     }
     let target = scale::target(snapshot, group, &live);
     let surplus =
         scale::victims(snapshot, &live, target).into_iter().map(|(node, rank)| (node, Removal::Surplus(rank)));
-    let mut victims: Vec<(&Node, Removal)> = surplus.collect();
+    let mut victims: Vec<(&Node, Removal)> = surplus.filter(|(node, why)| snapshot.leave.allows(node, why)).collect();
     let going: BTreeSet<u32> = victims.iter().map(|(node, _)| node.ordinal).collect();
     let staying: Vec<&Node> = live.into_iter().filter(|node| !going.contains(&node.ordinal)).collect();
     // One that is to be replaced now is there until its deletion was heard of.

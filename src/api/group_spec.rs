@@ -77,6 +77,20 @@ pub struct GroupSpecFields {
     /// Stops all effects but deletion: no node is created or removed, no phase starts. A run in flight ends by itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// Whether what is declared is done by itself, or waits until somebody approves `status.plan`. Deletion never waits.
+    #[serde(default)]
+    pub approval: Approval,
+}
+
+/// Who says that what is declared may be done.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum Approval {
+    /// Nobody has to.
+    #[default]
+    Automatic,
+    /// A person, who sets the annotation `pallet.dev/approve` to the digest of `status.plan`. Nodes are created, removed and
+    /// replaced, and changed phases run, only as that plan says; what restores an approved state needs no further approval.
+    Manual,
 }
 
 fn one() -> u32 {
@@ -209,6 +223,12 @@ pub struct GroupSpecStatus {
     /// How many more phase errors there are.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub phase_errors_omitted: u32,
+    /// Under `approval: Manual`: what waits for approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanStatus>,
+    /// Under `approval: Manual`: what was approved last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Approved>,
     /// `Ready`, and `Reconciling` or `Stalled` while they hold (kstatus).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -217,6 +237,66 @@ pub struct GroupSpecStatus {
 
 fn is_zero(n: &u32) -> bool {
     *n == 0
+}
+
+/// What would be done. Nodes are given by their ordinals, as in `0-2,5`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+pub struct PlanStatus {
+    /// Over the whole plan: the value of the annotation `pallet.dev/approve` that lets it be carried out.
+    pub digest: String,
+    /// The generation of the spec that it is made for.
+    pub generation: i64,
+    /// The nodes to create.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub creates: String,
+    /// The nodes to remove.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub removals: Vec<PlannedRemoval>,
+    /// The nodes to replace, since the pod template has changed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub replaces: String,
+    /// The phases to run, in their order, as far as can be told before the facts are read again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 24))]
+    pub phases: Vec<PlannedPhase>,
+}
+
+/// Nodes that would be removed.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+pub struct PlannedRemoval {
+    /// Their ordinals.
+    pub nodes: String,
+    /// Why these.
+    pub reason: String,
+}
+
+/// A phase that would run.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+pub struct PlannedPhase {
+    /// The phase.
+    pub phase: String,
+    /// The ordinals of the nodes.
+    pub nodes: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What was approved: whatever brings the group there needs no further approval.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+pub struct Approved {
+    /// The digest of the plan.
+    pub digest: String,
+    /// The count.
+    pub count: u32,
+    /// A hash over the pod template.
+    pub template: String,
+    /// Digests over the phases as they are declared.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, String>,
+    /// The ordinals of the nodes that may be removed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub victims: String,
 }
 
 /// Where the nodes stand with one phase.

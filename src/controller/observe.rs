@@ -20,7 +20,11 @@ use crate::{
     group::{Cascade, Group, GroupKey, resolve},
     node,
     phase::PhaseName,
-    plan::{Claim, Node, Pod, Record, Reported, Snapshot, TemplateVerdict, Trouble, scale},
+    plan::{
+        Claim, Node, Pod, Record, Reported, Snapshot, TemplateVerdict, Trouble,
+        approval::{self, Leave},
+        scale,
+    },
     run::Seen,
 };
 
@@ -379,6 +383,7 @@ pub fn snapshot(
         claims: index.claims(&head.key),
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
+        leave: Leave::default(),
         group,
         head,
     };
@@ -411,6 +416,7 @@ pub fn snapshot(
             snapshot.nodes.values().filter(|node| node.deletion.is_none()).map(|node| node.ordinal).collect();
         group.chosen = scale::chosen(&live, group.count);
     }
+    approval::gate(&mut snapshot);
     // What is there is certain.
     let there: BTreeSet<u32> = snapshot.nodes.keys().copied().collect();
     snapshot.uncertain.retain(|ordinal| !there.contains(ordinal));

@@ -24,7 +24,7 @@ use crate::{
     api::{
         self, GroupSpec,
         converge::{OnFailure, RolloutFields},
-        group_spec::PodFields,
+        group_spec::{Approval, PodFields},
     },
     phase::{Digest, action::KeyRef},
 };
@@ -51,6 +51,7 @@ pub fn head(object: &GroupSpec) -> Head {
         deletion: metadata.deletion_timestamp.as_ref().map(|_| cascade),
         finalized: finalizers.iter().any(|f| f == api::FINALIZER),
         has_farewell: object.spec.phases.get("destroy-server").is_some_and(|phase| !phase.actions.is_empty()),
+        approve: annotation(metadata.annotations.as_ref(), api::APPROVE_ANNOTATION),
     }
 }
 
@@ -96,6 +97,8 @@ pub fn resolve(object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<Fie
             retry_token: annotation(object.metadata.annotations.as_ref(), api::RETRY_ANNOTATION),
             chosen: None,
             inputs: Arc::default(),
+            needs_approval: spec.approval == Approval::Manual,
+            unapproved: BTreeSet::new(),
         }),
         _ => Err(errors.found),
     }

@@ -109,6 +109,11 @@ pub enum Next {
         /// The run that waits: what is to be acknowledged.
         run_id: String,
     },
+    /// A phase waits for a person's leave.
+    Held {
+        /// The phase.
+        phase: PhaseName,
+    },
     /// A phase waits for nodes of a role, as it says itself.
     Wait {
         /// The phase.
@@ -143,6 +148,7 @@ impl Next {
             Next::Test { .. } => Some(PhaseName::test()),
             Next::Unrenderable { phase, .. }
             | Next::Wait { phase, .. }
+            | Next::Held { phase }
             | Next::Manual { phase, .. }
             | Next::Backoff { phase, .. }
             | Next::Halt { phase } => Some(phase.clone()),
@@ -171,6 +177,32 @@ pub struct Identity {
 /// The stored facts are trusted as long as settings is declared as it was: an idle node is asked nothing. A session reads
 /// them anew before it runs any phase but bootstrap, and asks again.
 pub fn next(group: &Group, identity: &Identity, record: &Record, now: Timestamp) -> Next {
+    let next = anything(group, identity, record, now);
+    match next.phase() {
+        // It may have run out of attempts, or wait for its next: that is known from before.
+        Some(phase) if group.unapproved.contains(&phase) && !matches!(next, Next::Halt { .. }) => Next::Held { phase },
+        _ => next,
+    }
+}
+
+/// What is due of one phase, whether or not others come before it.
+pub fn due(group: &Group, identity: &Identity, record: &Record, now: Timestamp, phase: &PhaseName) -> Option<Next> {
+    let look = Look { group, identity, record, now };
+    if *phase == PhaseName::settings() {
+        return look.settings();
+    }
+    let settings = values(group, identity, record).unwrap_or_default();
+    let context = context(group, identity, record, settings);
+    match group.phases.actions.get(phase) {
+        Some(actions) => look.phase(phase, actions, &context),
+        None => {
+            let place = group.phases.sequence.iter().position(|other| other == phase)?;
+            look.test(&group.phases.sequence[..place], &context)
+        }
+    }
+}
+
+fn anything(group: &Group, identity: &Identity, record: &Record, now: Timestamp) -> Next {
     let look = Look { group, identity, record, now };
     if group.phases.is_empty() {
         return Next::Settled;

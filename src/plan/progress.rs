@@ -69,6 +69,11 @@ pub enum Cause {
         /// For people.
         message: String,
     },
+    /// A phase waits for a person's leave.
+    Approval {
+        /// The phase.
+        due: PhaseName,
+    },
     /// A phase waits at a manual step for a person.
     Manual {
         /// The phase.
@@ -218,6 +223,7 @@ pub fn farewell(situation: &Situation) -> Farewell {
         _ if lost => run(&destroy, Why::Farewell),
         Next::Halt { phase } if unwritten => return Farewell::Due(Step::Halt { phase }),
         Next::Settled | Next::Halt { .. } => return broken(),
+        Next::Held { phase } => Step::Await(Cause::Approval { due: phase }),
         Next::Wait { phase, message } => Step::Await(Cause::Nodes { due: phase, message }),
         Next::Manual { phase, action, message, run_id } => {
             Step::Await(Cause::Manual { due: phase, action, message, run_id })
@@ -276,6 +282,7 @@ pub(super) fn known(next: Next) -> Step {
         Next::Test { why, .. } => run(&PhaseName::test(), why),
         Next::Run { rendered, why, .. } => run(&rendered.phase, why),
         Next::Unrenderable { phase, attempt, .. } => run(&phase, Why::Retry(phase.clone(), attempt)),
+        Next::Held { phase } => Step::Await(Cause::Approval { due: phase }),
         Next::Wait { phase, message } => Step::Await(Cause::Nodes { due: phase, message }),
         Next::Manual { phase, action, message, run_id } => {
             Step::Await(Cause::Manual { due: phase, action, message, run_id })

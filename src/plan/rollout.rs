@@ -117,7 +117,7 @@ impl Stand {
         let phase = match &due {
             Step::Run { phase, .. } | Step::Backoff { phase, .. } | Step::Halt { phase } => Some(phase),
             Step::Settled => None,
-            Step::Await(Cause::Nodes { due, .. } | Cause::Manual { due, .. }) => Some(due),
+            Step::Await(Cause::Nodes { due, .. } | Cause::Manual { due, .. } | Cause::Approval { due }) => Some(due),
             Step::Await(_) | Step::Follow(_) => sequence.first(),
         };
         let place = phase.map_or(sequence.len(), |phase| sequence.iter().position(|p| p == phase).unwrap_or(0));

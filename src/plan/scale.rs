@@ -22,6 +22,17 @@ pub enum Rank {
     HighestOrdinal,
 }
 
+impl std::fmt::Display for Rank {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Rank::Marked => "marked by pallet.dev/delete-node",
+            Rank::Unhealthy => "no running pod",
+            Rank::NeverBootstrapped => "nothing has succeeded on it yet",
+            Rank::HighestOrdinal => "highest ordinal",
+        })
+    }
+}
+
 /// The nodes that are more than `count`, in the order in which they go.
 pub fn victims<'a>(snapshot: &Snapshot, live: &[&'a Node], count: u32) -> Vec<(&'a Node, Rank)> {
     let surplus = live.len().saturating_sub(count as usize);

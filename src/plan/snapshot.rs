@@ -8,7 +8,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::progress::Situation;
+use super::{approval::Leave, progress::Situation};
 use crate::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub sessions: BTreeMap<String, SessionView>,
     /// Nodes that could not be reached, by name.
     pub troubles: BTreeMap<String, Trouble>,
+    /// Where the group stands with its approval.
+    pub leave: Leave,
 }
 
 impl Snapshot {

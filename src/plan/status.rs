@@ -155,6 +155,9 @@ fn explain(node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
                 node.name
             ),
         ),
+        Step::Await(Cause::Approval { due }) => {
+            ("WaitingForApproval", format!("{due} is due; it waits for the approval of status.plan of the GroupSpec"))
+        }
         Step::Await(Cause::Nodes { due, message }) => ("WaitingForNodes", format!("{due} is due; {message}")),
         Step::Await(Cause::Unreachable(trouble)) => (trouble.reason.as_str(), trouble.message.clone()),
     };
@@ -186,6 +189,8 @@ pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatu
             count(&|node| snapshot.pod(node).is_some_and(|pod| pod.template_hash == group.pod.hash))
         }),
         selector: format!("{GROUP_LABEL}={}", snapshot.head.key.name),
+        plan: snapshot.leave.proposal.as_ref().map(|proposal| proposal.shown(snapshot.head.generation)),
+        approved: snapshot.leave.approved.clone(),
         phases: group
             .map_or_else(|| snapshot.status.phases.clone(), |group| phase_counts(snapshot, group, &live, steps)),
         ..GroupSpecStatus::default()
@@ -213,7 +218,8 @@ fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTre
                     Cause::Barrier { due: phase, .. }
                     | Cause::Stopped { due: phase }
                     | Cause::Nodes { due: phase, .. }
-                    | Cause::Manual { due: phase, .. },
+                    | Cause::Manual { due: phase, .. }
+                    | Cause::Approval { due: phase },
                 ),
             ) => sequence.iter().position(|p| p == phase).unwrap_or(0),
             Some(Step::Follow(Some(phase))) => sequence.iter().position(|p| p == phase).unwrap_or(0),
@@ -290,6 +296,19 @@ fn verdicts(
     let old_template = older(snapshot, group, live);
     let replaces = group.rollout.replacement == Replacement::WhenChanged;
     let aside = aside(group, old_template);
+    let progress = format!("{} of {} nodes are converged{aside}", status.converged_replicas, group.count);
+    if let (Some(proposal), false) = (&snapshot.leave.proposal, group.paused) {
+        // What was approved is still being brought about, or nothing goes on without a person.
+        let waits = |step: &Step| matches!(step, Step::Settled | Step::Await(Cause::Approval { .. }));
+        let asks = format!(
+            "{progress}; status.plan waits for approval: kubectl annotate groupspec {} pallet.dev/approve={} --overwrite",
+            snapshot.head.key.name, proposal.digest
+        );
+        if steps.values().all(waits) && status.replicas >= group.count {
+            return with("Stalled", "WaitingForApproval", asks);
+        }
+        return with("Reconciling", reconciling_reason(snapshot, status, group), asks);
+    }
     if status.replicas == group.count && status.converged_replicas == group.count && (old_template == 0 || !replaces) {
         // The gate of a pod does not open while the group is paused.
         if status.ready_replicas < group.count && !group.paused {
@@ -305,13 +324,15 @@ fn verdicts(
             return vec![ready(true, "Converged", message)];
         }
     }
-    let progress = format!("{} of {} nodes are converged{aside}", status.converged_replicas, group.count);
     if group.paused {
         return vec![ready(false, "Paused", format!("{progress}; paused: set spec.paused to false to go on"))];
     }
     let stuck = |step: &Step| {
-        matches!(step, Step::Halt { .. } | Step::Await(Cause::NameTaken | Cause::Stopped { .. } | Cause::Manual { .. }))
-            || never_settles(step)
+        matches!(
+            step,
+            Step::Halt { .. }
+                | Step::Await(Cause::NameTaken | Cause::Stopped { .. } | Cause::Manual { .. } | Cause::Approval { .. })
+        ) || never_settles(step)
     };
     let blocked: Vec<&&Node> = live.iter().filter(|node| steps.get(&node.ordinal).is_some_and(stuck)).collect();
     let moving = steps.values().any(|step| !stuck(step) && *step != Step::Settled);
@@ -364,6 +385,7 @@ fn aside(group: &Group, old_template: u32) -> String {
             Replacement::WhenChanged => {
                 format!("; {old_template} run an older pod template and are still to be replaced")
             }
+            Replacement::Never if group.needs_approval => String::new(),
             Replacement::Never => {
                 format!("; {old_template} run an older pod template: delete their pods to have them made anew")
             }

@@ -177,6 +177,7 @@ fn snapshot(extra: Value, nodes: Vec<Node>, pods: Vec<Pod>) -> Snapshot {
         claims: BTreeMap::new(),
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
+        leave: approval::Leave::default(),
     }
 }
 

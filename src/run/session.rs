@@ -351,7 +351,12 @@ impl Session {
             };
             let ready = |phase: &PhaseName| self.gathered || *phase == PhaseName::bootstrap();
             match due {
-                Next::Wait { .. } | Next::Manual { .. } | Next::Backoff { .. } | Next::Halt { .. } | Next::Settled => {
+                Next::Wait { .. }
+                | Next::Held { .. }
+                | Next::Manual { .. }
+                | Next::Backoff { .. }
+                | Next::Halt { .. }
+                | Next::Settled => {
                     return self.over(End::Done);
                 }
                 _ if !self.read => return self.ask_facts(),

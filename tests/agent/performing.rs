@@ -53,7 +53,13 @@ fn within(seconds: u64, kind: ActionKind) -> Call {
 }
 
 fn guarded(script: &str, creates: &str) -> ActionKind {
-    ActionKind::Exec { script: script.into(), creates: Some(creates.into()), unless: None, only_if: None, secret_env: Vec::new() }
+    ActionKind::Exec {
+        script: script.into(),
+        creates: Some(creates.into()),
+        unless: None,
+        only_if: None,
+        secret_env: Vec::new(),
+    }
 }
 
 fn a_skipped_action_does_nothing(shell: Shell) {

@@ -1,7 +1,10 @@
 //! What phases may say beyond themselves: nodes of roles, conditions.
 
 use super::*;
-use crate::group::inputs::{Inputs, Peer};
+use crate::group::{
+    Head,
+    inputs::{Inputs, Peer},
+};
 
 fn using(script: &str) -> Group {
     group(json!({"phases": {
@@ -150,4 +153,82 @@ fn what_is_prepared_for_app_rollout_runs_in_converge_and_the_rest_does_not() {
     let errors: Vec<String> =
         resolve(&object, &Default::default()).unwrap_err().iter().map(ToString::to_string).collect();
     assert_eq!(errors.len(), 3, "{errors:#?}");
+}
+
+fn gated(extra: Value, ordinals: &[u32], status: &GroupSpecStatus, approve: &str) -> Snapshot {
+    let mut extra = extra;
+    extra["approval"] = json!("Manual");
+    let mut snapshot = settled_as(json!({"count": ordinals.len()}), ordinals);
+    let object = object(extra);
+    snapshot.group = resolve(&object, &Default::default());
+    snapshot.head = Head { approve: approve.into(), ..resolve::head(&object) };
+    snapshot.status = status.clone();
+    approval::gate(&mut snapshot);
+    snapshot
+}
+
+fn effects(snapshot: &Snapshot) -> Vec<String> {
+    let name = |effect: &Effect| format!("{effect:?}").split([' ', '{']).next().unwrap_or_default().to_owned();
+    plan(snapshot).effects.iter().map(name).filter(|name| name != "CheckTemplate").collect()
+}
+
+#[test]
+fn nothing_declared_is_done_before_the_very_plan_is_approved() {
+    let start = GroupSpecStatus::default();
+    // What is there already needs nobody's leave.
+    let idle = gated(json!({"count": 3}), &[0, 1, 2], &start, "");
+    assert!(idle.leave.just_given && idle.leave.proposal.is_none());
+    let baseline = group_status(&idle);
+    assert_eq!(conditions(&baseline)[0].1, "True");
+    // Fewer nodes: those that would go are named.
+    let asks = gated(json!({"count": 1}), &[0, 1, 2], &baseline, "");
+    assert_eq!(effects(&asks), Vec::<String>::new());
+    let status = group_status(&asks);
+    let shown = status.plan.clone().unwrap();
+    assert_eq!((shown.removals[0].nodes.as_str(), shown.removals[0].reason.as_str()), ("1-2", "highest ordinal"));
+    assert!(conditions(&status).contains(&("Stalled".into(), "True".into(), "WaitingForApproval".into())));
+    assert!(status.conditions[0].message.contains(&format!("pallet.dev/approve={}", shown.digest)), "{status:?}");
+    // Another plan's digest is none.
+    assert_eq!(effects(&gated(json!({"count": 1}), &[0, 1, 2], &status, "other")), Vec::<String>::new());
+    // The right one is written down first, and acted on then.
+    let given = gated(json!({"count": 1}), &[0, 1, 2], &status, &shown.digest);
+    assert!(given.leave.just_given && effects(&given).is_empty());
+    let status = group_status(&given);
+    assert_eq!(status.approved.as_ref().unwrap().victims, "1-2");
+    let acts = gated(json!({"count": 1}), &[0, 1, 2], &status, &shown.digest);
+    assert_eq!(effects(&acts), ["DeleteNode", "DeleteNode"]);
+    // While it is carried out, the rest of it needs no further leave.
+    let further = gated(json!({"count": 1}), &[0, 1], &status, &shown.digest);
+    assert_eq!(effects(&further), ["DeleteNode"]);
+    // Somebody made another node surplus meanwhile: that one was not named.
+    let mut other = gated(json!({"count": 1}), &[0, 1], &status, &shown.digest);
+    Arc::make_mut(other.nodes.get_mut(&0).unwrap()).marked = true;
+    other.group = resolve(&object(json!({"count": 1, "approval": "Manual"})), &Default::default());
+    approval::gate(&mut other);
+    assert_eq!(effects(&other), Vec::<String>::new());
+    assert_eq!(group_status(&other).plan.unwrap().removals[0].nodes, "0");
+}
+
+#[test]
+fn a_changed_phase_waits_for_leave_and_a_lost_node_does_not() {
+    let start = GroupSpecStatus::default();
+    let baseline = group_status(&gated(json!({"count": 2}), &[0, 1], &start, ""));
+    let mut phases = serde_json::to_value(object(json!({})).spec.phases).unwrap();
+    phases["configure"]["actions"][0]["exec"]["script"] = "other".into();
+    let changed = json!({"count": 2, "phases": phases});
+    let asks = gated(changed.clone(), &[0, 1], &baseline, "");
+    assert_eq!(effects(&asks), Vec::<String>::new());
+    assert!(matches!(plan(&asks).steps[&0], Step::Await(Cause::Approval { .. })));
+    let status = group_status(&asks);
+    let phase = &status.plan.as_ref().unwrap().phases[0];
+    assert_eq!((phase.phase.as_str(), phase.nodes.as_str(), phase.reason.as_str()), ("configure", "0-1", "changed"));
+    let given = gated(changed.clone(), &[0, 1], &status, &status.plan.as_ref().unwrap().digest);
+    let status = group_status(&given);
+    assert_eq!(effects(&gated(changed, &[0, 1], &status, "")), ["StartSession", "StartSession"]);
+    // A node that is gone is made anew; one more than was approved is not.
+    let lost = gated(json!({"count": 2}), &[0], &baseline, "");
+    assert_eq!(effects(&lost), ["CreateNode"]);
+    let more = gated(json!({"count": 3}), &[0, 1], &baseline, "");
+    assert_eq!(effects(&more), Vec::<String>::new());
+    assert_eq!(group_status(&more).plan.unwrap().creates, "2");
 }
