@@ -103,6 +103,8 @@ pub struct Group {
     pub chosen: Option<u32>,
     /// What its templates see of other objects.
     pub inputs: Arc<Inputs>,
+    /// How settled nodes are looked at, where they are.
+    pub drift_check: Option<DriftCheck>,
     /// Whether what is declared waits for a person's leave.
     pub needs_approval: bool,
     /// The phases that wait for it.
@@ -264,6 +266,15 @@ impl Settings {
     pub fn is_empty(&self) -> bool {
         self.facts.is_empty() && self.values.is_empty()
     }
+}
+
+/// How settled nodes are looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DriftCheck {
+    /// How often.
+    pub interval: Duration,
+    /// Whether a phase that a node differs from runs again there.
+    pub reapply: bool,
 }
 
 /// What happens after a phase failed.

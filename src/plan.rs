@@ -4,6 +4,7 @@
 //! node that has to wait has a [`Step`] that says for what.
 
 pub mod approval;
+pub mod drift;
 pub mod next;
 mod peers;
 pub mod progress;
@@ -23,7 +24,9 @@ use crate::group::{Cascade, Group};
 pub use peers::peers;
 pub use progress::Step;
 pub use rollout::Bound;
-pub use snapshot::{Claim, Container, Node, Pod, Record, Reported, SessionView, Snapshot, TemplateVerdict, Trouble};
+pub use snapshot::{
+    Claim, Container, Node, Pod, Record, Reported, SessionKind, SessionView, Snapshot, TemplateVerdict, Trouble,
+};
 
 /// What is to be done, and where every node stands.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -137,6 +140,17 @@ pub enum Effect {
     },
 }
 
+impl Purpose {
+    /// What the plan has to know of a session for this.
+    pub fn kind(&self) -> SessionKind {
+        match self {
+            Purpose::Converge(_) => SessionKind::Converge,
+            Purpose::Farewell => SessionKind::Farewell,
+            Purpose::Check => SessionKind::Check,
+        }
+    }
+}
+
 impl Effect {
     /// The node on which this effect opens a session.
     pub fn starts(&self) -> Option<u32> {
@@ -154,6 +168,8 @@ pub enum Purpose {
     Converge(Bound),
     /// To run destroy-server. What still runs there is ended first.
     Farewell,
+    /// To look whether the node is still as it is declared. Nothing is changed there.
+    Check,
 }
 
 /// Something that people should be told of.
@@ -376,6 +392,12 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
         }
     }
     for node in staying {
+        let looks = snapshot.sessions.get(&node.name).is_some_and(|session| session.kind == SessionKind::Check);
+        if looks && matches!(plan.steps.get(&node.ordinal), Some(Step::Run { .. })) {
+            plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "there is something to do" });
+        }
+    }
+    for node in staying {
         if busy >= group.rollout.max_parallel.min(snapshot.session_limit) {
             break;
         }
@@ -386,6 +408,34 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
             busy += 1;
         }
     }
+    let room = group.rollout.max_parallel.min(snapshot.session_limit).saturating_sub(busy);
+    looks(snapshot, group, staying, room as usize, plan);
+}
+
+/// Settled nodes that it is time to look at.
+fn looks(snapshot: &Snapshot, group: &Group, staying: &[&Node], room: usize, plan: &mut Plan) {
+    let Some(check) = &group.drift_check else { return };
+    let mut due: Vec<(Timestamp, u32)> = Vec::new();
+    for node in staying {
+        let idle = !snapshot.sessions.contains_key(&node.name);
+        if !idle || plan.steps.get(&node.ordinal) != Some(&Step::Settled) {
+            continue;
+        }
+        let trouble = snapshot.troubles.get(&node.name).map(|trouble| trouble.until);
+        let Some(time) = drift::due(check, node).max(trouble) else { continue };
+        if time <= snapshot.now {
+            due.push((time, node.ordinal));
+        } else {
+            plan.wake = earliest(plan.wake, Some(time));
+        }
+    }
+    due.sort_unstable();
+    let looks = due.into_iter().take(room);
+    plan.effects.extend(looks.map(|(_, ordinal)| Effect::StartSession {
+        ordinal,
+        purpose: Purpose::Check,
+        why: next::Why::Look,
+    }));
 }
 
 /// A name that somebody held may be free by now: what holds it need not be watched by us.

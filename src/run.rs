@@ -216,12 +216,12 @@ impl Runs {
             retry_token: start.identity.retry_token.clone(),
             bound: match &start.purpose {
                 Purpose::Converge(bound) => bound.clone(),
-                Purpose::Farewell => Bound::Free,
+                Purpose::Farewell | Purpose::Check => Bound::Free,
             },
             end: None,
         });
-        let farewell = start.purpose == Purpose::Farewell;
-        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None, farewell };
+        let kind = start.purpose.kind();
+        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None, kind };
         let (group, node) = (&start.group.key, &start.identity.name);
         let span = tracing::error_span!(parent: None, "session", %group, %node, outcome = tracing::field::Empty);
         // The task ends its own entry; it cannot get there before this lock is free.

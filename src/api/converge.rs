@@ -44,6 +44,31 @@ pub struct ConvergeFields {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub reapply: String,
+    /// Looks at settled nodes at intervals, without changing anything; not done by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift_check: Option<DriftCheckFields>,
+}
+
+/// How settled nodes are looked at: the facts are read again, test is looked at, and every action of the phases that converge
+/// runs whenever they change is checked. What is found stands in the condition Drifted.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct DriftCheckFields {
+    /// How often each node is looked at.
+    #[schemars(schema_with = "drift_interval_schema")]
+    pub interval: String,
+    /// What is done about it.
+    #[serde(default)]
+    pub policy: DriftPolicy,
+}
+
+/// What is done about a node that differs from what is declared.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum DriftPolicy {
+    /// It is said.
+    #[default]
+    Report,
+    /// It is said, and the phase runs again there, as after an edit: as the rollout allows.
+    Reapply,
 }
 
 impl Default for ConvergeFields {
@@ -56,6 +81,7 @@ impl Default for ConvergeFields {
             destroy_timeout: default_destroy_timeout(),
             retry: RetryFields::default(),
             reapply: String::new(),
+            drift_check: None,
         }
     }
 }
@@ -240,6 +266,18 @@ fn max_failures_schema(_: &mut SchemaGenerator) -> Schema {
         None,
         0,
     )
+}
+
+fn drift_interval_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "How often each node is looked at.",
+        "type": "string",
+        "maxLength": 20,
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^([0-9]{1,6}(h|m|s))+$') && duration(self) >= duration('10s') && duration(self) <= duration('720h')",
+            "message": "must be a duration from 10s to 720h, such as 30m or 24h"
+        }]
+    })
 }
 
 pub(super) fn duration_schema(_: &mut SchemaGenerator) -> Schema {

@@ -63,13 +63,43 @@ pub struct GroupNodeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["phase"]))]
     pub receipts: Vec<Receipt>,
+    /// What the last look found that changed nothing (`spec.converge.driftCheck`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
     /// The phase that runs now, as of the last write; the journal on the node knows better.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<Running>,
-    /// `Converged`: every phase has succeeded on this incarnation as it is declared now.
+    /// `Drifted`, where the node is looked at, and `Converged`: every phase has succeeded on this incarnation as it is declared now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// What a look at a node found.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// When.
+    pub checked_at: Time,
+    /// What is otherwise than it is declared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub differences: Vec<Difference>,
+    /// How many more there are.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub omitted: u32,
+}
+
+/// Something that is otherwise than it is declared.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The phase.
+    pub phase: String,
+    /// The action or the expectation.
+    pub name: String,
+    /// A diff, or what is wrong.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// The object that backs a node.
@@ -195,6 +225,8 @@ pub enum Effect {
     Skipped,
     /// It is a step for a person, and not acknowledged yet.
     Waiting,
+    /// Of a check: it cannot be told before something else is done.
+    Unknowable,
 }
 
 fn is_none(n: &u32) -> bool {

@@ -147,6 +147,7 @@ fn observe_node(object: &GroupNode) -> Node {
             incarnation: status.incarnation,
             facts: status.facts,
             receipts: status.receipts.into_iter().map(|receipt| (PhaseName::new(&receipt.phase), receipt)).collect(),
+            drift: status.drift,
         },
         version: metadata.resource_version.clone().unwrap_or_default(),
         saved: None,

@@ -19,11 +19,11 @@ use serde_json::{Value, json};
 pub use layers::{ServerSpecs, roles, uses};
 pub use phases::MOST_ACTIONS;
 
-use super::{Cascade, ClaimShape, Group, GroupKey, Head, PodShape, Retry, Rollout};
+use super::{Cascade, ClaimShape, DriftCheck, Group, GroupKey, Head, PodShape, Retry, Rollout};
 use crate::{
     api::{
         self, GroupSpec,
-        converge::{OnFailure, RolloutFields},
+        converge::{DriftPolicy, OnFailure, RolloutFields},
         group_spec::{Approval, PodFields},
     },
     phase::{Digest, action::KeyRef},
@@ -81,6 +81,10 @@ pub fn resolve(object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<Fie
     let timeout = errors.duration("spec.converge.timeout", &spec.converge.timeout);
     let destroy_timeout = errors.duration("spec.converge.destroyTimeout", &spec.converge.destroy_timeout);
     let backoff = errors.duration("spec.converge.retry.backoff", &spec.converge.retry.backoff);
+    let drift_check = spec.converge.drift_check.as_ref().map(|check| DriftCheck {
+        interval: errors.duration("spec.converge.driftCheck.interval", &check.interval),
+        reapply: check.policy == DriftPolicy::Reapply,
+    });
     match pod {
         Some(pod) if errors.found.is_empty() => Ok(Group {
             key: key(object),
@@ -97,6 +101,7 @@ pub fn resolve(object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<Fie
             retry_token: annotation(object.metadata.annotations.as_ref(), api::RETRY_ANNOTATION),
             chosen: None,
             inputs: Arc::default(),
+            drift_check,
             needs_approval: spec.approval == Approval::Manual,
             unapproved: BTreeSet::new(),
         }),

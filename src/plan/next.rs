@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::Record;
+use super::{Record, drift};
 use crate::{
     api::group_node::{Outcome, Receipt},
     facts,
@@ -34,6 +34,10 @@ pub enum Why {
     Probe(PhaseName),
     /// A manual step of the phase was acknowledged.
     Acknowledged(PhaseName),
+    /// The node was found otherwise than the phase would leave it.
+    Drifted(PhaseName),
+    /// Nothing has to be done: it is time to look.
+    Look,
     /// The node is being removed.
     Farewell,
 }
@@ -48,6 +52,8 @@ impl fmt::Display for Why {
             Why::Retry(phase, attempt) => write!(f, "{phase} failed, attempt {attempt} is due"),
             Why::Probe(phase) => write!(f, "a run of {phase} was lost from sight"),
             Why::Acknowledged(phase) => write!(f, "a manual step of {phase} was acknowledged"),
+            Why::Drifted(phase) => write!(f, "the node differs from what {phase} would leave behind"),
+            Why::Look => write!(f, "it is time to look"),
             Why::Farewell => write!(f, "the node is being removed"),
         }
     }
@@ -251,6 +257,22 @@ pub fn farewell(group: &Group, identity: &Identity, record: &Record, now: Timest
     look.phase(&phase, actions, &context(group, identity, record, settings)).unwrap_or(Next::Settled)
 }
 
+/// A phase as it would run on a node.
+///
+/// # Errors
+/// Where it cannot be made ready.
+pub fn rendered(
+    group: &Group,
+    identity: &Identity,
+    record: &Record,
+    phase: &PhaseName,
+) -> Result<Rendered, RenderError> {
+    let settings = values(group, identity, record)?;
+    let actions = group.phases.actions.get(phase).cloned().unwrap_or_default();
+    let look = Look { group, identity, record, now: Timestamp::UNIX_EPOCH };
+    look.render(phase, &actions, &context(group, identity, record, settings))
+}
+
 /// Looks at what test expects, with the facts of the record, those that change by themselves included.
 pub fn examine(group: &Group, identity: &Identity, record: &Record) -> Vec<expect::Finding> {
     let settings = values(group, identity, record).unwrap_or_default();
@@ -320,9 +342,7 @@ impl Look<'_> {
         if succeeded && phase.rerun() == Rerun::PerIncarnation {
             return None;
         }
-        let token = if *phase == PhaseName::configure() { &self.group.phases.reapply } else { "" };
-        let chosen = self.group.chosen.is_none_or(|chosen| chosen == self.identity.ordinal);
-        let rendered = match render::phase(phase, actions, token, chosen, context) {
+        let rendered = match self.render(phase, actions, context) {
             Ok(rendered) => rendered,
             Err(error) if error.waits() => {
                 return Some(Next::Wait { phase: phase.clone(), message: error.to_string() });
@@ -330,7 +350,12 @@ impl Look<'_> {
             Err(error) => return Some(self.unrenderable(phase, unrendered(actions), error)),
         };
         if succeeded && receipt.is_some_and(|receipt| receipt.digest == rendered.digest.as_str()) {
-            return None;
+            if !drift::calls_for(self.group, self.record, phase) {
+                return None;
+            }
+            let (previous, why) =
+                (receipt.map(|receipt| receipt.run_id.clone()).unwrap_or_default(), Why::Drifted(phase.clone()));
+            return Some(Next::Run { rendered: Box::new(rendered), from: 0, attempt: 1, previous, why });
         }
         let previous = receipt.map(|receipt| receipt.run_id.clone()).unwrap_or_default();
         let same = receipt.filter(|receipt| receipt.digest == rendered.digest.as_str());
@@ -344,6 +369,12 @@ impl Look<'_> {
             Budget::Wait(until, attempt) => Next::Backoff { phase: phase.clone(), until, attempt },
             Budget::Spent => Next::Halt { phase: phase.clone() },
         })
+    }
+
+    fn render(&self, phase: &PhaseName, actions: &[Action], context: &Context) -> Result<Rendered, RenderError> {
+        let token = if *phase == PhaseName::configure() { &self.group.phases.reapply } else { "" };
+        let chosen = self.group.chosen.is_none_or(|chosen| chosen == self.identity.ordinal);
+        render::phase(phase, actions, token, chosen, context)
     }
 
     /// A phase that has got to a manual step.
@@ -443,6 +474,6 @@ fn unrendered(actions: &[Action]) -> Digest {
 }
 
 /// The same for the same node and attempt, so that a plan does not change from one look to the next.
-fn jitter(node: &str, attempt: u32) -> u8 {
+pub(super) fn jitter(node: &str, attempt: u32) -> u8 {
     Sha256::digest(format!("{node} {attempt}").as_bytes())[0]
 }

@@ -6,7 +6,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use jiff::SignedDuration;
 
 use super::{
-    Claim, Effect, NOBODYS_AFTER, Node, Notice, Plan, PodRemoval, Purpose, Removal, Snapshot, Step, earliest,
+    Claim, Effect, NOBODYS_AFTER, Node, Notice, Plan, PodRemoval, Purpose, Removal, SessionKind, Snapshot, Step,
+    earliest,
     next::Why,
     progress::{self, Farewell},
 };
@@ -108,7 +109,7 @@ fn wait_for(snapshot: &Snapshot, node: &Node, step: &Step, busy: &mut u32, plan:
         plan.wake = earliest(plan.wake, Some(snapshot.now + SOON));
     }
     match snapshot.sessions.get(&node.name) {
-        Some(session) if !session.farewell => {
+        Some(session) if session.kind != SessionKind::Farewell => {
             // It is opened anew for the farewell, and what runs is cancelled then.
             plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "the node is being removed" });
         }

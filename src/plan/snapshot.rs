@@ -12,7 +12,7 @@ use super::{approval::Leave, progress::Situation};
 use crate::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
-        group_node::{Backing, Incarnation, Outcome, Receipt, Running},
+        group_node::{Backing, Drift, Incarnation, Outcome, Receipt, Running},
     },
     facts::Facts,
     group::{Cascade, FieldError, Group, Head},
@@ -62,6 +62,11 @@ impl Snapshot {
         self.nodes.values().map(Arc::as_ref).filter(|node| node.deletion.is_none())
     }
 
+    /// The session at work on a node. One that only looks is none.
+    pub fn working(&self, node: &Node) -> Option<&SessionView> {
+        self.sessions.get(&node.name).filter(|session| session.kind != SessionKind::Check)
+    }
+
     /// A node of the group, and all that stands around it.
     pub fn situation<'a>(&'a self, group: &'a Group, node: &'a Node) -> Situation<'a> {
         let pod = self.pod(node);
@@ -70,7 +75,7 @@ impl Snapshot {
             node,
             pod,
             foreign: pod.is_none() && self.pods.contains_key(&node.name),
-            session: self.sessions.get(&node.name),
+            session: self.working(node),
             trouble: self.troubles.get(&node.name),
             now: self.now,
         }
@@ -155,6 +160,8 @@ pub struct Record {
     pub facts: Facts,
     /// The latest attempt at each phase.
     pub receipts: BTreeMap<PhaseName, Receipt>,
+    /// What the last look found that changed nothing.
+    pub drift: Option<Drift>,
 }
 
 impl Record {
@@ -175,7 +182,7 @@ impl Record {
             receipt.outcome = Outcome::Failed;
             receipt.message = "the node was restarted or replaced while the phase ran".into();
         }
-        Self { incarnation, facts: self.facts.clone(), receipts }
+        Self { incarnation, facts: self.facts.clone(), receipts, drift: None }
     }
 }
 
@@ -271,8 +278,20 @@ pub struct SessionView {
     pub since: Timestamp,
     /// The phase that runs.
     pub running: Option<Running>,
-    /// Whether it runs destroy-server, and not what converge asks for.
-    pub farewell: bool,
+    /// What it is for.
+    pub kind: SessionKind,
+}
+
+/// What a session is for, as far as the plan has to know.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SessionKind {
+    /// It brings the node through its phases.
+    #[default]
+    Converge,
+    /// It runs destroy-server.
+    Farewell,
+    /// It only looks: the node is as it was.
+    Check,
 }
 
 /// A node that could not be reached.
@@ -302,6 +321,7 @@ impl Node {
             incarnation: record.incarnation.clone(),
             facts: record.facts.clone(),
             receipts: record.in_order(),
+            drift: record.drift.clone(),
             running: self.reported.running.clone(),
             conditions: self.reported.conditions.clone(),
         }

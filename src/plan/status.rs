@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Node, Snapshot, Step, TemplateVerdict, progress::Cause};
+use super::{Node, Snapshot, Step, TemplateVerdict, drift, progress::Cause};
 use crate::{
     api::{
         GROUP_LABEL, GroupNodeStatus, GroupSpecStatus,
@@ -52,7 +52,7 @@ pub fn node(snapshot: &Snapshot, node: &Node, step: Option<&Step>) -> Due {
     if wanted == node.status() {
         return Due::No;
     }
-    let not_before = match (step, snapshot.sessions.get(&node.name)) {
+    let not_before = match (step, snapshot.working(node)) {
         (_, Some(session)) => {
             let Some(running) = &session.running else { return Due::No };
             match &node.reported.running {
@@ -87,6 +87,7 @@ fn with_record(node: &Node) -> GroupNodeStatus {
         incarnation: node.record.incarnation.clone(),
         facts: node.record.facts.clone(),
         receipts: node.record.in_order(),
+        drift: node.record.drift.clone(),
         running: None,
         ..node.status()
     }
@@ -94,18 +95,24 @@ fn with_record(node: &Node) -> GroupNodeStatus {
 
 fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus {
     let pod = snapshot.pod(node);
-    let running = snapshot.sessions.get(&node.name).and_then(|session| session.running.clone());
+    let running = snapshot.working(node).and_then(|session| session.running.clone());
     let mut verdict = explain(node, step, running.as_ref().map(|r| r.attempt));
     if node.deletion.is_some() {
         verdict = ("Removing".to_owned(), format!("the node is being removed; {}: {}", verdict.0, verdict.1));
     }
     let (reason, message) = verdict;
+    let drifted = snapshot.group.as_ref().ok().and_then(|group| drift::of_node(group, &node.record));
     let verdict = Verdict { kind: "Converged", status: *step == Step::Settled, reason, message };
     GroupNodeStatus {
         backing: pod.map(|pod| Backing { kind: "Pod".into(), name: pod.name.clone(), uid: pod.uid.clone() }),
         address: pod.and_then(|pod| pod.address.clone()),
         running,
-        conditions: stamp(vec![verdict], &node.reported.conditions, None, snapshot.now),
+        conditions: stamp(
+            std::iter::once(verdict).chain(drifted).collect(),
+            &node.reported.conditions,
+            None,
+            snapshot.now,
+        ),
         ..with_record(node)
     }
 }
@@ -196,7 +203,8 @@ pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatu
         ..GroupSpecStatus::default()
     };
     (status.phase_errors, status.phase_errors_omitted) = phase_errors(group, &live);
-    let verdicts = verdicts(snapshot, &status, &live, steps);
+    let mut verdicts = verdicts(snapshot, &status, &live, steps);
+    verdicts.extend(group.and_then(|group| drift::of_group(group, &live)));
     status.conditions = stamp(verdicts, &snapshot.status.conditions, Some(snapshot.head.generation), snapshot.now);
     status
 }

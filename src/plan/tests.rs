@@ -91,6 +91,7 @@ fn done(group: &Group, identity: &Identity) -> Record {
         incarnation: Some(Incarnation { uid: "p-0".into(), instance: "c-0".into(), witness: "w".into() }),
         facts: Facts::from([("hostname".into(), json!("web-0"))]),
         receipts: BTreeMap::new(),
+        drift: None,
     };
     let settings = group.phases.settings.digest.to_string();
     record.receipts.insert(PhaseName::bootstrap(), receipt("bootstrap", "any", Outcome::Succeeded, 1, ago(100)));
@@ -294,7 +295,7 @@ fn max_parallel_counts_those_at_work() {
     let mut snapshot = snapshot(json!({"count": 4}), nodes, (0..4).map(pod).collect());
     let starts = |snapshot: &Snapshot| effects(snapshot).iter().filter_map(Effect::starts).collect::<Vec<_>>();
     assert_eq!(starts(&snapshot), [0, 1]);
-    let session = SessionView { instance: "c-3".into(), since: now(), running: None, farewell: false };
+    let session = SessionView { instance: "c-3".into(), since: now(), running: None, kind: SessionKind::Converge };
     snapshot.sessions.insert("web-3".into(), session);
     assert_eq!(starts(&snapshot), [0]);
 }
@@ -329,7 +330,7 @@ fn a_node_goes_after_its_session_and_its_pod_and_an_orphan_without() {
     };
     removing(&mut snapshot, Cascade::Nodes);
     snapshot.head.deletion = Some(Cascade::Nodes);
-    let session = SessionView { instance: "c-0".into(), since: now(), running: None, farewell: false };
+    let session = SessionView { instance: "c-0".into(), since: now(), running: None, kind: SessionKind::Converge };
     snapshot.sessions.insert("web-0".into(), session);
     assert!(matches!(
         effects(&snapshot)[..],
@@ -420,7 +421,7 @@ fn a_group_that_lost_its_finalizer_is_no_less_converged() {
 #[test]
 fn a_session_on_a_container_that_was_replaced_ends() {
     let mut snapshot = settled(1, &[0]);
-    let session = SessionView { instance: "c-old".into(), since: now(), running: None, farewell: false };
+    let session = SessionView { instance: "c-old".into(), since: now(), running: None, kind: SessionKind::Converge };
     snapshot.sessions.insert("web-0".into(), session);
     assert!(matches!(effects(&snapshot)[..], [Effect::EndSession { .. }]));
 }

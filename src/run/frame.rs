@@ -310,6 +310,7 @@ fn parse_actions(payload: &[u8]) -> Vec<ActionResult> {
             "Failed" => Effect::Failed,
             "Skipped" => Effect::Skipped,
             "Waiting" => Effect::Waiting,
+            "Unknowable" => Effect::Unknowable,
             _ => continue,
         };
         if actions.len() == MOST_ACTIONS {

@@ -3,6 +3,7 @@
 //! A session first learns which incarnation it speaks to and what the journal holds, and settles what was lost from sight.
 //! Then it asks [`next::next`] between any two phases, with the newest spec. It reads no clock and moves no bytes.
 
+mod check;
 mod journal;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -24,10 +25,12 @@ use crate::{
     group::Group,
     phase::{Digest, PhaseName, compile, expect::Finding, run_id, secret},
     plan::{
-        Bound, Purpose, Record,
+        Bound, Purpose, Record, SessionKind,
         next::{self, Identity, Next},
     },
 };
+
+use check::Check;
 
 /// No phase may run longer; the schema says so.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -57,6 +60,8 @@ pub struct Session {
     /// The secrets that its phases may need, and what takes them out of what the node says.
     known: Known,
     mask: Mask,
+    /// What it has found, where it only looks.
+    check: Check,
 }
 
 /// How much of the facts was read since anything ran.
@@ -184,6 +189,7 @@ impl Session {
             ran: BTreeMap::new(),
             mask: known.mask(),
             known,
+            check: Check::default(),
         };
         (session, greeting)
     }
@@ -203,6 +209,11 @@ impl Session {
     /// Whether it runs destroy-server, and not what converge asks for.
     pub fn is_farewell(&self) -> bool {
         self.purpose == Purpose::Farewell
+    }
+
+    /// What it is for, as far as the plan has to know.
+    pub fn kind(&self) -> SessionKind {
+        self.purpose.kind()
     }
 
     /// What is known of the node now.
@@ -225,7 +236,7 @@ impl Session {
 
     /// The run in flight, as a status shows it.
     pub fn running(&self) -> Option<Running> {
-        self.in_flight().map(|flight| Running {
+        self.in_flight().filter(|_| self.purpose != Purpose::Check).map(|flight| Running {
             phase: flight.phase.to_string(),
             run_id: flight.run_id.clone(),
             attempt: flight.attempt,
@@ -246,7 +257,9 @@ impl Session {
 
     /// The connection is gone. A run that may have started is from now on one whose outcome nobody knows.
     pub fn lose(&mut self, message: &str, now: Timestamp) -> End {
-        if let Stage::Running(flight) = std::mem::replace(&mut self.stage, Stage::Over) {
+        if let Stage::Running(flight) = std::mem::replace(&mut self.stage, Stage::Over)
+            && !check::is_one(flight.phase.as_str())
+        {
             let receipt = Receipt {
                 outcome: Outcome::Unknown,
                 retry_token: flight.retry_token.clone(),
@@ -303,6 +316,12 @@ impl Session {
                 Want::End(End::Refused { reason: "NeverStarted".into(), message })
             }
             (Frame::Busy(holder), Stage::Running(_)) => self.attach_or(vec![holder], now),
+            (Frame::Ended(ended), Stage::Running(flight))
+                if flight.run_id == ended.run_id && check::is_one(&ended.phase) =>
+            {
+                self.checked(&ended);
+                self.advance(now)
+            }
             (Frame::Ended(ended), Stage::Running(flight)) if flight.run_id == ended.run_id => {
                 if flight.phase != PhaseName::settings() {
                     self.view = View::Old;
@@ -336,11 +355,15 @@ impl Session {
             if self.purpose == Purpose::Converge(Bound::Hold) {
                 return self.over(End::Stopped);
             }
+            if self.purpose == Purpose::Check {
+                return self.look(now);
+            }
             if !self.read && self.record.facts.is_empty() {
                 return self.ask_facts();
             }
             let due = match &self.purpose {
                 Purpose::Farewell => next::farewell(&self.group, &self.identity, &self.record, now),
+                Purpose::Check => Next::Settled,
                 Purpose::Converge(bound) => {
                     let due = next::next(&self.group, &self.identity, &self.record, now);
                     if due.phase().is_some_and(|phase| !bound.allows(&self.group, &phase)) {
@@ -535,6 +558,10 @@ impl Session {
 
     /// Makes a receipt of what the journal says. The node's clock tells the times, but never the future.
     fn settle(&mut self, ended: &Ended, now: Timestamp) {
+        if check::is_one(&ended.phase) {
+            // Somebody else's look at the node.
+            return;
+        }
         let phase = PhaseName::new(&ended.phase);
         let asked = self.in_flight().filter(|flight| flight.run_id == ended.run_id).cloned();
         let is_settings = phase == PhaseName::settings();

@@ -124,7 +124,7 @@ impl World {
                 instance: link.instance.clone(),
                 since: link.since,
                 running: link.session.running(),
-                farewell: link.session.is_farewell(),
+                kind: link.session.kind(),
             });
             let memory = operator.memories.get(uid);
             memory.map_or_else(|| Memory::default().seen(session.clone()), |memory| memory.seen(session.clone()))

@@ -1,9 +1,12 @@
 //! What phases may say beyond themselves: nodes of roles, conditions.
 
 use super::*;
-use crate::group::{
-    Head,
-    inputs::{Inputs, Peer},
+use crate::{
+    api::group_node::{Difference, Drift},
+    group::{
+        Head,
+        inputs::{Inputs, Peer},
+    },
 };
 
 fn using(script: &str) -> Group {
@@ -231,4 +234,55 @@ fn a_changed_phase_waits_for_leave_and_a_lost_node_does_not() {
     let more = gated(json!({"count": 3}), &[0, 1], &baseline, "");
     assert_eq!(effects(&more), Vec::<String>::new());
     assert_eq!(group_status(&more).plan.unwrap().creates, "2");
+}
+
+fn looked_at(policy: &str, extra: Value) -> Snapshot {
+    let mut extra = extra;
+    extra["converge"] = json!({"driftCheck": {"interval": "10m", "policy": policy}, "rollout": {"maxParallel": 1}});
+    settled_as(extra, &[0, 1])
+}
+
+fn drifted(snapshot: &mut Snapshot, ordinal: u32, checked_at: Timestamp) {
+    let difference = Difference { phase: "configure".into(), name: "motd".into(), message: "-a\n+b\n".into() };
+    let drift = Drift { checked_at: Time(checked_at), differences: vec![difference], omitted: 0 };
+    Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap()).record.drift = Some(drift);
+}
+
+#[test]
+fn settled_nodes_are_looked_at_at_intervals_as_many_as_may_be_worked_on_at_once() {
+    let mut idle = looked_at("Report", json!({"count": 2}));
+    assert_eq!(effects(&idle), Vec::<String>::new());
+    let wake = plan(&idle).wake.unwrap().duration_since(now()).as_secs();
+    assert!((455..=520).contains(&wake), "sooner by up to a tenth, counted from the last run: {wake}");
+    idle.now = now() + SignedDuration::from_secs(600);
+    let looks = plan(&idle).effects;
+    assert!(matches!(looks[..], [Effect::StartSession { purpose: Purpose::Check, .. }]), "{looks:?}");
+    // While it is looked at, a node is as converged as before.
+    let view = SessionView { instance: "c-0".into(), since: now(), running: None, kind: SessionKind::Check };
+    idle.sessions.insert("web-0".into(), view);
+    assert_eq!(plan(&idle).steps[&0], Step::Settled);
+    assert_eq!(conditions(&group_status(&idle))[0].1, "True");
+    idle.group.as_mut().unwrap().paused = true;
+    assert_eq!(effects(&idle), Vec::<String>::new());
+}
+
+#[test]
+fn what_differs_is_said_and_only_put_right_where_that_is_wanted() {
+    let mut reports = looked_at("Report", json!({"count": 2}));
+    drifted(&mut reports, 1, ago(10));
+    assert_eq!(effects(&reports), Vec::<String>::new());
+    let status = group_status(&reports);
+    let condition = status.conditions.iter().find(|condition| condition.type_ == "Drifted").unwrap();
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "Different"));
+    assert_eq!(condition.message, "1 of 2 nodes differ; web-1: configure motd: -a");
+    assert_eq!(conditions(&status)[0].1, "True", "it is converged all the same");
+    let mut mends = looked_at("Reapply", json!({"count": 2}));
+    drifted(&mut mends, 1, ago(10));
+    let effects = plan(&mends).effects;
+    assert!(matches!(&effects[..], [Effect::StartSession { ordinal: 1, why: Why::Drifted(_), .. }]), "{effects:?}");
+    // What has run since has put it right.
+    drifted(&mut mends, 1, ago(200));
+    assert!(plan(&mends).effects.is_empty());
+    let condition = group_status(&mends).conditions.into_iter().find(|condition| condition.type_ == "Drifted").unwrap();
+    assert_eq!(condition.status, "False");
 }

@@ -23,7 +23,8 @@ fn leaving(seconds: i64) -> Snapshot {
 }
 
 fn session(farewell: bool) -> SessionView {
-    SessionView { instance: "c-0".into(), since: ago(1), running: None, farewell }
+    let kind = if farewell { SessionKind::Farewell } else { SessionKind::Converge };
+    SessionView { instance: "c-0".into(), since: ago(1), running: None, kind }
 }
 
 fn said(snapshot: &mut Snapshot, outcome: Outcome, attempt: u32, finished: Timestamp) {

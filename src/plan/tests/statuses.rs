@@ -150,8 +150,12 @@ fn a_run_is_shown_when_it_lasts_and_once() {
         started_at: Time(started),
     };
     let mut look = |node: &Node, started: Timestamp| {
-        let session =
-            SessionView { instance: "c-0".into(), since: started, running: Some(running(started)), farewell: false };
+        let session = SessionView {
+            instance: "c-0".into(),
+            since: started,
+            running: Some(running(started)),
+            kind: SessionKind::Converge,
+        };
         snapshot.sessions.insert("web-0".into(), session);
         status::node(&snapshot, node, Some(&Step::Follow(Some(PhaseName::bootstrap()))))
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Session, Stage, Want};
+use super::{Session, Stage, Want, check};
 use crate::{
     api::group_node::{Incarnation, Outcome},
     phase::PhaseName,
@@ -28,7 +28,7 @@ impl Session {
         let settings = PhaseName::settings();
         let mut newest: BTreeMap<&str, &Past> = BTreeMap::new();
         for (place, past) in self.pasts.iter().enumerate() {
-            if past.phase == settings.as_str() || !past.started {
+            if past.phase == settings.as_str() || check::is_one(&past.phase) || !past.started {
                 continue;
             }
             let known = self.record.receipts.get(&PhaseName::new(&past.phase));

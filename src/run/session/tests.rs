@@ -1,3 +1,5 @@
+mod language;
+
 use super::*;
 use crate::group::resolve;
 use serde_json::json;
