@@ -1,6 +1,6 @@
 //! Pure: the actions of a phase, filled in for one node, and what identifies them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::HashMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -59,6 +59,9 @@ pub struct RenderError {
     pub message: String,
 }
 
+/// How many bytes the texts of a phase may come to in all.
+const LONGEST: usize = 8 << 20;
+
 /// Fills every template of a phase in for one node. `token` is a text that makes the digest another one; empty, it does
 /// not count. `chosen` says whether this is the node for what runs on one node only.
 ///
@@ -73,9 +76,10 @@ pub fn phase(
 ) -> Result<Rendered, RenderError> {
     let mut scopes: HashMap<Option<Arc<str>>, Context> = HashMap::new();
     let (mut calls, mut models) = (Vec::with_capacity(actions.len()), Vec::new());
+    let room = Cell::new(LONGEST);
     for action in actions {
         let scope = scopes.entry(action.origin.clone()).or_insert_with(|| context.within(action.origin.as_deref()));
-        let (call, model) = fill_in(action, chosen, scope)?;
+        let (call, model) = fill_in(action, chosen, scope, &room)?;
         calls.push(call);
         models.extend(model);
     }
@@ -86,7 +90,12 @@ pub fn phase(
 }
 
 /// One action, and what of it counts for the digest: nothing where it is skipped for good.
-fn fill_in(action: &Action, chosen: bool, context: &Context) -> Result<(Call, Option<Value>), RenderError> {
+fn fill_in(
+    action: &Action,
+    chosen: bool,
+    context: &Context,
+    room: &Cell<usize>,
+) -> Result<(Call, Option<Value>), RenderError> {
     let call = |kind: ActionKind, skipped: bool| Call {
         name: action.name.clone(),
         kind,
@@ -99,7 +108,7 @@ fn fill_in(action: &Action, chosen: bool, context: &Context) -> Result<(Call, Op
         return Ok((call(action.kind.clone(), true), None));
     }
     let Some(when) = &action.when else {
-        let kind = kind(action, context)?;
+        let kind = kind(action, context, room)?;
         let model = with_circumstances(action, &kind, None);
         return Ok((call(kind, false), Some(model)));
     };
@@ -109,12 +118,12 @@ fn fill_in(action: &Action, chosen: bool, context: &Context) -> Result<(Call, Op
         if !holds {
             return Ok((call(action.kind.clone(), true), None));
         }
-        let kind = kind(action, context)?;
+        let kind = kind(action, context, room)?;
         let model = with_circumstances(action, &kind, None);
         return Ok((call(kind, false), Some(model)));
     }
     // What changes by itself must not change the digest: it counts what is done where the condition holds.
-    match kind(action, context) {
+    match kind(action, context, room) {
         Ok(kind) => {
             let model = with_circumstances(action, &kind, Some(when));
             Ok((call(kind, !holds), Some(model)))
@@ -138,14 +147,20 @@ fn with_circumstances(action: &Action, kind: &ActionKind, when: Option<&str>) ->
     model
 }
 
-fn kind(action: &Action, context: &Context) -> Result<ActionKind, RenderError> {
+fn kind(action: &Action, context: &Context, room: &Cell<usize>) -> Result<ActionKind, RenderError> {
     let refuse = |message: String| RenderError { action: action.name.clone(), message };
-    filled(&action.kind, context).map_err(refuse)
+    filled(&action.kind, context, room).map_err(refuse)
 }
 
-fn filled(kind: &ActionKind, context: &Context) -> Result<ActionKind, String> {
-    let text = |template: &str| render(template, Mode::Text, context);
-    let shell = |template: &str| render(template, Mode::Shell, context);
+fn filled(kind: &ActionKind, context: &Context, room: &Cell<usize>) -> Result<ActionKind, String> {
+    let bounded = |filled: Result<String, String>| {
+        let text = filled?;
+        let left = room.get().checked_sub(text.len());
+        room.set(left.ok_or("the phase comes to more than 8 MiB in all; make it shorter, or two of it")?);
+        Ok::<_, String>(text)
+    };
+    let text = |template: &str| bounded(render(template, Mode::Text, context));
+    let shell = |template: &str| bounded(render(template, Mode::Shell, context));
     let optional = |template: &Option<String>| template.as_deref().map(text).transpose();
     let guard = |template: &Option<String>| template.as_deref().map(shell).transpose();
     let path = |template: &str| absolute(text(template)?);
@@ -475,5 +490,18 @@ mod tests {
             state: Presence::Present,
         };
         assert!(refused(group("-x")).contains("no name of a user or group"));
+    }
+
+    #[test]
+    fn the_texts_of_a_phase_have_a_bound_in_all() {
+        let exec = || ActionKind::Exec {
+            script: "echo {{ 'x' * 60000 }}{{ 'x' * 60000 }}".into(),
+            creates: None,
+            unless: None,
+            only_if: None,
+        };
+        let actions: Vec<_> = (0..80).map(|n| Action::new(format!("a{n}"), exec())).collect();
+        let error = phase(&PhaseName::configure(), &actions, "", true, &context()).unwrap_err();
+        assert!(error.message.contains("more than 8 MiB in all"), "{error}");
     }
 }
