@@ -240,10 +240,7 @@ impl Rewriter {
                 made(Expr::Slice(Spanned::new(Slice { expr: self.whole(&it.expr)?, start, stop, step }, span)))
             }
             Expr::UnaryOp(it) => {
-                let op = match it.op {
-                    UnaryOpKind::Not => UnaryOpKind::Not,
-                    UnaryOpKind::Neg => UnaryOpKind::Neg,
-                };
+                let op = if matches!(it.op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg };
                 Expr::UnaryOp(Spanned::new(UnaryOp { op, expr: self.expression(&it.expr)? }, span))
             }
             Expr::BinOp(it) => {
