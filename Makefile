@@ -93,8 +93,8 @@ cluster: ## a Kubernetes to try things in
 cluster-down: ## ends it
 	@$(CLUSTER_TOOL) down
 
-crds: ## generates crds/ from the types, and the chart's copies of crds/ and of the roles in deploy/rbac
-	cargo run --quiet --bin crdgen crds charts/pallet-operator/files/crds
+crds: ## generates crds/ and docs/reference.md from the types, and the chart's copies of crds/ and of the roles in deploy/rbac
+	cargo run --quiet --bin crdgen crds charts/pallet-operator/files/crds docs/reference.md
 	cp deploy/rbac/operator/role.yaml charts/pallet-operator/files/operator-role.yaml
 	cp deploy/rbac/users/roles.yaml charts/pallet-operator/files/user-roles.yaml
 
