@@ -26,7 +26,7 @@ test: test-unit test-otel test-cluster test-install ## every tier: unit, simulat
 test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor
 	cargo build --locked --all-targets
-	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell
+	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell --test templates
 	cargo test --locked --test agent -- --test-threads=6
 	SEEDS=$(SEEDS) cargo test --locked --test simulation -- --nocapture
 
@@ -93,8 +93,8 @@ cluster: ## a Kubernetes to try things in
 cluster-down: ## ends it
 	@$(CLUSTER_TOOL) down
 
-crds: ## generates crds/ from the types, and the chart's copies of crds/ and of the roles in deploy/rbac
-	cargo run --quiet --bin crdgen crds charts/pallet-operator/files/crds
+crds: ## generates crds/ and docs/reference.md from the types, and the chart's copies of crds/ and of the roles in deploy/rbac
+	cargo run --quiet --bin crdgen crds charts/pallet-operator/files/crds docs/reference.md
 	cp deploy/rbac/operator/role.yaml charts/pallet-operator/files/operator-role.yaml
 	cp deploy/rbac/users/roles.yaml charts/pallet-operator/files/user-roles.yaml
 

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | [`api`] | wire types, one file a kind; conditions; names on objects |
 //! | [`crds`] | the custom resource definitions, generated from them |
+//! | [`reference`](mod@reference) | pure: the same for people, `docs/reference.md` |
 //! | [`group`] | pure: a group as it was declared, parsed and checked once |
 //! | [`phase`] | pure: phases, actions, digests; templates ([`phase::render`]), scripts ([`phase::compile`]) |
 //! | [`facts`] | pure: what is known of a node before anything is run there |
@@ -38,6 +39,7 @@ pub mod node;
 pub mod phase;
 pub mod plan;
 pub mod probe;
+pub mod reference;
 pub mod run;
 pub mod telemetry;
 pub mod transport;

@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "phase.rs",
     "plan",
     "plan.rs",
+    "reference.rs",
     "run/frame.rs",
     "run/memory.rs",
     "run/session.rs",

@@ -5,7 +5,7 @@ use std::path::Path;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use pallet_operator::crds;
+use pallet_operator::{crds, reference};
 
 #[test]
 fn the_files_under_crds_are_what_the_types_say() {
@@ -24,6 +24,46 @@ fn the_chart_has_the_same_definitions_and_roles() {
         let kept = std::fs::read_to_string(root().join("charts/pallet-operator/files").join(copy)).unwrap_or_default();
         assert!(kept == source, "charts/pallet-operator/files/{copy} is stale: run make crds");
     }
+}
+
+#[test]
+fn the_reference_is_what_the_definitions_say() {
+    let kept = std::fs::read_to_string(root().join("docs/reference.md")).unwrap_or_default();
+    assert!(kept == reference::page(&crds::all()), "docs/reference.md is stale: run make crds");
+}
+
+/// Other pages and other people's notes point there.
+#[test]
+fn every_link_in_the_docs_to_the_reference_leads_somewhere() {
+    let page = reference::page(&crds::all());
+    let heading =
+        |anchor: &str| page.lines().any(|line| line.strip_prefix("## ").is_some_and(|it| it.to_lowercase() == anchor));
+    let leads = |anchor: &str| page.contains(&format!("<a id=\"{anchor}\"></a>")) || heading(anchor);
+    let mut links = 0;
+    let within = page.split("](#").skip(1).map(|rest| ("docs/reference.md".to_owned(), rest.to_owned()));
+    let mut all: Vec<_> = within.collect();
+    let docs = std::fs::read_dir(root().join("docs")).expect("docs").map(|entry| entry.expect("a file of docs").path());
+    for path in docs.filter(|path| path.is_file()).chain([root().join("README.md")]) {
+        let text = std::fs::read_to_string(&path).expect("a page");
+        all.extend(text.split("reference.md#").skip(1).map(|rest| (path.display().to_string(), rest.to_owned())));
+    }
+    for (page, rest) in all {
+        let anchor = rest.split(')').next().unwrap_or_default();
+        assert!(leads(anchor), "{page}: nothing has the anchor {anchor}");
+        links += 1;
+    }
+    assert!(links > 20, "only {links} links were looked at");
+}
+
+/// Each anchor stands for one field, or a link would lead to another one.
+#[test]
+fn no_anchor_stands_twice_in_the_reference() {
+    let page = reference::page(&crds::all());
+    let mut anchors: Vec<_> = page.split("<a id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let all = anchors.len();
+    anchors.sort_unstable();
+    anchors.dedup();
+    assert!(all > 80 && anchors.len() == all, "{} of {all} anchors differ", anchors.len());
 }
 
 #[test]

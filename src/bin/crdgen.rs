@@ -1,16 +1,18 @@
 //! Writes the custom resource definitions (`make crds`), one file a kind: as they are into one directory, and as the chart
-//! has them into another.
+//! has them into another; and the reference of their fields into a file.
 
 use std::{fs, path::Path};
 
 use anyhow::Context;
-use pallet_operator::crds;
+use pallet_operator::{crds, reference};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let (plain, chart) = arguments.next().zip(arguments.next()).context("usage: crdgen DIRECTORY CHART_DIRECTORY")?;
+    let mut argument = || arguments.next().context("usage: crdgen DIRECTORY CHART_DIRECTORY REFERENCE");
+    let (plain, chart, page) = (argument()?, argument()?, argument()?);
     write(Path::new(&plain), crds::files()?)?;
-    write(Path::new(&chart), crds::chart_files()?)
+    write(Path::new(&chart), crds::chart_files()?)?;
+    fs::write(&page, reference::page(&crds::all())).with_context(|| format!("could not write {page}"))
 }
 
 fn write(directory: &Path, files: Vec<(String, String)>) -> anyhow::Result<()> {

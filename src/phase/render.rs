@@ -1,6 +1,8 @@
 //! Pure: templates. Undefined values are errors; what goes into a script is quoted for the shell unless marked `raw`.
 
 mod actions;
+mod bounds;
+mod metered;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,8 +10,7 @@ use std::{
 };
 
 use minijinja::{
-    Environment, Error, ErrorKind, UndefinedBehavior, escape_formatter,
-    syntax::SyntaxConfig,
+    Environment, Error, ErrorKind, escape_formatter,
     value::{Serde, ValueKind},
 };
 use serde::Serialize;
@@ -91,9 +92,6 @@ pub enum Mode {
     Shell,
 }
 
-/// No template does more than this many steps: a loop cannot hold the operator.
-const FUEL: u64 = 100_000;
-
 /// One for each mode, made once: making one costs more than most templates.
 fn environment(mode: Mode) -> &'static Environment<'static> {
     static TEXT: LazyLock<Environment> = LazyLock::new(|| make_environment(Mode::Text));
@@ -105,20 +103,16 @@ fn environment(mode: Mode) -> &'static Environment<'static> {
 }
 
 fn make_environment(mode: Mode) -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
-        environment.set_syntax(syntax);
-    }
-    environment.set_fuel(Some(FUEL));
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    let mut environment = bounds::environment();
     environment.add_filter("required", required);
     environment.add_filter("raw", |value: String| minijinja::Value::from_safe_string(value));
     environment.set_formatter(move |out, state, value| {
         if mode == Mode::Text || value.is_safe() {
             refuse_null(value)?;
+            bounds::pay_for_writing(state, value)?;
             return escape_formatter(out, state, value);
         }
+        bounds::pay_for_quoting(state, value)?;
         let quoted = words(value)?.join(" ");
         out.write_str(&quoted).map_err(Error::from)
     });
@@ -201,7 +195,8 @@ pub fn render(template: &str, mode: Mode, context: &impl Serialize) -> Result<St
     if !is_template(template) {
         return Ok(template.to_owned());
     }
-    environment(mode).render_str(template, Serde(context)).map_err(|error| fault(template, &error))
+    let context = Serde(context).into();
+    bounds::render(environment(mode), template, context).map_err(|error| fault(template, &error))
 }
 
 fn fault(template: &str, error: &Error) -> Fault {
@@ -233,9 +228,8 @@ pub fn constant(value: &Value, params: Option<&Value>) -> Result<Value, String> 
             let inner = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
             match inner.filter(|inner| !inner.contains("}}")) {
                 Some(inner) => {
-                    let environment = environment(Mode::Text);
-                    let expression = environment.compile_expression(inner).map_err(|error| explain(text, &error))?;
-                    let value = expression.eval(Serde(&context)).map_err(|error| explain(text, &error))?;
+                    let value = bounds::evaluate(environment(Mode::Text), inner, Serde(&context).into());
+                    let value = value.map_err(|error| explain(text, &error))?;
                     if value.is_undefined() {
                         return Err(format!("undefined value, in: {text}"));
                     }
@@ -261,17 +255,16 @@ fn is_template(text: &str) -> bool {
 /// # Errors
 /// Where the template cannot be parsed.
 pub fn names(template: &str) -> Result<Vec<String>, String> {
-    let environment = environment(Mode::Text);
-    let parsed = environment.template_from_str(template).map_err(|error| explain(template, &error))?;
-    let mut names: Vec<String> = parsed.undeclared_variables(true).into_iter().collect();
-    names.sort();
-    Ok(names)
+    bounds::names(environment(Mode::Text), template).map_err(|error| explain(template, &error))
 }
 
 fn explain(template: &str, error: &Error) -> String {
     let line = error.line().and_then(|line| template.lines().nth(line.saturating_sub(1))).map(str::trim);
-    let detail =
-        error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
+    let detail = match (error.kind(), error.detail()) {
+        (ErrorKind::OutOfFuel, _) => format!("the template does more than {} steps", bounds::FUEL),
+        (kind, Some(detail)) => format!("{kind}: {}", crate::api::conditions::clip(detail, 300)),
+        (kind, None) => kind.to_string(),
+    };
     match line {
         Some(line) => format!("{detail}, in: {}", crate::api::conditions::clip(line, 120)),
         None => detail,
@@ -306,7 +299,17 @@ pub fn values(declared: &BTreeMap<String, Setting>, context: &Context) -> Result
     if declared.is_empty() {
         return Ok(BTreeMap::new());
     }
-    declared.iter().map(&mut one).collect()
+    let mut room = bounds::LONGEST;
+    let bounded = |setting: Result<(String, Value), RenderError>| {
+        let (name, value) = setting?;
+        let size = serde_json::to_vec(&value).map_or(usize::MAX, |json| json.len());
+        room = room.checked_sub(size).ok_or_else(|| RenderError {
+            action: format!("settings.values.{name}"),
+            fault: "the values come to more than 1 MiB in all; make them shorter".to_owned().into(),
+        })?;
+        Ok((name, value))
+    };
+    declared.iter().map(&mut one).map(bounded).collect()
 }
 
 #[cfg(test)]
@@ -371,6 +374,13 @@ pub(super) mod tests {
             names("{% for a in facts.addresses %}{{ a }}{% endfor %}{{ facts.os.family }}{{ node.name }}").unwrap();
         assert_eq!(found, ["facts.addresses", "facts.os.family", "node.name"]);
         assert!(names("{{ unfinished").unwrap_err().contains("in: {{ unfinished"));
+    }
+
+    #[test]
+    fn values_have_a_bound_in_all() {
+        let value = || Setting { origin: None, value: json!("{{ 'x' * 60000 }}") };
+        let declared: BTreeMap<_, _> = (0..20).map(|n| (format!("v{n}"), value())).collect();
+        assert!(values(&declared, &context()).unwrap_err().to_string().contains("more than 1 MiB in all"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Pure: the actions of a phase, filled in for one node, and what identifies them.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
@@ -74,6 +75,9 @@ impl RenderError {
     }
 }
 
+/// How many bytes the texts of a phase may come to in all.
+const LONGEST: usize = 8 << 20;
+
 /// Fills every template of a phase in for one node. `token` is a text that makes the digest another one; empty, it does
 /// not count. `chosen` says whether this is the node for what runs on one node only.
 ///
@@ -88,10 +92,11 @@ pub fn phase(
 ) -> Result<Rendered, RenderError> {
     let mut scopes: HashMap<Option<Arc<str>>, Scope> = HashMap::new();
     let (mut calls, mut models) = (Vec::with_capacity(actions.len()), Vec::new());
+    let room = Cell::new(LONGEST);
     for action in actions {
         let scope =
             scopes.entry(action.origin.clone()).or_insert_with(|| Scope::new(context, action.origin.as_deref()));
-        let (call, model) = fill_in(action, chosen, scope)?;
+        let (call, model) = fill_in(action, chosen, scope, &room)?;
         calls.push(call);
         models.extend(model);
     }
@@ -115,7 +120,12 @@ impl Scope {
 }
 
 /// One action, and what of it counts for the digest: nothing where it is skipped for good.
-fn fill_in(action: &Action, chosen: bool, scope: &Scope) -> Result<(Call, Option<Value>), RenderError> {
+fn fill_in(
+    action: &Action,
+    chosen: bool,
+    scope: &Scope,
+    room: &Cell<usize>,
+) -> Result<(Call, Option<Value>), RenderError> {
     let call = |kind: ActionKind, skipped: bool| Call {
         name: action.name.clone(),
         kind,
@@ -128,7 +138,7 @@ fn fill_in(action: &Action, chosen: bool, scope: &Scope) -> Result<(Call, Option
         return Ok((call(action.kind.clone(), true), None));
     }
     let Some(when) = &action.when else {
-        let kind = kind(action, scope)?;
+        let kind = kind(action, scope, room)?;
         let model = with_circumstances(action, &kind, None);
         return Ok((call(kind, false), Some(model)));
     };
@@ -138,12 +148,12 @@ fn fill_in(action: &Action, chosen: bool, scope: &Scope) -> Result<(Call, Option
         if !holds {
             return Ok((call(action.kind.clone(), true), None));
         }
-        let kind = kind(action, scope)?;
+        let kind = kind(action, scope, room)?;
         let model = with_circumstances(action, &kind, None);
         return Ok((call(kind, false), Some(model)));
     }
     // What changes by itself must not change the digest: it counts what is done where the condition holds.
-    match kind(action, scope) {
+    match kind(action, scope, room) {
         Ok(kind) => {
             let model = with_circumstances(action, &kind, Some(when));
             Ok((call(kind, !holds), Some(model)))
@@ -167,13 +177,20 @@ fn with_circumstances(action: &Action, kind: &ActionKind, when: Option<&str>) ->
     model
 }
 
-fn kind(action: &Action, scope: &Scope) -> Result<ActionKind, RenderError> {
-    filled(&action.kind, scope).map_err(|fault| RenderError { action: action.name.clone(), fault })
+fn kind(action: &Action, scope: &Scope, room: &Cell<usize>) -> Result<ActionKind, RenderError> {
+    filled(&action.kind, scope, room).map_err(|fault| RenderError { action: action.name.clone(), fault })
 }
 
-fn filled(kind: &ActionKind, scope: &Scope) -> Result<ActionKind, Fault> {
-    let text = |template: &str| render(template, Mode::Text, &scope.seen);
-    let shell = |template: &str| render(template, Mode::Shell, &scope.seen);
+fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<ActionKind, Fault> {
+    let bounded = |text: String| {
+        let left = room.get().checked_sub(text.len());
+        room.set(
+            left.ok_or_else(|| "the phase comes to more than 8 MiB in all; make it shorter, or two of it".to_owned())?,
+        );
+        Ok::<_, Fault>(text)
+    };
+    let text = |template: &str| bounded(render(template, Mode::Text, &scope.seen)?);
+    let shell = |template: &str| bounded(render(template, Mode::Shell, &scope.seen)?);
     let optional = |template: &Option<String>| template.as_deref().map(text).transpose();
     let guard = |template: &Option<String>| template.as_deref().map(shell).transpose();
     let path = |template: &str| Ok::<_, Fault>(absolute(text(template)?)?);
@@ -203,7 +220,7 @@ fn filled(kind: &ActionKind, scope: &Scope) -> Result<ActionKind, Fault> {
                 Content::ConfigMap(at, template) => {
                     let found = scope.context.inputs.texts.get(at);
                     let found = found.ok_or_else(|| format!("ConfigMap {at} has not been read"))?;
-                    if *template { text(found)? } else { found.to_string() }
+                    if *template { text(found)? } else { bounded(found.to_string())? }
                 }
             }),
             mode: mode.clone(),
@@ -549,5 +566,19 @@ mod tests {
             state: Presence::Present,
         };
         assert!(refused(group("-x")).contains("no name of a user or group"));
+    }
+
+    #[test]
+    fn the_texts_of_a_phase_have_a_bound_in_all() {
+        let exec = || ActionKind::Exec {
+            script: "echo {{ 'x' * 60000 }}{{ 'x' * 60000 }}".into(),
+            creates: None,
+            unless: None,
+            only_if: None,
+            secret_env: Vec::new(),
+        };
+        let actions: Vec<_> = (0..80).map(|n| Action::new(format!("a{n}"), exec())).collect();
+        let error = phase(&PhaseName::configure(), &actions, "", true, &context()).unwrap_err();
+        assert!(error.to_string().contains("more than 8 MiB in all"), "{error}");
     }
 }

@@ -1,0 +1,457 @@
+//! What a template may take of the operator, which renders those of all tenants: so many units of work and memory, one for
+//! each byte of text, and some for each item, that is made, written or looked at.
+//!
+//! Fuel bounds steps, but one step may double a text, compare two large ones or write the same list a thousand times. So
+//! the parsed template is rewritten ([`metered`]) until each of these passes through a filter of this module, which pays
+//! from the [`Allowance`] first. What cannot be paid is an error.
+//!
+//! # Guarantees
+//! No value is alive that was not paid for, none lies deeper than [`DEEPEST`], none holds itself, and none is reckoned out
+//! anew each time that it is looked at.
+
+use minijinja::{
+    Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, filters, functions,
+    machinery::{self, CodeGenerator, parse, parse_expr},
+    syntax::SyntaxConfig,
+    tests as builtin_tests,
+    value::{Rest, ValueKind, ValueOrKwargs},
+};
+
+use super::metered::{self, MADE, OUTSIDE, TIMES, WHOLE, WRITTEN};
+
+/// No template does more than this many steps.
+pub(super) const FUEL: u64 = 100_000;
+/// How many units a template may take.
+pub(super) const ALLOWANCE: u64 = 16 << 20;
+/// How many bytes a template may come to, and a value of settings or a parameter.
+pub(super) const LONGEST: usize = 1 << 20;
+/// How many bytes of text a template may have.
+const LONGEST_SOURCE: usize = 256 << 10;
+/// What an item costs beside its text: about what it takes of memory.
+const ITEM: u64 = 32;
+/// How deep lists and objects may lie in each other: dropping them recurses.
+const DEEPEST: usize = 64;
+/// How much longer a text may get where it is written within a list or object, or as JSON.
+const ESCAPED: u64 = 8;
+
+/// What is left of the units of one rendering.
+struct Allowance(u64);
+
+impl Allowance {
+    fn pay(&mut self, units: u64) -> Result<(), Error> {
+        self.0 = self.0.checked_sub(units).ok_or_else(exceeded)?;
+        Ok(())
+    }
+
+    /// Pays for a value with all that is in it, and tells how much that was.
+    fn pay_for(&mut self, value: &Value) -> Result<u64, Error> {
+        let before = self.0;
+        self.walk(value, 0)?;
+        Ok(before - self.0)
+    }
+
+    fn walk(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > DEEPEST {
+            return Err(refusal("lists and objects lie more than 64 deep in each other"));
+        }
+        match value.kind() {
+            ValueKind::String => self.pay(value.as_str().map_or(0, str::len) as u64 + u64::from(depth > 0) * ITEM),
+            ValueKind::Bytes => self.pay(value.as_bytes().map_or(0, <[u8]>::len) as u64),
+            ValueKind::Seq | ValueKind::Iterable => {
+                self.pay(ITEM)?;
+                value.try_iter()?.try_for_each(|item| self.walk(&item, depth + 1))
+            }
+            ValueKind::Map => {
+                self.pay(ITEM)?;
+                value.try_iter()?.try_for_each(|key| {
+                    self.walk(&key, depth + 1)?;
+                    self.walk(&value.get_item(&key)?, depth + 1)
+                })
+            }
+            _ => self.pay(u64::from(depth > 0) * ITEM),
+        }
+    }
+}
+
+fn refusal(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
+}
+
+fn exceeded() -> Error {
+    refusal("the template makes or looks at more than 16 MiB in all; make less of it, or do it in the script")
+}
+
+fn allowance<'s>(state: &'s mut State) -> &'s mut Allowance {
+    state.get_or_insert_extension(Allowance(ALLOWANCE))
+}
+
+/// Pays for writing a value: one unit for each byte that may come of it.
+pub(super) fn pay_for_writing(state: &mut State, value: &Value) -> Result<(), Error> {
+    let allowance = allowance(state);
+    let paid = allowance.pay_for(value)?;
+    // Text within lists is written escaped.
+    if is_composed(value) { allowance.pay(paid.saturating_mul(ESCAPED)) } else { Ok(()) }
+}
+
+/// The same for what is written as words of a shell, which may have to be quoted one by one.
+pub(super) fn pay_for_quoting(state: &mut State, value: &Value) -> Result<(), Error> {
+    let allowance = allowance(state);
+    let paid = allowance.pay_for(value)?;
+    allowance.pay(paid.saturating_mul(ESCAPED))
+}
+
+fn is_composed(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map)
+}
+
+/// What a filter or test costs beside its arguments and its result, by its arguments and what was paid for each.
+type Cost = fn(&[Value], &[u64]) -> u64;
+
+/// Nothing, where what it makes is no longer than what it is given.
+fn linear(_: &[Value], _: &[u64]) -> u64 {
+    0
+}
+
+/// As for each item, where the keys that it is given are taken apart for each.
+fn keyed(args: &[Value], paid: &[u64]) -> u64 {
+    per_item(args, paid).saturating_mul(ITEM)
+}
+
+/// A list is written as text first.
+fn textual(args: &[Value], paid: &[u64]) -> u64 {
+    let written = match args.first() {
+        Some(list) if is_composed(list) => paid.first().copied().unwrap_or(0).saturating_mul(ESCAPED),
+        _ => 0,
+    };
+    per_item(args, paid).saturating_add(written)
+}
+
+/// Its arguments for each item; characters become items too.
+fn per_item(args: &[Value], paid: &[u64]) -> u64 {
+    let items =
+        args.first().map_or(0, |value| value.as_str().map_or_else(|| value.len().unwrap_or(0), str::len)) as u64;
+    let text = if args.first().is_some_and(|value| value.as_str().is_some()) { items * ITEM } else { 0 };
+    let others: u64 = paid.iter().skip(1).sum();
+    items.saturating_add(1).saturating_mul(others).saturating_add(text)
+}
+
+/// As for each item, and what lies in them is written escaped.
+fn joined(args: &[Value], paid: &[u64]) -> u64 {
+    let nested =
+        args.first().and_then(|list| list.try_iter().ok()).is_some_and(|mut items| items.any(|it| is_composed(&it)));
+    let written = if nested { paid.first().copied().unwrap_or(0).saturating_mul(ESCAPED) } else { 0 };
+    per_item(args, paid).saturating_add(written)
+}
+
+/// The text that is put in, as often as what it replaces may be found.
+fn replaced(args: &[Value], paid: &[u64]) -> u64 {
+    let [text, from, _, ..] = args else { return 0 };
+    let times = match (text.as_str(), from.as_str()) {
+        (Some(text), Some(from)) => text.matches(from).count() as u64,
+        _ => paid.first().copied().unwrap_or(0).max(ITEM).saturating_mul(ESCAPED),
+    };
+    let longest = paid.get(2).copied().unwrap_or(0).max(ITEM);
+    times.saturating_mul(longest).saturating_add(textual(args, paid))
+}
+
+/// Written out, with the largest number that it is given before each line.
+fn written(args: &[Value], paid: &[u64]) -> u64 {
+    let paid = paid.iter().sum::<u64>();
+    paid.saturating_mul(largest(args).saturating_mul(2).saturating_add(ESCAPED))
+}
+
+fn indented(args: &[Value], paid: &[u64]) -> u64 {
+    let lines = args.first().and_then(Value::as_str).map_or(0, |text| text.matches('\n').count()) as u64;
+    (lines + 1).saturating_mul(largest(args).max(4)).saturating_add(textual(args, paid))
+}
+
+/// Each place of the pattern may hold all arguments, or be as wide as the largest number in it.
+fn formatted(args: &[Value], paid: &[u64]) -> u64 {
+    let pattern = args.first().and_then(Value::as_str).unwrap_or_default();
+    let numbers = pattern.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let widest = numbers.map(|digits| digits.parse().unwrap_or(u64::MAX)).max().unwrap_or(0);
+    // A star takes the width from the arguments.
+    let widest = if pattern.contains('*') { widest.max(largest(args)) } else { widest };
+    let one = paid.iter().skip(1).sum::<u64>().saturating_mul(ESCAPED).saturating_add(widest).saturating_add(400);
+    (pattern.matches('%').count() as u64).saturating_mul(one)
+}
+
+fn parted(args: &[Value], paid: &[u64]) -> u64 {
+    per_item(args, paid).saturating_add(largest(args).saturating_mul(ITEM))
+}
+
+/// Only numbers are added up without making something longer each time.
+fn summed(args: &[Value], paid: &[u64]) -> u64 {
+    let start = args.get(2).cloned().or_else(|| args.last().and_then(|last| last.get_attr("start").ok()));
+    match start.map(|value| value.kind()) {
+        None | Some(ValueKind::Undefined | ValueKind::Number | ValueKind::None) => per_item(args, paid),
+        Some(_) => u64::MAX,
+    }
+}
+
+/// The largest number among all arguments but the first, those with names included.
+fn largest(args: &[Value]) -> u64 {
+    let number = |value: &Value| match value.as_i64() {
+        Some(number) => number.unsigned_abs(),
+        None if value.is_number() => u64::MAX,
+        None => 0,
+    };
+    let named = |value: &Value| {
+        let values = value.try_iter().into_iter().flatten().filter_map(|key| value.get_item(&key).ok());
+        values.map(|value| number(&value)).max().unwrap_or(0)
+    };
+    let each = args.iter().skip(1).map(|value| if value.is_kwargs() { named(value) } else { number(value) });
+    each.max().unwrap_or(0)
+}
+
+/// The filters there are: those that make text safe for HTML are left out, since what is safe there passes unquoted into
+/// scripts; and so is what is reckoned out anew each time.
+fn known_filters() -> Vec<(&'static [&'static str], Value, Cost)> {
+    use Value as V;
+    vec![
+        (&["default", "d"], V::from_function(filters::default), linear),
+        (&["bool"], V::from_function(filters::bool), linear),
+        (&["int"], V::from_function(filters::int), linear),
+        (&["float"], V::from_function(filters::float), linear),
+        (&["abs"], V::from_function(filters::abs), linear),
+        (&["round"], V::from_function(filters::round), linear),
+        (&["attr"], V::from_function(filters::attr), linear),
+        (&["first"], V::from_function(filters::first), linear),
+        (&["last"], V::from_function(filters::last), per_item),
+        (&["length", "count"], V::from_function(filters::length), linear),
+        (&["lower"], V::from_function(filters::lower), textual),
+        (&["upper"], V::from_function(filters::upper), textual),
+        (&["title"], V::from_function(filters::title), textual),
+        (&["capitalize"], V::from_function(filters::capitalize), textual),
+        (&["trim"], V::from_function(filters::trim), textual),
+        (&["replace"], V::from_function(filters::replace), replaced),
+        (&["indent"], V::from_function(filters::indent), indented),
+        (&["format"], V::from_function(filters::format), formatted),
+        (&["string"], V::from_function(filters::string), written),
+        (&["pprint"], V::from_function(filters::pprint), written),
+        (&["join"], V::from_function(filters::join), joined),
+        (&["split"], V::from_function(filters::split), textual),
+        (&["lines"], V::from_function(filters::lines), textual),
+        (&["list"], V::from_function(filters::list), per_item),
+        (&["items"], V::from_function(filters::items), per_item),
+        (&["dictsort"], V::from_function(filters::dictsort), per_item),
+        (&["reverse"], V::from_function(filters::reverse), per_item),
+        (&["sort"], V::from_function(filters::sort), keyed),
+        (&["min"], V::from_function(filters::min), per_item),
+        (&["max"], V::from_function(filters::max), per_item),
+        (&["sum"], V::from_function(filters::sum), summed),
+        (&["unique"], V::from_function(filters::unique), per_item),
+        (&["map"], V::from_function(filters::map), per_item),
+        (&["select"], V::from_function(filters::select), per_item),
+        (&["reject"], V::from_function(filters::reject), per_item),
+        (&["selectattr"], V::from_function(filters::selectattr), per_item),
+        (&["rejectattr"], V::from_function(filters::rejectattr), per_item),
+        (&["groupby"], V::from_function(filters::groupby), per_item),
+        (&["batch"], V::from_function(filters::batch), parted),
+        (&["slice"], V::from_function(filters::slice), parted),
+        (&["zip"], V::from_function(filters::zip), per_item),
+    ]
+}
+
+/// The tests that look into what they are given.
+fn known_tests() -> Vec<(&'static [&'static str], Value)> {
+    use Value as V;
+    vec![
+        (&["lower"], V::from_function(builtin_tests::is_lower)),
+        (&["upper"], V::from_function(builtin_tests::is_upper)),
+        (&["startingwith"], V::from_function(builtin_tests::is_startingwith)),
+        (&["endingwith"], V::from_function(builtin_tests::is_endingwith)),
+        (&["eq", "equalto", "=="], V::from_function(builtin_tests::is_eq)),
+        (&["ne", "!="], V::from_function(builtin_tests::is_ne)),
+        (&["lt", "lessthan", "<"], V::from_function(builtin_tests::is_lt)),
+        (&["le", "<="], V::from_function(builtin_tests::is_le)),
+        (&["gt", "greaterthan", ">"], V::from_function(builtin_tests::is_gt)),
+        (&["ge", ">="], V::from_function(builtin_tests::is_ge)),
+        (&["in"], V::from_function(builtin_tests::is_in)),
+        (&["sameas"], V::from_function(builtin_tests::is_sameas)),
+    ]
+}
+
+/// An environment that has nothing but what pays for itself.
+pub(super) fn environment() -> Environment<'static> {
+    let mut environment = Environment::empty();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(syntax());
+    environment.set_fuel(Some(FUEL));
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    for (names, filter, cost) in known_filters() {
+        for &name in names {
+            let filter = filter.clone();
+            environment.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+                let result = paid_call(state, &filter, args, cost)?;
+                made(state, result)
+            });
+        }
+    }
+    // Text as any other: in a script it is quoted.
+    let json = Value::from_function(filters::tojson);
+    environment.add_filter("tojson", move |state: &mut State, args: Rest<ValueOrKwargs>| {
+        let text = paid_call(state, &json, args, written)?;
+        made(state, Value::from(text.as_str().unwrap_or_default()))
+    });
+    for (names, test) in known_tests() {
+        for &name in names {
+            let test = test.clone();
+            environment.add_test(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+                paid_call(state, &test, args, linear).map(|result| result.is_true())
+            });
+        }
+    }
+    environment.add_test("undefined", builtin_tests::is_undefined);
+    environment.add_test("defined", builtin_tests::is_defined);
+    environment.add_test("none", builtin_tests::is_none);
+    environment.add_test("boolean", builtin_tests::is_boolean);
+    environment.add_test("odd", builtin_tests::is_odd);
+    environment.add_test("even", builtin_tests::is_even);
+    environment.add_test("divisibleby", builtin_tests::is_divisibleby);
+    environment.add_test("number", builtin_tests::is_number);
+    environment.add_test("integer", builtin_tests::is_integer);
+    environment.add_test("int", builtin_tests::is_integer);
+    environment.add_test("float", builtin_tests::is_float);
+    environment.add_test("string", builtin_tests::is_string);
+    environment.add_test("sequence", builtin_tests::is_sequence);
+    environment.add_test("iterable", builtin_tests::is_iterable);
+    environment.add_test("mapping", builtin_tests::is_mapping);
+    environment.add_test("true", builtin_tests::is_true);
+    environment.add_test("false", builtin_tests::is_false);
+    environment.add_filter(WHOLE, |state: &mut State, value: Value| allowance(state).pay_for(&value).map(|_| value));
+    environment.add_filter(WRITTEN, |state: &mut State, value: Value| pay_for_writing(state, &value).map(|()| value));
+    environment.add_filter(OUTSIDE, |state: &mut State, value: Value| {
+        let items = match value.kind() {
+            ValueKind::String => value.as_str().map_or(0, str::len),
+            ValueKind::Iterable => value.len().unwrap_or(0),
+            _ => 0,
+        };
+        allowance(state).pay(items as u64).map(|()| value)
+    });
+    environment.add_filter(MADE, made);
+    environment.add_filter(TIMES, times);
+    environment.add_function("range", functions::range);
+    environment.add_function("dict", functions::dict);
+    environment
+}
+
+fn syntax() -> SyntaxConfig {
+    SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default()
+}
+
+/// Pays for all arguments and what is done with them, then calls.
+fn paid_call(state: &mut State, function: &Value, args: Rest<ValueOrKwargs>, cost: Cost) -> Result<Value, Error> {
+    let args: Vec<Value> = args.0.into_iter().map(ValueOrKwargs::into_value).collect();
+    let allowance = allowance(state);
+    let paid = args.iter().map(|value| allowance.pay_for(value)).collect::<Result<Vec<_>, _>>()?;
+    allowance.pay(cost(&args, &paid))?;
+    function.call(state, &args)
+}
+
+/// Pays for a value that was made. What is reckoned out item by item becomes a list, or each look at it would do so again.
+fn made(state: &mut State, value: Value) -> Result<Value, Error> {
+    let allowance = allowance(state);
+    allowance.pay_for(&value)?;
+    match value.kind() {
+        ValueKind::Iterable => Ok(value.try_iter()?.collect::<Vec<_>>().into()),
+        _ => Ok(value),
+    }
+}
+
+/// `*`: of numbers, or as often as a number says.
+fn times(state: &mut State, left: Value, right: Value) -> Result<Value, Error> {
+    for value in [&left, &right] {
+        if value.is_undefined() {
+            // Only so the message names it.
+            value.get_attr("")?;
+        }
+    }
+    let repeated = match (is_text_or_list(&left), is_text_or_list(&right)) {
+        (true, false) => Some((&left, right.as_usize())),
+        (false, true) => Some((&right, left.as_usize())),
+        _ => None,
+    };
+    if let Some((value, often)) = repeated {
+        let often = often.ok_or_else(|| refusal("text and lists can be multiplied by whole numbers only"))?;
+        let allowance = allowance(state);
+        let once = allowance.pay_for(value)?;
+        allowance.pay(once.saturating_mul(often as u64))?;
+        return match value.as_str() {
+            Some(text) => Ok(text.repeat(often).into()),
+            None => {
+                let items: Vec<Value> = value.try_iter()?.collect();
+                let all = items.iter().cycle().take(items.len().saturating_mul(often));
+                Ok(all.cloned().collect::<Vec<_>>().into())
+            }
+        };
+    }
+    let whole = |value: &Value| value.is_integer() || value.kind() == ValueKind::Bool;
+    if whole(&left) && whole(&right) {
+        let product = i128::try_from(left)?.checked_mul(i128::try_from(right)?);
+        let product = product.ok_or_else(|| refusal("the product is too large"))?;
+        return Ok(i64::try_from(product).map_or_else(|_| product.into(), Value::from));
+    }
+    match (f64::try_from(left.clone()), f64::try_from(right.clone())) {
+        (Ok(left), Ok(right)) => Ok((left * right).into()),
+        _ => Err(refusal(format!("{} and {} cannot be multiplied", left.kind(), right.kind()))),
+    }
+}
+
+fn is_text_or_list(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Iterable)
+}
+
+fn check(template: &str, is_expression: bool) -> Result<(), Error> {
+    if template.len() > LONGEST_SOURCE {
+        return Err(refusal("the template is longer than 256 KiB"));
+    }
+    metered::check_depth(template, is_expression, syntax())
+}
+
+/// Fills a template in.
+pub(super) fn render(environment: &Environment<'static>, template: &str, context: Value) -> Result<String, Error> {
+    check(template, false)?;
+    let parsed = metered::statement(&parse(template, "template", syntax())?)?;
+    let mut code = CodeGenerator::new("template", template);
+    code.compile_stmt(&parsed);
+    let mut text = String::with_capacity(template.len());
+    let (instructions, blocks) = code.finish();
+    let mut out = machinery::make_string_output(&mut text);
+    machinery::eval(environment, &instructions, context, &blocks, &mut out, minijinja::AutoEscape::None)?;
+    if text.len() > LONGEST {
+        return Err(refusal("the template comes to more than 1 MiB; make it shorter"));
+    }
+    Ok(text)
+}
+
+/// What an expression says.
+pub(super) fn evaluate(environment: &Environment<'static>, expression: &str, context: Value) -> Result<Value, Error> {
+    check(expression, true)?;
+    let parsed = metered::expression(&parse_expr(expression)?)?;
+    let mut code = CodeGenerator::new("<expression>", expression);
+    code.compile_expr(&parsed);
+    let (instructions, blocks) = code.finish();
+    let mut nothing = String::new();
+    let mut out: Output = machinery::make_string_output(&mut nothing);
+    let (value, _) =
+        machinery::eval(environment, &instructions, context, &blocks, &mut out, minijinja::AutoEscape::None)?;
+    let value = value.unwrap_or(Value::UNDEFINED);
+    let mut room = Allowance(LONGEST as u64);
+    room.pay_for(&value).map_err(|_| refusal("the value comes to more than 1 MiB; make it shorter"))?;
+    Ok(value)
+}
+
+/// The names that a template uses and does not set itself, sorted.
+pub(super) fn names(environment: &Environment<'static>, template: &str) -> Result<Vec<String>, Error> {
+    check(template, false)?;
+    // Refused here already, before any session.
+    metered::statement(&parse(template, "template", syntax())?)?;
+    let mut names: Vec<String> =
+        environment.template_from_str(template)?.undeclared_variables(true).into_iter().collect();
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests;
