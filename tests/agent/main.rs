@@ -20,6 +20,7 @@ macro_rules! under_every_shell {
 }
 
 mod actions;
+mod conformance;
 mod endings;
 mod faults;
 mod greeting;

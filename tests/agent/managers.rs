@@ -37,14 +37,17 @@ for file in db/*; do echo "${file#db/} $(cat "$file")"; done"#;
 const APT_GET: &str = r#"
 echo "apt-get $*" >>calls
 [ ! -e broken ] || exit 100
+verb= dry=
 while [ $# -gt 0 ]; do
   case $1 in
   -o) shift ;;
+  -s) dry=yes ;;
   -*) ;;
   update) exit 0 ;;
   install | remove) verb=$1 ;;
   *) case $verb in
-    install) case $1 in *=*) echo "${1#*=}" >"db/${1%%=*}" ;; *) echo 2 >"db/$1" ;; esac ;;
+    install) if [ -n "$dry" ]; then [ "$(cat "db/$1")" = 2 ] || echo "Inst $1 [1] (2)"; shift; continue; fi
+      case $1 in *=*) echo "${1#*=}" >"db/${1%%=*}" ;; *) echo 2 >"db/$1" ;; esac ;;
     remove) rm "db/$1" ;;
     esac ;;
   esac
@@ -55,26 +58,33 @@ const APK: &str = r#"
 echo "apk $*" >>calls
 case "$1 $2" in
 "info -e") [ -e "db/$3" ]; exit ;;
-"info -v") ls db; exit ;;
+"info -v") for file in db/*; do echo "${file#db/}-$(cat "$file")"; done; exit ;;
 esac
-verb=
+verb= dry=
 for word in "$@"; do
   case $word in
+  -s) dry=yes ;;
   -*) ;;
   add | del) verb=$word ;;
-  *) case $verb in add) echo 2 >"db/$word" ;; del) rm "db/$word" ;; esac ;;
+  *) if [ -n "$dry" ]; then [ "$(cat "db/$word")" = 2 ] || echo "(1/1) Upgrading $word (1 -> 2)"; continue; fi
+    case $verb in add) echo 2 >"db/$word" ;; del) rm "db/$word" ;; esac ;;
   esac
 done"#;
 
 const RPM: &str = r#"
 case $1 in
--qa) ls db; exit ;;
+-qa) for file in db/*; do echo "${file#db/}-$(cat "$file")"; done; exit ;;
 esac
 for name in "$@"; do :; done
 [ -e "db/$name" ]"#;
 
 const DNF: &str = r#"
 echo "dnf $*" >>calls
+if [ "$1 $2" = "-q -C" ]; then
+  for name in "$@"; do :; done
+  [ "$(cat "db/$name")" = 2 ] || { echo "$name 2 updates"; exit 100; }
+  exit 0
+fi
 verb=$2
 shift 2
 for name in "$@"; do
@@ -117,8 +127,22 @@ start | restart | reload) : >"running/$1" ;;
 stop) rm "running/$1" ;;
 esac"#;
 
+/// All of them.
+pub const ALL: &[(&str, &str)] = &[
+    ("dpkg-query", DPKG_QUERY),
+    ("apt-get", APT_GET),
+    ("apk", APK),
+    ("rpm", RPM),
+    ("dnf", DNF),
+    ("yum", DNF),
+    ("systemctl", SYSTEMCTL),
+    ("rc-service", RC_SERVICE),
+    ("rc-update", RC_UPDATE),
+    ("service", SERVICE),
+];
+
 /// A node on which these commands stand before all others.
-fn node(shell: Shell, commands: &[(&str, &str)]) -> Node {
+pub fn node(shell: Shell, commands: &[(&str, &str)]) -> Node {
     let mut node = Node::new(shell);
     for dir in ["bin", "db", "running", "enabled"] {
         fs::create_dir(node.file(dir)).unwrap();
