@@ -4,7 +4,7 @@
 use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
     process::Command,
 };
@@ -34,6 +34,7 @@ under_every_shell! {
     a_change_of_a_public_file_shows
     what_not_everybody_may_read_never_shows
     a_file_is_made_where_nobody_else_can_meddle
+    a_file_needs_no_tools_to_compare
 }
 
 /// What the operator sends for one action.
@@ -66,6 +67,20 @@ pub fn rooted(shell: Shell, commands: &[(&str, &str)]) -> Node {
     let sbin = node.path.take().unwrap() + ":/usr/sbin:/sbin";
     node.path = Some(sbin);
     node
+}
+
+/// Takes tools from the machine; those of busybox's own sh are not to be had.
+pub fn without(node: &mut Node, tools: &[&str]) {
+    let bin = node.file("tools");
+    fs::create_dir(&bin).unwrap();
+    for dir in ["/usr/bin", "/usr/sbin"] {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            if !tools.iter().any(|tool| entry.file_name() == *tool) {
+                let _ = symlink(entry.path(), bin.join(entry.file_name()));
+            }
+        }
+    }
+    node.path = Some(bin.display().to_string());
 }
 
 /// Everything below a directory that a look must leave: names, contents, modes, owners, times.
@@ -386,7 +401,7 @@ fn a_file_is_made_where_nobody_else_can_meddle(shell: Shell) {
     let seen = node.file("srv/seen").display().to_string();
     put(&node, "srv/.pallet.left/new", "left by a run that was killed");
     put(&node, "elsewhere/victim", "as it was");
-    std::os::unix::fs::symlink(node.file("elsewhere"), node.file("srv/.pallet.link")).unwrap();
+    symlink(node.file("elsewhere"), node.file("srv/.pallet.link")).unwrap();
     // What chmod and mv are given is where the file is made.
     let wrapper =
         format!("#!/bin/sh\nfor path do :; done\nstat -c '%a %n' \"${{path%/*}}\" >>{seen}\nexec /bin/chmod \"$@\"\n");
@@ -402,5 +417,33 @@ fn a_file_is_made_where_nobody_else_can_meddle(shell: Shell) {
     }
     assert!(!node.file("srv/.pallet.left").exists() && node.file("srv/.pallet.link").is_symlink());
     assert_eq!(node.read("elsewhere/victim"), "as it was");
+    agent.bye();
+}
+
+/// Red Hat's small images have no diffutils.
+fn a_file_needs_no_tools_to_compare(shell: Shell) {
+    if shell == Shell::Busybox {
+        return;
+    }
+    let mut node = rooted(shell, &[]);
+    without(&mut node, &["cmp", "diff", "getent"]);
+    let mut agent = node.agent();
+    let kind = ActionKind::File {
+        path: "/srv/motd".into(),
+        content: "x\n\n".into(),
+        mode: "644".into(),
+        owner: Some("games".into()),
+        group: Some("games".into()),
+    };
+    for expected in [Changed, Unchanged] {
+        for ended in [check(&mut agent, &kind), apply(&mut agent, &kind)] {
+            assert_eq!((effects(&ended), ended.output.as_str()), (vec![expected], ""));
+            assert_eq!(ended.actions[0].diff, "");
+        }
+    }
+    fs::write(node.file("srv/motd"), "x\n").unwrap();
+    assert_eq!(effects(&apply(&mut agent, &kind)), [Changed]);
+    let found = fs::metadata(node.file("srv/motd")).unwrap();
+    assert_eq!((node.read("srv/motd").as_str(), found.uid(), found.gid()), ("x\n\n", 5, 60));
     agent.bye();
 }

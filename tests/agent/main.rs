@@ -19,8 +19,10 @@ macro_rules! under_every_shell {
     };
 }
 
+mod accounts;
 mod actions;
 mod conformance;
+mod contents;
 mod endings;
 mod faults;
 mod greeting;

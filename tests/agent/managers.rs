@@ -1,11 +1,11 @@
-//! Packages and services, by stand-ins for the managers that keep their state in files. They show that the right commands
+//! Packages, their sources, and services, by stand-ins for the managers that keep their state in files. They show that the right commands
 //! are given and the right effect is told; that the commands do what they should, real nodes show (tests/e2e/packages.rs).
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use pallet_operator::{
     api::{
-        actions::{PackageState, ServiceState},
+        actions::{PackageState, Presence::Present, ServiceState},
         group_node::Effect::{Changed, Failed, Unchanged},
     },
     phase::ActionKind,
@@ -14,6 +14,7 @@ use pallet_operator::{
 
 use crate::{
     actions::{effects, perform},
+    conformance::{apply, rooted, source},
     node::{Node, Shell},
 };
 
@@ -25,6 +26,8 @@ under_every_shell! {
     systemd_is_asked_and_told
     openrc_is_asked_and_told
     sysv_is_asked_and_told
+    a_source_that_is_no_good_is_taken_back
+    a_source_follows_what_is_declared
 }
 
 /// Installed packages are files in `db`; each holds its version.
@@ -266,5 +269,62 @@ fn sysv_is_asked_and_told(shell: Shell) {
     let stopped = || service("sysv", Some(ServiceState::Stopped), None);
     let ended = perform(&mut agent, vec![started(), started(), stopped(), stopped()]);
     assert_eq!(effects(&ended), [Changed, Unchanged, Changed, Unchanged], "{}", ended.output);
+    agent.bye();
+}
+
+fn a_source_that_is_no_good_is_taken_back(shell: Shell) {
+    let node = rooted(shell, ALL);
+    let mut agent = node.agent();
+    let (list, key) = ("etc/apt/sources.list.d/example.sources", "etc/apt/keyrings/example.asc");
+    fs::write(node.file("broken"), "").unwrap();
+    for _ in 0..2 {
+        let ended = apply(&mut agent, &source("apt", Present));
+        assert_eq!(effects(&ended), [Failed], "{}", ended.output);
+        assert!(ended.output.contains("apt-get update failed for it, and it was not added"), "{}", ended.output);
+        assert!(!node.file(list).exists() && !node.file(key).exists());
+    }
+    // One that was good stays.
+    fs::write(node.file(list), "good\n").unwrap();
+    fs::write(node.file(key), "good key\n").unwrap();
+    assert_eq!(effects(&apply(&mut agent, &source("apt", Present))), [Failed]);
+    assert_eq!((node.read(list).as_str(), node.read(key).as_str()), ("good\n", "good key\n"));
+    fs::remove_file(node.file("broken")).unwrap();
+    fs::write(node.file("calls"), "").unwrap();
+    let ended = perform(&mut agent, vec![source("apt", Present), source("apt", Present)]);
+    assert_eq!(effects(&ended), [Changed, Unchanged], "{}", ended.output);
+    let calls = node.read("calls");
+    assert_eq!(calls.matches(" update ").count(), 1, "{calls}");
+    assert!(calls.contains("/example.sources -o Dir::Etc::sourceparts=/dev/null"), "its lists alone: {calls}");
+    agent.bye();
+}
+
+fn a_source_follows_what_is_declared(shell: Shell) {
+    let node = rooted(shell, ALL);
+    fs::create_dir(node.file("etc/apk")).unwrap();
+    let mut agent = node.agent();
+    let sources = ["apt", "dnf", "apk"].map(|manager| source(manager, Present));
+    let ended = perform(&mut agent, sources.to_vec());
+    assert_eq!(effects(&ended), [Changed; 3], "{}", ended.output);
+    let apt = "Types: deb\nURIs: https://deb.example\nSuites: stable\nComponents: main\n\
+               Signed-By: /etc/apt/keyrings/example.asc\n";
+    assert_eq!(node.read("etc/apt/sources.list.d/example.sources"), apt);
+    assert_eq!(node.read("etc/apt/keyrings/example.asc"), "KEY\n");
+    let dnf = "[example]\nname=example\nbaseurl=https://rpm.example\nenabled=1\n\
+               gpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/example.asc\n";
+    assert_eq!(node.read("etc/yum.repos.d/example.repo"), dnf);
+    assert_eq!(node.read("etc/pki/rpm-gpg/example.asc"), "KEY\n");
+    assert_eq!(node.read("etc/apk/repositories"), "https://apk.example/main\n");
+    // Without its key, the file of the key goes, too.
+    let unsigned = ActionKind::PackageSource {
+        name: "example".into(),
+        apt: None,
+        dnf: Some(("https://rpm.example".into(), None)),
+        apk: None,
+        state: Present,
+        manager: "dnf".into(),
+    };
+    assert_eq!(effects(&apply(&mut agent, &unsigned)), [Changed]);
+    assert!(node.read("etc/yum.repos.d/example.repo").contains("gpgcheck=0"));
+    assert!(!node.file("etc/pki/rpm-gpg/example.asc").exists());
     agent.bye();
 }

@@ -14,7 +14,7 @@ line_in_file_() {
     return
   fi
   for pattern in "$match" "$behind"; do
-    LC_ALL=C grep -qaE -e "$pattern" /dev/null
+    echo | LC_ALL=C grep -qaE -e "$pattern"
     [ $? -le 1 ] || { complain "lineInFile: $pattern is no extended regular expression"; return 1; }
   done
   if [ "$state" = absent ]; then
