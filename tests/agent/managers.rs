@@ -130,6 +130,13 @@ start | restart | reload) : >"running/$1" ;;
 stop) rm "running/$1" ;;
 esac"#;
 
+const UPDATE_RC_D: &str = r#"
+echo "update-rc.d $*" >>calls
+case $2 in
+enable) rm -f /etc/rc2.d/K01"$1"; ln -s "../init.d/$1" /etc/rc2.d/S01"$1" ;;
+disable) mv /etc/rc2.d/S01"$1" /etc/rc2.d/K01"$1" ;;
+esac"#;
+
 /// All of them.
 pub const ALL: &[(&str, &str)] = &[
     ("dpkg-query", DPKG_QUERY),
@@ -142,6 +149,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("rc-service", RC_SERVICE),
     ("rc-update", RC_UPDATE),
     ("service", SERVICE),
+    ("update-rc.d", UPDATE_RC_D),
 ];
 
 /// A node on which these commands stand before all others.
@@ -261,7 +269,7 @@ fn openrc_is_asked_and_told(shell: Shell) {
     asked_and_told(&node(shell, &[("rc-service", RC_SERVICE), ("rc-update", RC_UPDATE)]), "openrc");
 }
 
-/// Links in /etc stand for what is enabled there: that is left to real nodes.
+/// Links in /etc stand for what is enabled there: conformance.rs has them.
 fn sysv_is_asked_and_told(shell: Shell) {
     let node = node(shell, &[("service", SERVICE)]);
     let mut agent = node.agent();
