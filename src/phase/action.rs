@@ -263,6 +263,12 @@ pub enum Content {
     ConfigMap(KeyRef, bool),
 }
 
+impl From<&str> for Content {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
 /// A source for apt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AptSource {

@@ -115,7 +115,7 @@ fn parts(kind: &ActionKind) -> &'static [&'static str] {
         ActionKind::LineInFile { .. } => &[FILES, LINES],
         ActionKind::RemoteFile { .. } => &[FILES, DOWNLOADS],
         ActionKind::Package { .. } => &[PACKAGES],
-        ActionKind::PackageSource { .. } => &[FILES, LINES, SOURCES],
+        ActionKind::PackageSource { .. } => &[FILES, LINES, PACKAGES, SOURCES],
         ActionKind::Service { .. } => &[SERVICES],
         ActionKind::User(_) | ActionKind::UserGroup { .. } => &[FILES, USERS],
         ActionKind::Sudoer { .. } => &[FILES, SUDOERS],
@@ -306,5 +306,16 @@ mod tests {
         let line = &script[script.find("perform \"it's\"").or(script.find("perform 'it")).unwrap()..];
         let words = shlex::split(line.trim_end().trim_end_matches("succeed")).unwrap();
         assert_eq!(words[..5], ["perform", "it's", "--", "exec_", "echo 'unfinished\n)"]);
+    }
+
+    #[test]
+    fn no_function_stands_before_a_command_of_its_name() {
+        let texts = [PRELUDE, FILES, PACKAGES, SERVICES, LINES, DOWNLOADS, SOURCES, USERS, SUDOERS, CRON, GATHER];
+        let functions: Vec<&str> =
+            texts.iter().flat_map(|text| text.lines()).filter_map(|line| Some(line.split_once("() ")?.0)).collect();
+        assert!(functions.len() > 80, "{functions:?}");
+        let own = ["perform", "complain", "succeed", "gather"];
+        let commands: Vec<_> = functions.iter().filter(|name| !name.contains('_') && !own.contains(name)).collect();
+        assert!(commands.is_empty(), "a user's script may mean a command by {commands:?}: add an underscore");
     }
 }

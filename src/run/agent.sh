@@ -218,7 +218,7 @@ supervise() {
   exec >/dev/null
   began=$(date +%s)
   # By exec, since a shell that redirects for a while only keeps what it has closed.
-  (exec <&5 4>&- 5<&-; drain) &
+  (exec <&5 4>&- 5<&- 6>&- 7<&-; drain) &
   reader=$!
   (
     exec >&4 2>&1 4>&- 5<&-

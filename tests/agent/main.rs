@@ -19,7 +19,10 @@ macro_rules! under_every_shell {
     };
 }
 
+mod accounts;
 mod actions;
+mod conformance;
+mod contents;
 mod endings;
 mod faults;
 mod greeting;
@@ -27,4 +30,5 @@ mod managers;
 mod output;
 mod performing;
 mod runs;
+mod secrets;
 mod sessions;

@@ -1,11 +1,11 @@
-//! Packages and services, by stand-ins for the managers that keep their state in files. They show that the right commands
+//! Packages, their sources, and services, by stand-ins for the managers that keep their state in files. They show that the right commands
 //! are given and the right effect is told; that the commands do what they should, real nodes show (tests/e2e/packages.rs).
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use pallet_operator::{
     api::{
-        actions::{PackageState, ServiceState},
+        actions::{PackageState, Presence::Present, ServiceState},
         group_node::Effect::{Changed, Failed, Unchanged},
     },
     phase::ActionKind,
@@ -14,6 +14,7 @@ use pallet_operator::{
 
 use crate::{
     actions::{effects, perform},
+    conformance::{apply, rooted, source},
     node::{Node, Shell},
 };
 
@@ -25,6 +26,8 @@ under_every_shell! {
     systemd_is_asked_and_told
     openrc_is_asked_and_told
     sysv_is_asked_and_told
+    a_source_that_is_no_good_is_taken_back
+    a_source_follows_what_is_declared
 }
 
 /// Installed packages are files in `db`; each holds its version.
@@ -37,14 +40,17 @@ for file in db/*; do echo "${file#db/} $(cat "$file")"; done"#;
 const APT_GET: &str = r#"
 echo "apt-get $*" >>calls
 [ ! -e broken ] || exit 100
+verb= dry=
 while [ $# -gt 0 ]; do
   case $1 in
   -o) shift ;;
+  -s) dry=yes ;;
   -*) ;;
   update) exit 0 ;;
   install | remove) verb=$1 ;;
   *) case $verb in
-    install) case $1 in *=*) echo "${1#*=}" >"db/${1%%=*}" ;; *) echo 2 >"db/$1" ;; esac ;;
+    install) if [ -n "$dry" ]; then [ "$(cat "db/$1")" = 2 ] || echo "Inst $1 [1] (2)"; shift; continue; fi
+      case $1 in *=*) echo "${1#*=}" >"db/${1%%=*}" ;; *) echo 2 >"db/$1" ;; esac ;;
     remove) rm "db/$1" ;;
     esac ;;
   esac
@@ -55,26 +61,33 @@ const APK: &str = r#"
 echo "apk $*" >>calls
 case "$1 $2" in
 "info -e") [ -e "db/$3" ]; exit ;;
-"info -v") ls db; exit ;;
+"info -v") for file in db/*; do echo "${file#db/}-$(cat "$file")"; done; exit ;;
 esac
-verb=
+verb= dry=
 for word in "$@"; do
   case $word in
+  -s) dry=yes ;;
   -*) ;;
   add | del) verb=$word ;;
-  *) case $verb in add) echo 2 >"db/$word" ;; del) rm "db/$word" ;; esac ;;
+  *) if [ -n "$dry" ]; then [ "$(cat "db/$word")" = 2 ] || echo "(1/1) Upgrading $word (1 -> 2)"; continue; fi
+    case $verb in add) echo 2 >"db/$word" ;; del) rm "db/$word" ;; esac ;;
   esac
 done"#;
 
 const RPM: &str = r#"
 case $1 in
--qa) ls db; exit ;;
+-qa) for file in db/*; do echo "${file#db/}-$(cat "$file")"; done; exit ;;
 esac
 for name in "$@"; do :; done
 [ -e "db/$name" ]"#;
 
 const DNF: &str = r#"
 echo "dnf $*" >>calls
+if [ "$1 $2" = "-q -C" ]; then
+  for name in "$@"; do :; done
+  [ "$(cat "db/$name")" = 2 ] || { echo "$name 2 updates"; exit 100; }
+  exit 0
+fi
 verb=$2
 shift 2
 for name in "$@"; do
@@ -117,8 +130,30 @@ start | restart | reload) : >"running/$1" ;;
 stop) rm "running/$1" ;;
 esac"#;
 
+const UPDATE_RC_D: &str = r#"
+echo "update-rc.d $*" >>calls
+case $2 in
+enable) rm -f /etc/rc2.d/K01"$1"; ln -s "../init.d/$1" /etc/rc2.d/S01"$1" ;;
+disable) mv /etc/rc2.d/S01"$1" /etc/rc2.d/K01"$1" ;;
+esac"#;
+
+/// All of them.
+pub const ALL: &[(&str, &str)] = &[
+    ("dpkg-query", DPKG_QUERY),
+    ("apt-get", APT_GET),
+    ("apk", APK),
+    ("rpm", RPM),
+    ("dnf", DNF),
+    ("yum", DNF),
+    ("systemctl", SYSTEMCTL),
+    ("rc-service", RC_SERVICE),
+    ("rc-update", RC_UPDATE),
+    ("service", SERVICE),
+    ("update-rc.d", UPDATE_RC_D),
+];
+
 /// A node on which these commands stand before all others.
-fn node(shell: Shell, commands: &[(&str, &str)]) -> Node {
+pub fn node(shell: Shell, commands: &[(&str, &str)]) -> Node {
     let mut node = Node::new(shell);
     for dir in ["bin", "db", "running", "enabled"] {
         fs::create_dir(node.file(dir)).unwrap();
@@ -234,7 +269,7 @@ fn openrc_is_asked_and_told(shell: Shell) {
     asked_and_told(&node(shell, &[("rc-service", RC_SERVICE), ("rc-update", RC_UPDATE)]), "openrc");
 }
 
-/// Links in /etc stand for what is enabled there: that is left to real nodes.
+/// Links in /etc stand for what is enabled there: conformance.rs has them.
 fn sysv_is_asked_and_told(shell: Shell) {
     let node = node(shell, &[("service", SERVICE)]);
     let mut agent = node.agent();
@@ -242,5 +277,62 @@ fn sysv_is_asked_and_told(shell: Shell) {
     let stopped = || service("sysv", Some(ServiceState::Stopped), None);
     let ended = perform(&mut agent, vec![started(), started(), stopped(), stopped()]);
     assert_eq!(effects(&ended), [Changed, Unchanged, Changed, Unchanged], "{}", ended.output);
+    agent.bye();
+}
+
+fn a_source_that_is_no_good_is_taken_back(shell: Shell) {
+    let node = rooted(shell, ALL);
+    let mut agent = node.agent();
+    let (list, key) = ("etc/apt/sources.list.d/example.sources", "etc/apt/keyrings/example.asc");
+    fs::write(node.file("broken"), "").unwrap();
+    for _ in 0..2 {
+        let ended = apply(&mut agent, &source("apt", Present));
+        assert_eq!(effects(&ended), [Failed], "{}", ended.output);
+        assert!(ended.output.contains("apt-get update failed for it, and it was not added"), "{}", ended.output);
+        assert!(!node.file(list).exists() && !node.file(key).exists());
+    }
+    // One that was good stays.
+    fs::write(node.file(list), "good\n").unwrap();
+    fs::write(node.file(key), "good key\n").unwrap();
+    assert_eq!(effects(&apply(&mut agent, &source("apt", Present))), [Failed]);
+    assert_eq!((node.read(list).as_str(), node.read(key).as_str()), ("good\n", "good key\n"));
+    fs::remove_file(node.file("broken")).unwrap();
+    fs::write(node.file("calls"), "").unwrap();
+    let ended = perform(&mut agent, vec![source("apt", Present), source("apt", Present)]);
+    assert_eq!(effects(&ended), [Changed, Unchanged], "{}", ended.output);
+    let calls = node.read("calls");
+    assert_eq!(calls.matches(" update ").count(), 1, "{calls}");
+    assert!(calls.contains("/example.sources -o Dir::Etc::sourceparts=/dev/null"), "its lists alone: {calls}");
+    agent.bye();
+}
+
+fn a_source_follows_what_is_declared(shell: Shell) {
+    let node = rooted(shell, ALL);
+    fs::create_dir(node.file("etc/apk")).unwrap();
+    let mut agent = node.agent();
+    let sources = ["apt", "dnf", "apk"].map(|manager| source(manager, Present));
+    let ended = perform(&mut agent, sources.to_vec());
+    assert_eq!(effects(&ended), [Changed; 3], "{}", ended.output);
+    let apt = "Types: deb\nURIs: https://deb.example\nSuites: stable\nComponents: main\n\
+               Signed-By: /etc/apt/keyrings/example.asc\n";
+    assert_eq!(node.read("etc/apt/sources.list.d/example.sources"), apt);
+    assert_eq!(node.read("etc/apt/keyrings/example.asc"), "KEY\n");
+    let dnf = "[example]\nname=example\nbaseurl=https://rpm.example\nenabled=1\n\
+               gpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/example.asc\n";
+    assert_eq!(node.read("etc/yum.repos.d/example.repo"), dnf);
+    assert_eq!(node.read("etc/pki/rpm-gpg/example.asc"), "KEY\n");
+    assert_eq!(node.read("etc/apk/repositories"), "https://apk.example/main\n");
+    // Without its key, the file of the key goes, too.
+    let unsigned = ActionKind::PackageSource {
+        name: "example".into(),
+        apt: None,
+        dnf: Some(("https://rpm.example".into(), None)),
+        apk: None,
+        state: Present,
+        manager: "dnf".into(),
+    };
+    assert_eq!(effects(&apply(&mut agent, &unsigned)), [Changed]);
+    assert!(node.read("etc/yum.repos.d/example.repo").contains("gpgcheck=0"));
+    assert!(!node.file("etc/pki/rpm-gpg/example.asc").exists());
     agent.bye();
 }

@@ -59,7 +59,7 @@ pub enum Shell {
 
 impl Shell {
     /// A directory that holds `sh`, and all tools where they are the shell's own.
-    fn bin(self) -> &'static Path {
+    pub fn bin(self) -> &'static Path {
         static BINS: LazyLock<[PathBuf; 3]> = LazyLock::new(|| {
             ["busybox", "dash", "bash"].map(|name| {
                 let bin = ROOT.join(format!("bin-{name}"));

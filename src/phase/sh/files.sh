@@ -1,5 +1,5 @@
 # file_ PATH CONTENT MODE OWNER GROUP
-file_() { put "$1" "$3" "$4" "$5" printf %s "$2"; }
+file_() { put_file "$1" "$3" "$4" "$5" printf %s "$2"; }
 
 # directory_ PATH MODE OWNER GROUP. An empty mode: 755 for a new one, else as it is.
 directory_() {
@@ -21,7 +21,7 @@ directory_() {
     (umask 022; mkdir -p -- "$1") || return 1
     file_mode=${file_mode:-755}
   fi
-  dress "$1"
+  dress_file "$1"
 }
 
 # symlink_ PATH TARGET
@@ -37,26 +37,26 @@ symlink_() {
   ln -sfn -- "$2" "$1"
 }
 
-# put PATH MODE OWNER GROUP COMMAND...: the file holds what the command prints, each time that it is asked. An empty mode,
-# owner or group: as it is; 644 for a new file. It is replaced in one step, and never written to through a link.
-put() {
+# put_file PATH MODE OWNER GROUP COMMAND...: the file holds what the command prints, each time that it is asked. An empty
+# mode, owner or group: as it is; 644 for a new file. It is replaced in one step, and never written to through a link.
+put_file() {
   file=$1 file_mode=$2 owner=$3 group=$4 result=Changed was=
   shift 4
-  settle || return 1
-  if [ -n "$was" ] && [ "$was" = "$file_mode:$owner:$group" ] && holds "$@"; then
+  settle_file || return 1
+  if [ -n "$was" ] && [ "$was" = "$file_mode:$owner:$group" ] && file_holds "$@"; then
     result=Unchanged
     return 0
   fi
   show_diff "$@"
   [ "$mode" = apply ] || return 0
-  make_room && "$@" >"$room/new" && place
+  make_room && "$@" >"$room/new" && place_file
   code=$?
   rm -rf "$room"
   return "$code"
 }
 
-# gone PATH: no such file is there.
-gone() {
+# no_file PATH: no such file is there.
+no_file() {
   file=$1 file_mode=644 was=
   if [ ! -e "$1" ] && [ ! -L "$1" ]; then result=Unchanged; return 0; fi
   if [ -d "$1" ] && [ ! -L "$1" ]; then complain "$1 is a directory; remove it in an action before"; return 1; fi
@@ -69,10 +69,13 @@ gone() {
   rm -f -- "$1"
 }
 
-# settle: $was becomes what $file has, $file_mode, $owner and $group what it is to have.
-settle() {
+# settle_file: $was becomes what $file has, $file_mode, $owner and $group what it is to have.
+settle_file() {
   if [ -d "$file" ]; then complain "$file is a directory; remove it in an action before"; return 1; fi
-  if [ -e "$file" ] && [ ! -f "$file" ]; then complain "$file is there and is no file; remove it in an action before"; return 1; fi
+  if [ -e "$file" ] && [ ! -f "$file" ]; then
+    complain "$file is there and is no file; remove it in an action before"
+    return 1
+  fi
   has_directory "$file" || return 1
   owner=$(number_of passwd "$owner") && group=$(number_of group "$group") || return 1
   if [ -f "$file" ]; then
@@ -84,15 +87,18 @@ settle() {
   file_mode=${file_mode:-644}
 }
 
+# count_change: what a step of several did counts for the whole, which is in $changed.
+count_change() { [ "$result" = Unchanged ] || changed=Changed; }
+
 has_directory() {
   [ ! -d "${1%/*}/" ] || return 0
   complain "the directory ${1%/*} is not there; make it in an action before"
   return 1
 }
 
-# holds COMMAND...: $file holds what the command prints. Not every node has cmp.
-holds() {
-  if command -v cmp >/dev/null 2>&1; then
+# file_holds COMMAND...: $file holds what the command prints. Not every node has cmp.
+file_holds() {
+  if has_command cmp; then
     "$@" | cmp -s - "$file"
   else
     [ "$("$@" | cksum)" = "$(cksum <"$file")" ]
@@ -110,16 +116,16 @@ make_room() {
   (umask 077; mkdir "$room")
 }
 
-# place: what is in the room becomes the file.
-place() {
-  dress "$room/new" || return 1
+# place_file: what is in the room becomes the file.
+place_file() {
+  dress_file "$room/new" || return 1
   mv -f "$room/new" "$file" 2>/dev/null && return 0
   # A file that is a mount of its own (/etc/hosts in a pod) cannot be replaced, only rewritten.
-  [ ! -L "$file" ] && cat "$room/new" >"$file" && dress "$file"
+  [ ! -L "$file" ] && cat "$room/new" >"$file" && dress_file "$file"
 }
 
 # The mode comes last, since a change of owner takes set-user-ID away.
-dress() {
+dress_file() {
   [ -z "$owner" ] || [ "$(stat -L -c %u "$1")" = "$owner" ] || chown "$owner" "$1" || return 1
   [ -z "$group" ] || [ "$(stat -L -c %g "$1")" = "$group" ] || chgrp "$group" "$1" || return 1
   [ -z "$file_mode" ] || [ "$(stat -L -c %a "$1")" = "$file_mode" ] || chmod "$file_mode" "$1"
@@ -127,7 +133,7 @@ dress() {
 
 # show_diff COMMAND...: what would become of $file, where everybody may read it before and after.
 show_diff() {
-  command -v diff >/dev/null 2>&1 || return 0
+  [ -z "${hidden-}" ] && has_command diff || return 0
   case ${was%%:*} in '' | *[4567]) ;; *) return 0 ;; esac
   case $file_mode in *[4567]) ;; *) return 0 ;; esac
   is_public "${file%/*}/" || return 0
@@ -159,14 +165,14 @@ is_public() {
 # number_of passwd|group NAME: prints its number. A number and nothing stand for themselves.
 number_of() {
   case $2 in *[!0-9]*) ;; *) printf '%s\n' "$2"; return 0 ;; esac
-  found=$(entry "$1" "$2") || { complain "$2 is not in the node's $1; add it in an action before"; return 1; }
+  found=$(entry_of "$1" "$2") || { complain "$2 is not in the node's $1; add it in an action before"; return 1; }
   found=${found#*:*:}
   printf '%s\n' "${found%%:*}"
 }
 
-# entry passwd|group NAME: prints its line.
-entry() {
-  if command -v getent >/dev/null 2>&1; then getent "$1" "$2"; return; fi
+# entry_of passwd|group NAME: prints its line.
+entry_of() {
+  if has_command getent; then getent "$1" "$2"; return; fi
   while IFS= read -r line || [ -n "$line" ]; do
     case $line in "$2":*) printf '%s\n' "$line"; return 0 ;; esac
   done <"/etc/$1"

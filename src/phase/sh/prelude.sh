@@ -31,15 +31,15 @@ perform() {
     printf '%s\n' "$result" >"$journal/result"
     exit "$code"
   fi
-  if [ -n "$skip" ] || { [ -n "$after" ] && ! woken; }; then
-    note Skipped
+  if [ -n "$skip" ] || { [ -n "$after" ] && ! was_woken; }; then
+    note_result Skipped
     return
   fi
   before_change || { complain "$marks cannot be written"; exit 1; }
   while :; do
     result=Changed
     rm -f "$journal/diff"
-    if [ -z "$limit" ]; then "$@"; else limited; fi
+    if [ -z "$limit" ]; then "$@"; else within_limit; fi
     code=$?
     [ "$code" != 0 ] && [ "$attempt" -lt "$retries" ] && [ "$mode" = apply ] || break
     attempt=$((attempt + 1))
@@ -48,15 +48,15 @@ perform() {
   done
   if [ "$code" != 0 ]; then
     # What is missing may be what an action before would have made.
-    if [ "$mode" = check ] && [ "$would" != , ]; then note Unknowable; return; fi
-    note Failed
+    if [ "$mode" = check ] && [ "$would" != , ]; then note_result Unknowable; return; fi
+    note_result Failed
     exit "$code"
   fi
   after_change
-  note "$result"
+  note_result "$result"
 }
 
-note() {
+note_result() {
   printf '%s %s\n' "$1" "$action" >>"$journal/actions"
   if [ -s "$journal/diff" ]; then sed 's/^/	/' "$journal/diff" >>"$journal/actions"; fi
   rm -f "$journal/diff"
@@ -77,7 +77,7 @@ after_change() {
     rm -f "$marks/$mark"
   fi
 }
-woken() {
+was_woken() {
   rest=$after,
   while [ -n "$rest" ]; do
     case $would in *",${rest%%,*},"*) return 0 ;; esac
@@ -91,9 +91,9 @@ succeed() {
   exit 0
 }
 
-# limited: the present action in a process of its own, which is ended with all that it started when $limit is over. It is
+# within_limit: the present action in a process of its own, which is ended with all that it started when $limit is over. It is
 # this script once more, which does this one action only: what is merely forked has no environment to be found by.
-limited() {
+within_limit() {
   rm -f "$journal/result" "$journal/late"
   printf '%s' "$secrets" |
     PALLET_ACTION=${PALLET_RUN}_${number}_${attempt}_ PALLET_ONLY=$number PALLET_JOURNAL=$journal sh "$journal/script" &
@@ -156,6 +156,7 @@ manual_() {
   exit 0
 }
 
+has_command() { command -v "$1" >/dev/null 2>&1; }
 complain() { printf 'pallet: %s\n' "$*" >&2; }
 
 # take_secrets: they come on stdin as assignments of variables, each a format for printf. No variable is exported before an

@@ -44,7 +44,7 @@ openrc_enable() { rc-update add "$1" default; }
 openrc_disable() { rc-update del "$1" default; }
 
 sysv_do() {
-  if command -v service >/dev/null 2>&1; then service "$2" "$1"; else "/etc/init.d/$2" "$1"; fi
+  if has_command service; then service "$2" "$1"; else "/etc/init.d/$2" "$1"; fi
 }
 sysv_runs() { sysv_do status "$1" >/dev/null 2>&1; }
 sysv_enabled() {
@@ -54,12 +54,12 @@ sysv_enabled() {
   return 1
 }
 sysv_enable() {
-  if command -v update-rc.d >/dev/null 2>&1; then
+  if has_command update-rc.d; then
     update-rc.d "$1" defaults && update-rc.d "$1" enable
   else
     chkconfig "$1" on
   fi
 }
 sysv_disable() {
-  if command -v update-rc.d >/dev/null 2>&1; then update-rc.d "$1" disable; else chkconfig "$1" off; fi
+  if has_command update-rc.d; then update-rc.d "$1" disable; else chkconfig "$1" off; fi
 }

@@ -1,0 +1,242 @@
+//! Lines in files and downloads: their corners, and how they fail.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    thread,
+};
+
+use pallet_operator::{
+    api::{
+        actions::Presence::{Absent, Present},
+        group_node::Effect::{Changed, Failed, Unchanged},
+    },
+    phase::{ActionKind, compile},
+    run::frame::{Ended, Verdict},
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    actions::{effects, perform},
+    conformance::{apply, check, line, only, rooted, without},
+    node::{Agent, Shell},
+};
+
+under_every_shell! {
+    lines_are_put_where_they_belong
+    a_line_keeps_its_place_with_patterns_that_it_does_not_match
+    a_line_that_cannot_be_is_a_failure_with_its_reason
+    a_line_is_kept_in_the_file_that_a_link_leads_to
+    a_download_comes_by_curl_or_wget_and_is_verified
+    a_download_that_stands_still_is_ended
+}
+
+fn set_line(agent: &mut Agent, kind: ActionKind) -> Ended {
+    let ended = apply(agent, &kind);
+    let again = apply(agent, &kind);
+    assert!(effects(&again) != [Changed], "{kind:?} never ends: {again:?}");
+    ended
+}
+
+fn lines_are_put_where_they_belong(shell: Shell) {
+    let node = rooted(shell, &[]);
+    let mut agent = node.agent();
+    let after = |text: &str, behind: &str| ActionKind::LineInFile {
+        path: "/srv/f".into(),
+        line: Some(text.into()),
+        matches: None,
+        insert_after: Some(behind.into()),
+        state: Present,
+        create: false,
+    };
+    let odd = "it's $(x) `y` \\n & / \"q\" \t* [ünï] %s -n";
+    let with = |text: &str, matches: Option<&str>| line("/srv/f", Some(text), matches, Present);
+    let without = |text: Option<&str>, matches: Option<&str>| line("/srv/f", text, matches, Absent);
+    let cases = [
+        ("", with("a", None), "a\n"),
+        ("\n", with("a", None), "\na\n"),
+        ("x\ny", with("a", None), "x\ny\na\n"),
+        ("x\na\ny\n", with("a", None), "x\na\ny\n"),
+        ("x\na", with("a", None), "x\na"),
+        ("aa\na \n", with("a", None), "aa\na \na\n"),
+        ("a.c\n", with(".", None), "a.c\n.\n"),
+        ("x\n", with(odd, None), &format!("x\n{odd}\n")),
+        ("-e\n", with("-v", None), "-e\n-v\n"),
+        ("P 1\nP 2\nq\n", with("P 3", Some("^P [0-9]+$")), "P 1\nP 3\nq\n"),
+        ("P 1\nP 2", with("P 3", Some("^P")), "P 1\nP 3\n"),
+        ("P 3\nP 2\n", with("P 3", Some("^P")), "P 3\nP 3\n"),
+        ("q\n", with("P 3", Some("^(P|R) ")), "q\nP 3\n"),
+        ("x\r\ny\r\n", with("y\r", Some("^x")), "x\r\ny\r\n"),
+        ("[s]\na\n[t]\nb\n", after("c", "^\\[s"), "[s]\nc\na\n[t]\nb\n"),
+        ("s\ns", after("c", "^s"), "s\ns\nc\n"),
+        ("x\n", after("c", "^s"), "x\nc\n"),
+        ("x\nc\ns\n", after("c", "^s"), "x\nc\ns\n"),
+        ("a\nb\na\n", without(Some("a"), None), "b\n"),
+        ("a\n", without(Some("a"), None), ""),
+        ("aa\nb", without(Some("a"), None), "aa\nb"),
+        ("a.\nab\n", without(Some("a."), None), "ab\n"),
+        ("P 1\nq\nP 2\n", without(None, Some("^P")), "q\n"),
+        ("-v\n-e\n", without(None, Some("-v")), "-e\n"),
+    ];
+    for (before, kind, expected) in cases {
+        fs::write(node.file("srv/f"), before).unwrap();
+        fs::set_permissions(node.file("srv/f"), fs::Permissions::from_mode(0o604)).unwrap();
+        let effect = if before == expected { Unchanged } else { Changed };
+        let ended = set_line(&mut agent, kind.clone());
+        assert_eq!((effects(&ended), ended.output.as_str()), (vec![effect], ""), "{before:?} {kind:?}");
+        assert_eq!(node.read("srv/f"), expected, "{before:?} {kind:?}");
+        assert_eq!(fs::metadata(node.file("srv/f")).unwrap().mode() & 0o7777, 0o604);
+    }
+    fs::write(node.file("srv/f"), b"\xff\xfe\0x\nlast\n").unwrap();
+    assert_eq!(effects(&set_line(&mut agent, with("new", Some("^last$")))), [Changed]);
+    assert_eq!(fs::read(node.file("srv/f")).unwrap(), b"\xff\xfe\0x\nnew\n");
+    agent.bye();
+}
+
+fn a_line_keeps_its_place_with_patterns_that_it_does_not_match(shell: Shell) {
+    let node = rooted(shell, &[]);
+    let mut agent = node.agent();
+    fs::write(node.file("srv/f"), "#Port 1\n#Port 2\n").unwrap();
+    let kind = line("/srv/f", Some("Port 22"), Some("^#Port"), Present);
+    assert_eq!(effects(&set_line(&mut agent, kind)), [Changed]);
+    assert_eq!(node.read("srv/f"), "#Port 1\nPort 22\n");
+    agent.bye();
+}
+
+fn a_line_that_cannot_be_is_a_failure_with_its_reason(shell: Shell) {
+    let node = rooted(shell, &[]);
+    let mut agent = node.agent();
+    fs::write(node.file("srv/f"), "x\n").unwrap();
+    let cases = [
+        (line("/srv/none", Some("a"), None, Present), "is not there; make it in an action before, or set create"),
+        (line("/srv/f", Some("a"), Some("("), Present), "( is no extended regular expression"),
+        (line("/srv", Some("a"), None, Present), "/srv is a directory"),
+    ];
+    for (kind, reason) in cases {
+        for ended in [check(&mut agent, &kind), apply(&mut agent, &kind)] {
+            assert_eq!(effects(&ended), [Failed], "{kind:?}");
+            assert!(ended.output.contains(reason), "{}", ended.output);
+        }
+    }
+    assert_eq!(node.read("srv/f"), "x\n");
+    assert_eq!(effects(&apply(&mut agent, &line("/srv/none", Some("a"), None, Absent))), [Unchanged]);
+    let ActionKind::LineInFile { path, line, matches, insert_after, state, .. } =
+        line("/srv/none", Some("a"), None, Present)
+    else {
+        unreachable!()
+    };
+    let created = ActionKind::LineInFile { path, line, matches, insert_after, state, create: true };
+    assert_eq!(effects(&set_line(&mut agent, created)), [Changed]);
+    let made = fs::metadata(node.file("srv/none")).unwrap();
+    assert_eq!((node.read("srv/none").as_str(), made.mode() & 0o7777), ("a\n", 0o644));
+    agent.bye();
+}
+
+fn a_line_is_kept_in_the_file_that_a_link_leads_to(shell: Shell) {
+    let node = rooted(shell, &[]);
+    let mut agent = node.agent();
+    fs::write(node.file("srv/f"), "x\n").unwrap();
+    symlink("f", node.file("srv/link")).unwrap();
+    assert_eq!(effects(&set_line(&mut agent, line("/srv/link", Some("a"), None, Present))), [Changed]);
+    assert!(node.file("srv/link").is_symlink());
+    assert_eq!(node.read("srv/f"), "x\na\n");
+    agent.bye();
+}
+
+/// Serves one content at every path, and an error at /missing; with nothing but a beginning at /slow.
+fn serve(content: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            thread::spawn(move || {
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).unwrap_or_default();
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                let (status, length) = match request.split(' ').nth(1) {
+                    Some("/missing") => ("404 Not Found", 0),
+                    Some("/slow") => ("200 OK", content.len() + 1),
+                    _ => ("200 OK", content.len()),
+                };
+                let body = if length == 0 { b"" } else { content };
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+                if length > content.len() {
+                    // Till the other end has enough of it.
+                    let _ = stream.read(&mut [0; 16]);
+                }
+            });
+        }
+    });
+    port
+}
+
+fn remote(url: &str, content: &[u8]) -> ActionKind {
+    ActionKind::RemoteFile {
+        path: "/srv/f".into(),
+        url: url.into(),
+        sha256: Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect(),
+        mode: "640".into(),
+        owner: Some("games".into()),
+        group: None,
+    }
+}
+
+fn a_download_comes_by_curl_or_wget_and_is_verified(shell: Shell) {
+    const CONTENT: &[u8] = b"it's\0the content\n\n";
+    let port = serve(CONTENT);
+    for tool in ["curl", "wget"] {
+        let mut node = rooted(shell, &[]);
+        if tool == "wget" {
+            without(&mut node, &["curl"]);
+        }
+        let mut agent = node.agent();
+        let url = |path: &str| format!("http://127.0.0.1:{port}/{path}");
+        let kind = remote(&url("f?a=b&c=d"), CONTENT);
+        let ended = perform(&mut agent, vec![kind.clone(), kind.clone()]);
+        assert_eq!((ended.verdict, effects(&ended)), (Verdict::Exit(0), vec![Changed, Unchanged]), "{}", ended.output);
+        assert_eq!(fs::read(node.file("srv/f")).unwrap(), CONTENT);
+        let made = fs::metadata(node.file("srv/f")).unwrap();
+        assert_eq!((made.mode() & 0o7777, made.uid()), (0o640, 5));
+        // What is there with the right checksum needs no server, only its mode.
+        fs::set_permissions(node.file("srv/f"), fs::Permissions::from_mode(0o600)).unwrap();
+        let ended = apply(&mut agent, &remote("http://127.0.0.1:1/", CONTENT));
+        assert_eq!(effects(&ended), [Changed], "{}", ended.output);
+        let cases = [
+            (remote(&url("f"), b"other"), "mend sha256 or the url"),
+            (remote(&url("missing"), b"other"), "could not fetch"),
+            (remote("http://127.0.0.1:1/", b"other"), "could not fetch"),
+            (remote("file:///srv/none", b"other"), "/srv/none"),
+            (remote("file:///srv/a%20b", b"other"), "write file:///srv/a%20b without %"),
+        ];
+        for (kind, reason) in cases {
+            assert_eq!(effects(&check(&mut agent, &kind)), [Changed]);
+            let ended = apply(&mut agent, &kind);
+            assert_eq!(effects(&ended), [Failed], "{kind:?}");
+            assert!(ended.output.contains(reason), "{}", ended.output);
+            assert_eq!(fs::read(node.file("srv/f")).unwrap(), CONTENT);
+        }
+        assert_eq!(fs::read_dir(node.file("srv")).unwrap().count(), 1, "nothing is left beside it");
+        agent.bye();
+        node.wait_until_quiet();
+    }
+}
+
+fn a_download_that_stands_still_is_ended(shell: Shell) {
+    let port = serve(b"a beginning");
+    let node = rooted(shell, &[]);
+    let mut agent = node.agent();
+    let kind = remote(&format!("http://127.0.0.1:{port}/slow"), b"a beginning and an end");
+    let script = compile::phase(&only(&kind), 0);
+    let hasty = script.replace("\npatience=60\n", "\npatience=2\n");
+    assert_ne!(script, hasty);
+    let ended = agent.run(&hasty);
+    assert_eq!(effects(&ended), [Failed], "{}", ended.output);
+    assert!(ended.output.contains("/slow for 2 s"), "{}", ended.output);
+    assert_eq!(fs::read_dir(node.file("srv")).unwrap().count(), 0);
+    agent.bye();
+    node.wait_until_quiet();
+}
