@@ -62,6 +62,20 @@ pub struct RenderError {
 /// How many bytes the texts of a phase may come to in all.
 const LONGEST: usize = 8 << 20;
 
+/// What the actions of one ServerSpec see, or those of the group's own.
+struct Scope {
+    context: Context,
+    /// The same as templates have it: made once, since it costs more than most templates.
+    seen: minijinja::Value,
+}
+
+impl Scope {
+    fn new(context: &Context, action: &Action) -> Self {
+        let context = context.within(action.origin.as_deref());
+        Self { seen: minijinja::Value::from(minijinja::value::Serde(&context)), context }
+    }
+}
+
 /// Fills every template of a phase in for one node. `token` is a text that makes the digest another one; empty, it does
 /// not count. `chosen` says whether this is the node for what runs on one node only.
 ///
@@ -74,11 +88,11 @@ pub fn phase(
     chosen: bool,
     context: &Context,
 ) -> Result<Rendered, RenderError> {
-    let mut scopes: HashMap<Option<Arc<str>>, Context> = HashMap::new();
+    let mut scopes: HashMap<Option<Arc<str>>, Scope> = HashMap::new();
     let (mut calls, mut models) = (Vec::with_capacity(actions.len()), Vec::new());
     let room = Cell::new(LONGEST);
     for action in actions {
-        let scope = scopes.entry(action.origin.clone()).or_insert_with(|| context.within(action.origin.as_deref()));
+        let scope = scopes.entry(action.origin.clone()).or_insert_with(|| Scope::new(context, action));
         let (call, model) = fill_in(action, chosen, scope, &room)?;
         calls.push(call);
         models.extend(model);
@@ -93,7 +107,7 @@ pub fn phase(
 fn fill_in(
     action: &Action,
     chosen: bool,
-    context: &Context,
+    scope: &Scope,
     room: &Cell<usize>,
 ) -> Result<(Call, Option<Value>), RenderError> {
     let call = |kind: ActionKind, skipped: bool| Call {
@@ -108,22 +122,22 @@ fn fill_in(
         return Ok((call(action.kind.clone(), true), None));
     }
     let Some(when) = &action.when else {
-        let kind = kind(action, context, room)?;
+        let kind = kind(action, scope, room)?;
         let model = with_circumstances(action, &kind, None);
         return Ok((call(kind, false), Some(model)));
     };
-    let holds = expect::holds(when, &context.with_volatile());
+    let holds = expect::holds(when, &scope.context.with_volatile());
     let holds = holds.map_err(|message| RenderError { action: action.name.clone(), message })?;
     if !expect::is_volatile(when) {
         if !holds {
             return Ok((call(action.kind.clone(), true), None));
         }
-        let kind = kind(action, context, room)?;
+        let kind = kind(action, scope, room)?;
         let model = with_circumstances(action, &kind, None);
         return Ok((call(kind, false), Some(model)));
     }
     // What changes by itself must not change the digest: it counts what is done where the condition holds.
-    match kind(action, context, room) {
+    match kind(action, scope, room) {
         Ok(kind) => {
             let model = with_circumstances(action, &kind, Some(when));
             Ok((call(kind, !holds), Some(model)))
@@ -147,20 +161,21 @@ fn with_circumstances(action: &Action, kind: &ActionKind, when: Option<&str>) ->
     model
 }
 
-fn kind(action: &Action, context: &Context, room: &Cell<usize>) -> Result<ActionKind, RenderError> {
+fn kind(action: &Action, scope: &Scope, room: &Cell<usize>) -> Result<ActionKind, RenderError> {
     let refuse = |message: String| RenderError { action: action.name.clone(), message };
-    filled(&action.kind, context, room).map_err(refuse)
+    filled(&action.kind, scope, room).map_err(refuse)
 }
 
-fn filled(kind: &ActionKind, context: &Context, room: &Cell<usize>) -> Result<ActionKind, String> {
+fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<ActionKind, String> {
+    let Scope { context, seen } = scope;
     let bounded = |filled: Result<String, String>| {
         let text = filled?;
         let left = room.get().checked_sub(text.len());
         room.set(left.ok_or("the phase comes to more than 8 MiB in all; make it shorter, or two of it")?);
         Ok::<_, String>(text)
     };
-    let text = |template: &str| bounded(render(template, Mode::Text, context));
-    let shell = |template: &str| bounded(render(template, Mode::Shell, context));
+    let text = |template: &str| bounded(render(template, Mode::Text, seen));
+    let shell = |template: &str| bounded(render(template, Mode::Shell, seen));
     let optional = |template: &Option<String>| template.as_deref().map(text).transpose();
     let guard = |template: &Option<String>| template.as_deref().map(shell).transpose();
     let path = |template: &str| absolute(text(template)?);

@@ -29,6 +29,8 @@ pub(super) const LONGEST: usize = 1 << 20;
 const LONGEST_SOURCE: usize = 256 << 10;
 /// What an item costs beside its text: about what it takes of memory.
 const ITEM: u64 = 32;
+/// How many digits a number with a fraction or an exponent may have when it is written.
+const LONGEST_NUMBER: u64 = 350;
 /// How deep lists and objects may lie in each other: dropping them recurses.
 const DEEPEST: usize = 64;
 /// How much longer a text may get where it is written within a list or object, or as JSON.
@@ -68,7 +70,8 @@ impl Allowance {
                     self.walk(&value.get_item(&key)?, depth + 1)
                 })
             }
-            _ => self.pay(u64::from(depth > 0) * ITEM),
+            ValueKind::Number if !value.is_integer() => self.pay(LONGEST_NUMBER),
+            _ => self.pay(ITEM),
         }
     }
 }
@@ -117,22 +120,40 @@ fn keyed(args: &[Value], paid: &[u64]) -> u64 {
     per_item(args, paid).saturating_mul(ITEM)
 }
 
-/// A list is written as text first.
+/// A few times the text, which may get longer; a list is written as text first.
 fn textual(args: &[Value], paid: &[u64]) -> u64 {
-    let written = match args.first() {
-        Some(list) if is_composed(list) => paid.first().copied().unwrap_or(0).saturating_mul(ESCAPED),
-        _ => 0,
+    let factor = if args.first().is_some_and(is_composed) { ESCAPED } else { 3 };
+    paid.first().copied().unwrap_or(0).saturating_mul(factor)
+}
+
+/// Each character is looked for among those that are given.
+fn trimmed(args: &[Value], paid: &[u64]) -> u64 {
+    let others: u64 = paid.iter().skip(1).sum();
+    paid.first().copied().unwrap_or(0).saturating_mul(others).saturating_add(textual(args, paid))
+}
+
+/// Each part becomes an item.
+fn parts(args: &[Value], paid: &[u64]) -> u64 {
+    let text = args.first().and_then(Value::as_str).unwrap_or_default();
+    let parts = match args.get(1).and_then(Value::as_str) {
+        Some(separator) => text.matches(separator).count(),
+        None => text.matches(char::is_whitespace).count(),
     };
-    per_item(args, paid).saturating_add(written)
+    (parts as u64 + 1).saturating_mul(ITEM).saturating_add(textual(args, paid))
+}
+
+/// By way of a text with so many digits.
+fn rounded(args: &[Value], _: &[u64]) -> u64 {
+    4 * largest(args).min(1100)
 }
 
 /// Its arguments for each item; characters become items too.
 fn per_item(args: &[Value], paid: &[u64]) -> u64 {
-    let items =
-        args.first().map_or(0, |value| value.as_str().map_or_else(|| value.len().unwrap_or(0), str::len)) as u64;
-    let text = if args.first().is_some_and(|value| value.as_str().is_some()) { items * ITEM } else { 0 };
+    let text = args.first().and_then(Value::as_str).map(str::len);
+    let items = text.or_else(|| args.first().and_then(Value::len)).unwrap_or(0) as u64;
     let others: u64 = paid.iter().skip(1).sum();
-    items.saturating_add(1).saturating_mul(others).saturating_add(text)
+    let characters = if text.is_some() { items * ITEM } else { 0 };
+    items.saturating_add(1).saturating_mul(others).saturating_add(characters)
 }
 
 /// As for each item, and what lies in them is written escaped.
@@ -214,7 +235,7 @@ fn known_filters() -> Vec<(&'static [&'static str], Value, Cost)> {
         (&["int"], V::from_function(filters::int), linear),
         (&["float"], V::from_function(filters::float), linear),
         (&["abs"], V::from_function(filters::abs), linear),
-        (&["round"], V::from_function(filters::round), linear),
+        (&["round"], V::from_function(filters::round), rounded),
         (&["attr"], V::from_function(filters::attr), linear),
         (&["first"], V::from_function(filters::first), linear),
         (&["last"], V::from_function(filters::last), per_item),
@@ -223,15 +244,15 @@ fn known_filters() -> Vec<(&'static [&'static str], Value, Cost)> {
         (&["upper"], V::from_function(filters::upper), textual),
         (&["title"], V::from_function(filters::title), textual),
         (&["capitalize"], V::from_function(filters::capitalize), textual),
-        (&["trim"], V::from_function(filters::trim), textual),
+        (&["trim"], V::from_function(filters::trim), trimmed),
         (&["replace"], V::from_function(filters::replace), replaced),
         (&["indent"], V::from_function(filters::indent), indented),
         (&["format"], V::from_function(filters::format), formatted),
         (&["string"], V::from_function(filters::string), written),
         (&["pprint"], V::from_function(filters::pprint), written),
         (&["join"], V::from_function(filters::join), joined),
-        (&["split"], V::from_function(filters::split), textual),
-        (&["lines"], V::from_function(filters::lines), textual),
+        (&["split"], V::from_function(filters::split), parts),
+        (&["lines"], V::from_function(filters::lines), parts),
         (&["list"], V::from_function(filters::list), per_item),
         (&["items"], V::from_function(filters::items), per_item),
         (&["dictsort"], V::from_function(filters::dictsort), per_item),
