@@ -9,15 +9,17 @@
 //! No value is alive that was not paid for, none lies deeper than [`DEEPEST`], none holds itself, and none is reckoned out
 //! anew each time that it is looked at.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use minijinja::{
     Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, filters, functions,
     machinery::{self, CodeGenerator, parse, parse_expr},
     syntax::SyntaxConfig,
     tests as builtin_tests,
-    value::{Rest, ValueKind, ValueOrKwargs},
+    value::{Rest, Tuple, ValueKind, ValueOrKwargs},
 };
 
-use super::metered::{self, MADE, OUTSIDE, TIMES, WHOLE, WRITTEN};
+use super::metered::{self, MADE, OUTSIDE, SLICE, TIMES, WHOLE, WRITTEN};
 
 /// No template does more than this many steps.
 pub(super) const FUEL: u64 = 100_000;
@@ -352,6 +354,7 @@ pub(super) fn environment() -> Environment<'static> {
     });
     environment.add_filter(MADE, made);
     environment.add_filter(TIMES, times);
+    environment.add_filter(SLICE, slice);
     environment.add_function("range", functions::range);
     environment.add_function("dict", functions::dict);
     environment
@@ -419,6 +422,63 @@ fn times(state: &mut State, left: Value, right: Value) -> Result<Value, Error> {
     }
 }
 
+/// `value[start:stop:step]`, as Python has it.
+fn slice(state: &mut State, value: Value, start: Value, stop: Value, step: Value) -> Result<Value, Error> {
+    for given in [&value, &start, &stop, &step] {
+        if given.is_undefined() {
+            given.get_attr("")?;
+        }
+    }
+    allowance(state).pay_for(&value)?;
+    let number = |given: &Value| match (given.is_none(), given.as_i64()) {
+        (true, _) => Ok(None),
+        (false, Some(number)) => Ok(Some(number)),
+        (false, None) => Err(refusal(format!("a slice is taken by whole numbers, not {}", given.kind()))),
+    };
+    let (start, stop, step) = (number(&start)?, number(&stop)?, number(&step)?.unwrap_or(1));
+    let places = |count: usize| {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let (least, most) = if step > 0 { (0, count) } else { (-1, count - 1) };
+        let place = |given: Option<i64>, otherwise: i64| match given {
+            Some(given) if given < 0 => given.saturating_add(count).clamp(least, most),
+            Some(given) => given.clamp(least, most),
+            None => otherwise,
+        };
+        let (first, last) = if step > 0 { (least, most) } else { (most, least) };
+        let (start, stop) = (place(start, first), place(stop, last));
+        let within = move |place: &i64| if step > 0 { *place < stop } else { *place > stop };
+        let places = std::iter::successors(Some(start), move |place| place.checked_add(step));
+        places.take_while(within).filter_map(|place| usize::try_from(place).ok())
+    };
+    if step == 0 {
+        return Err(refusal("a slice cannot be taken in steps of 0"));
+    }
+    if let Some(text) = value.as_str() {
+        // Most slices go forward by one: no list of characters is needed then.
+        if step == 1 {
+            let mut places = places(text.chars().count());
+            let first = places.next();
+            let count = first.map_or(0, |_| 1 + places.count());
+            let text: String = text.chars().skip(first.unwrap_or(0)).take(count).collect();
+            return made(state, text.into());
+        }
+        allowance(state).pay(text.len() as u64 * 4)?;
+        let characters: Vec<char> = text.chars().collect();
+        let text: String = places(characters.len()).filter_map(|place| characters.get(place)).collect();
+        return made(state, text.into());
+    }
+    if value.is_none() {
+        return Ok(Vec::<Value>::new().into());
+    }
+    if !is_text_or_list(&value) {
+        return Err(refusal(format!("{} cannot be sliced", value.kind())));
+    }
+    let items: Vec<Value> = value.try_iter()?.collect();
+    let taken = places(items.len()).filter_map(|place| items.get(place)).cloned();
+    let taken = if value.is_tuple() { Value::from(Tuple::from(taken.collect::<Vec<_>>())) } else { taken.collect() };
+    made(state, taken)
+}
+
 fn is_text_or_list(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Iterable)
 }
@@ -430,8 +490,18 @@ fn check(template: &str, is_expression: bool) -> Result<(), Error> {
     metered::check_depth(template, is_expression, syntax())
 }
 
+/// A panic of the engine is an error of the template: it would end the controller of everybody's groups.
+fn unharmed<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(refusal("the template engine failed on it; write it in another way, and report it")))
+}
+
 /// Fills a template in.
 pub(super) fn render(environment: &Environment<'static>, template: &str, context: Value) -> Result<String, Error> {
+    unharmed(|| rendered(environment, template, context))
+}
+
+fn rendered(environment: &Environment<'static>, template: &str, context: Value) -> Result<String, Error> {
     check(template, false)?;
     let parsed = metered::statement(&parse(template, "template", syntax())?)?;
     let mut code = CodeGenerator::new("template", template);
@@ -448,6 +518,10 @@ pub(super) fn render(environment: &Environment<'static>, template: &str, context
 
 /// What an expression says.
 pub(super) fn evaluate(environment: &Environment<'static>, expression: &str, context: Value) -> Result<Value, Error> {
+    unharmed(|| evaluated(environment, expression, context))
+}
+
+fn evaluated(environment: &Environment<'static>, expression: &str, context: Value) -> Result<Value, Error> {
     check(expression, true)?;
     let parsed = metered::expression(&parse_expr(expression)?)?;
     let mut code = CodeGenerator::new("<expression>", expression);
@@ -465,6 +539,10 @@ pub(super) fn evaluate(environment: &Environment<'static>, expression: &str, con
 
 /// The names that a template uses and does not set itself, sorted.
 pub(super) fn names(environment: &Environment<'static>, template: &str) -> Result<Vec<String>, Error> {
+    unharmed(|| names_of(environment, template))
+}
+
+fn names_of(environment: &Environment<'static>, template: &str) -> Result<Vec<String>, Error> {
     check(template, false)?;
     // Refused here already, before any session.
     metered::statement(&parse(template, "template", syntax())?)?;
