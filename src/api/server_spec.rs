@@ -74,14 +74,14 @@ pub struct ExtendFields {
 /// One parameter.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct ParameterFields {
-    /// What its values are.
+    /// The type of its values.
     #[serde(default)]
     pub r#type: ParameterType,
     /// Its value where nobody gives one; null by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "value_schema")]
     pub default: Option<Value>,
-    /// Whether somebody has to give a value. It has no default then.
+    /// Whether somebody who extends the ServerSpec has to give a value. It has no default then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub required: bool,
     /// What it is for, in a line.

@@ -44,6 +44,7 @@ async fn they_say_when_they_are_synced_and_that_they_come_round_and_leave_nothin
             sessions: 4,
             reconciles: 2,
             own_namespace: "a".into(),
+            polls: references::Polls::default(),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let work = run(client.clone(), transport, settings, telemetry.clone(), async {
@@ -80,7 +81,7 @@ async fn controllers_that_are_not_polled_are_stuck() {
         sessions: 1,
         reconciles: 1,
         own_namespace: "a".into(),
-        polls: Polls::default(),
+        polls: references::Polls::default(),
     };
     let mut work = Box::pin(run(client, transport, settings, telemetry.clone(), std::future::pending()));
     assert!(futures::poll!(&mut work).is_pending());
