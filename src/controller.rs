@@ -52,7 +52,7 @@ use crate::{
 };
 use apply::{Applier, within};
 use observe::Indexed;
-use references::References;
+use references::{Polls, References};
 use report::Reporter;
 pub use state::State;
 
@@ -137,6 +137,8 @@ pub struct Settings {
     pub reconciles: u16,
     /// The operator's own namespace, where the key of the seals is kept.
     pub own_namespace: String,
+    /// How often Secrets and ConfigMaps are read again.
+    pub polls: Polls,
 }
 
 /// Two passes of a group lie at least this far apart, so that a burst of events costs one.
@@ -183,7 +185,7 @@ pub async fn run(
     } else {
         settings.namespaces.iter().cloned().collect::<BTreeSet<_>>().into_iter().map(Some).collect()
     };
-    let references = Arc::new(References::new(client.clone(), settings.own_namespace.clone()));
+    let references = Arc::new(References::new(client.clone(), settings.own_namespace.clone(), settings.polls));
     let scopes = scopes.into_iter().map(|scope| {
         let (client, telemetry, references) = (client.clone(), telemetry.clone(), references.clone());
         let scope = Scope { client, namespace: scope, reconciles: settings.reconciles, telemetry, references };

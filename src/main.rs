@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{ArgAction, Parser, ValueEnum};
 use kube::{Client, Config, client::ClientBuilder};
 use pallet_operator::{
-    controller::{self, Settings},
+    controller::{self, Settings, references::Polls},
     lease::{
         Election,
         lead::{Fenced, Lead},
@@ -48,6 +48,12 @@ struct Arguments {
     /// The name of the Lease. Operators that look after different namespaces need different ones.
     #[arg(long, value_name = "NAME", default_value = "pallet-operator", env = "PALLET_LEASE_NAME")]
     lease_name: String,
+    /// How often Secrets that phases name are read again, to notice that they have changed.
+    #[arg(long, value_name = "DURATION", default_value = "5m", env = "PALLET_SECRET_POLL")]
+    secret_poll: kube::core::Duration,
+    /// The same for ConfigMaps.
+    #[arg(long, value_name = "DURATION", default_value = "1m", env = "PALLET_CONFIG_MAP_POLL")]
+    config_map_poll: kube::core::Duration,
     /// Where /livez, /readyz and /metrics are served. Port 0 has the system choose one.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", env = "PALLET_HTTP_ADDRESS")]
     http_address: SocketAddr,
@@ -129,6 +135,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         sessions: arguments.sessions,
         reconciles: arguments.reconciles,
         own_namespace: namespace.clone(),
+        polls: Polls { secrets: arguments.secret_poll.into(), config_maps: arguments.config_map_poll.into() },
     };
     let transport = Arc::new(Fenced::new(PodExec::new(once.clone()), lead.clone()));
     if arguments.leader_elect {

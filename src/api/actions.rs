@@ -210,12 +210,12 @@ pub struct SecretFileFields {
     validation = Rule::new("has(self.content) != has(self.contentFrom)").message("a file has exactly one content: set content or contentFrom")
 )]
 pub struct FileFields {
-    /// Where, an absolute path; a template. Its directory must be there.
+    /// Where it is written: an absolute path, a template. Its directory must be there.
     #[schemars(length(min = 1, max = 4096))]
     #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
         .message("must be absolute; begin it with a slash"))]
     pub path: String,
-    /// What, a template.
+    /// What stands in it, a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
     pub content: Option<String>,
@@ -256,7 +256,7 @@ pub struct ContentFields {
 /// Makes a directory, with its parents, and sets its mode and owner.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 pub struct DirectoryFields {
-    /// Where, an absolute path; a template. Parents that are missing are made, with mode 0755.
+    /// Where it is made: an absolute path, a template. Parents that are missing are made, with mode 0755.
     #[schemars(length(min = 1, max = 4096))]
     #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
         .message("must be absolute; begin it with a slash"))]
@@ -337,7 +337,8 @@ pub struct ServiceFields {
     pub enabled: Option<bool>,
 }
 
-/// What is wanted of a service.
+/// `started` and `stopped`: it runs, or not. `restarted` and `reloaded`: it is restarted or reloaded each time that the
+/// phase runs, and started where it did not run.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceState {
@@ -388,12 +389,12 @@ pub struct LineInFileFields {
 /// Downloads a file, with curl or wget, whichever the node has, and puts it in its place when its checksum is right.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 pub struct RemoteFileFields {
-    /// Where, an absolute path; a template. Its directory must be there.
+    /// Where it is written: an absolute path, a template. Its directory must be there.
     #[schemars(length(min = 1, max = 4096))]
     #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
         .message("must be absolute; begin it with a slash"))]
     pub path: String,
-    /// From where, a template: http, https or file. It stands in receipts and logs: no credentials belong into it.
+    /// Where it is taken from, a template: http, https or file. It stands in receipts and logs: no credentials belong into it.
     #[schemars(length(min = 1, max = 2048))]
     pub url: String,
     /// The SHA-256 checksum of the file in hexadecimal, a template. A file that has it is not downloaded again.
@@ -431,13 +432,13 @@ pub struct PackageSourceFields {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
         .message("must consist of letters, digits, '-' and '_', such as postgresql"))]
     pub name: String,
-    /// For apt.
+    /// The source as apt knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apt: Option<AptSourceFields>,
-    /// For dnf and yum.
+    /// The source as dnf and yum know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dnf: Option<DnfSourceFields>,
-    /// For apk.
+    /// The source as apk knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apk: Option<ApkSourceFields>,
     /// `present`: it is a source. `absent`: it is none any more.
@@ -582,15 +583,15 @@ pub struct CronFields {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
         .message("must consist of letters, digits, '-' and '_', such as nightly-backup"))]
     pub name: String,
-    /// When, in cron's five fields or as @daily and the like; needed but for `state: absent`.
+    /// When it runs, in cron's five fields or as @daily and the like; needed but for `state: absent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub schedule: Option<String>,
-    /// As whom; root by default.
+    /// The user who runs it; root by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub user: Option<String>,
-    /// What, a template of one line for sh, quoted for the shell; a % is escaped for cron. Needed but for `state: absent`.
+    /// What runs: a template of one line for sh, quoted for the shell; a % is escaped for cron. Needed but for `state: absent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub command: Option<String>,

@@ -72,19 +72,16 @@ pub struct ExtendFields {
 }
 
 /// One parameter.
-#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[x_kube(
-    validation = Rule::new("!(has(self.required) && self.required && has(self.default))").message("a parameter that is required has no use for a default; remove one of them")
-)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct ParameterFields {
-    /// What its values are.
+    /// The type of its values.
     #[serde(default)]
     pub r#type: ParameterType,
     /// Its value where nobody gives one; null by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "value_schema")]
     pub default: Option<Value>,
-    /// Whether somebody has to give a value.
+    /// Whether somebody who extends the ServerSpec has to give a value. It has no default then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub required: bool,
     /// What it is for, in a line.

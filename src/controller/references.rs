@@ -25,8 +25,20 @@ use crate::{
 };
 
 /// How old what was read may get before it is read again.
-const SECRETS_LAST: Duration = Duration::from_secs(300);
-const CONFIG_MAPS_LAST: Duration = Duration::from_secs(60);
+#[derive(Clone, Copy, Debug)]
+pub struct Polls {
+    /// Of Secrets.
+    pub secrets: Duration,
+    /// Of ConfigMaps.
+    pub config_maps: Duration,
+}
+
+impl Default for Polls {
+    fn default() -> Self {
+        Self { secrets: Duration::from_secs(300), config_maps: Duration::from_secs(60) }
+    }
+}
+
 /// The same for what was not there.
 const ABSENCE_LASTS: Duration = Duration::from_secs(10);
 /// No ConfigMap's key may be longer: it travels with every run.
@@ -43,6 +55,7 @@ pub struct References {
     client: Client,
     /// The operator's own namespace.
     namespace: String,
+    polls: Polls,
     key: OnceCell<Vec<u8>>,
     read: Mutex<HashMap<Place, Read>>,
 }
@@ -65,11 +78,11 @@ struct Read {
 }
 
 impl Read {
-    fn lasts(&self, kind: Kind) -> Duration {
+    fn lasts(&self, kind: Kind, polls: &Polls) -> Duration {
         match (&*self.keys, kind) {
             (Err(_), _) => ABSENCE_LASTS,
-            (Ok(_), Kind::Secret) => SECRETS_LAST,
-            (Ok(_), Kind::ConfigMap) => CONFIG_MAPS_LAST,
+            (Ok(_), Kind::Secret) => polls.secrets.max(Duration::from_secs(1)),
+            (Ok(_), Kind::ConfigMap) => polls.config_maps.max(Duration::from_secs(1)),
         }
     }
 }
@@ -86,8 +99,8 @@ pub struct Found {
 
 impl References {
     /// Reads by `client`; the key of the seals is kept in `namespace`.
-    pub fn new(client: Client, namespace: String) -> Self {
-        Self { client, namespace, key: OnceCell::new(), read: Mutex::default() }
+    pub fn new(client: Client, namespace: String, polls: Polls) -> Self {
+        Self { client, namespace, polls, key: OnceCell::new(), read: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Place, Read>> {
@@ -136,7 +149,7 @@ impl References {
                 read.clone()
             })
         };
-        let fresh = known.as_ref().filter(|read| read.at.elapsed() < read.lasts(kind)).cloned();
+        let fresh = known.as_ref().filter(|read| read.at.elapsed() < read.lasts(kind, &self.polls)).cloned();
         let read = match (fresh, known) {
             (Some(read), _) => read,
             (None, known) => match (self.read(kind, namespace, &at.name).await, known) {
@@ -146,7 +159,7 @@ impl References {
                 (Err(error), _) => return Err(error),
             },
         };
-        let rest = read.lasts(kind).saturating_sub(read.at.elapsed()).max(Duration::from_secs(1));
+        let rest = read.lasts(kind, &self.polls).saturating_sub(read.at.elapsed()).max(Duration::from_secs(1));
         *again = Some(again.map_or(rest, |again| again.min(rest)));
         Ok(match &*read.keys {
             Err(message) => Err(message.clone()),

@@ -44,6 +44,7 @@ async fn they_say_when_they_are_synced_and_that_they_come_round_and_leave_nothin
             sessions: 4,
             reconciles: 2,
             own_namespace: "a".into(),
+            polls: references::Polls::default(),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let work = run(client.clone(), transport, settings, telemetry.clone(), async {
@@ -75,7 +76,13 @@ async fn controllers_that_are_not_polled_are_stuck() {
     let telemetry = Telemetry::default();
     let client = empty();
     let transport: Arc<dyn Transport> = Arc::new(PodExec::new(client.clone()));
-    let settings = Settings { namespaces: Vec::new(), sessions: 1, reconciles: 1, own_namespace: "a".into() };
+    let settings = Settings {
+        namespaces: Vec::new(),
+        sessions: 1,
+        reconciles: 1,
+        own_namespace: "a".into(),
+        polls: references::Polls::default(),
+    };
     let mut work = Box::pin(run(client, transport, settings, telemetry.clone(), std::future::pending()));
     assert!(futures::poll!(&mut work).is_pending());
     sleep(STUCK + Duration::from_secs(1)).await;

@@ -291,18 +291,21 @@ const DIFFS_LIMIT: usize = 16 << 10;
 /// Lines of a word and a name, each followed by the lines of a diff, led by a tab.
 fn parse_actions(payload: &[u8]) -> Vec<ActionResult> {
     let mut actions: Vec<ActionResult> = Vec::new();
-    let mut room = DIFFS_LIMIT;
+    let (mut room, mut whole) = (DIFFS_LIMIT, true);
     for line in String::from_utf8_lossy(payload).lines() {
         if let (Some(text), Some(action)) = (line.strip_prefix('\t'), actions.last_mut()) {
             let text = printable(text.as_bytes());
             let length = text.len() + 1;
-            if action.diff.len() + length <= DIFF_LIMIT && length <= room {
+            // A diff is cut at its end, and has no holes.
+            whole &= action.diff.len() + length <= DIFF_LIMIT && length <= room;
+            if whole {
                 action.diff += &text;
                 action.diff.push('\n');
                 room -= length;
             }
             continue;
         }
+        whole = true;
         let Some((word, name)) = line.split_once(' ') else { continue };
         let result = match word {
             "Changed" => Effect::Changed,

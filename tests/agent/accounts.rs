@@ -17,7 +17,7 @@ use pallet_operator::{
 
 use crate::{
     actions::{effects, perform},
-    conformance::{apply, check, cron, rooted, sudoer, user},
+    conformance::{apply, check, cron, rooted, sudoer, user, without},
     node::{Node, Shell},
 };
 
@@ -39,6 +39,10 @@ fn entry(node: &Node, file: &str, name: &str) -> Vec<String> {
 
 fn as_user(user: &User) -> ActionKind {
     ActionKind::User(Box::new(user.clone()))
+}
+
+fn group(name: &str, gid: Option<u32>, state: Presence) -> ActionKind {
+    ActionKind::UserGroup { name: name.into(), gid, system: true, state }
 }
 
 fn a_user_is_made_as_it_was_declared(shell: Shell) {
@@ -107,6 +111,21 @@ fn a_user_that_cannot_be_is_a_failure_with_its_reason(shell: Shell) {
     assert_eq!(effects(&ended), [Failed]);
     assert!(ended.output.contains("/srv/none is not there to keep authorized_keys in"), "{}", ended.output);
     agent.bye();
+    if shell == Shell::Busybox && Shell::Busybox.bin().join("adduser").exists() {
+        return;
+    }
+    let mut bare = rooted(shell, &[]);
+    let tools = ["user", "group"]
+        .map(|what| ["add", "del", "mod"].map(|verb| [format!("{what}{verb}"), format!("{verb}{what}")]));
+    without(&mut bare, &tools.as_flattened().as_flattened().iter().map(String::as_str).collect::<Vec<_>>());
+    let mut agent = bare.agent();
+    for kind in [group("its-group", None, Present), group("games", None, Absent), as_user(&user("its-user"))] {
+        for ended in [check(&mut agent, &kind), apply(&mut agent, &kind)] {
+            assert_eq!(effects(&ended), [Failed], "{kind:?}");
+            assert!(ended.output.contains("; install shadow"), "{}", ended.output);
+        }
+    }
+    agent.bye();
 }
 
 fn a_users_keys_do_not_lead_root_elsewhere(shell: Shell) {
@@ -163,12 +182,7 @@ fn busybox_makes_users_too(shell: Shell) {
     let mut node = rooted(shell, &tools);
     node.path = Some(format!("{}:{}", node.file("bin").display(), Shell::Busybox.bin().display()));
     let mut agent = node.agent();
-    let group = |gid: Option<u32>, state: Presence| ActionKind::UserGroup {
-        name: "its-group".into(),
-        gid,
-        system: true,
-        state,
-    };
+    let group = |gid: Option<u32>, state: Presence| group("its-group", gid, state);
     let wanted =
         User { uid: Some(4321), groups: vec!["its-group".into()], comment: Some("It's me".into()), ..user("its-user") };
     for kind in [group(None, Present), as_user(&User { comment: None, ..wanted.clone() })] {

@@ -184,6 +184,8 @@ fn kinds(node: &Node) -> Vec<(&'static str, ActionKind)> {
     use Presence::{Absent, Present};
     put(node, "srv/conf", "one\ntwo\n");
     put(node, "srv/gone", "x\n");
+    fs::create_dir(node.file("srv/set-group-id")).unwrap();
+    fs::set_permissions(node.file("srv/set-group-id"), fs::Permissions::from_mode(0o2755)).unwrap();
     put(node, "srv/empty", "");
     put(node, "etc/yum.repos.d/example.repo", "x");
     fs::create_dir_all(node.file("etc/apt/sources.list.d")).unwrap();
@@ -247,6 +249,7 @@ fn kinds(node: &Node) -> Vec<(&'static str, ActionKind)> {
         ("an owner by number", file("/srv/conf", Some("77"))),
         ("a new directory", directory("/srv/a b/c", None, None)),
         ("a mode", directory("/srv/a b/c", Some("1777"), None)),
+        ("a directory that would inherit", directory("/srv/set-group-id/new", Some("755"), None)),
         ("the owner of a directory", directory("/srv/a b/c", None, Some("games"))),
         ("a new link", ActionKind::Symlink { path: "/srv/link".into(), target: "conf".into() }),
         ("a link", ActionKind::Symlink { path: "/srv/link".into(), target: "gone".into() }),

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use pallet_operator::{
-    api::group_node::Effect::{Changed, Failed, Skipped, Unchanged},
+    api::group_node::Effect::{Changed, Failed, Skipped, Unchanged, Waiting},
     phase::{
         ActionKind, Digest, PhaseName,
         action::Repeat,
@@ -30,6 +30,7 @@ under_every_shell! {
     a_check_changes_nothing_and_says_what_would
     a_check_says_what_hangs_on_what_is_not_there_yet
     a_check_ends_at_what_cannot_be
+    a_manual_step_ends_the_run_and_the_next_one_goes_on_behind_it
 }
 
 fn rendered(calls: Vec<Call>) -> Rendered {
@@ -292,5 +293,23 @@ fn a_check_ends_at_what_cannot_be(shell: Shell) {
     let ended = check(&mut agent, vec![impossible, Call::new("later", exec("true"))]);
     assert_eq!((ended.verdict, effects(&ended)), (Verdict::Exit(1), vec![Failed]), "nothing is tried again in a look");
     assert!(ended.output.contains("make it in an action before"), "{}", ended.output);
+    agent.bye();
+}
+
+fn a_manual_step_ends_the_run_and_the_next_one_goes_on_behind_it(shell: Shell) {
+    let node = Node::new(shell);
+    let mut agent = node.agent();
+    let step = ActionKind::Manual { message: "look at it".into() };
+    let handler = after(Call::new("handler", exec("echo handled")), &[0]);
+    let calls = || vec![Call::new("first", exec("echo first")), Call::new("step", step.clone()), handler.clone()];
+    let ended = run(&mut agent, calls());
+    assert_eq!((ended.verdict, ended.output.as_str()), (Verdict::Exit(0), "first\nlook at it\n"));
+    assert_eq!(effects(&ended), [Changed, Waiting]);
+    // What changed before the step still wakes what listens behind it.
+    let ended = agent.run(&compile::phase(&rendered(calls()), 2));
+    assert_eq!((ended.output.as_str(), effects(&ended)), ("handled\n", vec![Changed]));
+    let ended = agent.run(&compile::phase(&rendered(calls()), 2));
+    assert_eq!(effects(&ended), [Skipped], "it succeeded: the change is dealt with");
+    assert_eq!(effects(&check(&mut agent, calls())), [Changed, Unchanged, Changed]);
     agent.bye();
 }

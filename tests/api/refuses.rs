@@ -52,7 +52,7 @@ fn named(name: &str) -> Value {
 fn table() -> Vec<Bad> {
     const PHASES: &str = "spec.phases";
     const ACTION: &str = "spec.phases[configure].actions[0]";
-    const KIND: &str = "an action has exactly one kind: set one of exec, file, directory, symlink, package and service";
+    const KIND: &str = "an action has exactly one kind: set one of exec, file, directory, symlink, lineInFile, remoteFile, package, packageSource, service, user, group, sudoer, cron, secretFile and manual";
     const FACT: &str = "spec.phases[settings].facts[0]";
     const SOURCE: &str = "a fact has exactly one source: set exec or file";
     const PARALLEL: &str = "spec.converge.rollout.maxParallel";
@@ -203,9 +203,59 @@ fn table() -> Vec<Bad> {
         bad(
             "no content",
             file(json!({"content": null})),
-            "spec.phases.configure.actions[0].file.content",
-            "Required value",
+            "spec.phases[configure].actions[0].file",
+            "a file has exactly one content: set content or contentFrom",
         ),
+        bad(
+            "two contents",
+            file(json!({"contentFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}})),
+            "spec.phases[configure].actions[0].file",
+            "a file has exactly one content: set content or contentFrom",
+        ),
+        bad(
+            "a source of packages that names none",
+            actions(json!([{"packageSource": {"name": "x"}}])),
+            "spec.phases[configure].actions[0].packageSource",
+            "names no source: set apt, dnf or apk",
+        ),
+        bad(
+            "no line for a file",
+            actions(json!([{"lineInFile": {"path": "/a"}}])),
+            "spec.phases[configure].actions[0].lineInFile",
+            "line is missing",
+        ),
+        bad(
+            "a variable with a dash",
+            exec(json!({"secretEnv": [{"name": "A-B", "secretKeyRef": {"name": "a", "key": "b"}}]})),
+            "spec.phases[configure].actions[0].exec.secretEnv[0].name",
+            "must be the name of a shell variable",
+        ),
+        bad(
+            "the exit code of a file",
+            json!({"phases": {"settings": {"facts": [{"name": "a", "file": "/x", "parse": "exitCode"}]}}}),
+            "spec.phases[settings].facts[0]",
+            "only exec has an exit code",
+        ),
+        bad("a role with a dash", json!({"roles": ["db-primary"]}), "spec.roles", "so that templates can name it"),
+        bad(
+            "prepare of configure",
+            json!({"phases": {"configure": {"prepare": [{"exec": {"script": "x"}}]}}}),
+            PHASES,
+            "only app-rollout is prepared by converge",
+        ),
+        bad(
+            "a phase called as what is prepared",
+            json!({"phases": {"app-rollout-prepare": {}}}),
+            PHASES,
+            "stands for the prepare of app-rollout",
+        ),
+        bad(
+            "a look every second",
+            json!({"converge": {"driftCheck": {"interval": "1s"}}}),
+            "spec.converge.driftCheck.interval",
+            "must be a duration from 10s to 720h",
+        ),
+        bad("an approval that there is not", json!({"approval": "Never"}), "spec.approval", "Unsupported value"),
         bad(
             "content of 64 KiB and one",
             file(json!({"content": long(65537)})),
@@ -448,7 +498,7 @@ fn table() -> Vec<Bad> {
             "must be a DNS label",
         ),
         bad("a misspelt field", json!({"replicas": 3}), "spec.replicas", "unknown field"),
-        bad("a field of a later version", json!({"extends": []}), "spec.extends", "unknown field"),
+        bad("a field of a later version", json!({"inherits": []}), "spec.inherits", "unknown field"),
         bad(
             "a phase's field misspelt",
             json!({"phases": {"configure": {"action": []}}}),

@@ -6,6 +6,7 @@ mod converge;
 mod faults;
 mod flapping;
 mod harness;
+mod language;
 mod leadership;
 mod lifecycle;
 mod outages;

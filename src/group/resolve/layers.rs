@@ -184,6 +184,10 @@ impl Errors {
         let mut values = Map::new();
         for (parameter, fields) in declared {
             let value = fields.default.clone().unwrap_or_default();
+            if !value.is_null() && fields.required {
+                let path = format!("ServerSpec {name}: spec.parameters.{parameter}");
+                self.add(path, "a parameter that is required has no use for a default; remove one of them");
+            }
             if !value.is_null() {
                 self.typed(&format!("ServerSpec {name}: spec.parameters.{parameter}.default"), fields.r#type, &value);
             }

@@ -9,26 +9,33 @@
 //! No value is alive that was not paid for, none lies deeper than [`DEEPEST`], none holds itself, and none is reckoned out
 //! anew each time that it is looked at.
 
+mod known;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use minijinja::{
     Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, filters, functions,
     machinery::{self, CodeGenerator, parse, parse_expr},
     syntax::SyntaxConfig,
     tests as builtin_tests,
-    value::{Rest, ValueKind, ValueOrKwargs},
+    value::{Rest, Tuple, ValueKind, ValueOrKwargs},
 };
 
-use super::metered::{self, MADE, OUTSIDE, TIMES, WHOLE, WRITTEN};
+use super::metered::{self, MADE, OUTSIDE, SLICE, TIMES, WHOLE, WRITTEN};
+use known::{Cost, known_filters, known_tests, linear, written};
 
 /// No template does more than this many steps.
 pub(super) const FUEL: u64 = 100_000;
 /// How many units a template may take.
-pub(super) const ALLOWANCE: u64 = 16 << 20;
+const ALLOWANCE: u64 = 16 << 20;
 /// How many bytes a template may come to, and a value of settings or a parameter.
 pub(super) const LONGEST: usize = 1 << 20;
 /// How many bytes of text a template may have.
 const LONGEST_SOURCE: usize = 256 << 10;
 /// What an item costs beside its text: about what it takes of memory.
 const ITEM: u64 = 32;
+/// How many digits a number with a fraction or an exponent may have when it is written.
+const LONGEST_NUMBER: u64 = 350;
 /// How deep lists and objects may lie in each other: dropping them recurses.
 const DEEPEST: usize = 64;
 /// How much longer a text may get where it is written within a list or object, or as JSON.
@@ -68,7 +75,8 @@ impl Allowance {
                     self.walk(&value.get_item(&key)?, depth + 1)
                 })
             }
-            _ => self.pay(u64::from(depth > 0) * ITEM),
+            ValueKind::Number if !value.is_integer() => self.pay(LONGEST_NUMBER),
+            _ => self.pay(ITEM),
         }
     }
 }
@@ -102,174 +110,6 @@ pub(super) fn pay_for_quoting(state: &mut State, value: &Value) -> Result<(), Er
 
 fn is_composed(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::Map)
-}
-
-/// What a filter or test costs beside its arguments and its result, by its arguments and what was paid for each.
-type Cost = fn(&[Value], &[u64]) -> u64;
-
-/// Nothing, where what it makes is no longer than what it is given.
-fn linear(_: &[Value], _: &[u64]) -> u64 {
-    0
-}
-
-/// As for each item, where the keys that it is given are taken apart for each.
-fn keyed(args: &[Value], paid: &[u64]) -> u64 {
-    per_item(args, paid).saturating_mul(ITEM)
-}
-
-/// A list is written as text first.
-fn textual(args: &[Value], paid: &[u64]) -> u64 {
-    let written = match args.first() {
-        Some(list) if is_composed(list) => paid.first().copied().unwrap_or(0).saturating_mul(ESCAPED),
-        _ => 0,
-    };
-    per_item(args, paid).saturating_add(written)
-}
-
-/// Its arguments for each item; characters become items too.
-fn per_item(args: &[Value], paid: &[u64]) -> u64 {
-    let items =
-        args.first().map_or(0, |value| value.as_str().map_or_else(|| value.len().unwrap_or(0), str::len)) as u64;
-    let text = if args.first().is_some_and(|value| value.as_str().is_some()) { items * ITEM } else { 0 };
-    let others: u64 = paid.iter().skip(1).sum();
-    items.saturating_add(1).saturating_mul(others).saturating_add(text)
-}
-
-/// As for each item, and what lies in them is written escaped.
-fn joined(args: &[Value], paid: &[u64]) -> u64 {
-    let nested =
-        args.first().and_then(|list| list.try_iter().ok()).is_some_and(|mut items| items.any(|it| is_composed(&it)));
-    let written = if nested { paid.first().copied().unwrap_or(0).saturating_mul(ESCAPED) } else { 0 };
-    per_item(args, paid).saturating_add(written)
-}
-
-/// The text that is put in, as often as what it replaces may be found.
-fn replaced(args: &[Value], paid: &[u64]) -> u64 {
-    let [text, from, _, ..] = args else { return 0 };
-    let times = match (text.as_str(), from.as_str()) {
-        (Some(text), Some(from)) => text.matches(from).count() as u64,
-        _ => paid.first().copied().unwrap_or(0).max(ITEM).saturating_mul(ESCAPED),
-    };
-    let longest = paid.get(2).copied().unwrap_or(0).max(ITEM);
-    times.saturating_mul(longest).saturating_add(textual(args, paid))
-}
-
-/// Written out, with the largest number that it is given before each line.
-fn written(args: &[Value], paid: &[u64]) -> u64 {
-    let paid = paid.iter().sum::<u64>();
-    paid.saturating_mul(largest(args).saturating_mul(2).saturating_add(ESCAPED))
-}
-
-fn indented(args: &[Value], paid: &[u64]) -> u64 {
-    let lines = args.first().and_then(Value::as_str).map_or(0, |text| text.matches('\n').count()) as u64;
-    (lines + 1).saturating_mul(largest(args).max(4)).saturating_add(textual(args, paid))
-}
-
-/// Each place of the pattern may hold all arguments, or be as wide as the largest number in it.
-fn formatted(args: &[Value], paid: &[u64]) -> u64 {
-    let pattern = args.first().and_then(Value::as_str).unwrap_or_default();
-    let numbers = pattern.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
-    let widest = numbers.map(|digits| digits.parse().unwrap_or(u64::MAX)).max().unwrap_or(0);
-    // A star takes the width from the arguments.
-    let widest = if pattern.contains('*') { widest.max(largest(args)) } else { widest };
-    let one = paid.iter().skip(1).sum::<u64>().saturating_mul(ESCAPED).saturating_add(widest).saturating_add(400);
-    (pattern.matches('%').count() as u64).saturating_mul(one)
-}
-
-fn parted(args: &[Value], paid: &[u64]) -> u64 {
-    per_item(args, paid).saturating_add(largest(args).saturating_mul(ITEM))
-}
-
-/// Only numbers are added up without making something longer each time.
-fn summed(args: &[Value], paid: &[u64]) -> u64 {
-    let start = args.get(2).cloned().or_else(|| args.last().and_then(|last| last.get_attr("start").ok()));
-    match start.map(|value| value.kind()) {
-        None | Some(ValueKind::Undefined | ValueKind::Number | ValueKind::None) => per_item(args, paid),
-        Some(_) => u64::MAX,
-    }
-}
-
-/// The largest number among all arguments but the first, those with names included.
-fn largest(args: &[Value]) -> u64 {
-    let number = |value: &Value| match value.as_i64() {
-        Some(number) => number.unsigned_abs(),
-        None if value.is_number() => u64::MAX,
-        None => 0,
-    };
-    let named = |value: &Value| {
-        let values = value.try_iter().into_iter().flatten().filter_map(|key| value.get_item(&key).ok());
-        values.map(|value| number(&value)).max().unwrap_or(0)
-    };
-    let each = args.iter().skip(1).map(|value| if value.is_kwargs() { named(value) } else { number(value) });
-    each.max().unwrap_or(0)
-}
-
-/// The filters there are: those that make text safe for HTML are left out, since what is safe there passes unquoted into
-/// scripts; and so is what is reckoned out anew each time.
-fn known_filters() -> Vec<(&'static [&'static str], Value, Cost)> {
-    use Value as V;
-    vec![
-        (&["default", "d"], V::from_function(filters::default), linear),
-        (&["bool"], V::from_function(filters::bool), linear),
-        (&["int"], V::from_function(filters::int), linear),
-        (&["float"], V::from_function(filters::float), linear),
-        (&["abs"], V::from_function(filters::abs), linear),
-        (&["round"], V::from_function(filters::round), linear),
-        (&["attr"], V::from_function(filters::attr), linear),
-        (&["first"], V::from_function(filters::first), linear),
-        (&["last"], V::from_function(filters::last), per_item),
-        (&["length", "count"], V::from_function(filters::length), linear),
-        (&["lower"], V::from_function(filters::lower), textual),
-        (&["upper"], V::from_function(filters::upper), textual),
-        (&["title"], V::from_function(filters::title), textual),
-        (&["capitalize"], V::from_function(filters::capitalize), textual),
-        (&["trim"], V::from_function(filters::trim), textual),
-        (&["replace"], V::from_function(filters::replace), replaced),
-        (&["indent"], V::from_function(filters::indent), indented),
-        (&["format"], V::from_function(filters::format), formatted),
-        (&["string"], V::from_function(filters::string), written),
-        (&["pprint"], V::from_function(filters::pprint), written),
-        (&["join"], V::from_function(filters::join), joined),
-        (&["split"], V::from_function(filters::split), textual),
-        (&["lines"], V::from_function(filters::lines), textual),
-        (&["list"], V::from_function(filters::list), per_item),
-        (&["items"], V::from_function(filters::items), per_item),
-        (&["dictsort"], V::from_function(filters::dictsort), per_item),
-        (&["reverse"], V::from_function(filters::reverse), per_item),
-        (&["sort"], V::from_function(filters::sort), keyed),
-        (&["min"], V::from_function(filters::min), per_item),
-        (&["max"], V::from_function(filters::max), per_item),
-        (&["sum"], V::from_function(filters::sum), summed),
-        (&["unique"], V::from_function(filters::unique), per_item),
-        (&["map"], V::from_function(filters::map), per_item),
-        (&["select"], V::from_function(filters::select), per_item),
-        (&["reject"], V::from_function(filters::reject), per_item),
-        (&["selectattr"], V::from_function(filters::selectattr), per_item),
-        (&["rejectattr"], V::from_function(filters::rejectattr), per_item),
-        (&["groupby"], V::from_function(filters::groupby), per_item),
-        (&["batch"], V::from_function(filters::batch), parted),
-        (&["slice"], V::from_function(filters::slice), parted),
-        (&["zip"], V::from_function(filters::zip), per_item),
-    ]
-}
-
-/// The tests that look into what they are given.
-fn known_tests() -> Vec<(&'static [&'static str], Value)> {
-    use Value as V;
-    vec![
-        (&["lower"], V::from_function(builtin_tests::is_lower)),
-        (&["upper"], V::from_function(builtin_tests::is_upper)),
-        (&["startingwith"], V::from_function(builtin_tests::is_startingwith)),
-        (&["endingwith"], V::from_function(builtin_tests::is_endingwith)),
-        (&["eq", "equalto", "=="], V::from_function(builtin_tests::is_eq)),
-        (&["ne", "!="], V::from_function(builtin_tests::is_ne)),
-        (&["lt", "lessthan", "<"], V::from_function(builtin_tests::is_lt)),
-        (&["le", "<="], V::from_function(builtin_tests::is_le)),
-        (&["gt", "greaterthan", ">"], V::from_function(builtin_tests::is_gt)),
-        (&["ge", ">="], V::from_function(builtin_tests::is_ge)),
-        (&["in"], V::from_function(builtin_tests::is_in)),
-        (&["sameas"], V::from_function(builtin_tests::is_sameas)),
-    ]
 }
 
 /// An environment that has nothing but what pays for itself.
@@ -331,6 +171,7 @@ pub(super) fn environment() -> Environment<'static> {
     });
     environment.add_filter(MADE, made);
     environment.add_filter(TIMES, times);
+    environment.add_filter(SLICE, slice);
     environment.add_function("range", functions::range);
     environment.add_function("dict", functions::dict);
     environment
@@ -398,6 +239,63 @@ fn times(state: &mut State, left: Value, right: Value) -> Result<Value, Error> {
     }
 }
 
+/// `value[start:stop:step]`, as Python has it.
+fn slice(state: &mut State, value: Value, start: Value, stop: Value, step: Value) -> Result<Value, Error> {
+    for given in [&value, &start, &stop, &step] {
+        if given.is_undefined() {
+            given.get_attr("")?;
+        }
+    }
+    allowance(state).pay_for(&value)?;
+    let number = |given: &Value| match (given.is_none(), given.as_i64()) {
+        (true, _) => Ok(None),
+        (false, Some(number)) => Ok(Some(number)),
+        (false, None) => Err(refusal(format!("a slice is taken by whole numbers, not {}", given.kind()))),
+    };
+    let (start, stop, step) = (number(&start)?, number(&stop)?, number(&step)?.unwrap_or(1));
+    let places = |count: usize| {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let (least, most) = if step > 0 { (0, count) } else { (-1, count - 1) };
+        let place = |given: Option<i64>, otherwise: i64| match given {
+            Some(given) if given < 0 => given.saturating_add(count).clamp(least, most),
+            Some(given) => given.clamp(least, most),
+            None => otherwise,
+        };
+        let (first, last) = if step > 0 { (least, most) } else { (most, least) };
+        let (start, stop) = (place(start, first), place(stop, last));
+        let within = move |place: &i64| if step > 0 { *place < stop } else { *place > stop };
+        let places = std::iter::successors(Some(start), move |place| place.checked_add(step));
+        places.take_while(within).filter_map(|place| usize::try_from(place).ok())
+    };
+    if step == 0 {
+        return Err(refusal("a slice cannot be taken in steps of 0"));
+    }
+    if let Some(text) = value.as_str() {
+        // Most slices go forward by one: no list of characters is needed then.
+        if step == 1 {
+            let mut places = places(text.chars().count());
+            let first = places.next();
+            let count = first.map_or(0, |_| 1 + places.count());
+            let text: String = text.chars().skip(first.unwrap_or(0)).take(count).collect();
+            return made(state, text.into());
+        }
+        allowance(state).pay(text.len() as u64 * 4)?;
+        let characters: Vec<char> = text.chars().collect();
+        let text: String = places(characters.len()).filter_map(|place| characters.get(place)).collect();
+        return made(state, text.into());
+    }
+    if value.is_none() {
+        return Ok(Vec::<Value>::new().into());
+    }
+    if !is_text_or_list(&value) {
+        return Err(refusal(format!("{} cannot be sliced", value.kind())));
+    }
+    let items: Vec<Value> = value.try_iter()?.collect();
+    let taken = places(items.len()).filter_map(|place| items.get(place)).cloned();
+    let taken = if value.is_tuple() { Value::from(Tuple::from(taken.collect::<Vec<_>>())) } else { taken.collect() };
+    made(state, taken)
+}
+
 fn is_text_or_list(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Iterable)
 }
@@ -409,8 +307,18 @@ fn check(template: &str, is_expression: bool) -> Result<(), Error> {
     metered::check_depth(template, is_expression, syntax())
 }
 
+/// A panic of the engine is an error of the template: it would end the controller of everybody's groups.
+fn unharmed<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(refusal("the template engine failed on it; write it in another way, and report it")))
+}
+
 /// Fills a template in.
 pub(super) fn render(environment: &Environment<'static>, template: &str, context: Value) -> Result<String, Error> {
+    unharmed(|| rendered(environment, template, context))
+}
+
+fn rendered(environment: &Environment<'static>, template: &str, context: Value) -> Result<String, Error> {
     check(template, false)?;
     let parsed = metered::statement(&parse(template, "template", syntax())?)?;
     let mut code = CodeGenerator::new("template", template);
@@ -427,6 +335,10 @@ pub(super) fn render(environment: &Environment<'static>, template: &str, context
 
 /// What an expression says.
 pub(super) fn evaluate(environment: &Environment<'static>, expression: &str, context: Value) -> Result<Value, Error> {
+    unharmed(|| evaluated(environment, expression, context))
+}
+
+fn evaluated(environment: &Environment<'static>, expression: &str, context: Value) -> Result<Value, Error> {
     check(expression, true)?;
     let parsed = metered::expression(&parse_expr(expression)?)?;
     let mut code = CodeGenerator::new("<expression>", expression);
@@ -444,6 +356,10 @@ pub(super) fn evaluate(environment: &Environment<'static>, expression: &str, con
 
 /// The names that a template uses and does not set itself, sorted.
 pub(super) fn names(environment: &Environment<'static>, template: &str) -> Result<Vec<String>, Error> {
+    unharmed(|| names_of(environment, template))
+}
+
+fn names_of(environment: &Environment<'static>, template: &str) -> Result<Vec<String>, Error> {
     check(template, false)?;
     // Refused here already, before any session.
     metered::statement(&parse(template, "template", syntax())?)?;

@@ -7,8 +7,8 @@ use minijinja::{
         Span, Token,
         ast::{
             BinOp, BinOpKind, Call, CallArg, Compare, CompareOp, Const, Do, EmitExpr, EmitRaw, Expr, Filter,
-            FilterBlock, ForLoop, GetAttr, GetItem, IfCond, IfExpr, List, Map, Set, SetBlock, Slice, Spanned, Stmt,
-            Template, Test, Tuple, UnaryOp, UnaryOpKind, Var, WithBlock,
+            FilterBlock, ForLoop, GetAttr, GetItem, IfCond, IfExpr, List, Map, Set, SetBlock, Spanned, Stmt, Template,
+            Test, Tuple, UnaryOp, UnaryOpKind, Var, WithBlock,
         },
         tokenize,
     },
@@ -25,6 +25,8 @@ pub(super) const OUTSIDE: &str = "~outside";
 pub(super) const MADE: &str = "~made";
 /// The filter that multiplies.
 pub(super) const TIMES: &str = "~times";
+/// The filter that takes a slice: the engine's own is reckoned out at every look, and fails on empty lists.
+pub(super) const SLICE: &str = "~slice";
 
 /// How many operators one tag may have, and how many `elif` a template: parser and compiler recurse into each.
 const MOST_OPERATORS: usize = 300;
@@ -115,8 +117,8 @@ fn folded(parsed: &Expr) -> Option<Folded> {
     use BinOpKind::{Add, Concat, Mul, Pow, ScAnd, ScOr, Sub};
     use Folded::{Long, Number};
     let list = |items: &[Expr]| {
-        let units: Option<u64> = items.iter().map(|item| folded(item).map(|item| item.units())).sum();
-        units.map(|units| Long(units.saturating_add(32)))
+        let mut units = items.iter().map(|item| folded(item).map(|item| item.units()));
+        units.try_fold(32, |sum: u64, units| Some(sum.saturating_add(units?))).map(Long)
     };
     match parsed {
         Expr::Const(constant) => Some(match (constant.value.as_str(), constant.value.as_i64()) {
@@ -235,9 +237,12 @@ impl Rewriter {
             Expr::Var(it) => Expr::Var(Spanned::new(Var { id: it.id }, span)),
             Expr::Const(it) => Expr::Const(Spanned::new(Const { value: it.value.clone() }, span)),
             Expr::Slice(it) => {
-                let mut bound = |place: &Option<Expr<'a>>| place.as_ref().map(|it| self.expression(it)).transpose();
-                let (start, stop, step) = (bound(&it.start)?, bound(&it.stop)?, bound(&it.step)?);
-                made(Expr::Slice(Spanned::new(Slice { expr: self.whole(&it.expr)?, start, stop, step }, span)))
+                let mut bound = |place: &Option<Expr<'a>>| {
+                    let none = || Ok(Expr::Const(Spanned::new(Const { value: Value::from(()) }, span)));
+                    place.as_ref().map_or_else(none, |place| self.expression(place)).map(CallArg::Pos)
+                };
+                let args = vec![bound(&it.start)?, bound(&it.stop)?, bound(&it.step)?];
+                filter(SLICE, self.expression(&it.expr)?, args, span)
             }
             Expr::UnaryOp(it) => {
                 let op = if matches!(it.op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg };

@@ -124,11 +124,12 @@ place_file() {
   [ ! -L "$file" ] && cat "$room/new" >"$file" && dress_file "$file"
 }
 
-# The mode comes last, since a change of owner takes set-user-ID away.
+# The mode comes last, since a change of owner takes set-user-ID away. With zeros before it, or GNU's chmod leaves a
+# directory its set-group-ID.
 dress_file() {
   [ -z "$owner" ] || [ "$(stat -L -c %u "$1")" = "$owner" ] || chown "$owner" "$1" || return 1
   [ -z "$group" ] || [ "$(stat -L -c %g "$1")" = "$group" ] || chgrp "$group" "$1" || return 1
-  [ -z "$file_mode" ] || [ "$(stat -L -c %a "$1")" = "$file_mode" ] || chmod "$file_mode" "$1"
+  [ -z "$file_mode" ] || [ "$(stat -L -c %a "$1")" = "$file_mode" ] || chmod "00$file_mode" "$1"
 }
 
 # show_diff COMMAND...: what would become of $file, where everybody may read it before and after.

@@ -152,7 +152,7 @@ end_tree() {
 manual_() {
   if [ "$mode" = check ]; then result=Unchanged; return 0; fi
   printf '%s\n' "$1"
-  note Waiting
+  note_result Waiting
   exit 0
 }
 
@@ -166,8 +166,8 @@ take_secrets() {
   exec </dev/null
 }
 
-# lend NAME VARIABLE...: puts secrets into the environment of the present subshell.
-lend() {
+# lend_secrets NAME VARIABLE...: puts secrets into the environment of the present subshell.
+lend_secrets() {
   while [ "$#" -gt 0 ]; do
     eval "value=\$(printf \"\$$2\"; echo .)"
     eval "export $1=\"\${value%.}\""
@@ -182,8 +182,8 @@ exec_() {
   script=$1 creates=$2 unless=$3 only_if=$4
   shift 4
   if [ -n "$creates" ] && [ -e "$creates" ]; then result=Unchanged; return 0; fi
-  if [ -n "$unless" ] && (lend "$@"; set --; eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
-  if [ -n "$only_if" ] && ! (lend "$@"; set --; eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
+  if [ -n "$unless" ] && (lend_secrets "$@"; set --; eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
+  if [ -n "$only_if" ] && ! (lend_secrets "$@"; set --; eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
   [ "$mode" = apply ] || return 0
-  (lend "$@"; set --; set -e; eval "$script")
+  (lend_secrets "$@"; set --; set -e; eval "$script")
 }

@@ -5,11 +5,13 @@ group_() {
   name=$2 gid=$3 there=$(entry_of group "$2")
   if [ "$1" = absent ]; then
     if [ -z "$there" ]; then result=Unchanged; return 0; fi
+    has_either groupdel delgroup || return 1
     [ "$mode" = apply ] || return 0
     if has_command groupdel; then groupdel "$name"; else delgroup "$name"; fi
     return
   fi
   if [ -z "$there" ]; then
+    has_either groupadd addgroup || return 1
     [ "$mode" = check ] || make_group "$name" "$gid" "$4"
     return
   fi
@@ -28,6 +30,13 @@ make_group() {
   fi
 }
 
+has_either() {
+  has_command "$1" || has_command "$2" || {
+    complain "the node has neither $1 nor $2; install shadow (passwd, shadow-utils) in an action before"
+    return 1
+  }
+}
+
 cannot_change() {
   complain "the node has no $1, without which $2 cannot be changed; install shadow (passwd, shadow-utils) in an action before"
 }
@@ -38,6 +47,7 @@ user_() {
   there=$(entry_of passwd "$name")
   if [ "$1" = absent ]; then
     if [ -z "$there" ]; then result=Unchanged; return 0; fi
+    has_either userdel deluser || return 1
     [ "$mode" = apply ] || return 0
     if has_command userdel; then userdel "$name"; else deluser "$name"; fi
     return
@@ -45,6 +55,7 @@ user_() {
   shift 9
   each_group known_group || return 1
   if [ -z "$there" ]; then
+    has_either useradd adduser || return 1
     [ "$mode" = apply ] || return 0
     add_user || return 1
     changed=Changed

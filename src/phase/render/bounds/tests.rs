@@ -86,6 +86,36 @@ fn what_is_undefined_is_still_named() {
     }
 }
 
+/// Found by random templates: the engine's own slices end the process on empty lists.
+#[test]
+fn slices_are_pythons() {
+    for (template, text) in [
+        ("{{ [][::-1] }}{{ ''[::-1] }}{{ []|list }}{{ none[1:] }}", "[][][]"),
+        (
+            "{{ 'abc'[1:9:-1] }}|{{ 'abc'[::-1] }}|{{ 'abc'[9::-1] }}|{{ 'abc'[:0:-1] }}|{{ 'abc'[-2:-9:-1] }}",
+            "|cba|cba|cb|ba",
+        ),
+        (
+            "{{ 'abcdef'[1:4] }}|{{ 'abcdef'[-2:] }}|{{ 'abcdef'[:-4] }}|{{ 'abcdef'[::2] }}|{{ 'héllo'[1:3] }}",
+            "bcd|ef|ab|ace|él",
+        ),
+        ("{{ [1, 2, 3][1:] }}{{ [1, 2, 3][5:] }}{{ (1, 2, 3)[::-2] }}{{ range(9)[2:5] }}", "[2, 3][](3, 1)[2, 3, 4]"),
+        ("{{ [1, 2, 3][::9223372036854775807] }}{{ [1, 2][-9223372036854775807:] }}", "[1][1, 2]"),
+    ] {
+        assert_eq!(filled(template), text, "{template}");
+    }
+    for template in ["{{ 'abc'[::0] }}", "{{ 'abc'['a':] }}", "{{ 1[1:] }}", "{{ facts.gone[1:] }}"] {
+        assert!(render(template, Mode::Text, &context()).is_err(), "{template}");
+    }
+}
+
+#[test]
+fn what_the_engine_fails_on_is_an_error_of_the_template() {
+    let outcome: Result<(), _> =
+        super::unharmed(|| [(); 0].get(1).map_or_else(|| panic!("as an engine might"), |()| Ok(())));
+    assert!(outcome.unwrap_err().to_string().contains("engine failed"));
+}
+
 #[test]
 fn quotes_are_paid_for() {
     let context = json!({"x": "'".repeat(4096)});
