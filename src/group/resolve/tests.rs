@@ -189,3 +189,32 @@ fn whatever_is_wrong_with_what_is_inherited_is_said_at_once_and_where() {
     let found = inherited(json!({"extends": [{"serverSpec": "p"}]}), list).unwrap_err();
     assert_eq!(found[1], "spec.extends[0].with: ServerSpec p needs values for must");
 }
+
+#[test]
+fn a_secret_that_the_parameters_do_not_ask_for_need_not_be_there() {
+    let file = json!({
+        "when": "params.secret != null",
+        "secretFile": {"path": "/secret", "secretKeyRef": {"name": "{{ params.secret }}", "key": "{{ params.key }}"}}
+    });
+    let page = json!({
+        "when": "params.secret != null",
+        "file": {"path": "/page", "contentFrom": {"configMapKeyRef": {"name": "{{ params.secret }}", "key": "page"}}}
+    });
+    let spec = serde_json::from_value(json!({
+        "apiVersion": "pallet.dev/v1alpha1", "kind": "ServerSpec", "metadata": {"name": "app"},
+        "spec": {
+            "parameters": {"secret": {}, "key": {"default": "token"}},
+            "phases": {"configure": {"actions": [file, page]}}
+        }
+    }))
+    .unwrap();
+    let specs = [("app".to_owned(), std::sync::Arc::new(spec))].into();
+    let named = |with: Value| {
+        let spec = json!({"extends": [{"serverSpec": "app", "with": with}], "node": pod()});
+        let phases = resolve(&group(spec), &specs).unwrap().phases;
+        let names = phases.secrets.keys().chain(phases.config_maps.keys());
+        names.map(|key| format!("{}/{}", key.name, key.key)).collect::<Vec<_>>()
+    };
+    assert_eq!(named(json!({})), Vec::<String>::new());
+    assert_eq!(named(json!({"secret": "mine"})), ["mine/token", "mine/page"]);
+}
