@@ -53,17 +53,20 @@ impl Session {
                     None => {}
                 }
             }
-            match next::next(&self.group, &self.identity, &self.record, now) {
-                Next::Settled => {}
-                Next::Test { digest, look, attempt, .. } => {
-                    let receipt = self.examine(&digest, attempt, &look, now);
-                    self.record.receipts.insert(PhaseName::test(), receipt);
-                    continue;
-                }
-                _ => return self.over(End::Done),
+            let due = next::next(&self.group, &self.identity, &self.record, now);
+            if !matches!(due, Next::Settled | Next::Test { .. }) {
+                return self.over(End::Done);
             }
             let group = self.group.clone();
-            let Some(phase) = group.phases.sequence.get(self.check.done) else { return self.looked(now) };
+            let Some(phase) = group.phases.sequence.get(self.check.done) else {
+                // Last, since a node whose test has failed is settled no more: what the test notices may be what a phase
+                // before it would put right.
+                if let Next::Test { digest, look, attempt, .. } = due {
+                    let receipt = self.examine(&digest, attempt, &look, now);
+                    self.record.receipts.insert(PhaseName::test(), receipt);
+                }
+                return self.looked(now);
+            };
             self.check.done += 1;
             if phase.rerun() != Rerun::PerDigest || !group.phases.actions.contains_key(phase) {
                 continue;
