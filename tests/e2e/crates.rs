@@ -94,19 +94,14 @@ impl Space {
         receipt
     }
 
-    /// Waits until the next look at the node has found that this is otherwise than it is declared.
-    async fn until_drifted(&self, what: &str) {
-        self.node_until("web-0", &format!("{what} is found to differ"), |node| differs(node, what)).await;
-    }
-
-    /// Runs a script that breaks something, and waits until that is found; then what configure does of it is put right.
+    /// Runs a script that breaks something, waits until a look at the node has found it, and lets configure put it right.
     async fn break_and_mend(&self, script: &str, found: &str) {
         self.kubectl_exec("web-0", script).await;
-        self.until_drifted(found).await;
+        self.node_until("web-0", &format!("{found} is noticed"), |node| is_noticed(node, found)).await;
         let before = self.configured().await.run_id;
         self.patch(json!({"spec": {"converge": {"reapply": format!("{before} mend")}}})).await;
         self.ready().await;
-        self.node_until("web-0", "all is well again", |node| !differs(node, found)).await;
+        self.node_until("web-0", "all is well again", |node| !is_noticed(node, found)).await;
     }
 
     async fn apply_secret(&self, name: &str, key: &str, value: &str) {
@@ -131,12 +126,14 @@ impl Space {
     }
 }
 
-/// Whether the last look found that an action or expectation is otherwise than declared, and nobody has put it right since.
-fn differs(node: &GroupNode, what: &str) -> bool {
+/// Whether the last look at the node found that an action or an expectation is otherwise than declared.
+fn is_noticed(node: &GroupNode, what: &str) -> bool {
     let Some(status) = &node.status else { return false };
     let drifted = status.conditions.iter().any(|condition| condition.type_ == "Drifted" && condition.status == "True");
     let differences = status.drift.iter().flat_map(|drift| &drift.differences);
-    drifted && differences.into_iter().any(|difference| difference.name == what)
+    let tested = receipt(node, "test").into_iter().flat_map(|receipt| receipt.actions);
+    (drifted && differences.into_iter().any(|difference| difference.name == what))
+        || tested.into_iter().any(|action| action.name == what && action.result == Effect::Failed)
 }
 
 #[tokio::test]
@@ -207,7 +204,7 @@ async fn hardening_is_in_effect_for_sshd_logins_and_upgrades() {
     assert!(seen.contains("\nkernel.kptr_restrict = 2\n") && seen.ends_with("upgrades\n"), "{seen}");
     let weaken =
         "sed -i 's/^PasswordAuthentication .*/PasswordAuthentication yes/' /etc/ssh/sshd_config.d/10-hardening.conf";
-    space.break_and_mend(weaken, "hardening/passwords over SSH").await;
+    space.break_and_mend(weaken, "hardening/sshd settings").await;
     // Settings that sshd refuses never reach the one that runs.
     let mut spec = group("hardening", json!({"sshPort": 2222, "rootLogin": "sometimes"}));
     spec["converge"]["retry"]["limit"] = json!(0);
@@ -231,7 +228,7 @@ async fn time_sync_asks_the_servers_that_are_declared() {
         )
         .await;
     assert_eq!(seen, "192.0.2.1\nntp.example.com\n208 Access allowed\n209 Access denied\n");
-    space.break_and_mend("service chrony stop", "time-sync/runs").await;
+    space.break_and_mend("chronyc shutdown", "time-sync/runs").await;
     space.break_and_mend("rm /etc/chrony/sources.d/servers.sources", "time-sync/servers").await;
     assert_eq!(space.kubectl_exec("web-0", "chronyc -c -N sources -a | wc -l").await, "2\n");
 }
@@ -253,7 +250,7 @@ async fn nginx_serves_the_site_and_keeps_serving_while_it_changes() {
     space.break_and_mend("service nginx stop", "nginx/port").await;
     space.break_and_mend("echo nonsense >>/etc/nginx/sites-available/site", "nginx/configuration").await;
     // A site that nginx refuses never reaches the one that runs.
-    let mut spec = group("nginx", json!({"port": 8082, "proxyTo": "nonsense"}));
+    let mut spec = group("nginx", json!({"port": 8082, "proxyTo": "nonsense", "page": "<h1>Moved</h1>\n"}));
     spec["converge"]["retry"]["limit"] = json!(0);
     space.apply(spec).await;
     let failed =
@@ -277,7 +274,7 @@ async fn postgresql_lets_the_role_in_from_where_it_may_come() {
     space.converge("postgresql", with).await;
     let login = |options: &str| {
         format!(
-            "printf '%s\\n' '*:*:*:*:pa'\\''ss \"w\\\\ord$1' >~/.pgpass; chmod 600 ~/.pgpass; psql -XqAt -w {options} -U shop-owner -d shop -c 'SHOW shared_buffers; SHOW data_checksums; CREATE TABLE IF NOT EXISTS t (); SELECT current_user' 2>&1"
+            "printf '%s\\n' '*:*:*:*:pa'\\''ss \"w\\\\ord$1' >~/.pgpass; chmod 600 ~/.pgpass; psql -XqAt -w {options} -U shop-owner -d shop -c 'SHOW shared_buffers; SHOW data_checksums; CREATE TEMP TABLE t (); SELECT current_user' 2>&1"
         )
     };
     assert_eq!(space.kubectl_exec("web-0", &login("-h 127.0.0.1 -p 5433")).await, "32MB\non\nshop-owner\n");

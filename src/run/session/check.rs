@@ -22,6 +22,8 @@ const SHOWN: usize = 1024;
 /// What a session that looks has found so far.
 #[derive(Debug, Default)]
 pub(super) struct Check {
+    /// Whether the facts were compared with what test expects.
+    tested: bool,
     /// How many phases of the sequence were looked at.
     done: usize,
     differences: Vec<Difference>,
@@ -53,20 +55,20 @@ impl Session {
                     None => {}
                 }
             }
-            let due = next::next(&self.group, &self.identity, &self.record, now);
-            if !matches!(due, Next::Settled | Next::Test { .. }) {
-                return self.over(End::Done);
-            }
-            let group = self.group.clone();
-            let Some(phase) = group.phases.sequence.get(self.check.done) else {
-                // Last, since a node whose test has failed is settled no more: what the test notices may be what a phase
-                // before it would put right.
-                if let Next::Test { digest, look, attempt, .. } = due {
+            match next::next(&self.group, &self.identity, &self.record, now) {
+                Next::Settled => {}
+                Next::Test { digest, look, attempt, .. } if !self.check.tested => {
+                    self.check.tested = true;
                     let receipt = self.examine(&digest, attempt, &look, now);
                     self.record.receipts.insert(PhaseName::test(), receipt);
+                    continue;
                 }
-                return self.looked(now);
-            };
+                // What a test has noticed may be what a phase before it would put right.
+                due if self.check.tested && due.phase() == Some(PhaseName::test()) => {}
+                _ => return self.over(End::Done),
+            }
+            let group = self.group.clone();
+            let Some(phase) = group.phases.sequence.get(self.check.done) else { return self.looked(now) };
             self.check.done += 1;
             if phase.rerun() != Rerun::PerDigest || !group.phases.actions.contains_key(phase) {
                 continue;
