@@ -249,6 +249,12 @@ async fn nginx_serves_the_site_and_keeps_serving_while_it_changes() {
     assert_eq!(space.kubectl_exec("web-0", "cat /run/nginx.pid").await, master);
     space.break_and_mend("service nginx stop", "nginx/port").await;
     space.break_and_mend("echo nonsense >>/etc/nginx/sites-available/site", "nginx/configuration").await;
+    // Where that is wanted it is put right by itself, though it is the test that notices first.
+    space.patch(json!({"spec": {"converge": {"driftCheck": {"policy": "Reapply"}}}})).await;
+    space.ready().await;
+    space.kubectl_exec("web-0", "service nginx stop").await;
+    wait("the page is there again", || space.get(8081)).await;
+    space.ready().await;
     // A site that nginx refuses never reaches the one that runs.
     let mut spec = group("nginx", json!({"port": 8082, "proxyTo": "nonsense", "page": "<h1>Moved</h1>\n"}));
     spec["converge"]["retry"]["limit"] = json!(0);
