@@ -16,6 +16,7 @@ mod points;
 mod poison;
 mod proxy;
 mod rollouts;
+mod secrets;
 #[cfg(feature = "otel")]
 mod traces;
 mod trouble;
