@@ -572,7 +572,12 @@ impl Session {
         let clamp = |seconds: i64| Timestamp::from_second(seconds).map_or(now, |time| time.min(now));
         let (started, finished) = ended.times.map_or((now, now), |(began, end)| (clamp(began), clamp(end)));
         // A run counts under the token that it was started under; an annotation that came later is for the next.
-        let known = self.record.receipts.get(&phase).filter(|receipt| receipt.run_id == ended.run_id);
+        // One that somebody else started for a further attempt did so under the token of the attempt before.
+        let same = |receipt: &&Receipt| {
+            let next = receipt.attempt + 1 == ended.attempt && receipt.digest == ended.digest;
+            receipt.run_id == ended.run_id || next
+        };
+        let known = self.record.receipts.get(&phase).filter(same);
         let retry_token = asked.as_ref().map(|flight| flight.retry_token.clone());
         let retry_token = retry_token.or_else(|| known.map(|receipt| receipt.retry_token.clone()));
         let started = asked.map_or(started, |flight| flight.started);
