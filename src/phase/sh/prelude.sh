@@ -152,7 +152,7 @@ end_tree() {
 manual_() {
   if [ "$mode" = check ]; then result=Unchanged; return 0; fi
   printf '%s\n' "$1"
-  note Waiting
+  note_result Waiting
   exit 0
 }
 
