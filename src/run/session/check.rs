@@ -47,6 +47,10 @@ impl Session {
                 return self.ask_facts();
             }
             if self.view != View::Whole {
+                // Settings has failed: its further attempts are converge's, with pauses between them.
+                if self.readings > 0 {
+                    return self.over(End::Done);
+                }
                 match self.gather(1, now) {
                     Some(want) => return want,
                     None if self.view != View::Whole => return self.over(End::Done),
