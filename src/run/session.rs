@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     frame::{Ended, Frame, Past, Verdict},
-    mask::Mask,
+    mask::{Cut, Mask},
     vault::Known,
 };
 use crate::{
@@ -157,6 +157,11 @@ pub enum End {
 }
 
 impl Session {
+    /// Whether the run in flight only looks.
+    pub fn looks(&self) -> bool {
+        self.in_flight().is_some_and(|flight| check::is_one(flight.phase.as_str()))
+    }
+
     /// Begins a session on a pod's container. Returns it with the first bytes to send.
     ///
     /// `nonce` must come from the operating system's generator.
@@ -527,8 +532,10 @@ impl Session {
             return;
         }
         let cut = ended.output_bytes > i64::try_from(ended.output.len()).unwrap_or(i64::MAX);
-        ended.output = self.mask.mask(&ended.output, cut);
-        ended.actions.iter_mut().for_each(|action| action.diff = self.mask.mask(&action.diff, false));
+        ended.output = self.mask.mask(&ended.output, Cut { beginning: cut, end: false });
+        for action in &mut ended.actions {
+            action.diff = self.mask.mask(&action.diff, Cut { beginning: false, end: true });
+        }
     }
 
     fn over(&mut self, end: End) -> Want {

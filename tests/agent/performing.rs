@@ -27,7 +27,6 @@ under_every_shell! {
     an_action_that_takes_too_long_is_ended_with_all_that_it_started
     a_time_limit_changes_nothing_else
     an_action_is_tried_again
-    a_manual_step_ends_the_run_and_the_next_one_goes_on_behind_it
     a_check_changes_nothing_and_says_what_would
     a_check_says_what_hangs_on_what_is_not_there_yet
     a_check_ends_at_what_cannot_be
@@ -65,24 +64,6 @@ fn guarded(script: &str, creates: &str) -> ActionKind {
 }
 
 /// Found by reading: the step called a function that was no longer there, and passed for a success.
-fn a_manual_step_ends_the_run_and_the_next_one_goes_on_behind_it(shell: Shell) {
-    let node = Node::new(shell);
-    let mut agent = node.agent();
-    let step = Call::new("look", ActionKind::Manual { message: "look at it".into() });
-    let phase = rendered(vec![
-        Call::new("first", exec("echo first >>told")),
-        step,
-        after(Call::new("last", exec("echo last >>told")), &[0]),
-    ]);
-    let ended = agent.run(&compile::phase(&phase, 0));
-    assert_eq!((ended.verdict, effects(&ended)), (Verdict::Exit(0), vec![Changed, Waiting]));
-    assert_eq!(ended.output, "look at it\n");
-    let ended = agent.run(&compile::phase(&phase, 2));
-    assert_eq!((ended.verdict, effects(&ended)), (Verdict::Exit(0), vec![Changed]));
-    assert_eq!(node.read("told"), "first\nlast\n");
-    agent.bye();
-}
-
 fn a_skipped_action_does_nothing(shell: Shell) {
     let node = Node::new(shell);
     let mut agent = node.agent();

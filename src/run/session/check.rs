@@ -47,6 +47,10 @@ impl Session {
                 return self.ask_facts();
             }
             if self.view != View::Whole {
+                // Something else may be due first, such as everything on a new file system.
+                if !matches!(self.due(now), Next::Settled | Next::Test { .. }) {
+                    return self.over(End::Done);
+                }
                 // Settings has failed: its further attempts are converge's, with pauses between them.
                 if self.readings > 0 {
                     return self.over(End::Done);
@@ -57,7 +61,7 @@ impl Session {
                     None => {}
                 }
             }
-            match next::next(&self.group, &self.identity, &self.record, now) {
+            match self.due(now) {
                 Next::Settled => {}
                 Next::Test { digest, look, attempt, .. } => {
                     let receipt = self.examine(&digest, attempt, &look, now);
@@ -77,6 +81,10 @@ impl Session {
                 Err(error) => self.differs(phase, "", error.to_string()),
             }
         }
+    }
+
+    fn due(&self, now: Timestamp) -> Next {
+        next::next(&self.group, &self.identity, &self.record, now)
     }
 
     fn check(&mut self, rendered: Rendered, now: Timestamp) -> Want {
