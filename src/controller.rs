@@ -422,8 +422,11 @@ impl Converger {
         let state::Known { beyond, resolved, .. } = known.entry(key).or_default();
         beyond.session_limit = self.session_limit;
         let seen = |uid: &str| self.runs.seen(uid);
-        let snapshot =
-            observe::snapshot(object, resolved.resolve(object, &specs), &index, beyond, seen, Timestamp::now());
+        let mut group = resolved.resolve(object, &specs);
+        if let (Err(_), Some(_), Some(good)) = (&group, &object.metadata.deletion_timestamp, resolved.good(object)) {
+            group = Ok(good.clone());
+        }
+        let snapshot = observe::snapshot(object, group, &index, beyond, seen, Timestamp::now());
         if let Some(cascade) = snapshot.head.deletion {
             beyond.cascade = Some((snapshot.head.uid.clone(), cascade));
         }
@@ -464,7 +467,8 @@ impl Converger {
         }
         let found = self.references.find(group, (*group.inputs).clone()).await?;
         group.inputs = Arc::new(found.inputs);
-        if !found.missing.is_empty() {
+        // What is missing when the group goes is missed by the session that needs it.
+        if !found.missing.is_empty() && snapshot.head.deletion.is_none() {
             snapshot.group = Err(found.missing);
         }
         let again = found.again.and_then(|again| jiff::SignedDuration::try_from(again).ok());

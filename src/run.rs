@@ -29,7 +29,7 @@ use tracing::{Instrument, debug, warn};
 use crate::{
     api::{conditions::clip, group_node::Running},
     group::{Group, GroupKey},
-    phase::hex,
+    phase::{action, hex},
     plan::{Bound, Purpose, Record, SessionView, next::Identity},
     telemetry::metrics::Metrics,
     transport::{Channel, Closed, Target, Transport},
@@ -249,7 +249,13 @@ impl Runs {
         };
         drop(waits);
         let _open = self.metrics.session_opens();
-        let places: Vec<_> = start.group.phases.secrets.keys().cloned().collect();
+        let places = match &start.purpose {
+            // Whatever else is gone by now keeps nobody from saying goodbye.
+            Purpose::Farewell => {
+                start.group.phases.destroy().map(|actions| action::secrets(actions)).unwrap_or_default()
+            }
+            _ => start.group.phases.secrets.keys().cloned().collect(),
+        };
         let (known, unknown) = match self.vault.read(&key.namespace, places).await {
             Ok(known) => (known, None),
             Err(message) => (Known::default(), Some(message)),
@@ -378,7 +384,7 @@ async fn converse(
         for mut frame in frames {
             greeted = true;
             session.mask(&mut frame);
-            debug!(?frame);
+            debug!(frame = %frame.summary());
             watched.hears(&frame);
             let want = session.hear(frame, Timestamp::now());
             watched.learns(session.record());

@@ -229,7 +229,7 @@ pub struct GroupSpecStatus {
     /// Under `approval: Manual`: what was approved last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved: Option<Approved>,
-    /// `Ready`, and `Reconciling` or `Stalled` while they hold (kstatus).
+    /// `Ready`, and `Reconciling` or `Stalled` while they hold (kstatus); `Drifted`, where nodes are looked at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -161,12 +161,19 @@ impl References {
         };
         let rest = read.lasts(kind, &self.polls).saturating_sub(read.at.elapsed()).max(Duration::from_secs(1));
         *again = Some(again.map_or(rest, |again| again.min(rest)));
+        let long = |text: &Arc<str>| kind == Kind::ConfigMap && text.len() > LONGEST_TEXT;
         Ok(match &*read.keys {
+            Ok(keys) if keys.get(&at.key).is_some_and(long) => Err(format!(
+                "the key {:?} of ConfigMap {} has more than {} KiB; make it shorter",
+                at.key,
+                at.name,
+                LONGEST_TEXT >> 10
+            )),
             Err(message) => Err(message.clone()),
             Ok(keys) => keys.get(&at.key).cloned().ok_or_else(|| {
                 let known: Vec<&str> = keys.keys().map(String::as_str).take(8).collect();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                format!("{kind:?} {} has no key {:?}; it has {known}", at.name, at.key)
+                format!("{kind:?} {} has no key {:?} with a text; it has {known}", at.name, at.key)
             }),
         })
     }
@@ -179,12 +186,7 @@ impl References {
                     Ok(map) => Ok(map.map(|map| map.data.unwrap_or_default())),
                     Err(error) => Err(error),
                 }
-                .map(|data| {
-                    data.map(|data| {
-                        let fits = data.into_iter().filter(|(_, text)| text.len() <= LONGEST_TEXT);
-                        fits.map(|(key, text)| (key, text.into())).collect()
-                    })
-                })
+                .map(|data| data.map(|data| data.into_iter().map(|(key, text)| (key, text.into())).collect()))
             }
             Kind::Secret => match self.values(namespace, name).await {
                 Ok(None) => Ok(None),

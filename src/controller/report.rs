@@ -82,12 +82,25 @@ impl Reporter<'_> {
                 self.state.learn(&written);
                 self.runs.saved(&node.uid, &node.record);
                 self.tell_failures(&written, node).await;
+                self.tell_drift(&written, node).await;
                 Ok(true)
             }
             Err(error) if error.is_conflict() => Ok(false),
             // The watch will tell.
             Err(error) if error.is_gone() => Ok(true),
             Err(error) => Err(error),
+        }
+    }
+
+    /// One event where a look has found that a node differs from what is declared.
+    async fn tell_drift(&self, written: &GroupNode, node: &Node) {
+        fn drifted(conditions: &[Condition]) -> Option<&Condition> {
+            conditions.iter().find(|condition| condition.type_ == "Drifted" && condition.status == "True")
+        }
+        let now = written.status.as_ref().and_then(|status| drifted(&status.conditions));
+        if let (Some(now), None) = (now, drifted(&node.reported.conditions)) {
+            let about = written.object_ref(&());
+            tell(self.recorder, &about, EventType::Warning, "Drifted", "Look", now.message.clone()).await;
         }
     }
 

@@ -111,7 +111,11 @@ pub fn resolve(object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<Fie
 
 /// A GroupSpec as it was parsed last: nothing is parsed again before it or a ServerSpec that it uses changes.
 #[derive(Debug, Default)]
-pub struct Memo(Option<(Source, Result<Group, Vec<FieldError>>)>);
+pub struct Memo {
+    last: Option<(Source, Result<Group, Vec<FieldError>>)>,
+    /// The last that could be read.
+    good: Option<Group>,
+}
 
 /// What a group was parsed from: its UID, generation and retry token, and the versions of the ServerSpecs.
 #[derive(Debug, PartialEq)]
@@ -136,17 +140,22 @@ impl Source {
 impl Memo {
     /// The names of the ServerSpecs that the group was parsed with, those that were not there included.
     pub fn uses(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().flat_map(|(source, _)| &source.specs).map(|(name, _)| name.as_str())
+        self.last.iter().flat_map(|(source, _)| &source.specs).map(|(name, _)| name.as_str())
     }
 
     /// Whether a group was parsed.
     pub fn is_set(&self) -> bool {
-        self.0.is_some()
+        self.last.is_some()
     }
 
     /// The group as it was parsed last, where it could be.
     pub fn last(&self) -> Option<&Group> {
-        self.0.as_ref().and_then(|(_, resolved)| resolved.as_ref().ok())
+        self.last.as_ref().and_then(|(_, resolved)| resolved.as_ref().ok())
+    }
+
+    /// The group as it could be read last, for its removal: what it extends is often deleted together with it.
+    pub fn good(&self, object: &GroupSpec) -> Option<&Group> {
+        self.good.as_ref().filter(|group| Some(&group.uid) == object.metadata.uid.as_ref())
     }
 
     /// What [`resolve`] says.
@@ -155,10 +164,17 @@ impl Memo {
     /// As [`resolve`].
     pub fn resolve(&mut self, object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<FieldError>> {
         let source = Source::of(object, specs);
-        match &self.0 {
-            Some((known, resolved)) if *known == source => resolved.clone(),
-            _ => self.0.insert((source, resolve(object, specs))).1.clone(),
+        if let Some((known, resolved)) = &self.last
+            && *known == source
+        {
+            return resolved.clone();
         }
+        let resolved = resolve(object, specs);
+        if let Ok(group) = &resolved {
+            self.good = Some(group.clone());
+        }
+        self.last = Some((source, resolved.clone()));
+        resolved
     }
 }
 

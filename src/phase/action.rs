@@ -1,6 +1,6 @@
 //! Pure: one action, as it was declared and as it runs.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use crate::api::actions::{PackageState, Presence, ServiceState};
 
@@ -39,6 +39,17 @@ impl Action {
             retry: None,
         }
     }
+}
+
+/// The secrets that actions name, each once.
+pub fn secrets(actions: &[Action]) -> Vec<KeyRef> {
+    let of_action = |action: &Action| match &action.kind {
+        ActionKind::Exec { secret_env, .. } => secret_env.iter().map(|env| env.secret.at.clone()).collect(),
+        ActionKind::SecretFile { secret, .. } => vec![secret.at.clone()],
+        _ => Vec::new(),
+    };
+    let all: BTreeSet<KeyRef> = actions.iter().flat_map(of_action).collect();
+    all.into_iter().collect()
 }
 
 /// How often an action is tried.

@@ -59,7 +59,7 @@ pub fn gate(snapshot: &mut Snapshot) {
     }
     let (asked, known) = (target(declared), snapshot.status.approved.clone());
     let live: Vec<&Node> = snapshot.live().collect();
-    let surplus = scale::victims(snapshot, &live, declared.count);
+    let surplus = scale::victims(snapshot, &live, scale::target(snapshot, declared, &live));
     let removals: BTreeMap<u32, scale::Rank> = surplus.iter().map(|(node, rank)| (node.ordinal, *rank)).collect();
     let victims = known.as_ref().filter(|known| known.count == asked.count).map(|known| parse(&known.victims));
     let victims = victims.unwrap_or_default();

@@ -7,6 +7,9 @@ use crate::{api::group_node::Outcome, facts, group::inputs::Peer, phase::PhaseNa
 /// now. Where a group has no phases, nothing is known of its nodes but where they are.
 pub fn peers(snapshot: &Snapshot) -> Vec<Peer> {
     let without_phases = snapshot.group.as_ref().is_ok_and(|group| group.phases.is_empty());
+    let own = snapshot.group.as_ref().ok().map(|group| group.phases.settings.facts.as_slice()).unwrap_or_default();
+    // One that is optional and has no value is null, as in the group's own templates.
+    let declared = |found: facts::Facts| facts::with_declared(found, own.iter().map(|fact| fact.name.as_str()));
     let peer = |node: &super::Node| {
         let pod = snapshot.pod(node).filter(|pod| !pod.deleting)?;
         let address = pod.address.clone().filter(|_| matches!(pod.container, Container::Running { .. }))?;
@@ -18,7 +21,7 @@ pub fn peers(snapshot: &Snapshot) -> Vec<Peer> {
             group: snapshot.head.key.name.clone(),
             ordinal: node.ordinal,
             address,
-            facts: if known { facts::without_volatile(&node.record.facts) } else { facts::Facts::new() },
+            facts: if known { declared(facts::without_volatile(&node.record.facts)) } else { facts::Facts::new() },
         })
     };
     snapshot.live().filter_map(peer).collect()

@@ -307,7 +307,7 @@ fn verdicts(
     let progress = format!("{} of {} nodes are converged{aside}", status.converged_replicas, group.count);
     if let (Some(proposal), false) = (&snapshot.leave.proposal, group.paused) {
         // What was approved is still being brought about, or nothing goes on without a person.
-        let waits = |step: &Step| matches!(step, Step::Settled | Step::Await(Cause::Approval { .. }));
+        let waits = |step: &Step| *step == Step::Settled || is_stuck(step);
         let asks = format!(
             "{progress}; status.plan waits for approval: kubectl annotate groupspec {} pallet.dev/approve={} --overwrite",
             snapshot.head.key.name, proposal.digest
@@ -335,15 +335,8 @@ fn verdicts(
     if group.paused {
         return vec![ready(false, "Paused", format!("{progress}; paused: set spec.paused to false to go on"))];
     }
-    let stuck = |step: &Step| {
-        matches!(
-            step,
-            Step::Halt { .. }
-                | Step::Await(Cause::NameTaken | Cause::Stopped { .. } | Cause::Manual { .. } | Cause::Approval { .. })
-        ) || never_settles(step)
-    };
-    let blocked: Vec<&&Node> = live.iter().filter(|node| steps.get(&node.ordinal).is_some_and(stuck)).collect();
-    let moving = steps.values().any(|step| !stuck(step) && *step != Step::Settled);
+    let blocked: Vec<&&Node> = live.iter().filter(|node| steps.get(&node.ordinal).is_some_and(is_stuck)).collect();
+    let moving = steps.values().any(|step| !is_stuck(step) && *step != Step::Settled);
     let removing = snapshot.nodes.values().any(|node| node.deletion.is_some());
     // A surge that has got stuck is as stuck as any.
     let complete = status.replicas >= group.count && !removing;
@@ -372,6 +365,16 @@ fn verdicts(
             with("Reconciling", reconciling_reason(snapshot, status, group), format!("{progress}{trouble}"))
         }
     }
+}
+
+/// Whether a node goes on only when a person does something.
+fn is_stuck(step: &Step) -> bool {
+    let waits_for_somebody = matches!(
+        step,
+        Step::Halt { .. }
+            | Step::Await(Cause::NameTaken | Cause::Stopped { .. } | Cause::Manual { .. } | Cause::Approval { .. })
+    );
+    waits_for_somebody || never_settles(step)
 }
 
 /// Whether a phase goes round for ever, until it is edited.

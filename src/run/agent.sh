@@ -406,11 +406,17 @@ report() {
   rm -f "$S/tail.$me"
 }
 
-# The newest 24 runs stay; their script is gone already when they ended.
+# The newest 24 runs stay, and beside them the last few readings of facts and looks, of which there are many; their script
+# is gone already when they ended.
 prune() {
   [ -f "$S/log" ] || return 0
   [ "$(wc -l <"$S/log")" -gt 32 ] || return 0
-  tail -n 24 "$S/log" >"$S/log.new" && mv "$S/log.new" "$S/log" || return 0
+  {
+    grep -v -e '^settings-' -e '[.]check-' "$S/log" | tail -n 24
+    grep -e '^settings-' -e '[.]check-' "$S/log" | tail -n 6
+  } >"$S/log.kept"
+  grep -xF -f "$S/log.kept" "$S/log" >"$S/log.new" && mv "$S/log.new" "$S/log" || return 0
+  rm -f "$S/log.kept"
   for old in "$S/runs"/*; do
     grep -qxF "${old##*/}" "$S/log" || rm -rf "$old"
   done

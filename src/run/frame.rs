@@ -46,6 +46,21 @@ pub enum Frame {
     },
 }
 
+impl Frame {
+    /// The frame for a log: without facts, which may hold anything.
+    pub fn summary(&self) -> String {
+        match self {
+            Frame::Facts(facts) => format!("Facts({} bytes)", facts.len()),
+            Frame::Ended(ended) => {
+                let facts = ended.facts.len();
+                let rest = Ended { facts: Vec::new(), ..(**ended).clone() };
+                format!("{:?}, {facts} bytes of facts", Frame::Ended(Box::new(rest)))
+            }
+            other => format!("{other:?}"),
+        }
+    }
+}
+
 /// A run that the journal holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Past {

@@ -14,6 +14,19 @@ const SHORTEST_LINE: usize = 8;
 /// How much of a secret must stand at the beginning of a cut output to be taken for its end.
 const SHORTEST_REST: usize = 3;
 
+/// Where something of a text is missing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cut {
+    /// Before it.
+    pub beginning: bool,
+    /// Behind it.
+    pub end: bool,
+}
+
+impl Cut {
+    const NOWHERE: Self = Self { beginning: false, end: false };
+}
+
 /// Takes known secrets out of texts.
 #[derive(Clone, Default)]
 pub struct Mask {
@@ -39,15 +52,21 @@ impl Mask {
     /// A value whose texts are masked.
     pub fn value(&self, value: Value) -> Value {
         match value {
-            Value::String(text) => self.mask(&text, false).into(),
+            Value::String(text) => self.mask(&text, Cut::NOWHERE).into(),
             Value::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
-            Value::Object(map) => map.into_iter().map(|(key, value)| (key, self.value(value))).collect(),
+            Value::Object(map) => {
+                map.into_iter().map(|(key, value)| (self.mask(&key, Cut::NOWHERE), self.value(value))).collect()
+            }
+            Value::Number(number) => match self.mask(&number.to_string(), Cut::NOWHERE) {
+                text if text == number.to_string() => Value::Number(number),
+                masked => masked.into(),
+            },
             other => other,
         }
     }
 
-    /// The text without the secrets. `cut` says that its beginning is missing, and may be the end of one.
-    pub fn mask(&self, text: &str, cut: bool) -> String {
+    /// The text without the secrets. Where it was cut, a part of one may stand.
+    pub fn mask(&self, text: &str, cut: Cut) -> String {
         if self.needles.is_empty() || text.is_empty() {
             return text.to_owned();
         }
@@ -62,8 +81,12 @@ impl Mask {
                 hidden.push((places[at], places[at + needle.len() - 1] + 1));
                 from = at + needle.len();
             }
-            if cut {
-                let longest = needle.len().min(squeezed.len() + 1) - 1;
+            let longest = needle.len().min(squeezed.len() + 1) - 1;
+            if cut.end {
+                let rest = (SHORTEST_REST..=longest).rev().find(|rest| squeezed.ends_with(&needle[..*rest]));
+                hidden.extend(rest.map(|rest| (places[squeezed.len() - rest], bytes.len())));
+            }
+            if cut.beginning {
                 let rest =
                     (SHORTEST_REST..=longest).rev().find(|rest| squeezed.starts_with(&needle[needle.len() - rest..]));
                 hidden.extend(rest.map(|rest| (0, places[rest - 1] + 1)));
@@ -163,7 +186,7 @@ mod tests {
     use super::*;
 
     fn masked(secret: &str, text: &str) -> String {
-        Mask::new([&Secret::new(secret.as_bytes())]).mask(text, false)
+        Mask::new([&Secret::new(secret.as_bytes())]).mask(text, Cut::NOWHERE)
     }
 
     #[test]
@@ -191,10 +214,21 @@ mod tests {
     #[test]
     fn what_is_cut_off_at_the_beginning_is_masked_too() {
         let mask = Mask::new([&Secret::new(*b"0123456789abcdef")]);
-        assert_eq!(mask.mask("89abcdef and more", true), "***** and more");
-        assert_eq!(mask.mask("89abcdef and more", false), "89abcdef and more");
-        assert_eq!(mask.mask("OTphYmNkZWY= 0123456789abcdef", true).matches("*****").count(), 1);
-        assert_eq!(mask.mask("89abcdef", true), "*****");
+        assert_eq!(mask.mask("89abcdef and more", Cut { beginning: true, end: false }), "***** and more");
+        assert_eq!(mask.mask("89abcdef and more", Cut::NOWHERE), "89abcdef and more");
+        assert_eq!(
+            mask.mask("OTphYmNkZWY= 0123456789abcdef", Cut { beginning: true, end: false }).matches("*****").count(),
+            1
+        );
+        assert_eq!(mask.mask("89abcdef", Cut { beginning: true, end: false }), "*****");
+    }
+
+    #[test]
+    fn what_is_cut_off_at_the_end_is_masked_too_and_so_are_keys_and_numbers() {
+        let mask = Mask::new([&Secret::new(*b"0123456789abcdef"), &Secret::new(*b"424242")]);
+        assert_eq!(mask.mask("+pw=01234567", Cut { beginning: false, end: true }), "+pw=*****");
+        let masked = mask.value(serde_json::json!({"0123456789abcdef": 424_242, "n": [7]}));
+        assert_eq!(masked, serde_json::json!({"*****": "*****", "n": [7]}));
     }
 
     #[test]

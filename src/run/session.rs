@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     frame::{Ended, Frame, Past, Verdict},
-    mask::Mask,
+    mask::{Cut, Mask},
     vault::Known,
 };
 use crate::{
@@ -157,6 +157,11 @@ pub enum End {
 }
 
 impl Session {
+    /// Whether the run in flight only looks.
+    pub fn looks(&self) -> bool {
+        self.in_flight().is_some_and(|flight| check::is_one(flight.phase.as_str()))
+    }
+
     /// Begins a session on a pod's container. Returns it with the first bytes to send.
     ///
     /// `nonce` must come from the operating system's generator.
@@ -527,8 +532,10 @@ impl Session {
             return;
         }
         let cut = ended.output_bytes > i64::try_from(ended.output.len()).unwrap_or(i64::MAX);
-        ended.output = self.mask.mask(&ended.output, cut);
-        ended.actions.iter_mut().for_each(|action| action.diff = self.mask.mask(&action.diff, false));
+        ended.output = self.mask.mask(&ended.output, Cut { beginning: cut, end: false });
+        for action in &mut ended.actions {
+            action.diff = self.mask.mask(&action.diff, Cut { beginning: false, end: true });
+        }
     }
 
     fn over(&mut self, end: End) -> Want {
@@ -572,7 +579,12 @@ impl Session {
         let clamp = |seconds: i64| Timestamp::from_second(seconds).map_or(now, |time| time.min(now));
         let (started, finished) = ended.times.map_or((now, now), |(began, end)| (clamp(began), clamp(end)));
         // A run counts under the token that it was started under; an annotation that came later is for the next.
-        let known = self.record.receipts.get(&phase).filter(|receipt| receipt.run_id == ended.run_id);
+        // One that somebody else started for a further attempt did so under the token of the attempt before.
+        let same = |receipt: &&Receipt| {
+            let next = receipt.attempt + 1 == ended.attempt && receipt.digest == ended.digest;
+            receipt.run_id == ended.run_id || next
+        };
+        let known = self.record.receipts.get(&phase).filter(same);
         let retry_token = asked.as_ref().map(|flight| flight.retry_token.clone());
         let retry_token = retry_token.or_else(|| known.map(|receipt| receipt.retry_token.clone()));
         let started = asked.map_or(started, |flight| flight.started);

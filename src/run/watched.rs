@@ -53,7 +53,8 @@ impl<'a> Watched<'a> {
 
     /// The session has asked for what it has in flight now.
     pub(super) fn starts(&mut self, session: &Session) {
-        if let Some(flight) = session.in_flight() {
+        // A look is no phase.
+        if let Some(flight) = session.in_flight().filter(|_| !session.looks()) {
             let run = self.metrics.run_starts(flight.phase.as_str(), &flight.run_id, Some(flight.attempt));
             run.span.in_scope(|| info!("phase starts"));
             self.flight = Some(Flight { id: flight.run_id.clone(), run, joined: false });

@@ -1,6 +1,11 @@
 //! Good GroupSpecs, and the defaults that they get.
 
-use pallet_operator::group::resolve;
+use std::sync::Arc;
+
+use pallet_operator::{
+    api::ServerSpec,
+    group::resolve::{self, ServerSpecs},
+};
 use serde_json::{Value, json};
 
 use crate::support::{self, group};
@@ -184,17 +189,29 @@ async fn the_examples() {
             }
             let text = std::fs::read_to_string(&path).expect("an example");
             let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
-            for object in objects.into_iter().filter(|object| object["kind"] == "GroupSpec") {
-                seen += 1;
-                cluster
-                    .in_namespace(async |space| {
-                        let answer = space.try_create("groupspecs", &object).await;
+            let of_kind =
+                |kind: &str| objects.iter().filter(|object| object["kind"] == kind).cloned().collect::<Vec<_>>();
+            let (specs, groups) = (of_kind("ServerSpec"), of_kind("GroupSpec"));
+            seen += groups.len();
+            cluster
+                .in_namespace(async |space| {
+                    let mut inherited = ServerSpecs::new();
+                    for object in &specs {
+                        let answer = space.try_create("serverspecs", object).await;
+                        assert_eq!(answer.code, 201, "{}: {}", path.display(), answer.message());
+                        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                        let spec: ServerSpec =
+                            serde_json::from_value(answer.body).expect("the operator's types take it");
+                        inherited.insert(name, Arc::new(spec));
+                    }
+                    for object in &groups {
+                        let answer = space.try_create("groupspecs", object).await;
                         assert_eq!(answer.code, 201, "{}: {}", path.display(), answer.message());
                         let object = serde_json::from_value(answer.body).expect("the operator's types take it");
-                        assert_eq!(resolve::resolve(&object, &Default::default()).err(), None, "{}", path.display());
-                    })
-                    .await;
-            }
+                        assert_eq!(resolve::resolve(&object, &inherited).err(), None, "{}", path.display());
+                    }
+                })
+                .await;
         }
     }
     assert!(seen > 0, "no example was found");

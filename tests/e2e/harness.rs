@@ -56,7 +56,7 @@ impl Drop for Space {
 }
 
 /// Where the API server writes down every request.
-const AUDIT_LOG: &str = "/run/pallet/log/audit.log";
+pub const AUDIT_LOG: &str = "/run/pallet/log/audit.log";
 
 impl Space {
     /// A new namespace without an operator; none where no cluster was asked for.

@@ -4,6 +4,7 @@
 
 mod converge;
 mod crates;
+mod examples;
 mod faults;
 mod flapping;
 mod harness;
@@ -17,6 +18,7 @@ mod points;
 mod poison;
 mod proxy;
 mod rollouts;
+mod secrets;
 #[cfg(feature = "otel")]
 mod traces;
 mod trouble;

@@ -1,7 +1,11 @@
 //! What must hold after every step, and what must hold in the end. Numbers as in the project's list of invariants.
 
 use pallet_operator::{
-    api::{GroupNodeStatus, GroupSpecStatus, group_node::Outcome, group_spec::Retention},
+    api::{
+        GroupNodeStatus, GroupSpecStatus,
+        group_node::{self, Outcome},
+        group_spec::Retention,
+    },
     plan::{Effect, Plan, Removal, Snapshot, Step, plan, progress::Cause, status},
     run::frame::Verdict,
 };
@@ -31,7 +35,15 @@ impl World {
 
     /// 3 and 5: what a run may follow on.
     pub fn check_start(&mut self, name: &str, run: &Run, script: &str) {
+        if run.is_look() {
+            assert!(script.starts_with("mode=check "), "a look would change {name}");
+            self.count("looks");
+            return;
+        }
         self.count("runs");
+        if run.from > 0 {
+            self.count("runs behind a manual step");
+        }
         let machine = &self.machines[name];
         let latest = |phase: &str| machine.journal.iter().rev().find(|other| other.phase == phase);
         let phase = run.phase.as_str();
@@ -42,7 +54,18 @@ impl World {
             }
             "settings" => {}
             _ => {
-                let again = latest(phase).is_some_and(|other| other.succeeded() && other.digest == run.digest);
+                let looks = format!("{phase}.check");
+                let differs = |other: &Run| {
+                    other.phase == looks && other.actions.iter().any(|a| a.result == group_node::Effect::Changed)
+                };
+                // What has succeeded last, and whether a look has found something since.
+                let mut since = machine.journal.iter().rev().take_while(|other| other.phase != phase);
+                let drifted = since.any(differs);
+                let again =
+                    latest(phase).is_some_and(|other| other.succeeded() && other.digest == run.digest) && !drifted;
+                if drifted {
+                    self.totals.count("phases reapplied");
+                }
                 assert!(!again, "3: {phase} starts again on {name} with the digest that has succeeded last");
             }
         }
@@ -100,7 +123,18 @@ impl World {
             let group = snapshot.group.as_ref().unwrap();
             let most = (group.count + group.rollout.max_surge) as usize;
             let left = live - surplus;
+            let most = if group.needs_approval { live } else { most };
             assert!((group.count as usize..=most).contains(&left), "7: {surplus} victims of {live} at {}", group.count);
+        }
+        if snapshot.group.as_ref().is_ok_and(|group| group.needs_approval) {
+            for effect in &planned.effects {
+                if let Effect::DeleteNode { ordinal, why: Removal::Surplus(_), .. } = effect
+                    && !self.former
+                {
+                    let victims = snapshot.leave.victims.clone().unwrap_or_default();
+                    assert!(victims.contains(ordinal), "7: nobody has approved that {ordinal} goes");
+                }
+            }
         }
         self.count_stops(planned);
         assert_eq!(plan(snapshot), *planned, "a plan is a function of its snapshot");
@@ -131,7 +165,10 @@ impl World {
                     // It is no run: what it says follows from the facts of the same status.
                     let holds = status.facts["own"] == "x";
                     let said = receipt.outcome == Outcome::Succeeded;
-                    assert!(holds || !said, "4: test has succeeded on {:?}", status.facts);
+                    // A look may have read the facts since, and found that something else is due first.
+                    let read = status.receipts.iter().find(|other| other.phase == "settings");
+                    let newer = read.is_some_and(|read| read.started_at.0 > receipt.started_at.0);
+                    assert!(holds || !said || newer, "4: test has succeeded on {:?}", status.facts);
                     continue;
                 }
                 // What failed in an earlier life is carried on; a success never is.
@@ -145,13 +182,14 @@ impl World {
                 continue;
             };
             let told = match run.verdict {
+                Some(Verdict::Exit(0)) if run.waits() => receipt.outcome == Outcome::Waiting,
                 Some(Verdict::Exit(0)) => receipt.outcome == Outcome::Succeeded && receipt.exit_code.is_none(),
                 Some(Verdict::Exit(code)) => receipt.outcome == Outcome::Failed && receipt.exit_code == Some(code),
                 Some(Verdict::TimedOut) => receipt.outcome == Outcome::TimedOut,
                 _ => receipt.outcome == Outcome::Failed,
             };
             // The attempt before a run that never started is told again under that run's name.
-            let restored = receipt.message == "the next attempt never started";
+            let restored = receipt.message.ends_with("attempt never started");
             assert!(told || restored, "4: {receipt:?} is not what the journal says: {run:?}");
         }
         for receipt in &status.receipts {
@@ -188,8 +226,11 @@ impl World {
             status::Due::Now(_) | status::Due::At(_) => false,
         };
         let leaving = snapshot.nodes.values().any(|node| node.deletion.is_some());
+        // One whose node is gone already is on its way out, too.
+        let going = self.cluster.pods.objects.values().any(|pod| pod.metadata.deletion_timestamp.is_some());
         ready
             && !leaving
+            && !going
             && planned.effects.is_empty()
             && planned.steps.iter().all(|(ordinal, step)| quiet(ordinal, step))
             && group.status.as_ref() == Some(&status::group(&snapshot, &planned.steps))

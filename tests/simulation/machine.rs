@@ -3,7 +3,10 @@
 //! It answers as `agent.sh` does. What the two have in common is shown by the agent tier, which runs the real one.
 
 use jiff::Timestamp;
-use pallet_operator::run::frame::{Ended, Frame, Past, Verdict};
+use pallet_operator::{
+    api::group_node::{ActionResult, Effect},
+    run::frame::{Ended, Frame, Past, Verdict},
+};
 
 /// A run in the journal.
 #[derive(Clone, Debug)]
@@ -17,11 +20,47 @@ pub struct Run {
     pub verdict: Option<Verdict>,
     /// What settings finds, where it finds anything.
     pub own: &'static str,
+    /// The place of its first action.
+    pub from: u32,
+    /// What its actions do.
+    pub actions: Vec<ActionResult>,
 }
 
 impl Run {
     pub fn succeeded(&self) -> bool {
-        self.verdict == Some(Verdict::Exit(0))
+        self.verdict == Some(Verdict::Exit(0)) && !self.waits()
+    }
+
+    /// Whether it got to a manual step.
+    pub fn waits(&self) -> bool {
+        self.actions.last().is_some_and(|action| action.result == Effect::Waiting)
+    }
+
+    /// Whether it only looked.
+    pub fn is_look(&self) -> bool {
+        self.phase.ends_with(".check")
+    }
+
+    /// What the actions of a script will do: all that are there, up to a manual step.
+    pub fn actions_of(script: &str, differs: bool) -> Vec<ActionResult> {
+        let mut actions = Vec::new();
+        let performed =
+            script.lines().filter_map(|line| line.strip_prefix("perform ")).filter(|line| !line.starts_with('('));
+        let looks = script.starts_with("mode=check");
+        for line in performed {
+            let name = line.split(' ').next().unwrap_or_default().trim_matches('\'').to_owned();
+            let waits = line.contains(" -- manual_ ") && !looks;
+            let result = match (waits, looks && !differs) {
+                (true, _) => Effect::Waiting,
+                (_, true) => Effect::Unchanged,
+                _ => Effect::Changed,
+            };
+            actions.push(ActionResult { name, result, diff: String::new() });
+            if waits {
+                break;
+            }
+        }
+        actions
     }
 }
 
@@ -34,6 +73,8 @@ pub struct Machine {
     pub journal: Vec<Run>,
     /// What settings finds.
     pub own: &'static str,
+    /// Somebody has changed what configure had made.
+    pub meddled: bool,
 }
 
 /// What a session asks, read from the bytes that it sends.
@@ -41,7 +82,7 @@ pub struct Machine {
 pub enum Request {
     Hello { uid: String },
     Facts,
-    Run { id: String, seconds: i64, phase: String, attempt: u32, digest: String, script: String },
+    Run { id: String, seconds: i64, phase: String, attempt: u32, digest: String, from: u32, script: String },
     Attach { id: String },
     Cancel { id: String },
 }
@@ -58,7 +99,7 @@ impl Request {
             ["facts"] => Request::Facts,
             ["attach", id] => Request::Attach { id: (*id).to_owned() },
             ["cancel", id] => Request::Cancel { id: (*id).to_owned() },
-            ["run", id, seconds, length, phase, attempt, digest] => {
+            ["run", id, seconds, length, phase, attempt, digest, "0", "-", from] => {
                 assert_eq!(length.parse::<usize>().unwrap(), script.len(), "the payload is counted wrong");
                 Request::Run {
                     id: (*id).to_owned(),
@@ -66,6 +107,7 @@ impl Request {
                     phase: (*phase).to_owned(),
                     attempt: attempt.parse().unwrap(),
                     digest: (*digest).to_owned(),
+                    from: from.parse().unwrap(),
                     script: script.to_owned(),
                 }
             }
@@ -110,10 +152,10 @@ impl Machine {
             verdict,
             times: (verdict != Verdict::Died).then(|| (run.began.as_second(), run.ends.as_second())),
             seal: "-".into(),
-            from: 0,
+            from: run.from,
             output_bytes: 3,
             output: "out".into(),
-            actions: Vec::new(),
+            actions: run.actions.clone(),
             facts: if run.phase == "settings" { format!("own ok 1\n{}\n", run.own).into_bytes() } else { Vec::new() },
         })))
     }

@@ -8,7 +8,7 @@ use kube::runtime::watcher::Event;
 use pallet_operator::{
     api::{self, GroupNode, GroupNodeFields, GroupSpec},
     controller::observe::{Beyond, Index, snapshot},
-    group::resolve::Memo,
+    group::resolve::{Memo, ServerSpecs},
     node,
     plan::{Bound, Effect, LOOK_AGAIN, Notice, Plan, SessionView, Snapshot, TemplateVerdict, earliest, plan, status},
     run::memory::Memory,
@@ -26,6 +26,8 @@ pub struct Operator {
     pub index: Index,
     pub beyond: Beyond,
     resolved: RefCell<Memo>,
+    /// The ServerSpecs that it has heard of.
+    pub specs: ServerSpecs,
     pub memories: HashMap<String, Memory>,
     pub links: HashMap<String, Link>,
     pub commands: u64,
@@ -72,7 +74,7 @@ impl World {
     /// A new operator: it knows nothing but what it lists.
     pub fn start_operator(&mut self) {
         let (writes, seat) = (self.operator.writes, self.operator.seat);
-        self.operator = Operator { writes, ..Operator::new(seat) };
+        self.operator = Operator { writes, specs: self.specs.clone(), ..Operator::new(seat) };
         self.cluster.relist(seat);
     }
 
@@ -81,7 +83,8 @@ impl World {
         self.count("leaders frozen");
         self.tell(|| "the operator freezes, and another one takes over".into());
         let seat = 1 - self.operator.seat;
-        self.frozen = Some(std::mem::replace(&mut self.operator, Operator::new(seat)));
+        let next = Operator { specs: self.specs.clone(), ..Operator::new(seat) };
+        self.frozen = Some(std::mem::replace(&mut self.operator, next));
         self.cluster.relist(seat);
     }
 
@@ -129,7 +132,7 @@ impl World {
             let memory = operator.memories.get(uid);
             memory.map_or_else(|| Memory::default().seen(session.clone()), |memory| memory.seen(session.clone()))
         };
-        let group = operator.resolved.borrow_mut().resolve(object, &Default::default());
+        let group = operator.resolved.borrow_mut().resolve(object, &operator.specs);
         Some(snapshot(object, group, &operator.index, &operator.beyond, seen, self.now))
     }
 

@@ -115,7 +115,7 @@ impl World {
                 self.cut(uid, "it leads no more");
                 return;
             }
-            Request::Run { id, seconds, phase, attempt, digest, script } => {
+            Request::Run { id, seconds, phase, attempt, digest, from, script } => {
                 let machine = &self.machines[&name];
                 if machine.journal.iter().any(|run| run.id == id) {
                     self.attach(uid, &name, &id)
@@ -132,10 +132,13 @@ impl World {
                         ends: self.now + duration,
                         verdict: None,
                         own: self.own(&name),
+                        from,
+                        actions: Run::actions_of(&script, self.machines[&name].meddled),
                     };
                     self.check_start(&name, &run, &script);
                     let machine = self.machines.get_mut(&name).unwrap();
                     machine.journal.push(run.clone());
+                    machine.meddled &= run.phase != "configure";
                     let witness = machine.witness.clone();
                     self.history.insert((witness, id.clone()), Run { verdict: Some(verdict), ..run });
                     self.operator.links.get_mut(uid).unwrap().awaiting = Some(id.clone());

@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fmt, ops,
+    sync::Arc,
 };
 
 use jiff::{SignedDuration, Timestamp};
 use pallet_operator::{
-    api::{self, GroupSpec},
+    api::{self, GroupNode, GroupSpec, group_node::Outcome},
+    group::resolve::ServerSpecs,
     run::{
         frame::{Frame, Verdict},
         session::Session,
@@ -113,6 +115,12 @@ impl Totals {
             "tests failed",
             "leaders frozen",
             "steps of a former leader",
+            "edits of a ServerSpec",
+            "plans approved",
+            "manual steps acknowledged",
+            "runs behind a manual step",
+            "looks",
+            "phases reapplied",
         ] {
             assert!(self.counts.get(what).copied().unwrap_or_default() > 0, "nothing of this happened: {what}");
         }
@@ -142,8 +150,32 @@ pub struct World {
     converge: Value,
     retention: &'static str,
     gentle: bool,
+    /// What else the group makes use of.
+    uses: Uses,
+    /// The ServerSpecs there are.
+    pub specs: ServerSpecs,
     /// All that was told since, where somebody asks.
     trace: Option<Vec<String>>,
+}
+
+/// What a group makes use of, by its seed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Uses {
+    /// It extends a ServerSpec.
+    inheritance: bool,
+    /// Init stops at a manual step.
+    manual: bool,
+    /// What is declared waits for approval.
+    approval: bool,
+    /// Settled nodes are looked at, and what differs is put right.
+    looks: bool,
+}
+
+impl Uses {
+    fn of(seed: u64) -> Self {
+        let bit = |place: u64| (seed >> place) & 3 == 3;
+        Self { inheritance: seed % 3 == 1, manual: bit(1), approval: bit(3), looks: bit(5) }
+    }
 }
 
 /// How many lines of its story a failing seed prints.
@@ -182,8 +214,11 @@ impl World {
             converge: Value::Null,
             retention: "Retain",
             gentle: seed.is_multiple_of(2),
+            uses: Uses::of(seed),
+            specs: ServerSpecs::default(),
             trace: None,
         };
+        world.publish_spec(1);
         let count = world.random.below(4);
         world.converge = converge(&mut world.random);
         world.retention = if world.random.chance(50) { "Retain" } else { "Delete" };
@@ -202,6 +237,7 @@ impl World {
     pub fn quiet(converge: Value, count: usize) -> Self {
         let mut world = Self::new(0, false);
         (world.calm, world.converge, world.retention) = (true, converge, "Delete");
+        world.uses = Uses::default();
         let spec = world.spec(count, 1, 1);
         world.change(|group| group.spec = serde_json::from_value(spec).unwrap());
         world
@@ -213,7 +249,7 @@ impl World {
         self.trace = Some(Vec::new());
         let mut rounds = 0;
         loop {
-            for kind in 0..4 {
+            for kind in 0..5 {
                 while self.deliver_one(kind) {}
             }
             self.check();
@@ -280,6 +316,7 @@ impl World {
     }
 
     fn step(&mut self) {
+        self.person();
         let die = self.random.below(if self.calm { 600 } else { 700 });
         // Where trouble comes one at a time, more is gone through than where it never ends.
         if die >= 600 && self.gentle && self.random.chance(80) {
@@ -292,7 +329,8 @@ impl World {
             380..530 => self.hear(),
             530..600 => self.pass_time(),
             600..630 => self.edit(),
-            630..650 => self.fault_on_node(),
+            630..635 => self.meddle(),
+            635..650 => self.fault_on_node(),
             650..670 => self.fault_on_connection(),
             670..675 => self.crash("out of the blue"),
             675..680 => self.relist(),
@@ -322,7 +360,7 @@ impl World {
 
     /// The watch of one kind delivers what it has, or a part of it.
     pub fn deliver(&mut self) {
-        let (kind, most) = (self.random.below(4), 1 + self.random.below(12));
+        let (kind, most) = (self.random.below(5), 1 + self.random.below(12));
         for _ in 0..most {
             if !self.deliver_one(kind) {
                 return;
@@ -348,9 +386,15 @@ impl World {
                 let Some(event) = self.cluster.pods.next_event(seat) else { return false };
                 self.operator.index.apply(&event)
             }
-            _ => {
+            3 => {
                 let Some(event) = self.cluster.claims.next_event(seat) else { return false };
                 self.operator.index.apply(&event)
+            }
+            _ => {
+                let news = self.operator.specs != self.specs;
+                self.operator.specs = self.specs.clone();
+                self.operator.woken |= news;
+                return false;
             }
         };
         self.operator.woken |= !touched.groups.is_empty();
@@ -451,6 +495,13 @@ impl World {
                 self.tell(|| "paused".into());
                 self.change(|group| group.spec.paused = true);
             }
+            10 if self.uses.inheritance => {
+                self.count("edits of a ServerSpec");
+                self.version += 1;
+                let version = self.version;
+                self.tell(|| format!("the ServerSpec becomes version {version}"));
+                self.publish_spec(version);
+            }
             9 => {
                 self.count("template changes");
                 self.version += 1;
@@ -469,6 +520,60 @@ impl World {
         }
     }
 
+    /// The ServerSpec that the group may extend.
+    fn publish_spec(&mut self, version: u64) {
+        let script = format!("base {version} {{{{ params.who }}}}");
+        let spec = json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "ServerSpec",
+            "metadata": {"name": "base", "namespace": NAMESPACE, "uid": "spec", "generation": version},
+            "spec": {"parameters": {"who": {"default": "x"}}, "phases": {"configure": {"actions": [{"exec": {"script": script}}]}}}
+        });
+        self.specs = [("base".to_owned(), Arc::new(serde_json::from_value(spec).unwrap()))].into();
+    }
+
+    /// Somebody approves plans and acknowledges manual steps, sooner or later.
+    fn person(&mut self) {
+        if !self.random.chance(if self.calm { 20 } else { 4 }) {
+            return;
+        }
+        let Some(group) = self.cluster.groups.objects.get(GROUP) else { return };
+        let asked = group.status.as_ref().and_then(|status| status.plan.clone());
+        let given = group.metadata.annotations.as_ref().and_then(|a| a.get(api::APPROVE_ANNOTATION)).cloned();
+        if let Some(plan) = asked.filter(|plan| given.as_ref() != Some(&plan.digest)) {
+            self.count("plans approved");
+            self.tell(|| format!("plan {} is approved", plan.digest));
+            let _ = self.cluster.groups.update(&mut self.cluster.counter, GROUP, None, None, |group| {
+                group.metadata.annotations.get_or_insert_default().insert(api::APPROVE_ANNOTATION.into(), plan.digest);
+            });
+        }
+        let waiting = |node: &GroupNode| {
+            let receipts = node.status.iter().flat_map(|status| &status.receipts);
+            let run =
+                receipts.filter(|receipt| receipt.outcome == Outcome::Waiting).map(|r| r.run_id.clone()).next()?;
+            let given = node.metadata.annotations.as_ref().and_then(|a| a.get(api::ACK_ANNOTATION));
+            (given != Some(&run)).then_some(run)
+        };
+        let nodes = self.cluster.nodes.objects.iter();
+        let Some((name, run)) = nodes.filter_map(|(name, node)| Some((name.clone(), waiting(node)?))).next() else {
+            return;
+        };
+        self.count("manual steps acknowledged");
+        self.tell(|| format!("{run} is acknowledged on {name}"));
+        let _ = self.cluster.nodes.update(&mut self.cluster.counter, &name, None, None, |node| {
+            node.metadata.annotations.get_or_insert_default().insert(api::ACK_ANNOTATION.into(), run);
+        });
+    }
+
+    /// Somebody changes what configure had made on a machine.
+    fn meddle(&mut self) {
+        let mut names: Vec<String> = self.machines.keys().cloned().collect();
+        names.sort();
+        let at = self.random.below(names.len());
+        if let Some(machine) = names.get(at).and_then(|name| self.machines.get_mut(name)) {
+            machine.meddled = true;
+        }
+    }
+
     pub fn change(&mut self, change: impl FnOnce(&mut GroupSpec)) {
         let _ = self.cluster.groups.update(&mut self.cluster.counter, GROUP, None, None, |group| {
             change(group);
@@ -484,6 +589,7 @@ impl World {
         let token = self.now.to_string();
         self.change(|group| {
             group.spec.paused = false;
+            group.spec.converge.drift_check = None;
             group.metadata.annotations.get_or_insert_default().insert(api::RETRY_ANNOTATION.into(), token);
         });
     }
@@ -508,8 +614,24 @@ impl World {
         // Nodes with claims are replaced in their places.
         let surges = !self.converge["rollout"]["maxSurge"].is_null();
         let claims = if surges { json!([]) } else { json!([{"metadata": {"name": "data"}, "spec": {}}]) };
+        let extends = if self.uses.inheritance { json!([{"serverSpec": "base"}]) } else { json!([]) };
+        let init = |text: String| {
+            let exec = |name: &str| json!({"name": name, "exec": {"script": format!("{text} {name}")}});
+            json!({"actions": [exec("before"), {"name": "look", "manual": {"message": "look"}}, exec("behind")]})
+        };
+        let init = if self.uses.manual {
+            init(format!("init {}", version / 3))
+        } else {
+            script(format!("init {}", version / 3))
+        };
+        let mut converge = self.converge.clone();
+        if self.uses.looks && !self.calm {
+            converge["driftCheck"] = json!({"interval": "20s", "policy": "Reapply"});
+        }
         json!({
             "count": count,
+            "extends": extends,
+            "approval": if self.uses.approval { "Manual" } else { "Automatic" },
             "node": {"pod": {
                 "template": {"spec": {"containers": [{"name": "main", "image": "image:1"}]}},
                 "volumeClaimTemplates": claims,
@@ -521,13 +643,13 @@ impl World {
                     "facts": [{"name": "own", "exec": "own"}],
                     "values": {"own": "{{ facts.own }}"}
                 },
-                "init": script(format!("init {}", version / 3)),
+                "init": init,
                 "install": script(format!("install {version}")),
                 "configure": script(format!("configure {version} {{{{ settings.own }}}}")),
                 "test": {"expect": [{"name": "own", "that": "facts.own == 'x'"}]},
                 "destroy-server": script("destroy {{ settings.own }}".to_owned())
             },
-            "converge": self.converge
+            "converge": converge
         })
     }
 }

@@ -21,7 +21,7 @@ use kube::{
     runtime::wait::{await_condition, conditions::is_crd_established},
 };
 use pallet_operator::{
-    api::{GroupNode, GroupSpec},
+    api::{GroupNode, GroupSpec, ServerSpec},
     crds,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -88,9 +88,11 @@ async fn install(client: &Client) {
     // Established comes a moment before every server thread serves it.
     let groups: Api<GroupSpec> = Api::all(client.clone());
     let nodes: Api<GroupNode> = Api::all(client.clone());
+    let specs: Api<ServerSpec> = Api::all(client.clone());
     let served = async {
         while groups.list(&ListParams::default().limit(1)).await.is_err()
             || nodes.list(&ListParams::default().limit(1)).await.is_err()
+            || specs.list(&ListParams::default().limit(1)).await.is_err()
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -72,6 +72,9 @@ impl Errors {
             limit: retry.limit,
             pause: self.duration(&format!("{path}.retry.pause"), &retry.pause),
         });
+        if matches!(kind, ActionKind::Manual { .. }) && (timeout.is_some() || retry.is_some()) {
+            self.add(format!("{path}.manual"), "a person is waited for as long as it takes; remove timeout and retry");
+        }
         let (origin, when, on_one_node) = (layer.origin.clone(), fields.when.clone(), fields.on_one_node);
         Some(Action { name, origin, kind, when, on_change_of, on_one_node, timeout, retry })
     }
@@ -332,8 +335,9 @@ impl Errors {
         let path = format!("{path}.cron");
         let schedule = fields.schedule.clone().unwrap_or_default();
         let words = schedule.split_whitespace().count();
+        let one_line = !schedule.contains(char::is_control);
         let fits = if schedule.starts_with('@') { words == 1 } else { words == 5 };
-        if fields.state == Presence::Present && !fits {
+        if fields.state == Presence::Present && !(fits && one_line) {
             let message = "must be five fields such as \"30 2 * * *\", or a word such as @daily";
             self.add(format!("{path}.schedule"), message);
         }

@@ -193,16 +193,16 @@ impl Errors {
             }
             values.insert(parameter.clone(), value);
         }
-        let from_specs = self.given(&inherited.given, declared, params);
-        let from_group = self.given(&inherited.by_group, declared, params);
+        let from_group = self.given(&inherited.by_group, declared, params, &BTreeMap::new());
+        let from_specs = self.given(&inherited.given, declared, params, &from_group);
         let mut needed = Vec::new();
         for (parameter, fields) in declared {
             match from_group.get(parameter).or_else(|| from_specs.get(parameter)) {
-                Some((_, value)) => {
+                Some((_, value)) if !(fields.required && value.is_null()) => {
                     values.insert(parameter.clone(), value.clone());
                 }
-                None if fields.required => needed.push(parameter.as_str()),
-                None => {}
+                _ if fields.required => needed.push(parameter.as_str()),
+                _ => {}
             }
         }
         if let (false, Some(at)) = (needed.is_empty(), inherited.by_group.first().or(inherited.given.first())) {
@@ -212,12 +212,14 @@ impl Errors {
         Value::Object(values)
     }
 
-    /// What was given for parameters, by those of one rank. Two different values for one parameter contradict each other.
+    /// What was given for parameters, by those of one rank. Two different values for one parameter contradict each other,
+    /// unless somebody of a higher rank has decided.
     fn given(
         &mut self,
         given: &[Given],
         declared: &BTreeMap<String, ParameterFields>,
         params: &BTreeMap<String, Value>,
+        decided: &BTreeMap<String, (String, Value)>,
     ) -> BTreeMap<String, (String, Value)> {
         let mut values: BTreeMap<String, (String, Value)> = BTreeMap::new();
         for Given { path, with } in given {
@@ -233,7 +235,7 @@ impl Errors {
                     self.typed(&path, fields.r#type, &value);
                 }
                 match values.get(parameter) {
-                    Some((other, known)) if *known != value => {
+                    Some((other, known)) if *known != value && !decided.contains_key(parameter) => {
                         let message =
                             format!("{value} here and {known} in {other}; give one value, in the group's own extends");
                         self.add(path, message);

@@ -37,6 +37,8 @@ const PROCESSES: &[(&str, &[&str])] = &[
     ("server-test", &["settings", "test"]),
 ];
 
+/// The most phases with actions that a group may have, with all that is inherited: its status has a place for each.
+const MOST_PHASES: usize = 20;
 /// The most facts of its own that a group may have, with all that is inherited.
 const MOST_FACTS: usize = 128;
 
@@ -71,6 +73,10 @@ impl Errors {
                     format!("with what it inherits it has {} actions; {MOST_ACTIONS} are the most", actions.len());
                 self.add(format!("spec.phases.{phase}.actions"), message);
             }
+        }
+        if actions.len() > MOST_PHASES {
+            let message = format!("with what it inherits it has {} phases; {MOST_PHASES} are the most", actions.len());
+            self.add("spec.phases", message);
         }
         // Declared without anything in it, there is nothing to run.
         actions.retain(|_, actions| !actions.is_empty());
@@ -116,6 +122,25 @@ impl Errors {
         }
     }
 
+    /// The phases that the ServerSpecs would have converge run.
+    fn default_phases<'a>(&mut self, layers: &[Layer<'a>]) -> Vec<&'a str> {
+        let mut phases = Vec::new();
+        for layer in layers {
+            for (place, name) in layer.default_phases.iter().enumerate() {
+                let path = format!("{}.defaultPhases[{place}]", layer.path);
+                let declared = layers.iter().any(|layer| layer.phases.contains_key(name));
+                if matches!(name.as_str(), "bootstrap" | "destroy-server" | "app-rollout") {
+                    self.add(path, format!("{name} is not for a list: it has its own moment; take it out"));
+                } else if !declared && !matches!(name.as_str(), "settings" | "configure") {
+                    self.add(path, format!("nobody defines a phase {name:?}; declare it, or take it out of the list"));
+                } else {
+                    phases.push(name.as_str());
+                }
+            }
+        }
+        phases
+    }
+
     /// What converge runs after bootstrap and settings: what is listed, with configure first where it is not.
     fn sequence(&mut self, spec: &GroupSpecFields, layers: &[Layer]) -> Vec<PhaseName> {
         let converge = &spec.converge;
@@ -143,8 +168,7 @@ impl Errors {
             }
             (None, None) => {
                 must_be_declared = false;
-                let inherited: Vec<&str> =
-                    layers.iter().flat_map(|layer| layer.default_phases).map(String::as_str).collect();
+                let inherited = self.default_phases(layers);
                 (String::new(), if inherited.is_empty() { vec!["configure"] } else { inherited })
             }
         };

@@ -128,7 +128,7 @@ fn what_is_inherited_comes_first_and_each_once() {
     let x = json!({"x": {"default": "d"}});
     let list = json!({
         "base": {"parameters": x, "phases": says("base"), "roles": ["machine"]},
-        "web": {"extends": [{"serverSpec": "base"}], "parameters": x, "phases": says("web"), "defaultPhases": ["configure", "test"]},
+        "web": {"extends": [{"serverSpec": "base"}], "parameters": x, "phases": says("web"), "defaultPhases": ["configure"]},
         "log": {"extends": [{"serverSpec": "base"}], "parameters": x, "phases": says("log")}
     });
     let own = json!({"configure": {"actions": [{"name": "say", "exec": {"script": "echo {{ params.web.x }}"}, "onChangeOf": ["web/say"]}]}});
@@ -176,9 +176,9 @@ fn whatever_is_wrong_with_what_is_inherited_is_said_at_once_and_where() {
         "ServerSpec b: spec.extends[0].serverSpec: a cycle: a -> b -> a",
         "spec.extends[1].serverSpec: there is no ServerSpec \"gone\" in this namespace; there are a, b, p, q, r",
         "ServerSpec p: spec.parameters.n.default: \"x\" is not of type integer",
-        "ServerSpec r: spec.extends[0].with.n: 2 here and 1 in ServerSpec q: spec.extends[0].with.n",
         "spec.extends[2].with.must: it is taken as it is here",
         "spec.extends[2].with.nope: there is no such parameter; there are must, n",
+        "ServerSpec r: spec.extends[0].with.n: 2 here and 1 in ServerSpec q: spec.extends[0].with.n",
         "ServerSpec r: spec.phases.configure.actions[0].exec.script: params.x is not declared; there are none",
     ];
     let found = inherited(json!({"extends": extends}), list.clone()).unwrap_err();
@@ -186,7 +186,7 @@ fn whatever_is_wrong_with_what_is_inherited_is_said_at_once_and_where() {
     for (found, expected) in found.iter().zip(expected) {
         assert!(found.starts_with(expected), "{found}\nshould begin with\n{expected}");
     }
-    let found = inherited(json!({"extends": [{"serverSpec": "p"}]}), list).unwrap_err();
+    let found = inherited(json!({"extends": [{"serverSpec": "p", "with": {"must": null}}]}), list).unwrap_err();
     assert_eq!(found[1], "spec.extends[0].with: ServerSpec p needs values for must");
 }
 
@@ -217,4 +217,34 @@ fn a_secret_that_the_parameters_do_not_ask_for_need_not_be_there() {
     };
     assert_eq!(named(json!({})), Vec::<String>::new());
     assert_eq!(named(json!({"secret": "mine"})), ["mine/token", "mine/page"]);
+}
+
+#[test]
+fn the_group_decides_where_its_server_specs_disagree() {
+    let giving = |n: u32| json!({"extends": [{"serverSpec": "p", "with": {"n": n}}]});
+    let list = json!({"p": {"parameters": {"n": {"type": "integer"}}}, "q": giving(1), "r": giving(2)});
+    let both = json!([{"serverSpec": "q"}, {"serverSpec": "r"}]);
+    let found = inherited(json!({"extends": both}), list.clone()).unwrap_err();
+    assert!(found[0].contains("give one value, in the group's own extends"), "{found:?}");
+    let mut decided = both.as_array().unwrap().clone();
+    decided.push(json!({"serverSpec": "p", "with": {"n": 3}}));
+    assert_eq!(inherited(json!({"extends": decided}), list).unwrap().phases.params["p"]["n"], 3);
+}
+
+#[test]
+fn default_phases_are_run_where_the_group_lists_none_and_checked_where_they_stand() {
+    let list = json!({
+        "a": {"defaultPhases": ["migrate", "configure"], "phases": {"migrate": says("a")["configure"]}, "parameters": {"x": {"default": "d"}}},
+        "b": {"defaultPhases": ["bootstrap", "nope"]}
+    });
+    let phases = |spec: Value| {
+        let group = inherited(spec, list.clone()).unwrap();
+        group.phases.sequence.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(phases(json!({"extends": [{"serverSpec": "a"}]})), ["migrate"]);
+    let listed = json!({"extends": [{"serverSpec": "a"}], "converge": {"phases": []}});
+    assert_eq!(phases(listed), Vec::<String>::new());
+    let found = inherited(json!({"extends": [{"serverSpec": "b"}]}), list.clone()).unwrap_err();
+    assert!(found[0].starts_with("ServerSpec b: spec.defaultPhases[0]: bootstrap is not for a list"), "{found:?}");
+    assert!(found[1].starts_with("ServerSpec b: spec.defaultPhases[1]: nobody defines a phase \"nope\""), "{found:?}");
 }

@@ -171,7 +171,8 @@ fn with_circumstances(action: &Action, kind: &ActionKind, when: Option<&str>) ->
             fields.insert("when".into(), when.into());
         }
         if !action.on_change_of.is_empty() {
-            fields.insert("onChangeOf".into(), json!(action.on_change_of));
+            // To whom it listens shows when they change; their places move with every action before them.
+            fields.insert("onChangeOf".into(), true.into());
         }
     }
     model

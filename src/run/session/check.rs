@@ -49,13 +49,21 @@ impl Session {
                 return self.ask_facts();
             }
             if self.view != View::Whole {
+                // Something else may be due first, such as everything on a new file system.
+                if !matches!(self.due(now), Next::Settled | Next::Test { .. }) {
+                    return self.over(End::Done);
+                }
+                // Settings has failed: its further attempts are converge's, with pauses between them.
+                if self.readings > 0 {
+                    return self.over(End::Done);
+                }
                 match self.gather(1, now) {
                     Some(want) => return want,
                     None if self.view != View::Whole => return self.over(End::Done),
                     None => {}
                 }
             }
-            match next::next(&self.group, &self.identity, &self.record, now) {
+            match self.due(now) {
                 Next::Settled => {}
                 Next::Test { digest, look, attempt, .. } if !self.check.tested => {
                     self.check.tested = true;
@@ -78,6 +86,10 @@ impl Session {
                 Err(error) => self.differs(phase, "", error.to_string()),
             }
         }
+    }
+
+    fn due(&self, now: Timestamp) -> Next {
+        next::next(&self.group, &self.identity, &self.record, now)
     }
 
     fn check(&mut self, rendered: Rendered, now: Timestamp) -> Want {

@@ -112,6 +112,36 @@ fn everything_runs_once_and_a_second_session_finds_nothing_due() {
     assert!(matches!(&want, Want::Send(bytes) if bytes.starts_with(b"run bootstrap-")), "{want:?}");
 }
 
+/// Found by the simulation: the annotation was swallowed by an attempt that a former operator had begun before it.
+#[test]
+fn an_attempt_that_somebody_else_began_counts_under_the_token_of_the_one_before() {
+    let mut first = open("c", Record::default());
+    greet(&mut first, "w", vec![]);
+    assert_eq!(end(&mut first, Verdict::Exit(1)), Want::End(End::Done));
+    let bootstrap = first.record().receipts[&PhaseName::bootstrap()].clone();
+    let id = "bootstrap-second".to_owned();
+    let past = Past { run_id: id.clone(), phase: "bootstrap".into(), active: false, started: true };
+    let mut second = open("c", first.record().clone());
+    second.direct(group(), "again".into(), Bound::Free);
+    greet(&mut second, "w", vec![past]);
+    let ended = Ended {
+        run_id: id,
+        phase: "bootstrap".into(),
+        attempt: 2,
+        digest: bootstrap.digest,
+        verdict: Verdict::Exit(1),
+        times: None,
+        seal: "-".into(),
+        from: 0,
+        output_bytes: 0,
+        output: String::new(),
+        actions: Vec::new(),
+        facts: Vec::new(),
+    };
+    let want = second.hear(Frame::Ended(Box::new(ended)), now());
+    assert!(matches!(want, Want::Send(_)), "attempts were given back: {want:?}");
+}
+
 #[test]
 fn pause_takes_effect_after_the_run() {
     let mut session = open("c", Record::default());

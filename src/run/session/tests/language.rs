@@ -133,6 +133,24 @@ fn what_a_test_notices_is_looked_at_in_the_phases_before_it() {
     assert_eq!(due.phase(), Some(PhaseName::configure()), "{due:?}");
 }
 
+/// Found by reading: settings ran again at once, and again, for as long as it failed.
+#[test]
+fn a_look_whose_settings_fail_ends() {
+    let phases = json!({
+        "settings": {"facts": [{"name": "rack", "file": "/etc/rack"}]},
+        "configure": {"actions": [file("motd")]}
+    });
+    let group = declared(phases, json!({"driftCheck": {"interval": "1h"}}));
+    let mut first = session(&group, "", Record::default(), free(), Known::default());
+    let want = greet(&mut first, "w", vec![]);
+    assert_eq!(converge(&mut first, want), Want::End(End::Done));
+    let mut look = session(&group, "", first.record().clone(), Purpose::Check, Known::default());
+    assert!(text(&greet(&mut look, "w", vec![])).starts_with("run settings-"));
+    assert_eq!(end(&mut look, Verdict::Exit(1)), Want::End(End::Done));
+    assert_eq!(look.record().receipts[&PhaseName::settings()].outcome, Outcome::Failed);
+    assert_eq!(look.record().drift, None, "nothing was looked at");
+}
+
 #[test]
 fn a_look_that_is_lost_leaves_no_doubt_behind() {
     let group = declared(json!({"configure": {"actions": [file("motd")]}}), json!({"driftCheck": {"interval": "1h"}}));

@@ -1,0 +1,159 @@
+//! The examples: each is applied as it stands, in a namespace of its own, and becomes what its head says.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use k8s_openapi::api::core::v1::PersistentVolume;
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::harness::{Space, condition, receipt};
+
+/// A test for each file, and a list of them.
+macro_rules! examples {
+    ($($test:ident $file:literal)+) => {
+        const FILES: &[&str] = &[$($file),+];
+        $(#[tokio::test]
+        async fn $test() {
+            let Some(space) = applied($file).await else { return };
+            becomes_what_it_says(&space, $file).await;
+        })+
+    };
+}
+
+examples! {
+    one_action_of_each_kind "actions.yaml"
+    an_app_rollout_that_is_prepared "app-rollout.yaml"
+    a_watched_group "drift.yaml"
+    nodes_of_a_role "roles.yaml"
+    a_rollout "rollout.yaml"
+    secrets "secrets.yaml"
+    server_specs "server-spec.yaml"
+    a_stateful_group "stateful.yaml"
+    a_web_group "web.yaml"
+}
+
+/// Those that wait for a person have tests of their own, which do what their heads tell the person to do.
+const WAITING: &[&str] = &["approval.yaml", "manual.yaml"];
+
+fn folder() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples"))
+}
+
+fn text(file: &str) -> String {
+    fs::read_to_string(folder().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+#[test]
+fn every_example_has_its_test() {
+    let names = fs::read_dir(folder()).expect("the examples");
+    let there: BTreeSet<String> =
+        names.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    let tested: BTreeSet<String> = FILES.iter().chain(WAITING).map(ToString::to_string).collect();
+    assert_eq!(there, tested);
+}
+
+/// What a file says becomes of its groups, in lines such as `# Then: web is Ready`: the group, a condition that becomes
+/// True, and its reason where it matters.
+fn outcomes(file: &str) -> Vec<(String, String, Option<String>)> {
+    let outcome = |line: &str| {
+        let (name, rest) = line.strip_prefix("# Then: ")?.trim().split_once(" is ")?;
+        let (kind, reason) = rest.split_once(", ").map_or((rest, None), |(kind, reason)| (kind, Some(reason)));
+        Some((name.to_owned(), kind.to_owned(), reason.map(str::to_owned)))
+    };
+    let found: Vec<_> = text(file).lines().filter_map(outcome).collect();
+    assert!(!found.is_empty(), "{file} does not say what becomes of it");
+    found
+}
+
+/// Applies an example with an operator beside it: with the images that the cluster has, and volumes for its claims.
+async fn applied(file: &str) -> Option<Space> {
+    let space = Space::new("example").await?;
+    let mut objects: Vec<Value> = serde_saphyr::from_multiple(&text(file)).expect("YAML");
+    for object in objects.iter_mut().filter(|object| object["kind"] == "GroupSpec") {
+        let containers = object.pointer_mut("/spec/node/pod/template/spec/containers");
+        for container in containers.and_then(Value::as_array_mut).into_iter().flatten() {
+            let image = match container["image"].as_str() {
+                Some("busybox:1.37") => "localhost/busybox:1",
+                Some("debian:12") => "localhost/debian:12",
+                other => panic!("{file}: the cluster has no image for {other:?}"),
+            };
+            container["image"] = json!(image);
+            container["imagePullPolicy"] = json!("Never");
+        }
+        let count = object["spec"]["count"].as_u64().unwrap_or(1);
+        let claims = object.pointer_mut("/spec/node/pod/volumeClaimTemplates");
+        for claim in claims.and_then(Value::as_array_mut).into_iter().flatten() {
+            claim["spec"]["storageClassName"] = json!(space.name);
+            volumes(&space, count, &claim["spec"]["resources"]["requests"]["storage"]).await;
+        }
+    }
+    let path = space.scratch(file);
+    fs::write(&path, json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()).expect("a file");
+    let mut kubectl = Command::new("kubectl");
+    kubectl.args(["-n", &space.name, "apply", "--server-side", "-f"]).arg(&path);
+    let output = tokio::task::spawn_blocking(move || kubectl.output()).await.expect("a thread").expect("kubectl");
+    assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(space)
+}
+
+/// Volumes of a class of the test's own.
+async fn volumes(space: &Space, number: u64, size: &Value) {
+    let api: Api<PersistentVolume> = Api::all(space.client.clone());
+    for n in 0..number {
+        let path = space.shared_dir().join(format!("volume-{n}"));
+        let volume = serde_json::from_value(json!({
+            "metadata": {"name": format!("{}-{n}", space.name)},
+            "spec": {
+                "capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "storageClassName": space.name,
+                "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": path, "type": "DirectoryOrCreate"}
+            }
+        }));
+        api.create(&PostParams::default(), &volume.expect("a volume")).await.expect("the volume is made");
+    }
+}
+
+async fn becomes_what_it_says(space: &Space, file: &str) {
+    for (name, kind, reason) in outcomes(file) {
+        if kind == "Ready" {
+            space.ready_as(&name).await;
+            continue;
+        }
+        let what = format!("{kind} {reason:?}");
+        space
+            .until_as(&name, &what, |group| {
+                let (status, found, _) = condition(group, &kind);
+                status == "True" && reason.as_ref().is_none_or(|reason| *reason == found)
+            })
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_plan_that_waits_is_carried_out_when_its_digest_is_approved() {
+    let Some(space) = applied("approval.yaml").await else { return };
+    becomes_what_it_says(&space, "approval.yaml").await;
+    assert_eq!(space.pod_names().await, Vec::<String>::new());
+    let group = space.groups().get("gated").await.expect("the group");
+    let plan = group.status.and_then(|status| status.plan).expect("a plan");
+    assert_eq!(plan.creates, "0-1");
+    let approval = Patch::Merge(json!({"metadata": {"annotations": {"pallet.dev/approve": plan.digest}}}));
+    space.groups().patch("gated", &PatchParams::default(), &approval).await.expect("it may be approved");
+    space.ready_as("gated").await;
+    assert_eq!(space.kubectl_exec("gated-1", "cat /etc/motd").await, "approved for gated-1\n");
+}
+
+#[tokio::test]
+async fn a_manual_step_goes_on_when_its_run_is_acknowledged() {
+    let Some(space) = applied("manual.yaml").await else { return };
+    becomes_what_it_says(&space, "manual.yaml").await;
+    assert_eq!(space.kubectl_exec("switch-0", "cat /steps").await, "prepared\n");
+    let node = space.nodes().get("switch-0").await.expect("the node");
+    let run = receipt(&node, "configure").expect("a receipt").run_id;
+    let ack = Patch::Merge(json!({"metadata": {"annotations": {"pallet.dev/ack": run}}}));
+    space.nodes().patch("switch-0", &PatchParams::default(), &ack).await.expect("it may be acknowledged");
+    space.ready_as("switch").await;
+    assert_eq!(space.kubectl_exec("switch-0", "cat /steps").await, "prepared\nwent on\n");
+}
