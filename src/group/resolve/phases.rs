@@ -39,7 +39,7 @@ const PROCESSES: &[(&str, &[&str])] = &[
 
 /// The most phases with actions that a group may have, with all that is inherited: its status has a place for each.
 const MOST_PHASES: usize = 20;
-/// The most facts of its own that a group may have, with all that is inherited.
+/// The most facts of its own, and expectations, that a group may have, with all that is inherited.
 const MOST_FACTS: usize = 128;
 
 impl Errors {
@@ -81,6 +81,11 @@ impl Errors {
         // Declared without anything in it, there is nothing to run.
         actions.retain(|_, actions| !actions.is_empty());
         phases.actions = actions.into_iter().map(|(phase, actions)| (phase, Arc::new(actions))).collect();
+        if expectations.len() > MOST_FACTS {
+            let message =
+                format!("with what it inherits it has {} expectations; {MOST_FACTS} are the most", expectations.len());
+            self.add("spec.phases.test.expect", message);
+        }
         phases.expectations = Arc::new(expectations);
         phases.sequence = self.sequence(spec, layers);
         phases.sequence.retain(|phase| {

@@ -126,13 +126,13 @@ fn a_look_that_is_lost_leaves_no_doubt_behind() {
     let id = look.in_flight().unwrap().run_id.clone();
     look.lose("cut", now());
     assert!(look.record().receipts.values().all(|receipt| receipt.outcome == Outcome::Succeeded));
-    // What is still active is waited for, and is nothing to whoever finds it.
+    // What is still active is ended, and is nothing to whoever finds it.
     let past = Past { run_id: id, phase: "configure.check".into(), active: true, started: true };
     let mut next = session(&group, "", look.record().clone(), free(), Known::default());
     next.hear(Frame::Hello { witness: "w".into() }, now());
     next.hear(Frame::Past(past.clone()), now());
     let want = next.hear(Frame::Ready, now());
-    assert_eq!(want, Want::Send(format!("attach {}\n", past.run_id).into_bytes()));
+    assert_eq!(want, Want::Send(format!("cancel {}\n", past.run_id).into_bytes()));
 }
 
 fn secret_group() -> Arc<Group> {
