@@ -26,7 +26,7 @@ test: test-unit test-otel test-cluster test-install ## every tier: unit, simulat
 test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor
 	cargo build --locked --all-targets
-	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell --test templates
+	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell --test templates --test server_specs
 	cargo test --locked --test agent -- --test-threads=6
 	SEEDS=$(SEEDS) cargo test --locked --test simulation -- --nocapture
 
@@ -37,6 +37,7 @@ test-otel: ## traces, which are built in with --features otel only: a collector 
 test-cluster: ## the tiers that need one: started here, and ended
 	YES=$(YES) $(CLUSTER_TOOL) doctor
 	YES=$(YES) tests/cluster/images/build debian >/dev/null
+	YES=$(YES) tests/cluster/packages/build >/dev/null
 	cargo build --locked --all-targets
 	$(TEST) up
 	@status=0; \

@@ -20,7 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::group::{Cascade, Group};
+use crate::{
+    group::{Cascade, Group},
+    phase::PhaseName,
+};
 pub use peers::peers;
 pub use progress::Step;
 pub use rollout::Bound;
@@ -396,7 +399,10 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
     }
     for node in staying {
         let looks = snapshot.sessions.get(&node.name).is_some_and(|session| session.kind == SessionKind::Check);
-        if looks && matches!(plan.steps.get(&node.ordinal), Some(Step::Run { .. })) {
+        // A test that has failed in this very look may be due again before its end.
+        if looks
+            && matches!(plan.steps.get(&node.ordinal), Some(Step::Run { phase, .. }) if *phase != PhaseName::test())
+        {
             plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "there is something to do" });
         }
     }

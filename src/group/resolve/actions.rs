@@ -1,5 +1,7 @@
 //! Pure: actions.
 
+use serde_json::json;
+
 use super::{Errors, layers::Layer, scope::Scope};
 use crate::{
     api::actions::*,
@@ -7,7 +9,7 @@ use crate::{
         action::{
             Action, ActionKind, AptSource, Content, DEFAULT_MODE, KeyRef, Repeat, SECRET_MODE, Sealed, SecretEnv, User,
         },
-        render,
+        expect, render,
     },
 };
 
@@ -22,6 +24,7 @@ impl Errors {
         scope: &Scope,
         before: &[Action],
     ) -> Option<Action> {
+        let named = (self.secrets.clone(), self.config_maps.clone());
         let kinds = [
             fields.exec.as_ref().map(|exec| ("exec", self.exec(path, exec, scope))),
             fields.file.as_ref().map(|file| ("file", self.file(path, file, scope))),
@@ -47,6 +50,9 @@ impl Errors {
         let name = layer.qualified(&fields.name.clone().unwrap_or_else(|| format!("{word}[{place}]")));
         if let Some(when) = &fields.when {
             self.expression(&format!("{path}.when"), when, &scope.for_conditions());
+            if is_for_no_node(when, scope) {
+                (self.secrets, self.config_maps) = named;
+            }
         }
         let mut on_change_of = Vec::new();
         for (place, source) in fields.on_change_of.iter().enumerate() {
@@ -350,6 +356,14 @@ impl Errors {
             state: fields.state,
         }
     }
+}
+
+/// Whether the parameters alone decide that an action is skipped. What it names need not be there then, so that a Secret
+/// may be a parameter that nobody has to give.
+fn is_for_no_node(when: &str, scope: &Scope) -> bool {
+    let names = expect::names(when).unwrap_or_default();
+    let decided = !names.is_empty() && names.iter().all(|name| name.starts_with("params."));
+    decided && expect::holds(when, &json!({"params": scope.params})) == Ok(false)
 }
 
 /// Octal digits without the zeros in front.

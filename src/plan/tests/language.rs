@@ -272,6 +272,25 @@ fn settled_nodes_are_looked_at_at_intervals_as_many_as_may_be_worked_on_at_once(
     assert_eq!(effects(&idle), Vec::<String>::new());
 }
 
+/// Found by the ServerSpec java-app: a look of which the test failed was ended before it came to what had caused it.
+#[test]
+fn a_look_is_ended_for_what_is_due_but_for_a_test() {
+    let phases = |script: &str| {
+        json!({"configure": {"actions": [{"exec": {"script": script}}]},
+            "test": {"expect": [{"name": "x", "that": "facts.hostname != ''"}]}})
+    };
+    let ends = |declared: Value| {
+        let mut snapshot = settled_as(json!({"phases": phases("x"), "converge": {"phases": ["configure"]}}), &[0]);
+        snapshot.group = Ok(group(declared));
+        let view = SessionView { instance: "c-0".into(), since: now(), running: None, kind: SessionKind::Check };
+        snapshot.sessions.insert("web-0".into(), view);
+        plan(&snapshot).effects.iter().any(|effect| matches!(effect, Effect::EndSession { .. }))
+    };
+    let converge = json!({"phases": ["configure", "test"], "driftCheck": {"interval": "10m"}});
+    assert!(!ends(json!({"phases": phases("x"), "converge": converge})), "test is due");
+    assert!(ends(json!({"phases": phases("y"), "converge": converge})), "configure is due");
+}
+
 #[test]
 fn what_differs_is_said_and_only_put_right_where_that_is_wanted() {
     let mut reports = looked_at("Report", json!({"count": 2}));

@@ -29,6 +29,9 @@ need_component() {
   is_component "${1:-}" || die "which component? One of: ${COMPONENTS[*]}"
 }
 
+# The mirror that this machine's own apt uses, unless told otherwise.
+debian_mirror() { echo "${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1)}"; }
+
 # One command at a time per lock file. Descriptor 9 holds the lock until the
 # process ends; whatever is to outlive it has to be started with 9>&-.
 lock() { # FILE

@@ -114,6 +114,43 @@ fn a_look_whose_settings_fail_ends() {
     assert_eq!(look.record().drift, None, "nothing was looked at");
 }
 
+/// Found by the ServerSpec nginx: a service that somebody had stopped failed the test, and was never started again.
+#[test]
+fn what_a_test_notices_is_looked_at_in_the_phases_before_it() {
+    let phases = json!({
+        "configure": {"actions": [file("motd")]},
+        "settings": {"facts": [{"name": "motd", "file": "/etc/motd"}]},
+        "test": {"expect": [{"name": "motd", "that": "facts.motd == 'x'"}]}
+    });
+    let converge = json!({"phases": ["configure", "test"], "driftCheck": {"interval": "1h", "policy": "Reapply"}});
+    let group = declared(phases, converge);
+    let go = |session: &mut Session, motd: &str| {
+        let mut want = greet(session, "w", vec![]);
+        loop {
+            want = match (&want, session.in_flight()) {
+                (Want::End(_), _) => return want,
+                (_, None) => session.hear(Frame::Facts(b"hostname\tweb-0\n".to_vec()), now()),
+                (_, Some(flight)) if flight.phase.as_str() == "configure.check" => return want,
+                _ => end_with(session, Verdict::Exit(0), format!("motd ok 1\n{motd}\n").into_bytes()),
+            };
+        }
+    };
+    let mut first = session(&group, "", Record::default(), free(), Known::default());
+    assert_eq!(go(&mut first, "x"), Want::End(End::Done));
+    assert_eq!(first.record().receipts[&PhaseName::test()].outcome, Outcome::Succeeded);
+    let mut look = session(&group, "", first.record().clone(), Purpose::Check, Known::default());
+    let want = go(&mut look, "y");
+    assert!(text(&want).starts_with("run configure.check-"), "{want:?}");
+    let frame = ended(&look, 0, "-", "", &[("motd", Effect::Changed)]);
+    let later = now() + jiff::SignedDuration::from_hours(1);
+    assert_eq!(look.hear(Frame::Ended(frame), later), Want::End(End::Done));
+    let record = look.record();
+    assert_eq!(record.drift.as_ref().unwrap().differences[0].name, "motd");
+    assert_eq!(record.receipts[&PhaseName::test()].outcome, Outcome::Failed);
+    let due = next::next(&group, &identity(""), record, later);
+    assert_eq!(due.phase(), Some(PhaseName::configure()), "{due:?}");
+}
+
 #[test]
 fn a_look_that_is_lost_leaves_no_doubt_behind() {
     let group = declared(json!({"configure": {"actions": [file("motd")]}}), json!({"driftCheck": {"interval": "1h"}}));
