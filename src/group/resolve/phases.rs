@@ -127,17 +127,15 @@ impl Errors {
         }
     }
 
-    /// The phases that the ServerSpecs would have converge run.
+    /// The phases that the ServerSpecs would have converge run. One that nobody declares says where it belongs should
+    /// somebody do.
     fn default_phases<'a>(&mut self, layers: &[Layer<'a>]) -> Vec<&'a str> {
         let mut phases = Vec::new();
         for layer in layers {
             for (place, name) in layer.default_phases.iter().enumerate() {
                 let path = format!("{}.defaultPhases[{place}]", layer.path);
-                let declared = layers.iter().any(|layer| layer.phases.contains_key(name));
                 if matches!(name.as_str(), "bootstrap" | "destroy-server" | "app-rollout") {
                     self.add(path, format!("{name} is not for a list: it has its own moment; take it out"));
-                } else if !declared && !matches!(name.as_str(), "settings" | "configure") {
-                    self.add(path, format!("nobody defines a phase {name:?}; declare it, or take it out of the list"));
                 } else {
                     phases.push(name.as_str());
                 }

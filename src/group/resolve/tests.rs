@@ -217,7 +217,7 @@ fn default_phases_are_run_where_the_group_lists_none_and_checked_where_they_stan
     assert_eq!(phases(listed), Vec::<String>::new());
     let found = inherited(json!({"extends": [{"serverSpec": "b"}]}), list.clone()).unwrap_err();
     assert!(found[0].starts_with("ServerSpec b: spec.defaultPhases[0]: bootstrap is not for a list"), "{found:?}");
-    assert!(found[1].starts_with("ServerSpec b: spec.defaultPhases[1]: nobody defines a phase \"nope\""), "{found:?}");
+    assert_eq!(found.len(), 1, "one that nobody declares is left out: {found:?}");
 }
 
 #[test]
