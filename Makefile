@@ -6,7 +6,7 @@ TEST := CLUSTER_NAME=test $(CLUSTER_TOOL)
 INSTALL := CLUSTER_NAME=install $(CLUSTER_TOOL)
 # The profile of the binary in the image under test: test-image is built in a fraction of release's time.
 TEST_PROFILE ?= test-image
-SEEDS ?= 10000
+SEEDS ?= 5000
 SMOKE_NODES ?= 500
 ROUNDS ?= 1
 

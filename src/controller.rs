@@ -148,6 +148,8 @@ const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 /// How often the controllers show that they come round, and after how long without it they are stuck.
 const PULSE: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(60);
+/// A Secret or ConfigMap that could not be asked for is asked for again after this.
+const AFTER_FAILED_READ: Duration = Duration::from_secs(3);
 /// How long sessions may take to be gone: they only have to notice.
 const SESSIONS_END: Duration = Duration::from_secs(2);
 
@@ -371,7 +373,8 @@ impl Converger {
         let result = async {
             let mut snapshot = self.observe(object); // caches -> Snapshot
             let Some(rest) = self.see_roles(object, &mut snapshot) else { return Ok(Action::requeue(BETWEEN_PASSES)) };
-            let rest = earliest(rest, self.see_references(&mut snapshot).await?); // IO, where it names any
+            let rest = earliest(rest, self.see_references(&mut snapshot).await); // IO, where it names any
+            observe::complete(&mut snapshot);
             let plan = plan::plan(&snapshot); // pure
             self.direct(&snapshot, &plan);
             let applied = self.apply(&snapshot, &plan).await; // IO
@@ -422,11 +425,10 @@ impl Converger {
         let state::Known { beyond, resolved, .. } = known.entry(key).or_default();
         beyond.session_limit = self.session_limit;
         let seen = |uid: &str| self.runs.seen(uid);
-        let mut group = resolved.resolve(object, &specs);
-        if let (Err(_), Some(_), Some(good)) = (&group, &object.metadata.deletion_timestamp, resolved.good(object)) {
-            group = Ok(good.clone());
-        }
-        let snapshot = observe::snapshot(object, group, &index, beyond, seen, Timestamp::now());
+        let group = resolved.resolve(object, &specs);
+        let last_good = if group.is_err() { resolved.good(object).cloned() } else { None };
+        let mut snapshot = observe::snapshot(object, group, &index, beyond, seen, Timestamp::now());
+        snapshot.last_good = last_good;
         if let Some(cascade) = snapshot.head.deletion {
             beyond.cascade = Some((snapshot.head.uid.clone(), cascade));
         }
@@ -438,9 +440,14 @@ impl Converger {
     /// to look again for them; nothing at all while other groups are yet to be looked at for the first time.
     fn see_roles(&self, object: &GroupSpec, snapshot: &mut Snapshot) -> Option<Option<Timestamp>> {
         let (key, now) = (snapshot.head.key.clone(), snapshot.now);
-        let has = resolve::roles(&object.spec, &self.state.specs(&key.namespace));
-        let peers = if has.is_empty() { Vec::new() } else { plan::peers(snapshot) };
-        let touched = self.state.roles().publish(&key, &has, peers, now);
+        // Of a spec that cannot be read nobody takes anything over: the others keep what they saw.
+        let touched = if snapshot.group.is_ok() || !self.state.roles().shows(&key) {
+            let has = resolve::roles(&object.spec, &self.state.specs(&key.namespace));
+            let peers = if has.is_empty() { Vec::new() } else { plan::peers(snapshot) };
+            self.state.roles().publish(&key, &has, peers, now)
+        } else {
+            Vec::new()
+        };
         self.state.users(&key.namespace, &touched).iter().for_each(|user| self.runs.look_at(user));
         let Ok(group) = &mut snapshot.group else { return Some(None) };
         if group.phases.roles.is_empty() {
@@ -460,19 +467,26 @@ impl Converger {
 
     /// Reads the Secrets and ConfigMaps that the group names. Where one is missing, the spec cannot be used. Returns when to
     /// look again.
-    async fn see_references(&self, snapshot: &mut Snapshot) -> Result<Option<Timestamp>, Error> {
-        let Ok(group) = &mut snapshot.group else { return Ok(None) };
+    async fn see_references(&self, snapshot: &mut Snapshot) -> Option<Timestamp> {
+        let Ok(group) = &mut snapshot.group else { return None };
         if group.phases.secrets.is_empty() && group.phases.config_maps.is_empty() {
-            return Ok(None);
+            return None;
         }
-        let found = self.references.find(group, (*group.inputs).clone()).await?;
+        let found = match self.references.find(group, (*group.inputs).clone()).await {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(group = %group.key, %error, source = error.explanation(), "what the group names could not be read");
+                let missing = vec![references::unreadable(group, &error)];
+                references::Found { inputs: (*group.inputs).clone(), missing, again: Some(AFTER_FAILED_READ) }
+            }
+        };
         group.inputs = Arc::new(found.inputs);
-        // What is missing when the group goes is missed by the session that needs it.
-        if !found.missing.is_empty() && snapshot.head.deletion.is_none() {
-            snapshot.group = Err(found.missing);
+        if !found.missing.is_empty() {
+            // Nodes that are being removed say goodbye all the same.
+            snapshot.last_good = std::mem::replace(&mut snapshot.group, Err(found.missing)).ok();
         }
         let again = found.again.and_then(|again| jiff::SignedDuration::try_from(again).ok());
-        Ok(again.map(|again| snapshot.now + again))
+        again.map(|again| snapshot.now + again)
     }
 
     /// Tells the sessions in flight the newest spec and how far they may go. They take it over before their next phase.

@@ -81,6 +81,14 @@ pub fn known(path: &str) -> Known {
     }
 }
 
+/// Whether a path is that of a fact that changes by itself, or the beginning of one.
+pub fn holds_volatile(path: &str) -> bool {
+    let within = |fact: &&BuiltIn| {
+        fact.path == path || fact.path.strip_prefix(path).is_some_and(|rest| path.is_empty() || rest.starts_with('.'))
+    };
+    known(path) == Known::Volatile || BUILT_IN.iter().filter(|fact| fact.volatile).any(|fact| within(&fact))
+}
+
 /// Whether a fact of a group's own may not have this name.
 pub fn is_reserved(name: &str) -> bool {
     known(name) != Known::No
@@ -126,13 +134,13 @@ pub const OWN_FACT_LIMIT: usize = 4096;
 pub const OWN_FACTS_LIMIT: usize = 64 << 10;
 
 /// Parses the facts that a settings run left in its journal: `NAME STATE LENGTH`, a newline, LENGTH bytes, a newline. What
-/// nobody declares any more is left out.
+/// nobody declares any more is left out. `shown` is what a message may show of a text.
 ///
 /// A null fact is left out, too: an API server keeps no nulls. [`with_declared`] puts it back.
 ///
 /// # Errors
 /// For people: the first fact that is not what its parser says and may not be missing, or that there is no room for.
-pub fn parse_own(mut payload: &[u8], declared: &[FactSource]) -> Result<Facts, String> {
+pub fn parse_own(mut payload: &[u8], declared: &[FactSource], shown: impl Fn(&str) -> String) -> Result<Facts, String> {
     let (mut facts, mut size) = (Facts::new(), 0);
     while let Some(end) = payload.iter().position(|byte| *byte == b'\n') {
         let header = String::from_utf8_lossy(&payload[..end]).into_owned();
@@ -149,7 +157,7 @@ pub fn parse_own(mut payload: &[u8], declared: &[FactSource]) -> Result<Facts, S
         };
         let cut = length >= OWN_FACT_LIMIT;
         let text = String::from_utf8_lossy(&bytes[..length.min(OWN_FACT_LIMIT)]);
-        match parse(text.trim_end(), source.parse) {
+        match parse(text.trim_end(), source.parse, &shown) {
             Ok(value) => {
                 size += length.min(OWN_FACT_LIMIT);
                 facts.insert(name.to_owned(), value);
@@ -165,8 +173,8 @@ pub fn parse_own(mut payload: &[u8], declared: &[FactSource]) -> Result<Facts, S
     Ok(facts)
 }
 
-fn parse(text: &str, parser: FactParser) -> Result<Value, String> {
-    let shown = || format!("{:?}", clip(text, 60));
+fn parse(text: &str, parser: FactParser, shown: impl Fn(&str) -> String) -> Result<Value, String> {
+    let shown = || format!("{:?}", clip(&shown(text), 60));
     match parser {
         FactParser::Text => Ok(text.into()),
         FactParser::Lines => {
@@ -265,7 +273,8 @@ mod tests {
     #[test]
     fn own_facts_keep_their_lines_and_lose_space_at_the_end() {
         let sources = declared(&[("a", FactParser::Text), ("b", FactParser::Text), ("c", FactParser::Text)], false);
-        let facts = parse_own(b"a ok 4\nx\ny\n\nb null 0\n\nc ok 2\nhi\nd ok 2\nhi\n", &sources).unwrap();
+        let facts =
+            parse_own(b"a ok 4\nx\ny\n\nb null 0\n\nc ok 2\nhi\nd ok 2\nhi\n", &sources, str::to_owned).unwrap();
         assert_eq!(facts["a"], json!("x\ny"));
         assert!(!facts.contains_key("b") && !facts.contains_key("d"));
         assert_eq!(with_declared(facts.clone(), ["a", "b"].into_iter())["b"], Value::Null);
@@ -276,7 +285,7 @@ mod tests {
     fn a_fact_is_what_its_parser_makes_of_it_or_a_failure_that_says_why() {
         let read = |parser, text: &str, optional| {
             let payload = format!("a ok {}\n{text}\n", text.len());
-            let found = parse_own(payload.as_bytes(), &declared(&[("a", parser)], optional));
+            let found = parse_own(payload.as_bytes(), &declared(&[("a", parser)], optional), str::to_owned);
             found.map(|mut facts| facts.remove("a"))
         };
         assert_eq!(read(FactParser::Lines, "x\n\n y \n", false), Ok(Some(json!(["x", " y"]))));
@@ -298,14 +307,14 @@ mod tests {
         let sources: Vec<_> = names.iter().map(|name| (name.as_str(), FactParser::Text)).collect();
         let text = "x".repeat(OWN_FACT_LIMIT);
         let payload: String = names.iter().map(|name| format!("{name} ok {OWN_FACT_LIMIT}\n{text}\n")).collect();
-        let error = parse_own(payload.as_bytes(), &declared(&sources, false)).unwrap_err();
+        let error = parse_own(payload.as_bytes(), &declared(&sources, false), str::to_owned).unwrap_err();
         assert!(error.starts_with("fact f16: the facts have more than"), "{error}");
     }
 
     #[test]
     fn a_cut_payload_keeps_what_is_whole() {
         let sources = declared(&[("a", FactParser::Text), ("b", FactParser::Text)], false);
-        assert_eq!(parse_own(b"a ok 2\nhi\nb ok 10\nhal", &sources).unwrap().len(), 1);
+        assert_eq!(parse_own(b"a ok 2\nhi\nb ok 10\nhal", &sources, str::to_owned).unwrap().len(), 1);
     }
 
     #[test]

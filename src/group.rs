@@ -22,6 +22,18 @@ pub use crate::api::{
 use inputs::Inputs;
 pub use resolve::{FieldError, resolve};
 
+impl Group {
+    /// Over all that decides what its phases do on a node, and the token that gives attempts back.
+    pub fn fingerprint(&self, retry_token: &str) -> Digest {
+        let sources: BTreeMap<String, String> =
+            self.phases.sources().into_iter().map(|(phase, digest)| (phase.to_string(), digest.to_string())).collect();
+        let Inputs { nodes, texts, seals, .. } = &*self.inputs;
+        let texts: Vec<&str> = texts.values().map(|text| &**text).collect();
+        let seals: Vec<&String> = seals.values().collect();
+        Digest::of("group", &json!([sources, nodes, texts, seals, self.chosen, retry_token]))
+    }
+}
+
 /// Where a group is: namespace and name.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct GroupKey {

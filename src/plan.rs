@@ -382,10 +382,13 @@ fn keep(snapshot: &Snapshot, group: &Group, node: &Node, plan: &mut Plan) {
 
 /// Sessions that speak to a container that is gone end; as many as may run at once are begun, lowest ordinal first.
 fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Plan) {
-    let mut busy = 0;
+    let (mut busy, mut looking) = (0, 0);
     for node in staying {
         let Some(session) = snapshot.sessions.get(&node.name) else { continue };
-        busy += 1;
+        // A look gives way to work.
+        let looks = session.kind == SessionKind::Check;
+        busy += u32::from(!looks);
+        looking += u32::from(looks);
         let instance = snapshot.pod(node).and_then(|pod| match &pod.container {
             Container::Running { id } => Some(id.as_str()),
             _ => None,
@@ -414,7 +417,7 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
             busy += 1;
         }
     }
-    let room = group.rollout.max_parallel.min(snapshot.session_limit).saturating_sub(busy);
+    let room = group.rollout.max_parallel.min(snapshot.session_limit).saturating_sub(busy + looking);
     looks(snapshot, group, staying, room as usize, plan);
 }
 

@@ -293,9 +293,11 @@ pub struct Approved {
     pub template: String,
     /// Digests over the phases as they are declared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
     pub sources: BTreeMap<String, String>,
     /// The ordinals of the nodes that may be removed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 65536))]
     pub victims: String,
 }
 

@@ -238,7 +238,11 @@ impl Applier<'_> {
     }
 
     fn start(&self, ordinal: u32, purpose: Purpose) {
-        let Ok(group) = &self.snapshot.group else { return };
+        let group = match purpose {
+            Purpose::Farewell => self.snapshot.for_removal(),
+            _ => self.snapshot.group.as_ref().ok(),
+        };
+        let Some(group) = group else { return };
         let Some(node) = self.snapshot.nodes.get(&ordinal) else { return };
         let Some(pod) = self.snapshot.pod(node) else { return };
         let Container::Running { id } = &pod.container else { return };

@@ -385,6 +385,7 @@ pub fn snapshot(
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
         leave: Leave::default(),
+        last_good: None,
         group,
         head,
     };
@@ -412,12 +413,6 @@ pub fn snapshot(
         snapshot.troubles.extend(trouble.map(|trouble: Trouble| (node.name.clone(), trouble)));
         snapshot.nodes.insert(node.ordinal, node);
     }
-    if let Ok(group) = &mut snapshot.group {
-        let live: BTreeSet<u32> =
-            snapshot.nodes.values().filter(|node| node.deletion.is_none()).map(|node| node.ordinal).collect();
-        group.chosen = scale::chosen(&live, group.count);
-    }
-    approval::gate(&mut snapshot);
     // What is there is certain.
     let there: BTreeSet<u32> = snapshot.nodes.keys().copied().collect();
     snapshot.uncertain.retain(|ordinal| !there.contains(ordinal));
@@ -426,6 +421,23 @@ pub fn snapshot(
         snapshot.head.deletion = seen.or_else(|| Some(cascade(object, &snapshot)));
     }
     snapshot
+}
+
+/// Completes a snapshot when all that the templates see is known: what has no leave is taken back, and the node is chosen for
+/// what runs on one node only.
+pub fn complete(snapshot: &mut Snapshot) {
+    choose(snapshot);
+    approval::gate(snapshot);
+    choose(snapshot);
+}
+
+fn choose(snapshot: &mut Snapshot) {
+    let all: BTreeSet<u32> = snapshot.nodes.keys().copied().collect();
+    let live: BTreeSet<u32> = snapshot.live().map(|node| node.ordinal).collect();
+    if let Ok(group) = &mut snapshot.group {
+        // Where all go, the first of them.
+        group.chosen = scale::chosen(&live, group.count).or(all.first().copied());
+    }
 }
 
 /// What becomes of the nodes of a group that is being deleted.

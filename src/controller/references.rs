@@ -97,6 +97,13 @@ pub struct Found {
     pub again: Option<Duration>,
 }
 
+/// What is said of a group whose references could not be asked for.
+pub fn unreadable(group: &Group, error: &Error) -> FieldError {
+    let path =
+        group.phases.config_maps.values().chain(group.phases.secrets.values()).next().cloned().unwrap_or_default();
+    FieldError { path, message: format!("it could not be read: {error}: {}; it is tried again", error.explanation()) }
+}
+
 impl References {
     /// Reads by `client`; the key of the seals is kept in `namespace`.
     pub fn new(client: Client, namespace: String, polls: Polls) -> Self {
@@ -149,7 +156,12 @@ impl References {
                 read.clone()
             })
         };
-        let fresh = known.as_ref().filter(|read| read.at.elapsed() < read.lasts(kind, &self.polls)).cloned();
+        // A key that is missing may come as soon as an object that is.
+        let lasts = |read: &Read| match &*read.keys {
+            Ok(keys) if !keys.contains_key(&at.key) => ABSENCE_LASTS,
+            _ => read.lasts(kind, &self.polls),
+        };
+        let fresh = known.as_ref().filter(|read| read.at.elapsed() < lasts(read)).cloned();
         let read = match (fresh, known) {
             (Some(read), _) => read,
             (None, known) => match (self.read(kind, namespace, &at.name).await, known) {
@@ -159,7 +171,7 @@ impl References {
                 (Err(error), _) => return Err(error),
             },
         };
-        let rest = read.lasts(kind, &self.polls).saturating_sub(read.at.elapsed()).max(Duration::from_secs(1));
+        let rest = lasts(&read).saturating_sub(read.at.elapsed()).max(Duration::from_secs(1));
         *again = Some(again.map_or(rest, |again| again.min(rest)));
         let long = |text: &Arc<str>| kind == Kind::ConfigMap && text.len() > LONGEST_TEXT;
         Ok(match &*read.keys {

@@ -52,10 +52,12 @@ struct Shown {
 impl Shown {
     /// When what is pending may be shown.
     fn due(&self) -> Option<Timestamp> {
-        let (_, since, first) = self.pending.as_ref()?;
+        let (peers, since, first) = self.pending.as_ref()?;
         let rest = (*since + REST).min(*first + LONGEST_REST);
         let pause = REST.saturating_mul(1 << self.changes.min(10)).min(LONGEST_PAUSE);
-        let pause = self.changed.filter(|_| self.changes > 0).map(|changed| changed + pause);
+        // Who comes or goes is never kept back for that.
+        let pause =
+            self.changed.filter(|_| self.changes > 0 && who(peers) == who(&self.peers)).map(|changed| changed + pause);
         Some(pause.map_or(rest, |pause| pause.max(rest)))
     }
 
@@ -67,13 +69,16 @@ impl Shown {
             return;
         }
         let Some((peers, ..)) = self.pending.take() else { return };
-        let who =
-            |peers: &[Peer]| peers.iter().map(|peer| (peer.name.clone(), peer.address.clone())).collect::<Vec<_>>();
         if who(&peers) == who(&self.peers) {
             (self.changes, self.changed) = (self.changes + 1, Some(now));
         }
         self.peers = peers;
     }
+}
+
+/// The nodes, whatever is known of them.
+fn who(peers: &[Peer]) -> Vec<(&str, &str)> {
+    peers.iter().map(|peer| (peer.name.as_str(), peer.address.as_str())).collect()
 }
 
 impl Roles {
@@ -103,6 +108,11 @@ impl Roles {
         touched.sort();
         touched.dedup();
         touched
+    }
+
+    /// Whether anything of a group is shown.
+    pub fn shows(&self, key: &GroupKey) -> bool {
+        self.groups.contains_key(key)
     }
 
     /// A group is gone. Returns the roles that it had.

@@ -51,7 +51,8 @@ fn script(rendered: &Rendered, from: usize, mode: &str) -> String {
     script.extend(parts.into_iter().map(stripped));
     let secrets = secrets(rendered);
     if !secrets.is_empty() {
-        script.push_str("take_secrets\n");
+        let variables: Vec<String> = (0..secrets.len()).map(variable).collect();
+        let _ = writeln!(script, "take_secrets\nforget_secrets() {{ unset secrets {}; }}", variables.join(" "));
     }
     for (place, call) in rendered.calls.iter().enumerate().skip(from) {
         let listened_to = rendered.calls.iter().any(|other| other.after.contains(&place));

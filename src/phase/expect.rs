@@ -12,10 +12,7 @@ use cel::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{
-    api::conditions::clip,
-    facts::{Known, known},
-};
+use crate::{api::conditions::clip, facts::holds_volatile};
 
 /// One expectation as it was declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +103,7 @@ pub fn holds(condition: &str, context: &impl Serialize) -> Result<bool, String> 
 
 /// Whether an expression reads a fact that changes by itself.
 pub fn is_volatile(expression: &str) -> bool {
-    let volatile = |name: &String| name.strip_prefix("facts.").is_some_and(|path| known(path) == Known::Volatile);
+    let volatile = |name: &String| name.strip_prefix("facts.").is_some_and(holds_volatile);
     names(expression).is_ok_and(|names| names.iter().any(volatile))
 }
 

@@ -271,6 +271,9 @@ fn explain(template: &str, error: &Error) -> String {
     }
 }
 
+/// How the message of a value that cannot be filled in begins.
+pub const VALUES: &str = "action settings.values.";
+
 /// Fills the values of settings in for one node. They see everything but `settings` itself.
 ///
 /// # Errors

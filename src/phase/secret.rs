@@ -26,7 +26,7 @@ impl Secret {
     }
 
     /// A format for printf that prints it: of harmless characters only, so that it survives every shell and locale.
-    fn format(&self) -> String {
+    pub fn format(&self) -> String {
         let mut format = String::with_capacity(self.0.len() + 16);
         for byte in self.0.iter() {
             match byte {

@@ -144,13 +144,15 @@ fn propose(
         let due = |node: &&&Node| !fresh.contains(&node.ordinal) && is_due(snapshot, declared, node, &phase);
         let mut nodes: BTreeSet<u32> = staying.iter().filter(due).map(|node| node.ordinal).collect();
         let why = match before {
-            _ if nodes.is_empty() => "new nodes",
-            None => "declared anew",
+            None if known.is_some() || !nodes.is_empty() => "declared anew",
             Some(before) if Some(before) != source => "changed",
-            Some(_) => "due",
+            _ if nodes.is_empty() => "new nodes",
+            _ => "due",
         };
         nodes.extend(&fresh);
-        if !nodes.is_empty() {
+        // What runs on no node that is there may run on the next.
+        let otherwise = known.is_some() && before != source;
+        if !nodes.is_empty() || otherwise {
             phases.push((phase, nodes, why));
         }
     }

@@ -40,7 +40,8 @@ pub fn differences(record: &Record) -> impl Iterator<Item = &Difference> {
 /// Whether a phase is to run again since the node differs from what it would leave behind.
 pub fn calls_for(group: &Group, record: &Record, phase: &PhaseName) -> bool {
     let reapply = group.drift_check.is_some_and(|check| check.reapply);
-    reapply && differences(record).any(|difference| difference.phase == phase.as_str())
+    // A look that did not come to its end has found nothing that could be put right.
+    reapply && differences(record).any(|found| found.phase == phase.as_str() && !found.name.is_empty())
 }
 
 /// The condition of a node, where it has been looked at.

@@ -402,6 +402,11 @@ impl Look<'_> {
         if done {
             return None;
         }
+        // What a value lacked may be there by now: nodes of a role, a fact.
+        let by_values = receipt.is_some_and(|r| r.outcome == Outcome::Failed && r.message.starts_with(render::VALUES));
+        if by_values && values(self.group, self.identity, self.record).is_ok() {
+            return Some(Next::Gather { attempt: 1, why: Why::Changed(phase) });
+        }
         Some(match self.budget(&phase, receipt, digest) {
             Budget::Attempt(attempt, why) => Next::Gather { attempt, why },
             Budget::Wait(until, attempt) => Next::Backoff { phase, until, attempt },

@@ -13,9 +13,11 @@ pub fn peers(snapshot: &Snapshot) -> Vec<Peer> {
     let peer = |node: &super::Node| {
         let pod = snapshot.pod(node).filter(|pod| !pod.deleting)?;
         let address = pod.address.clone().filter(|_| matches!(pod.container, Container::Running { .. }))?;
-        let settings = node.record.receipts.get(&PhaseName::settings());
-        let known =
-            progress::is_current(node, pod) && settings.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
+        // Settings has succeeded in this life, if not the last time: its facts stand.
+        let mut receipts = node.record.receipts.iter();
+        let behind =
+            receipts.any(|(phase, receipt)| *phase != PhaseName::bootstrap() && receipt.outcome == Outcome::Succeeded);
+        let known = progress::is_current(node, pod) && behind;
         (known || without_phases).then(|| Peer {
             name: node.name.clone(),
             group: snapshot.head.key.name.clone(),

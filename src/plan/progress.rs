@@ -170,7 +170,10 @@ pub fn step(situation: &Situation) -> Step {
         (Step::Run { .. }, Some(trouble))
             if trouble.instance == *instance
                 && now < trouble.until
-                && trouble.generation.is_none_or(|generation| generation == group.generation) =>
+                && trouble
+                    .about
+                    .as_ref()
+                    .is_none_or(|about| *about == group.fingerprint(&next::retry_token(group, &identity))) =>
         {
             Step::Await(Cause::Unreachable(trouble.clone()))
         }

@@ -16,7 +16,7 @@ use crate::group::{Cascade, Group, Retention};
 /// The group goes, and its nodes with it, or released.
 pub(super) fn teardown(snapshot: &Snapshot, plan: &mut Plan) {
     let cascade = snapshot.head.deletion.unwrap_or(Cascade::Nodes);
-    let room = snapshot.group.as_ref().map_or(usize::MAX, |group| room(snapshot, group));
+    let room = snapshot.for_removal().map_or(usize::MAX, |group| room(snapshot, group));
     for node in snapshot.nodes.values().filter(|node| node.deletion.is_none()).take(room) {
         let why = Removal::GroupDeleted;
         plan.effects.push(Effect::DeleteNode { ordinal: node.ordinal, uid: node.uid.clone(), cascade, why });
@@ -38,7 +38,7 @@ pub(super) fn teardown(snapshot: &Snapshot, plan: &mut Plan) {
 const SOON: SignedDuration = SignedDuration::from_millis(100);
 
 fn retention(snapshot: &Snapshot) -> Option<crate::group::RetentionFields> {
-    snapshot.group.as_ref().ok().map(|group| group.pod.retention)
+    snapshot.for_removal().map(|group| group.pod.retention)
 }
 
 fn delete_claims(snapshot: &Snapshot, of: impl Fn(&str) -> bool, plan: &mut Plan) {
@@ -82,10 +82,10 @@ pub(super) fn removals(snapshot: &Snapshot, plan: &mut Plan) {
         let Some(cascade) = node.deletion else { continue };
         // The collector takes its mark off when it is done; the group's word stands.
         let cascade = if snapshot.head.deletion == Some(Cascade::Orphan) { Cascade::Orphan } else { cascade };
-        let farewell = match (cascade, &snapshot.group) {
-            (Cascade::Nodes, Ok(group)) => progress::farewell(&snapshot.situation(group, node)),
+        let farewell = match (cascade, snapshot.for_removal()) {
+            (Cascade::Nodes, Some(group)) => progress::farewell(&snapshot.situation(group, node)),
             // What cannot be read cannot be run, and is not waited for either.
-            (Cascade::Nodes, Err(_)) if snapshot.head.has_farewell && node.record.incarnation.is_some() => {
+            (Cascade::Nodes, None) if snapshot.head.has_farewell && node.record.incarnation.is_some() => {
                 Farewell::Over(Some("the spec cannot be read".to_owned()))
             }
             _ => Farewell::Over(None),
@@ -102,7 +102,7 @@ pub(super) fn removals(snapshot: &Snapshot, plan: &mut Plan) {
 
 /// Sees to it that a farewell goes on.
 fn wait_for(snapshot: &Snapshot, node: &Node, step: &Step, busy: &mut u32, plan: &mut Plan) {
-    let deadline = snapshot.group.as_ref().ok().and_then(|group| progress::deadline(group, node));
+    let deadline = snapshot.for_removal().and_then(|group| progress::deadline(group, node));
     plan.wake = earliest(plan.wake, earliest(deadline, step.wake(snapshot.now)));
     if matches!(step, Step::Settled | Step::Halt { .. }) {
         // It is over, and is written in this pass.

@@ -16,7 +16,7 @@ use crate::{
     },
     facts::Facts,
     group::{Cascade, FieldError, Group, Head},
-    phase::PhaseName,
+    phase::{Digest, PhaseName},
 };
 
 /// All that the plan depends on, of one group, at one moment.
@@ -54,12 +54,19 @@ pub struct Snapshot {
     pub troubles: BTreeMap<String, Trouble>,
     /// Where the group stands with its approval.
     pub leave: Leave,
+    /// The spec as it could be used last, where it cannot be now: for saying goodbye.
+    pub last_good: Option<Group>,
 }
 
 impl Snapshot {
     /// The nodes that are not being removed, by ordinal.
     pub fn live(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values().map(Arc::as_ref).filter(|node| node.deletion.is_none())
+    }
+
+    /// The spec by which nodes are removed: the last that could be used.
+    pub fn for_removal(&self) -> Option<&Group> {
+        self.group.as_ref().ok().or(self.last_good.as_ref())
     }
 
     /// The session at work on a node. One that only looks is none.
@@ -307,8 +314,8 @@ pub struct Trouble {
     pub since: Timestamp,
     /// Not to be tried again before.
     pub until: Timestamp,
-    /// The generation of the spec that it is about, where an edit may mend it.
-    pub generation: Option<i64>,
+    /// Over what it depends on, where something else than time may mend it.
+    pub about: Option<Digest>,
 }
 
 impl Node {

@@ -379,7 +379,7 @@ fn is_stuck(step: &Step) -> bool {
 
 /// Whether a phase goes round for ever, until it is edited.
 fn never_settles(step: &Step) -> bool {
-    matches!(step, Step::Await(Cause::Unreachable(trouble)) if trouble.generation.is_some())
+    matches!(step, Step::Await(Cause::Unreachable(trouble)) if trouble.about.is_some())
 }
 
 /// How many nodes have a pod that was made from another template.

@@ -179,6 +179,7 @@ fn snapshot(extra: Value, nodes: Vec<Node>, pods: Vec<Pod>) -> Snapshot {
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
         leave: approval::Leave::default(),
+        last_good: None,
     }
 }
 

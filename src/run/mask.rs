@@ -11,6 +11,8 @@ const MASK: &str = "*****";
 const SHORTEST: usize = 4;
 /// A part of a secret's lines is looked for by itself where it is at least this long.
 const SHORTEST_LINE: usize = 8;
+/// No more lines of one secret than these are looked for by themselves.
+const MOST_LINES: usize = 500;
 /// How much of a secret must stand at the beginning of a cut output to be taken for its end.
 const SHORTEST_REST: usize = 3;
 
@@ -43,7 +45,14 @@ impl std::fmt::Debug for Mask {
 impl Mask {
     /// A mask for these secrets.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let mut needles: Vec<Vec<u8>> = secrets.into_iter().flat_map(|secret| guises(secret.bytes())).collect();
+        let all = |secret: &Secret| {
+            let mut guises = guises(secret.bytes());
+            // As the script has it in a variable, which `set` prints.
+            guises.push(secret.format().into_bytes());
+            guises.retain(|guise| guise.len() >= SHORTEST);
+            guises
+        };
+        let mut needles: Vec<Vec<u8>> = secrets.into_iter().flat_map(all).collect();
         needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         needles.dedup();
         Self { needles }
@@ -126,8 +135,8 @@ fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
 fn guises(secret: &[u8]) -> Vec<Vec<u8>> {
     let trimmed = secret.trim_ascii();
     let mut plain: Vec<&[u8]> = vec![secret, trimmed];
-    plain
-        .extend(secret.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| line.len() >= SHORTEST_LINE));
+    let lines = secret.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    plain.extend(lines.filter(|line| line.len() >= SHORTEST_LINE).take(MOST_LINES));
     let mut guises = Vec::new();
     for text in plain {
         // Printed as text, bytes that are none have become replacement characters.

@@ -69,25 +69,19 @@ impl Memory {
             End::Done | End::Stopped => return,
             End::Lost(message) => ("ConnectionLost".to_owned(), message),
             End::Refused { reason, message } => (reason, message),
-            End::NeverSettles { generation, message } => {
+            End::NeverSettles { about, message } => {
                 let until = now + SignedDuration::try_from(UNSETTLED_PAUSE).unwrap_or_default();
                 let (reason, instance) = ("NeverSettles".to_owned(), instance.to_owned());
                 let message = clip(&message, 512);
-                let trouble = Trouble { instance, reason, message, since, until, generation: Some(generation) };
+                let trouble = Trouble { instance, reason, message, since, until, about: Some(about) };
                 self.trouble = Some((trouble, before + 1));
                 return;
             }
         };
         let pause = Duration::from_secs(1 << before.min(16)).min(LONGEST_PAUSE);
         let until = now + SignedDuration::try_from(pause).unwrap_or_default();
-        let trouble = Trouble {
-            instance: instance.to_owned(),
-            reason,
-            message: clip(&message, 512),
-            since,
-            until,
-            generation: None,
-        };
+        let trouble =
+            Trouble { instance: instance.to_owned(), reason, message: clip(&message, 512), since, until, about: None };
         self.trouble = Some((trouble, before + 1));
     }
 }

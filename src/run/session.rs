@@ -147,8 +147,8 @@ pub enum End {
     },
     /// A phase makes itself another one each time that it runs.
     NeverSettles {
-        /// The generation of the spec that says so.
-        generation: i64,
+        /// Over what it depends on: what makes another one of it may mend it.
+        about: Digest,
         /// For people.
         message: String,
     },
@@ -201,7 +201,9 @@ impl Session {
 
     /// Takes over a newer spec and how far the node may go, from the next phase on.
     pub fn direct(&mut self, group: Arc<Group>, retry_token: String, bound: Bound) {
-        if self.group.phases != group.phases {
+        let same =
+            self.group.phases == group.phases && self.group.inputs == group.inputs && self.group.chosen == group.chosen;
+        if !same {
             self.ran.clear();
         }
         self.group = self.known.seen_by(&group);
@@ -263,7 +265,7 @@ impl Session {
     /// The connection is gone. A run that may have started is from now on one whose outcome nobody knows.
     pub fn lose(&mut self, message: &str, now: Timestamp) -> End {
         if let Stage::Running(flight) = std::mem::replace(&mut self.stage, Stage::Over)
-            && !check::is_one(flight.phase.as_str())
+            && self.purpose != Purpose::Check
         {
             let receipt = Receipt {
                 outcome: Outcome::Unknown,
@@ -390,7 +392,7 @@ impl Session {
                 _ if !self.read => return self.ask_facts(),
                 Next::Run { rendered, .. } if self.ran.get(&rendered.phase) >= Some(&RUNS_IN_A_SESSION) => {
                     return self.over(End::NeverSettles {
-                        generation: self.group.generation,
+                        about: self.group.fingerprint(&next::retry_token(&self.group, &self.identity)),
                         message: format!(
                             "{} changes facts that it uses itself each time it runs; let it use others",
                             rendered.phase
@@ -531,7 +533,8 @@ impl Session {
             ended.actions.iter_mut().for_each(|action| action.diff.clear());
             return;
         }
-        let cut = ended.output_bytes > i64::try_from(ended.output.len()).unwrap_or(i64::MAX);
+        // The agent sends no more than the last 2 KiB.
+        let cut = ended.output_bytes > 2048;
         ended.output = self.mask.mask(&ended.output, Cut { beginning: cut, end: false });
         for action in &mut ended.actions {
             action.diff = self.mask.mask(&action.diff, Cut { beginning: false, end: true });
@@ -619,7 +622,9 @@ impl Session {
             receipt.retry_token = token;
         }
         if is_settings && outcome == Outcome::Succeeded {
-            receipt = match facts::parse_own(&ended.facts, &self.group.phases.settings.facts) {
+            receipt = match facts::parse_own(&ended.facts, &self.group.phases.settings.facts, |text| {
+                self.mask.mask(text, Cut::default())
+            }) {
                 Ok(own) => {
                     self.record.facts.retain(|name, _| facts::is_reserved(name));
                     self.record.facts.extend(own.into_iter().map(|(name, value)| (name, self.mask.value(value))));

@@ -313,7 +313,7 @@ fn facts_are_gathered(shell: Shell) {
         FactSource { parse: FactParser::ExitCode, ..fact("no", script("false; true"), false) },
     ];
     let ended = agent.succeed(&compile::settings(&facts));
-    let found = parse_own(&ended.facts, &facts).unwrap();
+    let found = parse_own(&ended.facts, &facts, str::to_owned).unwrap();
     let expected = json!({
         "one": "one", "lines": "a\n\n b ok 7", "nothing": "", "release": "first\nsecond", "last": "ünï", "yes": true, "no": false
     });
@@ -333,7 +333,7 @@ fn facts_are_bounded(shell: Shell) {
     facts.push(fact("flood2", script("cat /dev/zero"), true));
     facts.push(fact("last", script("echo last"), false));
     let ended = agent.succeed(&compile::settings(&facts));
-    let found = parse_own(&ended.facts, &facts).unwrap();
+    let found = parse_own(&ended.facts, &facts, str::to_owned).unwrap();
     // The two that flooded failed, and are optional.
     assert_eq!(found.len(), 16, "{}", ended.output);
     assert_eq!(found["fact14"].as_str().unwrap().len(), OWN_FACT_LIMIT);

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::watcher::Event;
 use pallet_operator::{
     api::{self, GroupNode, GroupNodeFields, GroupSpec},
-    controller::observe::{Beyond, Index, snapshot},
+    controller::observe::{Beyond, Index, complete, snapshot},
     group::resolve::{Memo, ServerSpecs},
     node,
     plan::{Bound, Effect, LOOK_AGAIN, Notice, Plan, SessionView, Snapshot, TemplateVerdict, earliest, plan, status},
@@ -133,7 +133,9 @@ impl World {
             memory.map_or_else(|| Memory::default().seen(session.clone()), |memory| memory.seen(session.clone()))
         };
         let group = operator.resolved.borrow_mut().resolve(object, &operator.specs);
-        Some(snapshot(object, group, &operator.index, &operator.beyond, seen, self.now))
+        let mut snapshot = snapshot(object, group, &operator.index, &operator.beyond, seen, self.now);
+        complete(&mut snapshot);
+        Some(snapshot)
     }
 
     /// One pass: observe, plan, direct, apply, report.

@@ -537,6 +537,14 @@ impl World {
             return;
         }
         let Some(group) = self.cluster.groups.objects.get(GROUP) else { return };
+        let stalled = group.status.iter().flat_map(|status| &status.conditions).any(|c| c.reason == "NeverSettles");
+        if stalled && self.calm {
+            let token = self.now.to_string();
+            self.tell(|| "what never settled is given another chance".into());
+            return self.change(|group| {
+                group.metadata.annotations.get_or_insert_default().insert(api::RETRY_ANNOTATION.into(), token);
+            });
+        }
         let asked = group.status.as_ref().and_then(|status| status.plan.clone());
         let given = group.metadata.annotations.as_ref().and_then(|a| a.get(api::APPROVE_ANNOTATION)).cloned();
         if let Some(plan) = asked.filter(|plan| given.as_ref() != Some(&plan.digest)) {

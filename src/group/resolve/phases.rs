@@ -39,7 +39,7 @@ const PROCESSES: &[(&str, &[&str])] = &[
 
 /// The most phases with actions that a group may have, with all that is inherited: its status has a place for each.
 const MOST_PHASES: usize = 20;
-/// The most facts of its own that a group may have, with all that is inherited.
+/// The most facts of its own, and expectations, that a group may have, with all that is inherited.
 const MOST_FACTS: usize = 128;
 
 impl Errors {
@@ -81,6 +81,11 @@ impl Errors {
         // Declared without anything in it, there is nothing to run.
         actions.retain(|_, actions| !actions.is_empty());
         phases.actions = actions.into_iter().map(|(phase, actions)| (phase, Arc::new(actions))).collect();
+        if expectations.len() > MOST_FACTS {
+            let message =
+                format!("with what it inherits it has {} expectations; {MOST_FACTS} are the most", expectations.len());
+            self.add("spec.phases.test.expect", message);
+        }
         phases.expectations = Arc::new(expectations);
         phases.sequence = self.sequence(spec, layers);
         phases.sequence.retain(|phase| {
@@ -122,17 +127,15 @@ impl Errors {
         }
     }
 
-    /// The phases that the ServerSpecs would have converge run.
+    /// The phases that the ServerSpecs would have converge run. One that nobody declares says where it belongs should
+    /// somebody do.
     fn default_phases<'a>(&mut self, layers: &[Layer<'a>]) -> Vec<&'a str> {
         let mut phases = Vec::new();
         for layer in layers {
             for (place, name) in layer.default_phases.iter().enumerate() {
                 let path = format!("{}.defaultPhases[{place}]", layer.path);
-                let declared = layers.iter().any(|layer| layer.phases.contains_key(name));
                 if matches!(name.as_str(), "bootstrap" | "destroy-server" | "app-rollout") {
                     self.add(path, format!("{name} is not for a list: it has its own moment; take it out"));
-                } else if !declared && !matches!(name.as_str(), "settings" | "configure") {
-                    self.add(path, format!("nobody defines a phase {name:?}; declare it, or take it out of the list"));
                 } else {
                     phases.push(name.as_str());
                 }

@@ -191,35 +191,6 @@ fn whatever_is_wrong_with_what_is_inherited_is_said_at_once_and_where() {
 }
 
 #[test]
-fn a_secret_that_the_parameters_do_not_ask_for_need_not_be_there() {
-    let file = json!({
-        "when": "params.secret != null",
-        "secretFile": {"path": "/secret", "secretKeyRef": {"name": "{{ params.secret }}", "key": "{{ params.key }}"}}
-    });
-    let page = json!({
-        "when": "params.secret != null",
-        "file": {"path": "/page", "contentFrom": {"configMapKeyRef": {"name": "{{ params.secret }}", "key": "page"}}}
-    });
-    let spec = serde_json::from_value(json!({
-        "apiVersion": "pallet.dev/v1alpha1", "kind": "ServerSpec", "metadata": {"name": "app"},
-        "spec": {
-            "parameters": {"secret": {}, "key": {"default": "token"}},
-            "phases": {"configure": {"actions": [file, page]}}
-        }
-    }))
-    .unwrap();
-    let specs = [("app".to_owned(), std::sync::Arc::new(spec))].into();
-    let named = |with: Value| {
-        let spec = json!({"extends": [{"serverSpec": "app", "with": with}], "node": pod()});
-        let phases = resolve(&group(spec), &specs).unwrap().phases;
-        let names = phases.secrets.keys().chain(phases.config_maps.keys());
-        names.map(|key| format!("{}/{}", key.name, key.key)).collect::<Vec<_>>()
-    };
-    assert_eq!(named(json!({})), Vec::<String>::new());
-    assert_eq!(named(json!({"secret": "mine"})), ["mine/token", "mine/page"]);
-}
-
-#[test]
 fn the_group_decides_where_its_server_specs_disagree() {
     let giving = |n: u32| json!({"extends": [{"serverSpec": "p", "with": {"n": n}}]});
     let list = json!({"p": {"parameters": {"n": {"type": "integer"}}}, "q": giving(1), "r": giving(2)});
@@ -246,5 +217,34 @@ fn default_phases_are_run_where_the_group_lists_none_and_checked_where_they_stan
     assert_eq!(phases(listed), Vec::<String>::new());
     let found = inherited(json!({"extends": [{"serverSpec": "b"}]}), list.clone()).unwrap_err();
     assert!(found[0].starts_with("ServerSpec b: spec.defaultPhases[0]: bootstrap is not for a list"), "{found:?}");
-    assert!(found[1].starts_with("ServerSpec b: spec.defaultPhases[1]: nobody defines a phase \"nope\""), "{found:?}");
+    assert_eq!(found.len(), 1, "one that nobody declares is left out: {found:?}");
+}
+
+#[test]
+fn a_secret_that_the_parameters_do_not_ask_for_need_not_be_there() {
+    let file = json!({
+        "when": "params.secret != null",
+        "secretFile": {"path": "/secret", "secretKeyRef": {"name": "{{ params.secret }}", "key": "{{ params.key }}"}}
+    });
+    let page = json!({
+        "when": "params.secret != null",
+        "file": {"path": "/page", "contentFrom": {"configMapKeyRef": {"name": "{{ params.secret }}", "key": "page"}}}
+    });
+    let spec = serde_json::from_value(json!({
+        "apiVersion": "pallet.dev/v1alpha1", "kind": "ServerSpec", "metadata": {"name": "app"},
+        "spec": {
+            "parameters": {"secret": {}, "key": {"default": "token"}},
+            "phases": {"configure": {"actions": [file, page]}}
+        }
+    }))
+    .unwrap();
+    let specs = [("app".to_owned(), std::sync::Arc::new(spec))].into();
+    let named = |with: Value| {
+        let spec = json!({"extends": [{"serverSpec": "app", "with": with}], "node": pod()});
+        let phases = resolve(&group(spec), &specs).unwrap().phases;
+        let names = phases.secrets.keys().chain(phases.config_maps.keys());
+        names.map(|key| format!("{}/{}", key.name, key.key)).collect::<Vec<_>>()
+    };
+    assert_eq!(named(json!({})), Vec::<String>::new());
+    assert_eq!(named(json!({"secret": "mine"})), ["mine/token", "mine/page"]);
 }

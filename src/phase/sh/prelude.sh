@@ -166,6 +166,9 @@ take_secrets() {
   exec </dev/null
 }
 
+# forget_secrets: the script of an action sees none but those that it asked for.
+forget_secrets() { secrets=; }
+
 # lend_secrets NAME VARIABLE...: puts secrets into the environment of the present subshell.
 lend_secrets() {
   while [ "$#" -gt 0 ]; do
@@ -182,8 +185,8 @@ exec_() {
   script=$1 creates=$2 unless=$3 only_if=$4
   shift 4
   if [ -n "$creates" ] && [ -e "$creates" ]; then result=Unchanged; return 0; fi
-  if [ -n "$unless" ] && (lend_secrets "$@"; set --; eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
-  if [ -n "$only_if" ] && ! (lend_secrets "$@"; set --; eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
+  if [ -n "$unless" ] && (lend_secrets "$@"; forget_secrets; set --; eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
+  if [ -n "$only_if" ] && ! (lend_secrets "$@"; forget_secrets; set --; eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
   [ "$mode" = apply ] || return 0
-  (lend_secrets "$@"; set --; set -e; eval "$script")
+  (lend_secrets "$@"; forget_secrets; set --; set -e; eval "$script")
 }

@@ -228,6 +228,12 @@ fn a_changed_phase_waits_for_leave_and_a_lost_node_does_not() {
     let given = gated(changed.clone(), &[0, 1], &status, &status.plan.as_ref().unwrap().digest);
     let status = group_status(&given);
     assert_eq!(effects(&gated(changed, &[0, 1], &status, "")), ["StartSession", "StartSession"]);
+    // What would run on no node that is there may run on the next one: it needs leave as well.
+    let mut phases = serde_json::to_value(object(json!({})).spec.phases).unwrap();
+    phases["bootstrap"]["actions"][0]["exec"]["script"] = "other".into();
+    let later = group_status(&gated(json!({"count": 2, "phases": phases}), &[0, 1], &baseline, ""));
+    let phase = &later.plan.as_ref().unwrap().phases[0];
+    assert_eq!((phase.phase.as_str(), phase.nodes.as_str(), phase.reason.as_str()), ("bootstrap", "", "changed"));
     // A node that is gone is made anew; one more than was approved is not.
     let lost = gated(json!({"count": 2}), &[0], &baseline, "");
     assert_eq!(effects(&lost), ["CreateNode"]);

@@ -127,7 +127,7 @@ fn a_node_out_of_reach_is_left_alone_for_a_while_and_only_while_it_is_the_same()
         message: "m".into(),
         since: now(),
         until,
-        generation: None,
+        about: None,
     };
     let look = |trouble: &Trouble| {
         step(&Situation {
@@ -176,18 +176,22 @@ fn a_phase_that_never_settles_rests_until_it_is_edited_and_stalls_its_group() {
     let mut snapshot = settled(1, &[0]);
     let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
     node.record.receipts.get_mut(&PhaseName::configure()).unwrap().digest = "older".into();
+    let about = snapshot.group.as_ref().unwrap().fingerprint("");
     let trouble = Trouble {
         instance: "c-0".into(),
         reason: "NeverSettles".into(),
         message: "configure changes facts that it uses".into(),
         since: now(),
         until: now() + SignedDuration::from_secs(3600),
-        generation: Some(3),
+        about: Some(about),
     };
     snapshot.troubles.insert("web-0".into(), trouble);
     let planned = plan(&snapshot);
     assert_eq!((planned.effects.len(), planned.wake), (0, Some(now() + SignedDuration::from_secs(3600))));
     assert_eq!(group_status(&snapshot).conditions[1].reason, "NeverSettles");
+    // An edit of anything else mends nothing; another look of what its templates see may.
     snapshot.group.as_mut().unwrap().generation = 4;
+    assert!(plan(&snapshot).effects.is_empty());
+    Arc::make_mut(&mut snapshot.group.as_mut().unwrap().inputs).nodes = vec![1].into();
     assert_eq!(plan(&snapshot).effects.iter().filter_map(Effect::starts).count(), 1);
 }

@@ -41,6 +41,11 @@ pub(super) fn is_one(phase: &str) -> bool {
     phase.ends_with(".check")
 }
 
+/// The same by the name of a run.
+pub(super) fn is_look(run_id: &str) -> bool {
+    run_id.rsplit_once('-').is_some_and(|(phase, _)| is_one(phase))
+}
+
 impl Session {
     /// What to look at next. Where something is due by itself, converge takes over.
     pub(super) fn look(&mut self, now: Timestamp) -> Want {
@@ -123,7 +128,9 @@ impl Session {
                 _ => {}
             }
         }
-        if !matches!(ended.verdict, Verdict::Exit(_)) {
+        let failed = ended.actions.iter().any(|action| action.result == Effect::Failed);
+        let whole = ended.verdict == Verdict::Exit(0) && ended.actions.len() >= rendered.calls.len();
+        if !whole && !failed {
             self.differs(&rendered.phase, "", "the look at it did not come to its end".to_owned());
         }
     }

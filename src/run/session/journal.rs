@@ -66,7 +66,8 @@ impl Session {
                 // What runs on a node that is being removed is ended, but for the farewell that somebody began.
                 let destroy = PhaseName::destroy_server();
                 let begun = self.pasts.iter().any(|past| past.run_id == *id && past.phase == destroy.as_str());
-                let verb = if self.is_farewell() && !begun { "cancel" } else { "attach" };
+                // Nobody needs the end of a look.
+                let verb = if (self.is_farewell() && !begun) || check::is_look(id) { "cancel" } else { "attach" };
                 let request = format!("{verb} {id}\n").into_bytes();
                 self.stage = Stage::Attaching(open);
                 Want::Send(request)

@@ -96,6 +96,24 @@ fn a_look_changes_nothing_and_says_what_differs() {
     assert_eq!(look.record().receipts[&configure], record.receipts[&configure], "no receipt of a run that was none");
 }
 
+/// Found by reading: settings ran again at once, and again, for as long as it failed.
+#[test]
+fn a_look_whose_settings_fail_ends() {
+    let phases = json!({
+        "settings": {"facts": [{"name": "rack", "file": "/etc/rack"}]},
+        "configure": {"actions": [file("motd")]}
+    });
+    let group = declared(phases, json!({"driftCheck": {"interval": "1h"}}));
+    let mut first = session(&group, "", Record::default(), free(), Known::default());
+    let want = greet(&mut first, "w", vec![]);
+    assert_eq!(converge(&mut first, want), Want::End(End::Done));
+    let mut look = session(&group, "", first.record().clone(), Purpose::Check, Known::default());
+    assert!(text(&greet(&mut look, "w", vec![])).starts_with("run settings-"));
+    assert_eq!(end(&mut look, Verdict::Exit(1)), Want::End(End::Done));
+    assert_eq!(look.record().receipts[&PhaseName::settings()].outcome, Outcome::Failed);
+    assert_eq!(look.record().drift, None, "nothing was looked at");
+}
+
 /// Found by the ServerSpec nginx: a service that somebody had stopped failed the test, and was never started again.
 #[test]
 fn what_a_test_notices_is_looked_at_in_the_phases_before_it() {
@@ -133,24 +151,6 @@ fn what_a_test_notices_is_looked_at_in_the_phases_before_it() {
     assert_eq!(due.phase(), Some(PhaseName::configure()), "{due:?}");
 }
 
-/// Found by reading: settings ran again at once, and again, for as long as it failed.
-#[test]
-fn a_look_whose_settings_fail_ends() {
-    let phases = json!({
-        "settings": {"facts": [{"name": "rack", "file": "/etc/rack"}]},
-        "configure": {"actions": [file("motd")]}
-    });
-    let group = declared(phases, json!({"driftCheck": {"interval": "1h"}}));
-    let mut first = session(&group, "", Record::default(), free(), Known::default());
-    let want = greet(&mut first, "w", vec![]);
-    assert_eq!(converge(&mut first, want), Want::End(End::Done));
-    let mut look = session(&group, "", first.record().clone(), Purpose::Check, Known::default());
-    assert!(text(&greet(&mut look, "w", vec![])).starts_with("run settings-"));
-    assert_eq!(end(&mut look, Verdict::Exit(1)), Want::End(End::Done));
-    assert_eq!(look.record().receipts[&PhaseName::settings()].outcome, Outcome::Failed);
-    assert_eq!(look.record().drift, None, "nothing was looked at");
-}
-
 #[test]
 fn a_look_that_is_lost_leaves_no_doubt_behind() {
     let group = declared(json!({"configure": {"actions": [file("motd")]}}), json!({"driftCheck": {"interval": "1h"}}));
@@ -163,13 +163,13 @@ fn a_look_that_is_lost_leaves_no_doubt_behind() {
     let id = look.in_flight().unwrap().run_id.clone();
     look.lose("cut", now());
     assert!(look.record().receipts.values().all(|receipt| receipt.outcome == Outcome::Succeeded));
-    // What is still active is waited for, and is nothing to whoever finds it.
+    // What is still active is ended, and is nothing to whoever finds it.
     let past = Past { run_id: id, phase: "configure.check".into(), active: true, started: true };
     let mut next = session(&group, "", look.record().clone(), free(), Known::default());
     next.hear(Frame::Hello { witness: "w".into() }, now());
     next.hear(Frame::Past(past.clone()), now());
     let want = next.hear(Frame::Ready, now());
-    assert_eq!(want, Want::Send(format!("attach {}\n", past.run_id).into_bytes()));
+    assert_eq!(want, Want::Send(format!("cancel {}\n", past.run_id).into_bytes()));
 }
 
 fn secret_group() -> Arc<Group> {
