@@ -69,8 +69,16 @@ impl Space {
     async fn converge(&self, name: &str, with: Value) {
         self.apply_crate(name).await;
         self.apply(group(name, with)).await;
+        self.installed().await;
         self.ready().await;
         self.expect_no_changes().await;
+    }
+
+    /// Packages may take most of the time that there is for one thing.
+    async fn installed(&self) {
+        let installed =
+            |node: &GroupNode| receipt(node, "install").is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
+        self.node_until("web-0", "the packages are installed", installed).await;
     }
 
     async fn expect_no_changes(&self) {
@@ -150,6 +158,7 @@ async fn base_sets_sources_time_zone_and_locale() {
         json!([{"file": {"path": "/etc/apt/trusted.gpg.d/packages.asc", "content": key}}]);
     space.apply_crate("base").await;
     space.apply(spec).await;
+    space.installed().await;
     space.ready().await;
     space.expect_no_changes().await;
     let seen = space.kubectl_exec("web-0", "date -d @0 +%Z; . /etc/default/locale; export LANG; locale charmap; locale 2>&1 | head -n 1; curl --version | cut -c1-4 | head -n 1").await;
