@@ -1,17 +1,19 @@
 //! Converge, step by step: observe (IO), plan (pure), apply (IO), report (IO, of what a pure function says).
 
 pub mod apply;
+mod inputs;
 pub mod observe;
 pub mod references;
 pub mod report;
 mod roles;
 mod specs;
 pub mod state;
+mod strays;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -50,7 +52,7 @@ use crate::{
     },
     transport::Transport,
 };
-use apply::{Applier, within};
+use apply::Applier;
 use observe::Indexed;
 use references::{Polls, References};
 use report::Reporter;
@@ -148,8 +150,6 @@ const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 /// How often the controllers show that they come round, and after how long without it they are stuck.
 const PULSE: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(60);
-/// A Secret or ConfigMap that could not be asked for is asked for again after this.
-const AFTER_FAILED_READ: Duration = Duration::from_secs(3);
 /// How long sessions may take to be gone: they only have to notice.
 const SESSIONS_END: Duration = Duration::from_secs(2);
 
@@ -436,59 +436,6 @@ impl Converger {
         snapshot
     }
 
-    /// Shows the nodes of this group to those that use their role, and this group those of the roles that it uses. Returns when
-    /// to look again for them; nothing at all while other groups are yet to be looked at for the first time.
-    fn see_roles(&self, object: &GroupSpec, snapshot: &mut Snapshot) -> Option<Option<Timestamp>> {
-        let (key, now) = (snapshot.head.key.clone(), snapshot.now);
-        // Of a spec that cannot be read nobody takes anything over: the others keep what they saw.
-        let touched = if snapshot.group.is_ok() || !self.state.roles().shows(&key) {
-            let has = resolve::roles(&object.spec, &self.state.specs(&key.namespace));
-            let peers = if has.is_empty() { Vec::new() } else { plan::peers(snapshot) };
-            self.state.roles().publish(&key, &has, peers, now)
-        } else {
-            Vec::new()
-        };
-        self.state.users(&key.namespace, &touched).iter().for_each(|user| self.runs.look_at(user));
-        let Ok(group) = &mut snapshot.group else { return Some(None) };
-        if group.phases.roles.is_empty() {
-            return Some(None);
-        }
-        let here = || {
-            let all = self.groups.state();
-            all.iter().map(|group| resolve::key(group)).filter(|other| other.namespace == key.namespace).collect()
-        };
-        if !self.state.looked_at_all(&key.namespace, here) {
-            return None;
-        }
-        let (inputs, rest) = self.state.roles().see(&key.namespace, &group.phases.roles, now);
-        group.inputs = Arc::new(inputs);
-        Some(rest)
-    }
-
-    /// Reads the Secrets and ConfigMaps that the group names. Where one is missing, the spec cannot be used. Returns when to
-    /// look again.
-    async fn see_references(&self, snapshot: &mut Snapshot) -> Option<Timestamp> {
-        let Ok(group) = &mut snapshot.group else { return None };
-        if group.phases.secrets.is_empty() && group.phases.config_maps.is_empty() {
-            return None;
-        }
-        let found = match self.references.find(group, (*group.inputs).clone()).await {
-            Ok(found) => found,
-            Err(error) => {
-                warn!(group = %group.key, %error, source = error.explanation(), "what the group names could not be read");
-                let missing = vec![references::unreadable(group, &error)];
-                references::Found { inputs: (*group.inputs).clone(), missing, again: Some(AFTER_FAILED_READ) }
-            }
-        };
-        group.inputs = Arc::new(found.inputs);
-        if !found.missing.is_empty() {
-            // Nodes that are being removed say goodbye all the same.
-            snapshot.last_good = std::mem::replace(&mut snapshot.group, Err(found.missing)).ok();
-        }
-        let again = found.again.and_then(|again| jiff::SignedDuration::try_from(again).ok());
-        again.map(|again| snapshot.now + again)
-    }
-
     /// Tells the sessions in flight the newest spec and how far they may go. They take it over before their next phase.
     fn direct(&self, snapshot: &Snapshot, plan: &Plan) {
         let at_work: Vec<_> = snapshot.live().filter(|node| snapshot.sessions.contains_key(&node.name)).collect();
@@ -559,52 +506,6 @@ impl Converger {
         *failures += 1;
         warn!(group = %key, %error, source = error.explanation(), pause = pause.as_secs_f64(), "a pass failed; it is tried again");
         Action::requeue(pause)
-    }
-
-    /// GroupNodes whose GroupSpec is gone without having waited for its finalizer: those that are being deleted are let
-    /// go, or they would hold their namespace for ever. The others are left alone: they are nobody's to delete.
-    async fn release_strays(&self, groups: Store<GroupSpec>, strays: mpsc::UnboundedReceiver<GroupKey>) {
-        if groups.wait_until_ready().await.is_err() {
-            return;
-        }
-        strays
-            .for_each_concurrent(4, |key| {
-                let here = groups.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
-                async move {
-                    if here {
-                        return;
-                    }
-                    self.state.known().remove(&key);
-                    let had = self.state.roles().withdraw(&key);
-                    self.state.users(&key.namespace, &had).iter().for_each(|user| self.runs.look_at(user));
-                    let deleting: HashSet<String> = {
-                        let index = self.state.index();
-                        let nodes = index.nodes(&key).into_iter().map(|(_, node)| node);
-                        nodes
-                            .filter(|node| node.deletion.is_some() && node.finalized)
-                            .map(|node| node.name.clone())
-                            .collect()
-                    };
-                    for name in deleting {
-                        let mut pause = Duration::from_secs(1);
-                        while let Err(error) = self.release_stray(&key, &name).await {
-                            warn!(group = %key, node = name, %error, "a GroupNode without a group could not be let go");
-                            tokio::time::sleep(pause).await;
-                            pause = (pause * 2).min(Duration::from_secs(60));
-                        }
-                    }
-                }
-            })
-            .await;
-    }
-
-    async fn release_stray(&self, key: &GroupKey, name: &str) -> Result<(), Error> {
-        let groups: Api<GroupSpec> = Api::namespaced(self.client.clone(), &key.namespace);
-        // The cache may be behind; what ends here cannot be taken back.
-        if within("get groupspec", groups.get_opt(&key.name)).await?.is_some() {
-            return Ok(());
-        }
-        apply::release(&Api::namespaced(self.client.clone(), &key.namespace), name, None).await
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod check;
 mod journal;
+mod receipts;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,18 +13,18 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    frame::{Ended, Frame, Past, Verdict},
+    frame::{Frame, Past},
     mask::{Cut, Mask},
     vault::Known,
 };
 use crate::{
     api::{
         conditions::clip,
-        group_node::{ActionResult, Effect, Outcome, Receipt, Running},
+        group_node::{Outcome, Receipt, Running},
     },
     facts,
     group::Group,
-    phase::{Digest, PhaseName, compile, expect::Finding, run_id, secret},
+    phase::{Digest, PhaseName, compile, run_id, secret},
     plan::{
         Bound, Purpose, Record, SessionKind,
         next::{self, Identity, Next},
@@ -75,8 +76,6 @@ enum View {
     Whole,
 }
 
-/// How many receipts a status holds; the schema says so. There are fewer phases.
-const RECEIPTS: usize = 24;
 /// A phase that its own effects make another one runs so often in one session.
 const RUNS_IN_A_SESSION: u32 = 3;
 
@@ -432,24 +431,6 @@ impl Session {
         }
     }
 
-    /// Compares the facts with what is expected of them. Nothing runs for that.
-    fn examine(&self, digest: &Digest, attempt: u32, look: &str, now: Timestamp) -> Receipt {
-        let findings = next::examine(&self.group, &self.identity, &self.record);
-        let failures: Vec<String> =
-            findings.iter().filter_map(|f| Some(format!("{}: {}", f.name, f.failure.as_ref()?))).collect();
-        let result = |finding: &Finding| ActionResult {
-            name: finding.name.clone(),
-            result: if finding.failure.is_some() { Effect::Failed } else { Effect::Unchanged },
-            diff: String::new(),
-        };
-        Receipt {
-            outcome: if failures.is_empty() { Outcome::Succeeded } else { Outcome::Failed },
-            actions: findings.iter().map(result).collect(),
-            message: clip(&failures.join("; "), 1024),
-            ..self.blank(&PhaseName::test(), digest, attempt, look, now)
-        }
-    }
-
     fn ask_facts(&mut self) -> Want {
         self.stage = Stage::Facts;
         Want::Send(b"facts\n".to_vec())
@@ -477,19 +458,6 @@ impl Session {
         self.readings += 1;
         let salt = format!("{} {}", self.nonce, self.readings);
         Some(self.run(phase, digest, attempt, &salt, &script, now))
-    }
-
-    /// Settings has succeeded when its values can be filled in, too.
-    fn with_values(&mut self, receipt: Receipt) -> Receipt {
-        match next::values(&self.group, &self.identity, &self.record) {
-            Err(error) if !error.waits() => {
-                Receipt { outcome: Outcome::Failed, message: clip(&error.to_string(), 1024), ..receipt }
-            }
-            _ => {
-                (self.gathered, self.view) = (true, View::Whole);
-                receipt
-            }
-        }
     }
 
     /// A farewell goes on whatever came of settings.
@@ -544,121 +512,6 @@ impl Session {
     fn over(&mut self, end: End) -> Want {
         self.stage = Stage::Over;
         Want::End(end)
-    }
-
-    /// A successful receipt with nothing to show.
-    fn blank(&self, phase: &PhaseName, digest: &Digest, attempt: u32, run_id: &str, started: Timestamp) -> Receipt {
-        Receipt {
-            phase: phase.to_string(),
-            digest: digest.to_string(),
-            run_id: run_id.to_owned(),
-            attempt,
-            outcome: Outcome::Succeeded,
-            exit_code: None,
-            started_at: Time(started),
-            finished_at: Time(started),
-            actions: Vec::new(),
-            from: 0,
-            output: String::new(),
-            output_bytes: 0,
-            message: String::new(),
-            retry_token: next::retry_token(&self.group, &self.identity),
-        }
-    }
-
-    /// Makes a receipt of what the journal says. The node's clock tells the times, but never the future.
-    fn settle(&mut self, ended: &Ended, now: Timestamp) {
-        if check::is_one(&ended.phase) {
-            // Somebody else's look at the node.
-            return;
-        }
-        let phase = PhaseName::new(&ended.phase);
-        let asked = self.in_flight().filter(|flight| flight.run_id == ended.run_id).cloned();
-        let is_settings = phase == PhaseName::settings();
-        if is_settings && asked.is_none() {
-            // Somebody else's settings: its facts may be old by now.
-            return;
-        }
-        let clamp = |seconds: i64| Timestamp::from_second(seconds).map_or(now, |time| time.min(now));
-        let (started, finished) = ended.times.map_or((now, now), |(began, end)| (clamp(began), clamp(end)));
-        // A run counts under the token that it was started under; an annotation that came later is for the next.
-        // One that somebody else started for a further attempt did so under the token of the attempt before.
-        let same = |receipt: &&Receipt| {
-            let next = receipt.attempt + 1 == ended.attempt && receipt.digest == ended.digest;
-            receipt.run_id == ended.run_id || next
-        };
-        let known = self.record.receipts.get(&phase).filter(same);
-        let retry_token = asked.as_ref().map(|flight| flight.retry_token.clone());
-        let retry_token = retry_token.or_else(|| known.map(|receipt| receipt.retry_token.clone()));
-        let started = asked.map_or(started, |flight| flight.started);
-        let digest = if ended.digest == "-" { "" } else { &ended.digest };
-        let failed =
-            ended.actions.iter().find(|action| action.result == Effect::Failed).map(|action| action.name.as_str());
-        let at = failed.map(|name| format!("action {name} ")).unwrap_or_default();
-        let (outcome, exit_code, message) = match ended.verdict {
-            Verdict::Exit(0) => match ended.actions.last().filter(|action| action.result == Effect::Waiting) {
-                Some(step) => (Outcome::Waiting, None, format!("it waits at {}", step.name)),
-                None => (Outcome::Succeeded, None, String::new()),
-            },
-            Verdict::Exit(code) => (Outcome::Failed, Some(code), format!("{at}failed with exit code {code}")),
-            Verdict::TimedOut => (Outcome::TimedOut, None, "the deadline passed; its processes were ended".into()),
-            Verdict::Cancelled => (Outcome::Failed, None, "it was cancelled; its processes were ended".into()),
-            Verdict::Died => {
-                (Outcome::Failed, None, "it was killed on the node together with what watched over it".into())
-            }
-        };
-        let mut receipt = Receipt {
-            outcome,
-            exit_code,
-            finished_at: Time(finished.max(started)),
-            from: ended.from,
-            actions: self.done_before(&phase, digest, ended.from).into_iter().chain(ended.actions.clone()).collect(),
-            output: ended.output.clone(),
-            output_bytes: ended.output_bytes,
-            message,
-            ..self.blank(&phase, &Digest::stored(digest), ended.attempt, &ended.run_id, started)
-        };
-        if let Some(token) = retry_token {
-            receipt.retry_token = token;
-        }
-        if is_settings && outcome == Outcome::Succeeded {
-            receipt = match facts::parse_own(&ended.facts, &self.group.phases.settings.facts, |text| {
-                self.mask.mask(text, Cut::default())
-            }) {
-                Ok(own) => {
-                    self.record.facts.retain(|name, _| facts::is_reserved(name));
-                    self.record.facts.extend(own.into_iter().map(|(name, value)| (name, self.mask.value(value))));
-                    self.with_values(receipt)
-                }
-                Err(message) => Receipt { outcome: Outcome::Failed, message: clip(&message, 1024), ..receipt },
-            };
-        }
-        if is_settings {
-            self.settings_are_over();
-        }
-        self.record.receipts.insert(phase, receipt);
-        self.forget_the_undeclared();
-    }
-
-    /// What runs of a phase did that waited at manual steps before this one.
-    fn done_before(&self, phase: &PhaseName, digest: &str, from: u32) -> Vec<ActionResult> {
-        let known = self.record.receipts.get(phase).filter(|receipt| receipt.digest == digest);
-        let mut done: Vec<ActionResult> =
-            known.map(|receipt| receipt.actions.iter().take(from as usize).cloned().collect()).unwrap_or_default();
-        for step in done.iter_mut().filter(|action| action.result == Effect::Waiting) {
-            step.result = Effect::Changed;
-        }
-        done
-    }
-
-    /// Receipts of phases that are declared no more go when there are more than a status holds, the oldest first.
-    fn forget_the_undeclared(&mut self) {
-        while self.record.receipts.len() > RECEIPTS {
-            let undeclared = self.record.receipts.iter().filter(|(phase, _)| !self.group.phases.knows(phase));
-            let oldest = undeclared.min_by_key(|(_, receipt)| receipt.finished_at.0).map(|(phase, _)| phase.clone());
-            let Some(oldest) = oldest else { return };
-            self.record.receipts.remove(&oldest);
-        }
     }
 }
 

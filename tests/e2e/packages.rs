@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::harness::{Space, node, receipt};
 
 /// Makes a package with a service of its own, and a source of packages that has it.
-const SOURCE: &str = r#"
+pub const SOURCE: &str = r#"
 mkdir -p /repo/hello/DEBIAN /repo/hello/etc/init.d
 cat >/repo/hello/DEBIAN/control <<END
 Package: pallet-hello

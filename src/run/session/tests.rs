@@ -1,7 +1,11 @@
 mod language;
 
 use super::*;
-use crate::group::resolve;
+use crate::{
+    api::group_node::{ActionResult, Effect},
+    group::resolve,
+    run::frame::{Ended, Verdict},
+};
 use serde_json::json;
 
 fn group() -> Arc<Group> {
