@@ -25,7 +25,7 @@ use tokio::{
 mod support;
 
 /// How long anything may take before a test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A namespace of its own, with an operator that looks after nothing else.
 pub struct Space {
