@@ -148,5 +148,7 @@ async fn on_a_debian_node() {
 
 #[tokio::test]
 async fn on_a_busybox_node() {
-    keeps_its_promises("conform-busybox", "localhost/busybox:1", "", everywhere()).await;
+    // Debian's busybox has no adduser.
+    let cases = everywhere().into_iter().filter(|case| !["user", "group"].contains(&case.name)).collect();
+    keeps_its_promises("conform-busybox", "localhost/busybox:1", "mkdir -p /var/spool/cron/crontabs", cases).await;
 }
