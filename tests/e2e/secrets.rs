@@ -6,8 +6,12 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
-use crate::harness::{AUDIT_LOG, Space, busybox, condition, receipt};
+use crate::harness::{AUDIT_LOG, PATIENCE, Space, busybox, condition, receipt};
 
 /// Prints its secret as it is, in base64 (broken over lines, too), in hexadecimal, URL-encoded, in two pieces with a pause
 /// between them, and as the last word of a failure.
@@ -53,6 +57,18 @@ fn assert_clean(sink: &str, text: &str, guises: &[String]) {
     }
 }
 
+/// What Prometheus would be told. The operator has said where.
+async fn metrics(space: &Space) -> String {
+    let log = std::fs::read_to_string(space.scratch("operator.log")).unwrap();
+    let address =
+        log.split("http_address=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("an address");
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.expect("a request");
+    let mut text = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("an answer in time").expect("text");
+    text
+}
+
 #[tokio::test]
 async fn canaries_are_found_nowhere_and_a_change_of_theirs_is_noticed() {
     let Some(mut space) = Space::bare("secrets").await else { return };
@@ -91,6 +107,9 @@ async fn canaries_are_found_nowhere_and_a_change_of_theirs_is_noticed() {
     searched.extend(guises(&space, second).await);
     // A look at the node has the secret, too.
     space.node_until("web-0", "it was looked at", |node| node.status.as_ref().is_some_and(|s| s.drift.is_some())).await;
+    let metrics = metrics(&space).await;
+    assert!(metrics.contains("pallet_phase_duration_seconds"), "there is something to look at");
+    assert_clean("a metric", &metrics, &searched);
     space.kill_operator().await;
 
     let groups = space.groups().list(&ListParams::default()).await.unwrap();
