@@ -33,7 +33,7 @@ impl Asked<'_> {
         let (resource, subresource) =
             resource.split_once('/').map_or((resource, None), |(r, s)| (r, Some(s.to_owned())));
         let (resource, group) = resource.split_once('.').unwrap_or(match resource {
-            "groupspecs" | "groupnodes" => (resource, "pallet.dev"),
+            "groupspecs" | "groupnodes" | "serverspecs" => (resource, "pallet.dev"),
             _ => (resource, ""),
         });
         let attributes = ResourceAttributes {
