@@ -7,11 +7,13 @@ pub mod conditions;
 pub mod converge;
 pub mod group_node;
 pub mod group_spec;
+pub mod lift;
 pub mod phases;
 pub mod server_spec;
 
 pub use group_node::{GroupNode, GroupNodeFields, GroupNodeStatus};
 pub use group_spec::{GroupSpec, GroupSpecFields, GroupSpecStatus};
+pub use lift::{Lift, LiftFields, LiftStatus};
 pub use server_spec::{ServerSpec, ServerSpecFields};
 
 /// The API group of every kind.

@@ -5,11 +5,16 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use crate::api::{GroupNode, GroupSpec, ServerSpec};
+use crate::api::{GroupNode, GroupSpec, Lift, ServerSpec};
 
 /// Every definition, in the order in which they should be applied.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![tidy(unobserved(GroupSpec::crd())), tidy(GroupNode::crd()), tidy(ServerSpec::crd())]
+    vec![
+        tidy(unobserved(GroupSpec::crd())),
+        tidy(GroupNode::crd()),
+        tidy(ServerSpec::crd()),
+        tidy(unobserved(Lift::crd())),
+    ]
 }
 
 /// The files under `crds/`: name and content.

@@ -219,7 +219,7 @@ fn default_backoff() -> String {
 }
 
 /// A number, or a share of count.
-fn share_schema(description: &str, default: Option<Value>, least: u32) -> Schema {
+pub(super) fn share_schema(description: &str, default: Option<Value>, least: u32) -> Schema {
     let percent = if least == 0 { "^([0-9]|[1-9][0-9]|100)%$" } else { "^([1-9][0-9]?|100)%$" };
     let mut schema = json_schema!({
         "description": description,

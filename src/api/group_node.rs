@@ -7,6 +7,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::lift::NodeOutcome;
+
 /// What a GroupNode is for. Written once by the operator.
 #[derive(CustomResource, Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
@@ -66,6 +68,10 @@ pub struct GroupNodeStatus {
     /// What the last look found that changed nothing (`spec.converge.driftCheck`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Drift>,
+    /// What Lifts did on the node: those that are at it, and the last few that have ended, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
+    pub lifts: Vec<NodeLift>,
     /// The phase that runs now, as of the last write; the journal on the node knows better.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<Running>,
@@ -88,6 +94,23 @@ pub struct Drift {
     /// How many more there are.
     #[serde(default, skip_serializing_if = "is_none")]
     pub omitted: u32,
+}
+
+/// What one Lift did on a node.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct NodeLift {
+    /// The UID of the Lift.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// What has become of the node in it. Without it the Lift is not done with the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<NodeOutcome>,
+    /// The latest attempt at each of its phases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["phase"]))]
+    pub receipts: Vec<Receipt>,
 }
 
 /// Something that is otherwise than it is declared.
@@ -179,6 +202,10 @@ pub struct Receipt {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,
+    /// The Lift that ran this phase otherwise on the node since.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub overridden_by: String,
     /// The value of the `pallet.dev/retry` annotation that this attempt counts under.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub retry_token: String,

@@ -148,6 +148,7 @@ fn observe_node(object: &GroupNode) -> Node {
             facts: status.facts,
             receipts: status.receipts.into_iter().map(|receipt| (PhaseName::new(&receipt.phase), receipt)).collect(),
             drift: status.drift,
+            lifts: status.lifts,
         },
         version: metadata.resource_version.clone().unwrap_or_default(),
         saved: None,

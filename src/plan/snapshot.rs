@@ -12,7 +12,7 @@ use super::{approval::Leave, progress::Situation};
 use crate::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
-        group_node::{Backing, Drift, Incarnation, Outcome, Receipt, Running},
+        group_node::{Backing, Drift, Incarnation, NodeLift, Outcome, Receipt, Running},
     },
     facts::Facts,
     group::{Cascade, FieldError, Group, Head},
@@ -169,6 +169,8 @@ pub struct Record {
     pub receipts: BTreeMap<PhaseName, Receipt>,
     /// What the last look found that changed nothing.
     pub drift: Option<Drift>,
+    /// What Lifts did there, oldest first.
+    pub lifts: Vec<NodeLift>,
 }
 
 impl Record {
@@ -183,14 +185,23 @@ impl Record {
     /// a phase that kills its own container does not go round for ever.
     pub fn reborn(&self, incarnation: Option<Incarnation>) -> Self {
         let mut receipts = self.receipts.clone();
-        receipts.retain(|_, receipt| !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting));
-        receipts.values_mut().for_each(|receipt| receipt.from = 0);
-        for receipt in receipts.values_mut().filter(|receipt| receipt.outcome == Outcome::Unknown) {
-            receipt.outcome = Outcome::Failed;
-            receipt.message = "the node was restarted or replaced while the phase ran".into();
+        receipts.retain(|_, receipt| outlives(receipt));
+        let mut lifts = self.lifts.clone();
+        for lift in lifts.iter_mut().filter(|lift| lift.outcome.is_none()) {
+            lift.receipts.retain_mut(outlives);
         }
-        Self { incarnation, facts: self.facts.clone(), receipts, drift: None }
+        Self { incarnation, facts: self.facts.clone(), receipts, drift: None, lifts }
     }
+}
+
+/// What becomes of a receipt when the file system is lost: whether it still counts, and as what.
+fn outlives(receipt: &mut Receipt) -> bool {
+    receipt.from = 0;
+    if receipt.outcome == Outcome::Unknown {
+        receipt.outcome = Outcome::Failed;
+        receipt.message = "the node was restarted or replaced while the phase ran".into();
+    }
+    !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting)
 }
 
 /// The parts of a GroupNode's status that follow from other things.
@@ -329,6 +340,7 @@ impl Node {
             facts: record.facts.clone(),
             receipts: record.in_order(),
             drift: record.drift.clone(),
+            lifts: record.lifts.clone(),
             running: self.reported.running.clone(),
             conditions: self.reported.conditions.clone(),
         }

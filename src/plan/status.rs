@@ -88,6 +88,7 @@ fn with_record(node: &Node) -> GroupNodeStatus {
         facts: node.record.facts.clone(),
         receipts: node.record.in_order(),
         drift: node.record.drift.clone(),
+        lifts: node.record.lifts.clone(),
         running: None,
         ..node.status()
     }

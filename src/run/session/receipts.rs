@@ -76,6 +76,7 @@ impl Session {
             output: String::new(),
             output_bytes: 0,
             message: String::new(),
+            overridden_by: String::new(),
             retry_token: next::retry_token(&self.group, &self.identity),
         }
     }
