@@ -216,12 +216,13 @@ impl Runs {
             retry_token: start.identity.retry_token.clone(),
             bound: match &start.purpose {
                 Purpose::Converge(bound) => bound.clone(),
+                Purpose::Lift(run) => run.bound.clone(),
                 Purpose::Farewell | Purpose::Check => Bound::Free,
             },
             end: None,
         });
-        let kind = start.purpose.kind();
-        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None, kind };
+        let (kind, lift) = (start.purpose.kind(), start.purpose.lift().map(str::to_owned));
+        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None, kind, lift };
         let (group, node) = (&start.group.key, &start.identity.name);
         let span = tracing::error_span!(parent: None, "session", %group, %node, outcome = tracing::field::Empty);
         // The task ends its own entry; it cannot get there before this lock is free.
@@ -273,7 +274,7 @@ impl Runs {
             Err(end) => end,
             Ok(channel) => {
                 let show = |session: &Session| self.show(&node_uid, &key, session);
-                let watched = Watched::new(&self.metrics, session.record());
+                let watched = Watched::new(&self.metrics, session.receipts());
                 converse(&mut session, channel, greeting, directives, show, watched, &self.tasks).await
             }
         };
@@ -286,7 +287,7 @@ impl Runs {
         let Some(entry) = entries.get_mut(node_uid) else { return };
         let Some(live) = entry.live.as_mut() else { return };
         let running: Option<Running> = session.running();
-        if entry.memory.learn(session.record()) || live.view.running != running {
+        if entry.memory.learn(&session.record()) || live.view.running != running {
             live.view.running = running;
             drop(entries);
             (self.wake)(key);
@@ -310,7 +311,7 @@ impl Runs {
         tracing::Span::current().record("outcome", label);
         if let Some(entry) = self.entries().get_mut(node_uid) {
             entry.live = None;
-            entry.memory.learn(session.record());
+            entry.memory.learn(&session.record());
             entry.memory.finish(instance, end, Timestamp::now());
         }
     }
@@ -361,7 +362,7 @@ async fn converse(
                 for mut frame in decoder.push(&rest).unwrap_or_default() {
                     session.mask(&mut frame);
                     let want = session.hear(frame, Timestamp::now());
-                    watched.learns(session.record());
+                    watched.learns(session.receipts());
                     match want {
                         Want::End(end) => return end,
                         // It can no longer be asked, so it has not been started.
@@ -387,7 +388,7 @@ async fn converse(
             debug!(frame = %frame.summary());
             watched.hears(&frame);
             let want = session.hear(frame, Timestamp::now());
-            watched.learns(session.record());
+            watched.learns(session.receipts());
             match want {
                 Want::Wait => {}
                 Want::Send(request) => {

@@ -205,6 +205,9 @@ pub struct LiftStatus {
     /// How long it was suspended before, in seconds. It does not count for the timeout.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub suspended_seconds: u32,
+    /// Since when it is being ended, since it was cancelled or its time was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending_since: Option<Time>,
     /// How many nodes it is for.
     #[serde(default)]
     pub nodes: u32,

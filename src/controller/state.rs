@@ -168,6 +168,13 @@ impl State {
         }
     }
 
+    /// What was to be looked at anew has been.
+    pub(super) fn rechecked(&self, key: &GroupKey) {
+        if let Some(known) = self.known().get_mut(key) {
+            known.beyond.recheck = false;
+        }
+    }
+
     /// Has what may have changed without our being told looked at anew.
     pub(super) fn freshen(&self, key: &GroupKey) {
         if let Some(known) = self.known().get_mut(key)
