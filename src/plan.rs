@@ -15,7 +15,7 @@ pub mod scale;
 pub mod snapshot;
 pub mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -130,8 +130,8 @@ mod tests {
         serde_json::from_value(receipt).unwrap()
     }
 
-    fn record(receipt: Receipt) -> Record {
-        Record { receipts: [(PhaseName::configure(), receipt)].into(), ..Record::default() }
+    fn record(receipt: Receipt) -> BTreeMap<PhaseName, Receipt> {
+        [(PhaseName::configure(), receipt)].into()
     }
 
     fn counted(metrics: &Metrics, outcome: &str) -> usize {
