@@ -1,4 +1,5 @@
 mod language;
+mod lift;
 
 use super::*;
 use crate::{
