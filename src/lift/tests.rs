@@ -34,8 +34,7 @@ impl Stage {
         }
         let spec: LiftFields = serde_json::from_value(declared).unwrap();
         let key = GroupKey { namespace: "shop".into(), name: "look".into() };
-        let head =
-            Head { key, uid: UID.into(), generation: 1, created: ago(1), deleting: false, finalized: true };
+        let head = Head { key, uid: UID.into(), generation: 1, created: ago(1), deleting: false, finalized: true };
         let timeout = Duration::from_secs(3600);
         let status = LiftStatus { observed_generation: Some(-1), ..LiftStatus::default() };
         let snapshot = LiftSnapshot { now: now(), head, spec, timeout, status, groups: BTreeMap::new() };
@@ -156,8 +155,13 @@ fn nothing_is_begun_that_the_status_does_not_say_may_have_been() {
         let mut stage = Stage::new(spec, 4);
         for _ in 0..4 {
             let plan = plan(&stage.snapshot);
-            let running: BTreeSet<u32> = plan.status.outcomes.iter().filter(|n| n.outcome == NodeOutcome::Running)
-                .flat_map(|n| intervals::parse(&n.nodes)).collect();
+            let running: BTreeSet<u32> = plan
+                .status
+                .outcomes
+                .iter()
+                .filter(|n| n.outcome == NodeOutcome::Running)
+                .flat_map(|n| intervals::parse(&n.nodes))
+                .collect();
             let started: Vec<u32> = stage.pass();
             assert!(started.iter().all(|ordinal| running.contains(ordinal)));
             started.iter().for_each(|ordinal| stage.finish(*ordinal, NodeOutcome::Succeeded));
@@ -274,7 +278,11 @@ fn what_keeps_it_from_starting_is_said_and_mends_by_itself() {
     let mut unknown = Stage::new(json!({"phases": ["settings", "deploy"]}), 1);
     unknown.pass();
     assert_eq!(unknown.conditions(), "Stalled: UnknownPhase");
-    assert!(unknown.message().ends_with("nobody defines a phase \"deploy\"; the groups have bootstrap, configure, settings"));
+    assert!(
+        unknown
+            .message()
+            .ends_with("nobody defines a phase \"deploy\"; the groups have bootstrap, configure, settings")
+    );
 
     // Two of three are on their way.
     let mut growing = Stage::with_group(json!({}), json!({"count": 3}), 1);
@@ -431,9 +439,13 @@ fn a_lift_that_is_cancelled_ends_what_it_has_begun_and_leaves_the_rest() {
     let ends = plan(&stage.snapshot).effects;
     assert!(ends.iter().all(|effect| matches!(effect, Effect::End { .. })) && ends.len() == 2, "{ends:?}");
     stage.pass();
-    assert_eq!((stage.outcomes().as_str(), stage.conditions().as_str()), ("web Running 0-1; web Cancelled 2", "Reconciling: Ending"));
+    assert_eq!(
+        (stage.outcomes().as_str(), stage.conditions().as_str()),
+        ("web Running 0-1; web Cancelled 2", "Reconciling: Ending")
+    );
     let starts = plan(&stage.snapshot).effects;
-    let ending = |effect: &Effect| matches!(effect, Effect::Start { run, .. } if run.ends == Some(NodeOutcome::Cancelled));
+    let ending =
+        |effect: &Effect| matches!(effect, Effect::Start { run, .. } if run.ends == Some(NodeOutcome::Cancelled));
     assert!(starts.iter().all(ending) && starts.len() == 2, "{starts:?}");
     assert_eq!(stage.pass(), [0, 1]);
     assert_eq!(plan(&stage.snapshot).effects, [], "the sessions that end it are let be");
@@ -444,7 +456,10 @@ fn a_lift_that_is_cancelled_ends_what_it_has_begun_and_leaves_the_rest() {
         seen.pods.remove("web-1");
     });
     stage.pass();
-    assert_eq!((stage.outcomes().as_str(), stage.conditions().as_str()), ("web Cancelled 0-2", "Failed Stalled: Cancelled"));
+    assert_eq!(
+        (stage.outcomes().as_str(), stage.conditions().as_str()),
+        ("web Cancelled 0-2", "Failed Stalled: Cancelled")
+    );
 }
 
 #[test]
@@ -463,7 +478,10 @@ fn a_node_that_cannot_be_reached_holds_the_end_of_a_lift_for_a_minute() {
     assert_eq!(stage.conditions(), "Reconciling: Ending");
     stage.later(61);
     stage.pass();
-    assert_eq!((stage.outcomes().as_str(), stage.conditions().as_str()), ("web TimedOut 0", "Failed Stalled: TimedOut"));
+    assert_eq!(
+        (stage.outcomes().as_str(), stage.conditions().as_str()),
+        ("web TimedOut 0", "Failed Stalled: TimedOut")
+    );
 }
 
 #[test]

@@ -83,10 +83,8 @@ pub fn of_node(group: &Group, record: &Record) -> Option<Verdict> {
 
 /// The condition of a group.
 pub fn of_group(group: &Group, live: &[&Node]) -> Option<Verdict> {
-    let overridden: Vec<(&str, &Receipt)> = live
-        .iter()
-        .filter_map(|node| Some((node.name.as_str(), overrides(group, &node.record).next()?)))
-        .collect();
+    let overridden: Vec<(&str, &Receipt)> =
+        live.iter().filter_map(|node| Some((node.name.as_str(), overrides(group, &node.record).next()?))).collect();
     if let [(name, first), ..] = overridden.as_slice() {
         let (count, line) = (overridden.len(), override_line(first));
         let message = format!("{count} of {} nodes; {name}: {line}; {PUT_RIGHT}", live.len());

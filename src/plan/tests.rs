@@ -298,7 +298,8 @@ fn max_parallel_counts_those_at_work() {
     let mut snapshot = snapshot(json!({"count": 4}), nodes, (0..4).map(pod).collect());
     let starts = |snapshot: &Snapshot| effects(snapshot).iter().filter_map(Effect::starts).collect::<Vec<_>>();
     assert_eq!(starts(&snapshot), [0, 1]);
-    let session = SessionView { instance: "c-3".into(), since: now(), running: None, kind: SessionKind::Converge, lift: None };
+    let session =
+        SessionView { instance: "c-3".into(), since: now(), running: None, kind: SessionKind::Converge, lift: None };
     snapshot.sessions.insert("web-3".into(), session);
     assert_eq!(starts(&snapshot), [0]);
 }
@@ -333,7 +334,8 @@ fn a_node_goes_after_its_session_and_its_pod_and_an_orphan_without() {
     };
     removing(&mut snapshot, Cascade::Nodes);
     snapshot.head.deletion = Some(Cascade::Nodes);
-    let session = SessionView { instance: "c-0".into(), since: now(), running: None, kind: SessionKind::Converge, lift: None };
+    let session =
+        SessionView { instance: "c-0".into(), since: now(), running: None, kind: SessionKind::Converge, lift: None };
     snapshot.sessions.insert("web-0".into(), session);
     assert!(matches!(
         effects(&snapshot)[..],
@@ -424,7 +426,8 @@ fn a_group_that_lost_its_finalizer_is_no_less_converged() {
 #[test]
 fn a_session_on_a_container_that_was_replaced_ends() {
     let mut snapshot = settled(1, &[0]);
-    let session = SessionView { instance: "c-old".into(), since: now(), running: None, kind: SessionKind::Converge, lift: None };
+    let session =
+        SessionView { instance: "c-old".into(), since: now(), running: None, kind: SessionKind::Converge, lift: None };
     snapshot.sessions.insert("web-0".into(), session);
     assert!(matches!(effects(&snapshot)[..], [Effect::EndSession { .. }]));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    api::{lift::NodeOutcome, group_node::NodeLift},
+    api::{group_node::NodeLift, lift::NodeOutcome},
     plan::LiftRun,
 };
 
@@ -214,10 +214,7 @@ fn a_lift_that_ends_cancels_its_own_runs_and_no_others() {
     let mut session = open_for(&lifted(json!({})), record.clone(), Purpose::Lift(ends.clone()));
     let want = greet(&mut session, "w", vec![other.clone(), mine]);
     assert_eq!(want, Want::Send(b"cancel configure.lift.3d0748f429f8-1\n".to_vec()));
-    assert_eq!(
-        session.hear(Frame::Absent("configure.lift.3d0748f429f8-1".into()), now()),
-        Want::End(End::Done)
-    );
+    assert_eq!(session.hear(Frame::Absent("configure.lift.3d0748f429f8-1".into()), now()), Want::End(End::Done));
     assert_eq!(own(&session.record()).outcome, Some(NodeOutcome::Cancelled));
     let mut session = open_for(&lifted(json!({})), record, Purpose::Lift(ends));
     assert_eq!(greet(&mut session, "w", vec![other]), Want::End(End::Done));
@@ -281,7 +278,8 @@ fn a_dry_run_says_of_every_action_what_it_would_do_and_tells_converge_nothing() 
         }
         scripts.push(String::from_utf8_lossy(bytes).into_owned());
         let flight = session.in_flight().unwrap().clone();
-        let actions = vec![ActionResult { name: "exec[0]".into(), result: results.next().unwrap(), diff: String::new() }];
+        let actions =
+            vec![ActionResult { name: "exec[0]".into(), result: results.next().unwrap(), diff: String::new() }];
         let ended = Ended {
             run_id: flight.run_id,
             phase: flight.phase.to_string(),
@@ -313,7 +311,8 @@ fn a_dry_run_says_of_every_action_what_it_would_do_and_tells_converge_nothing() 
 #[test]
 fn a_record_keeps_the_lifts_that_are_at_work_and_the_last_few_that_are_done() {
     let (_, mut record) = converged();
-    let lift_of = |n: usize, outcome| NodeLift { uid: format!("u{n}"), name: format!("l{n}"), outcome, receipts: vec![] };
+    let lift_of =
+        |n: usize, outcome| NodeLift { uid: format!("u{n}"), name: format!("l{n}"), outcome, receipts: vec![] };
     record.lifts = (0..6).map(|n| lift_of(n, (n != 1).then_some(NodeOutcome::Succeeded))).collect();
     let (_, after) = lift(&lifted(json!({})), record, run(), Verdict::Exit(0));
     let names: Vec<&str> = after.lifts.iter().map(|lift| lift.name.as_str()).collect();
