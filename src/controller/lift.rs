@@ -118,9 +118,10 @@ pub(super) async fn passes(
     );
     passes
         .for_each(|result| {
-            std::future::ready(if let Err(error) = result {
-                debug!(%error, "a pass over a Lift did not end well")
-            })
+            if let Err(error) = result {
+                debug!(%error, "a pass over a Lift did not end well");
+            }
+            std::future::ready(())
         })
         .await;
 }

@@ -152,7 +152,10 @@ impl World {
                 })
             });
             self.may_crash("after a finalizer is written")?;
-            let Some(Ok(written)) = answer else { return Ok(self.look_at_lifts_again()) };
+            let Some(Ok(written)) = answer else {
+                self.look_at_lifts_again();
+                return Ok(());
+            };
             (version, snapshot.head.finalized) = (written.metadata.resource_version, true);
             planned = lift::plan(&snapshot);
         }
@@ -176,7 +179,10 @@ impl World {
                 lifts.update(counter, name, Some(&uid), version.as_deref(), |lift| lift.status = Some(status))
             });
             self.may_crash("after the status of a Lift is written")?;
-            let Some(Ok(_)) = answer else { return Ok(self.look_at_lifts_again()) };
+            let Some(Ok(_)) = answer else {
+                self.look_at_lifts_again();
+                return Ok(());
+            };
         }
         for effect in &planned.effects {
             self.tell(|| format!("{name}: {effect:?}"));

@@ -159,13 +159,12 @@ impl Session {
         if run.dry_run || apart || receipt.outcome == Outcome::Waiting {
             return;
         }
+        let room = aside.receipts.len() < RECEIPTS;
         let known = aside.receipts.get_mut(phase);
         let same = known.as_ref().is_some_and(|known| known.digest == receipt.digest) || !run.overrides;
         match known {
-            _ if same && receipt.outcome == Outcome::Succeeded => {
-                if known.is_some() || aside.receipts.len() < RECEIPTS {
-                    aside.receipts.insert(phase.clone(), receipt.clone());
-                }
+            _ if same && receipt.outcome == Outcome::Succeeded && (known.is_some() || room) => {
+                aside.receipts.insert(phase.clone(), receipt.clone());
             }
             Some(known) if !same => known.overridden_by = run.name.clone(),
             _ => {}
