@@ -145,8 +145,14 @@ pub struct Settings {
     pub polls: Polls,
 }
 
-/// Two passes of a group lie at least this far apart, so that a burst of events costs one.
+/// Two passes of a large group lie at least this far apart, so that a burst of events costs one.
 const BETWEEN_PASSES: Duration = Duration::from_millis(50);
+
+/// How far apart two passes lie at least over so many nodes: a pass over a few costs next to nothing, and somebody may be
+/// waiting for what it tells.
+fn between_passes(nodes: usize) -> Duration {
+    Duration::from_millis(5 + u64::try_from(nodes / 5).unwrap_or(u64::MAX)).min(BETWEEN_PASSES)
+}
 /// Two writes of a group's status lie at least this far apart, unless Ready has changed.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 /// How often the controllers show that they come round, and after how long without it they are stuck.
@@ -425,11 +431,11 @@ impl Converger {
 
     fn too_soon(&self, key: &GroupKey) -> Option<Duration> {
         let mut known = self.state.known();
-        let passed = &mut known.entry(key.clone()).or_default().passed;
-        let rest =
-            passed.and_then(|passed| BETWEEN_PASSES.checked_sub(passed.elapsed())).filter(|rest| !rest.is_zero());
+        let known = known.entry(key.clone()).or_default();
+        let between = between_passes(known.nodes);
+        let rest = known.passed.and_then(|passed| between.checked_sub(passed.elapsed())).filter(|rest| !rest.is_zero());
         if rest.is_none() {
-            *passed = Some(Instant::now());
+            known.passed = Some(Instant::now());
         }
         rest
     }
@@ -439,13 +445,14 @@ impl Converger {
         self.state.freshen(&key);
         let (index, mut known) = (self.state.index(), self.state.known());
         let specs = self.state.specs(&key.namespace);
-        let state::Known { beyond, resolved, .. } = known.entry(key).or_default();
+        let state::Known { beyond, resolved, nodes, .. } = known.entry(key).or_default();
         beyond.session_limit = self.session_limit;
         let seen = |uid: &str| self.runs.seen(uid);
         let group = resolved.resolve(object, &specs);
         let last_good = if group.is_err() { resolved.good(object).cloned() } else { None };
         let mut snapshot = observe::snapshot(object, group, &index, beyond, seen, Timestamp::now());
         snapshot.last_good = last_good;
+        *nodes = snapshot.nodes.len();
         if let Some(cascade) = snapshot.head.deletion {
             beyond.cascade = Some((snapshot.head.uid.clone(), cascade));
         }

@@ -26,7 +26,7 @@ use tracing::{Instrument, debug, info, warn};
 use super::{
     BETWEEN_PASSES, BETWEEN_WRITES, Converger, Error,
     apply::{finalizers_patch, tolerate_gone, within},
-    broken,
+    between_passes, broken,
     report::{self, tell},
     until,
 };
@@ -166,7 +166,8 @@ impl Converger {
         if !self.state.synced() {
             return Ok(Action::requeue(BETWEEN_PASSES));
         }
-        if let Some(rest) = self.lift_too_soon(&key) {
+        let nodes = object.status.as_ref().map_or(0, |status| status.nodes);
+        if let Some(rest) = self.lift_too_soon(&key, between_passes(nodes as usize)) {
             return Ok(Action::requeue(rest));
         }
         let span = tracing::error_span!("lift", lift = %key);
@@ -200,10 +201,10 @@ impl Converger {
         pass.instrument(span).await
     }
 
-    fn lift_too_soon(&self, key: &GroupKey) -> Option<Duration> {
+    fn lift_too_soon(&self, key: &GroupKey, between: Duration) -> Option<Duration> {
         let mut known = self.lifts.known();
         let passed = &mut known.entry(key.clone()).or_default().passed;
-        let rest = passed.and_then(|at| BETWEEN_PASSES.checked_sub(at.elapsed())).filter(|rest| !rest.is_zero());
+        let rest = passed.and_then(|at| between.checked_sub(at.elapsed())).filter(|rest| !rest.is_zero());
         if rest.is_none() {
             *passed = Some(Instant::now());
         }

@@ -41,6 +41,8 @@ pub(super) struct Known {
     /// When the last pass began, and when the status was last written.
     pub(super) passed: Option<Instant>,
     pub(super) wrote: Option<Instant>,
+    /// How many nodes it had then.
+    pub(super) nodes: usize,
     pub(super) failures: u32,
 }
 

@@ -159,6 +159,10 @@ pub enum End {
     Lost(String),
 }
 
+fn hello(nonce: &str, uid: &str) -> String {
+    format!("hello {nonce} {uid}\n")
+}
+
 impl Session {
     /// Whether the run in flight only looks.
     pub fn looks(&self) -> bool {
@@ -178,7 +182,7 @@ impl Session {
         known: Known,
     ) -> (Self, Vec<u8>) {
         let agent = super::agent();
-        let greeting = format!("{} {uid}\n{agent}hello {nonce} {uid}\n", agent.len()).into_bytes();
+        let greeting = format!("{} {uid}\n{agent}{}", agent.len(), hello(&nonce, &uid)).into_bytes();
         let stage = Stage::Hello;
         let aside = match &purpose {
             Purpose::Lift(run) => Some(Aside::take(run, &mut record)),
@@ -230,6 +234,21 @@ impl Session {
     /// What it is for, as far as the plan has to know.
     pub fn kind(&self) -> SessionKind {
         self.purpose.kind()
+    }
+
+    /// What an agent is greeted with that stands on the node already.
+    pub fn hello(&self) -> Vec<u8> {
+        hello(&self.nonce, &self.uid).into_bytes()
+    }
+
+    /// The UID of the pod and the ID of the container that it speaks to.
+    pub fn incarnation(&self) -> (&str, &str) {
+        (&self.uid, &self.instance)
+    }
+
+    /// Whether another session may follow soon: not where the node goes, or was only looked at.
+    pub fn leaves_warm(&self) -> bool {
+        matches!(self.kind(), SessionKind::Converge | SessionKind::Lift)
     }
 
     /// The receipts of the phases that it is at: the node's, or those of its Lift.
