@@ -12,6 +12,7 @@ mod harness;
 mod language;
 mod leadership;
 mod lifecycle;
+mod lifts;
 mod outages;
 mod packages;
 mod phases;

@@ -408,7 +408,14 @@ impl World {
                 && lift.metadata.finalizers.iter().flatten().next().is_none()
                 && lift.spec.ttl_seconds_after_finished.is_none()
         };
+        // What is said of one that has ended follows its generation.
+        let said = |name: &String| {
+            self.lift_snapshot(name).is_some_and(|snapshot| lift::plan(&snapshot).status == snapshot.status)
+        };
+        let operator = &self.operator.lifts;
         self.cluster.lifts.objects.values().all(over)
+            && operator.objects.len() == self.cluster.lifts.objects.len()
+            && operator.objects.keys().all(said)
     }
 }
 
