@@ -128,9 +128,8 @@ impl Session {
             message,
             ..self.blank(&phase, &Digest::stored(digest), ended.attempt, &ended.run_id, started)
         };
-        if let Some(token) = retry_token {
-            receipt.retry_token = token;
-        }
+        // Of one that no receipt speaks of nobody knows: it takes nothing from the attempts that an annotation has given.
+        receipt.retry_token = retry_token.unwrap_or_default();
         if is_settings && outcome == Outcome::Succeeded {
             receipt = match facts::parse_own(&ended.facts, &self.group.phases.settings.facts, |text| {
                 self.mask.mask(text, Cut::default())
