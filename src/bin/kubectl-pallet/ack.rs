@@ -84,7 +84,7 @@ fn waiting(node: &GroupNode) -> Vec<Step> {
             action: action.map(|action| action.name.clone()).unwrap_or_default(),
             run_id: receipt.run_id.clone(),
             message: match words {
-                Some(condition) => condition.message.clone(),
+                Some(condition) => own_words(&condition.message).to_owned(),
                 None if receipt.message.is_empty() => "the step says nothing".to_owned(),
                 None => receipt.message.clone(),
             },
@@ -97,6 +97,12 @@ fn waiting(node: &GroupNode) -> Vec<Step> {
     let lifted =
         lifted.flat_map(|part| part.receipts.iter().filter(waits).map(|receipt| step(receipt, Some(&part.name))));
     own.chain(lifted).collect()
+}
+
+/// Of "PHASE waits at STEP: WORDS; when that is done: COMMAND" the words.
+fn own_words(message: &str) -> &str {
+    let words = message.rsplit_once("; when that is done:").map_or(message, |(words, _)| words);
+    words.split_once(" waits at ").and_then(|(_, rest)| rest.split_once(": ")).map_or(words, |(_, words)| words)
 }
 
 fn choose(name: &str, steps: Vec<Step>, run: Option<&str>, acknowledged: Option<&str>) -> Result<Step> {
@@ -138,6 +144,13 @@ mod tests {
         let node = json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupNode", "metadata": {"name": "web-0"},
             "spec": {"group": "web", "groupUid": "u", "ordinal": 0}, "status": {"receipts": receipts, "lifts": lifts}});
         waiting(&serde_json::from_value(node).unwrap())
+    }
+
+    #[test]
+    fn the_words_of_a_step_are_its_own() {
+        let message = "configure waits at cable: move it; carefully; when that is done: kubectl annotate groupnode x a=b";
+        assert_eq!(own_words(message), "move it; carefully");
+        assert_eq!(own_words("something else: x"), "something else: x");
     }
 
     #[test]

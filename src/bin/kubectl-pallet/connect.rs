@@ -258,7 +258,7 @@ impl Cluster {
                     "{server} did not answer within {}; --request-timeout has more patience",
                     values::wire(self.deadline)
                 ),
-                false => format!("{server} cannot be asked: {why}"),
+                false => format!("{server} cannot be asked: {}", why.trim_start_matches("ServiceError: ")),
             };
             return Error::Refused { what, message, code: 0 };
         };

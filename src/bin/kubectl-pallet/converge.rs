@@ -1,6 +1,9 @@
 //! `converge`: declares, and waits until it is so.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -114,9 +117,11 @@ pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
     }
     let exit = followed.exit(&arguments.follow);
     if followed.end == End::Over {
+        // On a terminal a line has only as much of a message as fits.
+        let shown = !arguments.follow.quiet && !std::io::stderr().is_terminal();
         let failed =
             followed.subjects.iter().zip(&followed.standings).filter_map(|(subject, standing)| match standing {
-                Standing::Failed { reason, message, .. } => Some(wait::failure(&subject.target(), reason, message)),
+                Standing::Failed { reason, message, .. } => Some(wait::failure(&subject.target(), reason, message, shown)),
                 _ => None,
             });
         failed.for_each(|error| tell(format!("error: {error}")));

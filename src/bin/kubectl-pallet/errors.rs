@@ -95,7 +95,11 @@ impl Failure {
     }
 
     fn rendered(&self, lines: usize, colours: bool) -> String {
-        let place = if self.node.is_empty() { Target::group(&self.group).to_string() } else { self.node.clone() };
+        let place = match (self.node.as_str(), self.lift.as_str()) {
+            ("", "") => Target::group(&self.group).to_string(),
+            ("", lift) => Target::lift(lift).to_string(),
+            (node, _) => node.to_owned(),
+        };
         let mut head = vec![place];
         head.extend([&self.phase, &self.action].into_iter().filter(|text| !text.is_empty()).cloned());
         let mut how = vec![self.reason.clone()];
@@ -103,7 +107,7 @@ impl Failure {
         how.extend(self.exit_code.map(|code| format!("exit code {code}")));
         let head = Tone::Bad.paint(&head.join("  "), colours);
         let mut text = format!("{head}  {}", how.join(", "));
-        if !self.lift.is_empty() {
+        if !self.lift.is_empty() && !self.node.is_empty() {
             text.push_str(&format!("  (lift/{})", self.lift));
         }
         text.push_str(&format!("\n  {}", clean(&self.message).replace('\n', "\n  ")));

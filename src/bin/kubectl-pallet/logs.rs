@@ -224,6 +224,9 @@ impl Run {
 impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}, attempt {}, {}, run {}", self.phase, self.attempt, self.state, self.id)?;
+        if self.bytes == 0 {
+            write!(f, "; it printed nothing")?;
+        }
         if self.dropped > 0 {
             write!(f, "; the first {} bytes were dropped, the last {} follow", self.dropped, self.bytes)?;
         }

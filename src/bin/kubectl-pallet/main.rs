@@ -26,6 +26,7 @@ mod outcome;
 mod output;
 mod plan;
 mod plan_view;
+mod plan_world;
 mod progress;
 mod results;
 mod retry;
@@ -35,6 +36,7 @@ mod status;
 mod values;
 mod version;
 mod wait;
+mod watches;
 
 use clap::{Parser, Subcommand};
 

@@ -3,25 +3,23 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use clap::Args;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
-use kube::api::{ListParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::PostParams;
 use pallet_operator::{
     api::{
-        GROUP_LABEL, GroupNode, GroupSpec, ServerSpec,
+        GroupSpec, ServerSpec,
         group_node::Outcome,
-        group_spec::{Approval, Approved},
+        group_spec::{Approval, Approved, PlanStatus},
     },
-    controller::observe::{self, Beyond, Index},
+    controller::observe,
     group::{
         Group,
-        inputs::{Inputs, Peer},
+        inputs::Inputs,
         resolve::{self, ServerSpecs},
     },
     node,
     phase::{PhaseName, action},
     plan::{self, Snapshot, Step, approval::Proposal, progress::Cause},
-    run::Seen,
 };
 use serde_json::Value;
 
@@ -32,6 +30,7 @@ use crate::{
     names,
     output::{self, Format, line},
     plan_view::Planned,
+    plan_world::World,
 };
 
 /// Shows what would happen, before anything is applied
@@ -124,83 +123,13 @@ fn print(all: &[Planned], format: Option<Format>) -> Result<()> {
         }
         Some(format @ (Format::Json | Format::Yaml)) => {
             let value = match all {
-                [one] => serde_json::to_value(one),
-                all => serde_json::to_value(all),
+                [one] => one.data(),
+                all => all.iter().map(Planned::data).collect(),
             };
-            output::data(&value.unwrap_or_default(), format)
+            output::data(&value, format)
         }
         _ if all.is_empty() => line("no group is concerned"),
         _ => line(all.iter().map(|planned| planned.render(output::colours())).collect::<Vec<_>>().join("\n\n")),
-    }
-}
-
-/// What there is in the namespace now.
-struct World {
-    groups: Vec<GroupSpec>,
-    specs: ServerSpecs,
-    index: Index,
-}
-
-impl World {
-    async fn look(cluster: &Cluster) -> Result<Self> {
-        let (all, marked) = (ListParams::default(), ListParams::default().labels(GROUP_LABEL));
-        let groups = cluster.ask("list groupspecs", cluster.api::<GroupSpec>().list(&all)).await?.items;
-        let specs = cluster.ask("list serverspecs", cluster.api::<ServerSpec>().list(&all)).await?;
-        let named = |spec: ServerSpec| (spec.metadata.name.clone().unwrap_or_default(), Arc::new(spec));
-        let mut index = Index::default();
-        for node in cluster.ask("list groupnodes", cluster.api::<GroupNode>().list(&all)).await?.items {
-            index.upsert(&node);
-        }
-        for pod in cluster.ask("list pods", cluster.api::<Pod>().list(&marked)).await?.items {
-            index.upsert(&pod);
-        }
-        for claim in cluster.ask("list claims", cluster.api::<PersistentVolumeClaim>().list(&marked)).await?.items {
-            index.upsert(&claim);
-        }
-        Ok(Self { groups, specs: specs.items.into_iter().map(named).collect(), index })
-    }
-
-    /// The group as it is declared now.
-    fn live(&self, name: &str) -> Option<&GroupSpec> {
-        self.groups.iter().find(|group| group.metadata.name.as_deref() == Some(name))
-    }
-
-    /// Groups that no document is about, but that extend a ServerSpec that would be another one.
-    fn concerned(&self, next: &ServerSpecs, wanted: &[GroupSpec]) -> Vec<GroupSpec> {
-        let changed =
-            |name: &&String| next.get(*name).map(|spec| &spec.spec) != self.specs.get(*name).map(|spec| &spec.spec);
-        let named = |group: &&GroupSpec| wanted.iter().any(|other| other.metadata.name == group.metadata.name);
-        let groups = self.groups.iter().filter(|group| !named(group));
-        groups
-            .filter(|group| resolve::uses(&group.spec, next).iter().any(|name| changed(&&name.to_string())))
-            .cloned()
-            .collect()
-    }
-
-    fn snapshot(&self, object: &GroupSpec, specs: &ServerSpecs) -> Snapshot {
-        let beyond = Beyond { session_limit: u32::MAX, ..Beyond::default() };
-        let group = resolve::resolve(object, specs);
-        observe::snapshot(object, group, &self.index, &beyond, |_: &str| Seen::default(), Timestamp::now())
-    }
-
-    /// What templates see of the nodes of roles.
-    fn peers(&self, roles: &[String]) -> minijinja::Value {
-        let mut shown: Vec<(Vec<String>, Vec<Peer>)> = Vec::new();
-        for group in &self.groups {
-            let has = resolve::roles(&group.spec, &self.specs);
-            if has.iter().any(|role| roles.contains(role)) {
-                let mut snapshot = self.snapshot(group, &self.specs);
-                observe::complete(&mut snapshot);
-                shown.push((has, plan::peers(&snapshot)));
-            }
-        }
-        let of_role = |role: &String| {
-            let groups = shown.iter().filter(|(has, _)| has.contains(role));
-            let mut peers: Vec<&Peer> = groups.flat_map(|(_, peers)| peers).collect();
-            peers.sort_by(|a, b| (&a.group, a.ordinal).cmp(&(&b.group, b.ordinal)));
-            (role.clone(), peers)
-        };
-        Inputs::nodes(&roles.iter().map(of_role).collect())
     }
 }
 
@@ -232,11 +161,14 @@ async fn planned(
     }
     planned.notes.extend(standing(&mut snapshot.clone()));
     let generation = next.generation;
+    if !planned.errors.is_empty() {
+        return Ok(planned);
+    }
     if let Some(proposal) = propose(snapshot, before.as_ref()) {
         let proposal = without_secrets(proposal, &next, before.as_ref(), world, object, &mut planned.notes);
         let shown = proposal.shown(generation);
         // Its digest would let nothing be done: what is to be approved stands in the status.
-        let shown = pallet_operator::api::group_spec::PlanStatus { digest: String::new(), ..shown };
+        let shown = PlanStatus { digest: String::new(), ..shown };
         notes(&next, &proposal, &mut planned.notes);
         let nothing = shown.creates.is_empty()
             && shown.removals.is_empty()
@@ -379,17 +311,18 @@ fn standing(snapshot: &mut Snapshot) -> Vec<String> {
     shown
 }
 
+fn nodes(count: u32) -> String {
+    format!("{count} node{}", if count == 1 { "" } else { "s" })
+}
+
 /// How it would go about it.
 fn notes(group: &Group, proposal: &Proposal, notes: &mut Vec<String>) {
     let rollout = &group.rollout;
     if proposal.phases.iter().any(|(_, nodes, _)| nodes.len() > rollout.max_parallel as usize) {
-        notes.push(format!("phases run on {} nodes at once (maxParallel)", rollout.max_parallel));
+        notes.push(format!("phases run on at most {} at once (maxParallel)", nodes(rollout.max_parallel)));
     }
     if !proposal.replaces.is_empty() {
-        notes.push(format!(
-            "{} nodes may be unavailable while nodes are replaced (maxUnavailable)",
-            rollout.max_unavailable
-        ));
+        notes.push(format!("at most {} unavailable at a time (maxUnavailable)", nodes(rollout.max_unavailable)));
     }
     let leave = !proposal.removals.is_empty() || !proposal.replaces.is_empty();
     if leave && group.phases.destroy().is_some() {

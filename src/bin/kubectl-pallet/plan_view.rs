@@ -2,6 +2,7 @@
 
 use pallet_operator::api::group_spec::PlanStatus;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::output::Table;
 
@@ -28,6 +29,16 @@ pub struct Planned {
 }
 
 impl Planned {
+    /// For machines.
+    pub fn data(&self) -> Value {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        // What is to be approved stands in the status of the group; this here has no digest.
+        if let Some(plan) = value.get_mut("plan").and_then(Value::as_object_mut) {
+            plan.remove("digest");
+        }
+        value
+    }
+
     /// For people.
     pub fn render(&self, colours: bool) -> String {
         let mut lines = Vec::new();
@@ -45,8 +56,11 @@ impl Planned {
         }
         lines.extend(self.notes.iter().map(|note| format!("  note: {note}")));
         if let Some(plan) = &self.waiting {
-            lines.push("  waits for approval now:".to_owned());
-            lines.extend(of_status(group, plan).iter().map(|line| format!("    {line}")));
+            let shown = self.plan.as_ref().is_some_and(|own| table(own).render(false) == table(plan).render(false));
+            lines.push(format!("  {}:", if shown { "this waits for approval" } else { "waits for approval now" }));
+            // What was just said is not said again.
+            let known = if shown { table(plan).render(false).lines().count() } else { 0 };
+            lines.extend(of_status(group, plan).iter().skip(known).map(|line| format!("    {line}")));
         }
         lines.join("\n")
     }

@@ -95,11 +95,16 @@ pub fn view(subject: &Subject, nodes: &BTreeMap<String, GroupNode>) -> View {
             };
             let name = group.metadata.name.as_deref().unwrap_or_default();
             let mine = nodes.values().filter(|node| node.spec.group == name);
+            // What nodes say is about what was declared before, until the operator has seen the group.
+            let before = |line: Line| match line.tone {
+                Tone::Good if !seen => Line { text: "converged before".into(), tone: Tone::Dim, over: false, ..line },
+                _ => line,
+            };
             View {
                 head: head(text),
                 done: if seen { status.converged_replicas.into() } else { 0 },
                 total: group.spec.count.into(),
-                nodes: few(mine.map(converging), group.spec.count),
+                nodes: few(mine.map(|node| before(converging(node))), group.spec.count),
             }
         }
         Subject::Lift(lift) => {

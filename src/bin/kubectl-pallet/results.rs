@@ -71,10 +71,14 @@ fn printed(nodes: &[(GroupNode, NodeLift)]) -> String {
     text
 }
 
+/// How much of what was printed a receipt keeps, in bytes.
+const KEPT: i64 = 2048;
+
 fn headed(name: Option<&str>, receipt: &Receipt) -> String {
     let mut text = String::new();
     let kept = receipt.output.len() as i64;
-    if receipt.output_bytes > kept && kept > 0 {
+    // Masked output may be shorter than what was printed, so that only its bound tells.
+    if receipt.output_bytes > KEPT && kept > 0 {
         let name = name.unwrap_or("NODE");
         output::tell(format!(
             "note: {name} printed {} bytes, of which the last {kept} are here; all of them: kubectl pallet logs {name} --run {}",

@@ -4,7 +4,7 @@ use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::ListParams;
-use pallet_operator::api::{GroupSpec, Lift, group_spec::GroupSpecStatus};
+use pallet_operator::api::{GroupSpec, Lift, group_spec::{GroupSpecStatus, PhaseError}};
 use serde_json::Value;
 
 use crate::{
@@ -168,6 +168,15 @@ pub fn since(time: &Time) -> String {
     values::age(Timestamp::now().as_second() - time.0.as_second())
 }
 
+/// A phase error in a line. Its message may begin with phase and attempt.
+fn error_text(error: &PhaseError) -> String {
+    let message = output::clean(&error.message);
+    if message.starts_with(&error.phase) {
+        return message;
+    }
+    format!("{} attempt {}: {message}", error.phase, error.attempt)
+}
+
 fn group_details(group: &GroupSpec) -> String {
     let (name, status) = (group.metadata.name.clone().unwrap_or_default(), group.status.clone().unwrap_or_default());
     let colours = output::colours();
@@ -205,13 +214,7 @@ fn group_details(group: &GroupSpec) -> String {
         lines.extend(table.render(colours).lines().map(|line| format!("  {line}")));
     }
     for error in &status.phase_errors {
-        lines.push(format!(
-            "  {}  {}, attempt {}: {}",
-            error.node,
-            error.phase,
-            error.attempt,
-            output::clean(&error.message)
-        ));
+        lines.push(format!("  {}  {}", error.node, error_text(error)));
     }
     if status.phase_errors_omitted > 0 {
         lines.push(format!("  and {} more: kubectl pallet errors {name}", status.phase_errors_omitted));
@@ -253,13 +256,7 @@ fn lift_details(lift: &Lift) -> String {
         lines.push(format!("  {outcome}: {}", nodes.join("; ")));
     }
     for error in &status.phase_errors {
-        lines.push(format!(
-            "  {}  {}, attempt {}: {}",
-            error.node,
-            error.phase,
-            error.attempt,
-            output::clean(&error.message)
-        ));
+        lines.push(format!("  {}  {}", error.node, error_text(error)));
     }
     if status.phase_errors_omitted > 0 {
         lines.push(format!("  and {} more: kubectl pallet errors lift/{name}", status.phase_errors_omitted));

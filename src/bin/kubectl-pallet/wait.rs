@@ -162,11 +162,14 @@ pub fn show(subjects: &[Subject], format: Format) -> Result<()> {
     }
 }
 
-/// The error of a group that failed.
-pub fn failure(target: &Target, reason: &str, message: &str) -> Error {
-    let advice =
-        crate::advice::about(reason, &target.name, "").map(|advice| format!("\n  to do: {advice}")).unwrap_or_default();
-    Error::Ended(Exit::Failed, format!("{target} is Stalled: {reason}: {}{advice}", output::clean(message)))
+/// The error of something that failed, in a line where its message was just shown.
+pub fn failure(target: &Target, reason: &str, message: &str, shown: bool) -> Error {
+    let advice = crate::advice::about(reason, &target.name, "").map(|advice| format!("\n  to do: {advice}"));
+    let message = if shown { String::new() } else { format!(": {}", output::clean(message)) };
+    let what = if target.kind == Kind::Lift { "failed" } else { "is Stalled" };
+    let see = format!("\n  look at it: kubectl pallet errors {target}");
+    let advice = advice.unwrap_or_default();
+    Error::Ended(Exit::Failed, format!("{target} {what}, {reason}{message}{see}{advice}"))
 }
 
 #[cfg(test)]
