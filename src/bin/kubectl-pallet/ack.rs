@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn the_words_of_a_step_are_its_own() {
-        let message = "configure waits at cable: move it; carefully; when that is done: kubectl annotate groupnode x a=b";
+        let message =
+            "configure waits at cable: move it; carefully; when that is done: kubectl annotate groupnode x a=b";
         assert_eq!(own_words(message), "move it; carefully");
         assert_eq!(own_words("something else: x"), "something else: x");
     }

@@ -121,7 +121,9 @@ pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
         let shown = !arguments.follow.quiet && !std::io::stderr().is_terminal();
         let failed =
             followed.subjects.iter().zip(&followed.standings).filter_map(|(subject, standing)| match standing {
-                Standing::Failed { reason, message, .. } => Some(wait::failure(&subject.target(), reason, message, shown)),
+                Standing::Failed { reason, message, .. } => {
+                    Some(wait::failure(&subject.target(), reason, message, shown))
+                }
                 _ => None,
             });
         failed.for_each(|error| tell(format!("error: {error}")));

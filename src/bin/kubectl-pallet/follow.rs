@@ -183,10 +183,10 @@ pub async fn follow(cluster: &Cluster, subjects: Vec<Subject>, flags: &Flags, te
             }
         }
     };
-    if end == End::Over {
-        show.end(&state.views());
+    // Who has enough of it does not want it left on the terminal.
+    if end == End::Detached {
+        show.hide();
     } else {
-        show.update(&state.views());
         show.end(&state.views());
     }
     let followed = Followed { standings: state.standings(), subjects: state.subjects, end };

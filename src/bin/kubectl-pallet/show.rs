@@ -82,6 +82,8 @@ impl Show {
         this.update(views);
         if let Show::Live(live) = this {
             live.bars.values().for_each(ProgressBar::abandon);
+            // The last line is drawn without its end.
+            tell("");
         }
     }
 

@@ -4,7 +4,10 @@ use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::ListParams;
-use pallet_operator::api::{GroupSpec, Lift, group_spec::{GroupSpecStatus, PhaseError}};
+use pallet_operator::api::{
+    GroupSpec, Lift,
+    group_spec::{GroupSpecStatus, PhaseError},
+};
 use serde_json::Value;
 
 use crate::{

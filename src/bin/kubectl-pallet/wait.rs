@@ -56,7 +56,8 @@ Examples:
 fn goal(text: &str) -> Result<Goal, String> {
     let condition = text.strip_prefix("condition=").unwrap_or(text);
     let (kind, status) = condition.split_once('=').unwrap_or((condition, "True"));
-    if kind.is_empty() || !kind.chars().all(|c| c.is_ascii_alphanumeric()) {
+    let known = ["true", "false", "unknown"].contains(&status.to_ascii_lowercase().as_str());
+    if kind.is_empty() || !known || !kind.chars().all(|c| c.is_ascii_alphanumeric()) {
         return Err(format!("{text:?} is no condition; write one such as Ready, or condition=Drifted=False"));
     }
     // As kubectl, it does not matter how the first letter is written.
