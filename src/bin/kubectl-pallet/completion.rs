@@ -36,15 +36,31 @@ names the commands:
 
 /// Runs it.
 pub fn run(arguments: &Arguments) -> Result<Exit> {
-    let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut crate::Cli::command(), "kubectl-pallet", &mut script);
-    output::bytes(&script)?;
+    output::print(&script(arguments.shell))?;
     Ok(Exit::Success)
+}
+
+fn script(shell: Shell) -> String {
+    let mut script = Vec::new();
+    // Under the name of the file: with a blank in its name, scripts would find no command below it.
+    let mut command = crate::Cli::command().bin_name("kubectl-pallet");
+    clap_complete::generate(shell, &mut command, "kubectl-pallet", &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    // For bash the dash in the name becomes one label where commands are looked up, and another where they are defined.
+    script.replace("kubectl__subcmd__pallet", "kubectl__pallet")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_below_are_completed() {
+        let script = script(Shell::Bash);
+        let label =
+            script.lines().find_map(|line| line.trim().strip_prefix("cmd=\"")?.strip_suffix("__lift\"")).unwrap();
+        assert!(script.contains(&format!("\n        {label}__lift)\n")), "{label}");
+    }
 
     #[test]
     fn the_example_names_every_command() {

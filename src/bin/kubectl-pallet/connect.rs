@@ -274,7 +274,11 @@ impl Cluster {
             401 => format!(
                 "{server} does not accept these credentials ({said}); log in again, or choose another --context or --user"
             ),
+            // An admission policy or a quota has said all that there is to say.
+            403 if !said.contains(" cannot ") => said.to_owned(),
+            403 if said.contains("pods/exec") => format!("{said}; this needs the right to create pods/exec"),
             403 => format!("{said}; the ClusterRoles pallet-view, pallet-edit and pallet-admin have what is needed"),
+            409 if status.reason == "AlreadyExists" => format!("{said}; choose another name, or leave it out"),
             409 => format!("{said}; if you mean it, apply with --force-conflicts"),
             _ if said.is_empty() => format!("{server} answered with {}", status.code),
             _ => said.to_owned(),

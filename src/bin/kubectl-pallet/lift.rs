@@ -40,10 +40,6 @@ pub struct Arguments {
     /// Lifts from a file; - is stdin
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["phases", "process", "exec", "with", "nodes", "role"])]
     pub file: Option<String>,
-    #[command(flatten)]
-    pub what: What,
-    #[command(flatten)]
-    pub how: How,
     /// Returns as soon as the Lift is made
     #[arg(long = "async")]
     pub asynchronous: bool,
@@ -52,6 +48,10 @@ pub struct Arguments {
     /// How the Lift is printed at its end
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub output: Option<Format>,
+    #[command(flatten)]
+    pub what: What,
+    #[command(flatten)]
+    pub how: How,
 }
 
 /// What runs.
@@ -141,8 +141,8 @@ Examples:
   kubectl pallet lift -l tier=front --exec 'uptime'        # a script on all groups with a label
   kubectl pallet lift web --phase deploy --with version=1.4.2 --order Barrier --max-parallel 25%
   kubectl pallet lift web --dry-run                        # what would change, by node and action
-  kubectl pallet lift web --phase backup --async           # prints lift.pallet.dev/NAME; follow it with wait
-  kubectl pallet lift web --timeout 10m --timeout-value 0  # what is not done then is ended, and that is fine";
+  kubectl pallet lift web --phase backup --async           # prints lift.pallet.dev/NAME created
+  kubectl pallet lift web --timeout 10m --timeout-value 0  # what is not done by then is let go";
 
 /// Runs it.
 pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
