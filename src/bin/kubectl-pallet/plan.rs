@@ -328,6 +328,12 @@ fn notes(group: &Group, proposal: &Proposal, notes: &mut Vec<String>) {
     if leave && group.phases.destroy().is_some() {
         notes.push("destroy-server runs on each node before it goes".into());
     }
+    if !group.phases.roles.is_empty() {
+        let roles = group.phases.roles.join(", ");
+        notes.push(format!(
+            "templates use the nodes of roles ({roles}) as they are now: what uses them runs again when these change"
+        ));
+    }
     if !group.phases.idle.is_empty() {
         let idle: Vec<String> = group.phases.idle.iter().map(ToString::to_string).collect();
         notes.push(format!("declared, but run by nothing: {}", idle.join(", ")));
