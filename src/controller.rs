@@ -2,6 +2,7 @@
 
 pub mod apply;
 mod inputs;
+mod lift;
 pub mod observe;
 pub mod references;
 pub mod report;
@@ -39,9 +40,9 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument, debug, warn};
 
 use crate::{
-    api::{self, GroupNode, GroupSpec, ServerSpec},
+    api::{self, GroupNode, GroupSpec, Lift, ServerSpec},
     group::{GroupKey, resolve},
-    plan::{self, Bound, Plan, Snapshot, TemplateVerdict, earliest},
+    plan::{self, Bound, Plan, SessionKind, Snapshot, TemplateVerdict, earliest},
     run::{
         Runs,
         tasks::{Spawner, Tasks},
@@ -53,6 +54,7 @@ use crate::{
     transport::Transport,
 };
 use apply::Applier;
+use lift::Lifts;
 use observe::Indexed;
 use references::{Polls, References};
 use report::Reporter;
@@ -143,8 +145,14 @@ pub struct Settings {
     pub polls: Polls,
 }
 
-/// Two passes of a group lie at least this far apart, so that a burst of events costs one.
+/// Two passes of a large group lie at least this far apart, so that a burst of events costs one.
 const BETWEEN_PASSES: Duration = Duration::from_millis(50);
+
+/// How far apart two passes lie at least over so many nodes: a pass over a few costs next to nothing, and somebody may be
+/// waiting for what it tells.
+fn between_passes(nodes: usize) -> Duration {
+    Duration::from_millis(5 + u64::try_from(nodes / 5).unwrap_or(u64::MAX)).min(BETWEEN_PASSES)
+}
 /// Two writes of a group's status lie at least this far apart, unless Ready has changed.
 const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 /// How often the controllers show that they come round, and after how long without it they are stuck.
@@ -165,6 +173,7 @@ struct Converger {
     queue: Queue<GroupKey>,
     groups: Store<GroupSpec>,
     references: Arc<References>,
+    lifts: Lifts,
 }
 
 /// Looks after GroupSpecs until `stop` resolves. Runs on nodes go on without it and are found again. It leaves no task
@@ -224,6 +233,8 @@ impl Scope {
         });
         let state = Arc::new(State::default());
         let (groups, writer) = reflector::store::<GroupSpec>();
+        let (lifts, lift_writer) = reflector::store::<Lift>();
+        let (wake_lift, woken_lifts) = mpsc::unbounded::<GroupKey>();
         let source = EventSource { controller: "pallet-operator".into(), instance: std::env::var("POD_NAME").ok() };
         let converger = Arc::new(Converger {
             session_limit: u32::try_from(permits.available_permits().div_ceil(2)).unwrap_or(u32::MAX),
@@ -235,6 +246,7 @@ impl Scope {
             queue: self.telemetry.metrics.queue(),
             groups: groups.clone(),
             references: self.references.clone(),
+            lifts: Lifts::new(lifts.clone(), wake_lift),
         });
         let listed = groups.clone();
         let watched = state.clone();
@@ -274,6 +286,7 @@ impl Scope {
             if here {
                 waiting.queue.put(key);
             } else {
+                waiting.wake_lifts(&key);
                 let _ = stray.unbounded_send(key);
             }
             std::future::ready(here.then_some(Ok::<_, std::convert::Infallible>(reference)))
@@ -297,7 +310,9 @@ impl Scope {
                 debug!(%error, "a pass did not end well");
             }
         };
-        tokio::join!(passes, converger.release_strays(groups.clone(), strays), converger.pulse(groups));
+        let lifts =
+            lift::passes(&converger, lifts, reflector::reflector(lift_writer, self.watch::<Lift>(None)), woken_lifts);
+        tokio::join!(passes, lifts, converger.release_strays(groups.clone(), strays), converger.pulse(groups));
     }
 
     /// A watch of this scope. One that fails pauses by itself and slows no other down.
@@ -371,15 +386,14 @@ impl Converger {
         let began = Instant::now();
         let span = tracing::error_span!("reconcile", group = %key, outcome = tracing::field::Empty);
         let result = async {
-            let mut snapshot = self.observe(object); // caches -> Snapshot
-            let Some(rest) = self.see_roles(object, &mut snapshot) else { return Ok(Action::requeue(BETWEEN_PASSES)) };
-            let rest = earliest(rest, self.see_references(&mut snapshot).await); // IO, where it names any
-            observe::complete(&mut snapshot);
+            let Some((snapshot, rest)) = self.see(object).await else { return Ok(Action::requeue(BETWEEN_PASSES)) };
             let plan = plan::plan(&snapshot); // pure
+            self.state.rechecked(&key);
             self.direct(&snapshot, &plan);
             let applied = self.apply(&snapshot, &plan).await; // IO
             let reported = self.report(object, &snapshot, &plan).await; // IO, also where applying failed
             applied?;
+            self.wake_lifts(&key); // they stand on what this pass has seen and written
             let wake = earliest(earliest(plan.wake, reported?), rest);
             self.forget_failures(&key);
             Ok(wake.map_or_else(Action::await_change, |time| Action::requeue(until(snapshot.now, time))))
@@ -390,6 +404,15 @@ impl Converger {
         span.record("outcome", outcome);
         self.telemetry.metrics.reconciled(outcome, began.elapsed());
         result
+    }
+
+    /// Caches -> Snapshot, and when to look again; nothing while other groups are yet to be looked at for the first time.
+    async fn see(&self, object: &GroupSpec) -> Option<(Snapshot, Option<Timestamp>)> {
+        let mut snapshot = self.observe(object);
+        let rest = self.see_roles(object, &mut snapshot)?;
+        let rest = earliest(rest, self.see_references(&mut snapshot).await); // IO, where it names any
+        observe::complete(&mut snapshot);
+        Some((snapshot, rest))
     }
 
     /// Shows that the controllers come round: it is polled where the passes are, and takes the locks that they take.
@@ -408,11 +431,11 @@ impl Converger {
 
     fn too_soon(&self, key: &GroupKey) -> Option<Duration> {
         let mut known = self.state.known();
-        let passed = &mut known.entry(key.clone()).or_default().passed;
-        let rest =
-            passed.and_then(|passed| BETWEEN_PASSES.checked_sub(passed.elapsed())).filter(|rest| !rest.is_zero());
+        let known = known.entry(key.clone()).or_default();
+        let between = between_passes(known.nodes);
+        let rest = known.passed.and_then(|passed| between.checked_sub(passed.elapsed())).filter(|rest| !rest.is_zero());
         if rest.is_none() {
-            *passed = Some(Instant::now());
+            known.passed = Some(Instant::now());
         }
         rest
     }
@@ -422,23 +445,25 @@ impl Converger {
         self.state.freshen(&key);
         let (index, mut known) = (self.state.index(), self.state.known());
         let specs = self.state.specs(&key.namespace);
-        let state::Known { beyond, resolved, .. } = known.entry(key).or_default();
+        let state::Known { beyond, resolved, nodes, .. } = known.entry(key).or_default();
         beyond.session_limit = self.session_limit;
         let seen = |uid: &str| self.runs.seen(uid);
         let group = resolved.resolve(object, &specs);
         let last_good = if group.is_err() { resolved.good(object).cloned() } else { None };
         let mut snapshot = observe::snapshot(object, group, &index, beyond, seen, Timestamp::now());
         snapshot.last_good = last_good;
+        *nodes = snapshot.nodes.len();
         if let Some(cascade) = snapshot.head.deletion {
             beyond.cascade = Some((snapshot.head.uid.clone(), cascade));
         }
-        beyond.recheck = false;
         snapshot
     }
 
     /// Tells the sessions in flight the newest spec and how far they may go. They take it over before their next phase.
     fn direct(&self, snapshot: &Snapshot, plan: &Plan) {
-        let at_work: Vec<_> = snapshot.live().filter(|node| snapshot.sessions.contains_key(&node.name)).collect();
+        let directed = |session: &plan::SessionView| session.kind != SessionKind::Lift;
+        let at_work: Vec<_> =
+            snapshot.live().filter(|node| snapshot.sessions.get(&node.name).is_some_and(directed)).collect();
         match &snapshot.group {
             Ok(group) if !at_work.is_empty() => {
                 let group = Arc::new(group.clone());

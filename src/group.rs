@@ -35,7 +35,7 @@ impl Group {
 }
 
 /// Where a group is: namespace and name.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct GroupKey {
     /// The namespace.
     pub namespace: String,
@@ -194,6 +194,8 @@ pub struct Phases {
     pub sequence: Vec<PhaseName>,
     /// What is declared and run by nothing: most likely somebody forgot to list it.
     pub idle: Vec<PhaseName>,
+    /// They are run once, since a Lift asks for them: what has succeeded is done, whatever is declared by now.
+    pub on_demand: bool,
     /// A text that makes configure another one when it changes.
     pub reapply: String,
     /// The parameters of the ServerSpecs, by their name.
@@ -209,7 +211,10 @@ pub struct Phases {
 impl Phases {
     /// Whether converge has nothing at all to do on a node, so that no session is ever needed.
     pub fn is_empty(&self) -> bool {
-        self.sequence.is_empty() && self.settings.is_empty() && !self.actions.contains_key(&PhaseName::bootstrap())
+        !self.on_demand
+            && self.sequence.is_empty()
+            && self.settings.is_empty()
+            && !self.actions.contains_key(&PhaseName::bootstrap())
     }
 
     /// Whether a phase of this name is declared and run by converge.

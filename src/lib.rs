@@ -18,6 +18,7 @@
 //! | [`phase`] | pure: phases, actions, digests; templates ([`phase::render`]), scripts ([`phase::compile`]) |
 //! | [`facts`] | pure: what is known of a node before anything is run there |
 //! | [`plan`] | pure: **where converge is decided**: scale, the next step of a node, the status |
+//! | [`lift`] | pure: **where lift is decided**: which nodes, the next thing to do, the status |
 //! | [`controller`] | the steps of a pass and their wiring: observe, apply, report (**where results are written**) |
 //! | [`lease`] | leader election: of several operators, one is at work |
 //! | [`node`] | what backs a node: how a pod is read, and how it is made |
@@ -35,6 +36,7 @@ pub mod crds;
 pub mod facts;
 pub mod group;
 pub mod lease;
+pub mod lift;
 pub mod node;
 pub mod phase;
 pub mod plan;

@@ -59,6 +59,10 @@ impl PhaseName {
     pub fn prepare() -> Self {
         Self("app-rollout-prepare".into())
     }
+    /// The phase that a Lift declares itself.
+    pub fn inline() -> Self {
+        Self("inline".into())
+    }
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -5,6 +5,7 @@
 
 pub mod approval;
 pub mod drift;
+pub mod intervals;
 pub mod next;
 mod peers;
 pub mod progress;
@@ -14,13 +15,14 @@ pub mod scale;
 pub mod snapshot;
 pub mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    api::lift::NodeOutcome,
     group::{Cascade, Group},
     phase::PhaseName,
 };
@@ -150,6 +152,17 @@ impl Purpose {
             Purpose::Converge(_) => SessionKind::Converge,
             Purpose::Farewell => SessionKind::Farewell,
             Purpose::Check => SessionKind::Check,
+            Purpose::Lift(_) => SessionKind::Lift,
+        }
+    }
+}
+
+impl Purpose {
+    /// The UID of the Lift that it is for.
+    pub fn lift(&self) -> Option<&str> {
+        match self {
+            Purpose::Lift(run) => Some(&run.uid),
+            _ => None,
         }
     }
 }
@@ -173,6 +186,31 @@ pub enum Purpose {
     Farewell,
     /// To look whether the node is still as it is declared. Nothing is changed there.
     Check,
+    /// To run what a Lift asks for.
+    Lift(LiftRun),
+}
+
+/// What a session has to know of the Lift that it is for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LiftRun {
+    /// The UID of the Lift.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// How far the node may go.
+    pub bound: Bound,
+    /// When the time of the Lift is over.
+    pub deadline: Timestamp,
+    /// Whether nothing is to be changed.
+    pub dry_run: bool,
+    /// What it has begun on the node is to be ended, and nothing more to be done; the node counts as this then.
+    pub ends: Option<NodeOutcome>,
+    /// Whether bootstrap must have succeeded on the node before.
+    pub after_bootstrap: bool,
+    /// Whether it gives values for parameters, so that what it runs may be other than what converge would.
+    pub overrides: bool,
+    /// The phases that are done where converge has done them.
+    pub settled: Vec<PhaseName>,
 }
 
 /// Something that people should be told of.
@@ -386,9 +424,8 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
     for node in staying {
         let Some(session) = snapshot.sessions.get(&node.name) else { continue };
         // A look gives way to work.
-        let looks = session.kind == SessionKind::Check;
-        busy += u32::from(!looks);
-        looking += u32::from(looks);
+        busy += u32::from(matches!(session.kind, SessionKind::Converge | SessionKind::Farewell));
+        looking += u32::from(session.kind == SessionKind::Check);
         let instance = snapshot.pod(node).and_then(|pod| match &pod.container {
             Container::Running { id } => Some(id.as_str()),
             _ => None,
@@ -406,7 +443,10 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
             plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "there is something to do" });
         }
     }
-    for node in staying {
+    // A Lift at work on a node is done with it before anything else begins there.
+    let lifted =
+        |node: &&&Node| snapshot.sessions.get(&node.name).is_some_and(|session| session.kind == SessionKind::Lift);
+    for node in staying.iter().filter(|node| !lifted(node)) {
         if busy >= group.rollout.max_parallel.min(snapshot.session_limit) {
             break;
         }

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod session;
 pub mod tasks;
 pub mod vault;
+pub mod warm;
 mod watched;
 
 use std::{
@@ -32,13 +33,14 @@ use crate::{
     phase::{action, hex},
     plan::{Bound, Purpose, Record, SessionView, next::Identity},
     telemetry::metrics::Metrics,
-    transport::{Channel, Closed, Target, Transport},
+    transport::{Channel, Closed, OpenError, Target, Transport},
 };
 use frame::Decoder;
 pub use memory::{Memory, Seen};
 use session::{End, Session, Want};
 use tasks::Spawner;
 use vault::{Known, Vault};
+use warm::Warm;
 use watched::Watched;
 
 /// The part that stands on the node, as it is sent: without comments and indentation.
@@ -66,6 +68,7 @@ pub struct Runs {
     tasks: Spawner,
     metrics: Metrics,
     entries: Mutex<HashMap<String, Entry>>,
+    warm: Warm,
     wake: Box<dyn Fn(&GroupKey) + Send + Sync>,
 }
 
@@ -140,7 +143,8 @@ impl Runs {
         metrics: Metrics,
         wake: impl Fn(&GroupKey) + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { transport, vault, permits, tasks, metrics, entries: Mutex::default(), wake: Box::new(wake) })
+        let (entries, warm) = (Mutex::default(), Warm::default());
+        Arc::new(Self { transport, vault, permits, tasks, metrics, entries, warm, wake: Box::new(wake) })
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -216,12 +220,13 @@ impl Runs {
             retry_token: start.identity.retry_token.clone(),
             bound: match &start.purpose {
                 Purpose::Converge(bound) => bound.clone(),
+                Purpose::Lift(run) => run.bound.clone(),
                 Purpose::Farewell | Purpose::Check => Bound::Free,
             },
             end: None,
         });
-        let kind = start.purpose.kind();
-        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None, kind };
+        let (kind, lift) = (start.purpose.kind(), start.purpose.lift().map(str::to_owned));
+        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None, kind, lift };
         let (group, node) = (&start.group.key, &start.identity.name);
         let span = tracing::error_span!(parent: None, "session", %group, %node, outcome = tracing::field::Empty);
         // The task ends its own entry; it cannot get there before this lock is free.
@@ -262,22 +267,54 @@ impl Runs {
         };
         let (mut session, greeting) =
             Session::open(start.group, start.identity, start.incarnation, start.record, start.purpose, nonce(), known);
+        let place = (node_uid.clone(), session.incarnation().0.to_owned(), instance.clone());
         let opened = match unknown {
             Some(message) => Err(End::Refused { reason: "SecretUnreadable".into(), message }),
-            None => {
-                let opened = self.transport.open(&start.target).await;
-                opened.map_err(|error| End::Refused { reason: error.reason.into(), message: error.message })
-            }
+            None => self.connect(&start.target, &place, &session, &greeting).await,
         };
         let end = match opened {
             Err(end) => end,
-            Ok(channel) => {
+            Ok((mut channel, said)) => {
                 let show = |session: &Session| self.show(&node_uid, &key, session);
-                let watched = Watched::new(&self.metrics, session.record());
-                converse(&mut session, channel, greeting, directives, show, watched, &self.tasks).await
+                let watched = Watched::new(&self.metrics, session.receipts());
+                let spoken = converse(&mut session, &mut channel, said, directives, show, watched).await;
+                match spoken {
+                    // The agent waits for a request; another may follow soon.
+                    Spoken::ToTheEnd(End::Done) if session.leaves_warm() => {
+                        self.warm.keep(place, channel, &self.tasks);
+                        End::Done
+                    }
+                    Spoken::ToTheEnd(end) => {
+                        warm::part(channel, &self.tasks);
+                        end
+                    }
+                    Spoken::BrokenOff(end) => end,
+                }
             }
         };
         self.finish(&node_uid, &instance, session, end);
+    }
+
+    /// A connection on which the agent was greeted, with what it has said already: one that was kept, or a new one.
+    async fn connect(
+        &self,
+        target: &Target,
+        place: &warm::Place,
+        session: &Session,
+        greeting: &[u8],
+    ) -> Result<(Channel, Vec<u8>), End> {
+        if let Some(kept) = self.warm.take(place, &session.hello()).await {
+            return Ok(kept);
+        }
+        let opened = self.transport.open(target).await;
+        let refused = |error: OpenError| End::Refused { reason: error.reason.into(), message: error.message };
+        let mut channel = opened.map_err(refused)?;
+        if let Err(message) = send(&mut channel, greeting).await {
+            let closed = timeout(Duration::from_secs(2), channel.closed).await;
+            let closed = closed.unwrap_or(Closed { no_shell: false, message });
+            return Err(ended_early(closed, &Decoder::new(session.nonce())));
+        }
+        Ok((channel, Vec::new()))
     }
 
     /// Makes the present state of a session visible to reconcile.
@@ -286,7 +323,7 @@ impl Runs {
         let Some(entry) = entries.get_mut(node_uid) else { return };
         let Some(live) = entry.live.as_mut() else { return };
         let running: Option<Running> = session.running();
-        if entry.memory.learn(session.record()) || live.view.running != running {
+        if entry.memory.learn(&session.record()) || live.view.running != running {
             live.view.running = running;
             drop(entries);
             (self.wake)(key);
@@ -310,27 +347,31 @@ impl Runs {
         tracing::Span::current().record("outcome", label);
         if let Some(entry) = self.entries().get_mut(node_uid) {
             entry.live = None;
-            entry.memory.learn(session.record());
+            entry.memory.learn(&session.record());
             entry.memory.finish(instance, end, Timestamp::now());
         }
     }
 }
 
-/// Carries a session's bytes until it ends.
+/// How a conversation with an agent ended.
+enum Spoken {
+    /// By the session's word: the agent waits for another request.
+    ToTheEnd(End),
+    /// Otherwise. Nothing can be said there any more.
+    BrokenOff(End),
+}
+
+/// Carries a session's bytes until it ends. The agent was greeted, and has said this already.
 async fn converse(
     session: &mut Session,
-    mut channel: Channel,
-    greeting: Vec<u8>,
+    channel: &mut Channel,
+    mut said: Vec<u8>,
     mut directives: watch::Receiver<Directive>,
     show: impl Fn(&Session),
     mut watched: Watched<'_>,
-    tasks: &Spawner,
-) -> End {
+) -> Spoken {
+    use Spoken::{BrokenOff, ToTheEnd};
     let mut decoder = Decoder::new(session.nonce());
-    if let Err(message) = send(&mut channel, &greeting).await {
-        let closed = timeout(Duration::from_secs(2), channel.closed).await;
-        return ended_early(closed.unwrap_or(Closed { no_shell: false, message }), &decoder);
-    }
     let mut buffer = vec![0; 16 << 10];
     let mut greeted = false;
     let mut heard = Instant::now();
@@ -339,18 +380,22 @@ async fn converse(
         let patience = (heard + SILENCE).min(stage_began + session.patience());
         let bytes = tokio::select! {
             biased;
+            () = std::future::ready(()), if !said.is_empty() => {
+                buffer[..said.len()].copy_from_slice(&said);
+                &buffer[..std::mem::take(&mut said).len()]
+            }
             read = channel.output.read(&mut buffer) => match read {
                 Ok(n @ 1..) => &buffer[..n],
                 _ => {
-                    let closed = timeout(Duration::from_secs(5), channel.closed).await;
+                    let closed = timeout(Duration::from_secs(5), &mut channel.closed).await;
                     let closed = closed.unwrap_or(Closed { no_shell: false, message: "its output ended".into() });
-                    return if greeted { session.lose(&closed.message, Timestamp::now()) } else { ended_early(closed, &decoder) };
+                    return BrokenOff(if greeted { session.lose(&closed.message, Timestamp::now()) } else { ended_early(closed, &decoder) });
                 }
             },
             changed = directives.changed() => {
                 let directive = directives.borrow_and_update().clone();
                 if let (Some(why), _) | (None, Err(why)) = (directive.end, changed.map_err(|_| "the operator stops")) {
-                    return session.lose(why, Timestamp::now());
+                    return BrokenOff(session.lose(why, Timestamp::now()));
                 }
                 session.direct(directive.group, directive.retry_token, directive.bound);
                 continue;
@@ -361,25 +406,25 @@ async fn converse(
                 for mut frame in decoder.push(&rest).unwrap_or_default() {
                     session.mask(&mut frame);
                     let want = session.hear(frame, Timestamp::now());
-                    watched.learns(session.record());
+                    watched.learns(session.receipts());
                     match want {
-                        Want::End(end) => return end,
+                        Want::End(end) => return BrokenOff(end),
                         // It can no longer be asked, so it has not been started.
-                        Want::Send(_) => return End::Lost(closed.message),
+                        Want::Send(_) => return BrokenOff(End::Lost(closed.message)),
                         Want::Wait => {}
                     }
                 }
-                return if greeted { session.lose(&closed.message, Timestamp::now()) } else { ended_early(closed, &decoder) };
+                return BrokenOff(if greeted { session.lose(&closed.message, Timestamp::now()) } else { ended_early(closed, &decoder) });
             }
             () = tokio::time::sleep_until(patience) => {
                 let message = if heard.elapsed() >= SILENCE { "the node fell silent" } else { "the node took too long" };
-                return session.lose(message, Timestamp::now());
+                return BrokenOff(session.lose(message, Timestamp::now()));
             }
         };
         heard = Instant::now();
         let frames = match decoder.push(bytes) {
             Ok(frames) => frames,
-            Err(error) => return session.lose(&error.to_string(), Timestamp::now()),
+            Err(error) => return BrokenOff(session.lose(&error.to_string(), Timestamp::now())),
         };
         for mut frame in frames {
             greeted = true;
@@ -387,24 +432,17 @@ async fn converse(
             debug!(frame = %frame.summary());
             watched.hears(&frame);
             let want = session.hear(frame, Timestamp::now());
-            watched.learns(session.record());
+            watched.learns(session.receipts());
             match want {
                 Want::Wait => {}
                 Want::Send(request) => {
                     stage_began = Instant::now();
                     watched.starts(session);
-                    if let Err(message) = send(&mut channel, &request).await {
-                        return session.lose(&message, Timestamp::now());
+                    if let Err(message) = send(channel, &request).await {
+                        return BrokenOff(session.lose(&message, Timestamp::now()));
                     }
                 }
-                Want::End(end) => {
-                    // Nobody waits for the farewell: what was learned counts at once.
-                    tasks.spawn(async move {
-                        let _ = send(&mut channel, b"bye\n").await;
-                        let _ = timeout(Duration::from_secs(2), channel.closed).await;
-                    });
-                    return end;
-                }
+                Want::End(end) => return ToTheEnd(end),
             }
         }
         show(session);

@@ -205,6 +205,9 @@ pub struct LiftStatus {
     /// How long it was suspended before, in seconds. It does not count for the timeout.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub suspended_seconds: u32,
+    /// Since when it is being ended, since it was cancelled or its time was over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending_since: Option<Time>,
     /// How many nodes it is for.
     #[serde(default)]
     pub nodes: u32,
@@ -294,7 +297,10 @@ fn is_zero(n: &u32) -> bool {
 }
 
 fn selector_schema(_: &mut SchemaGenerator) -> Schema {
-    let text = |longest: u32| json_schema!({"type": "string", "maxLength": longest});
+    let text = |longest: u32, description: &str| match description {
+        "" => json_schema!({"type": "string", "maxLength": longest}),
+        _ => json_schema!({"type": "string", "maxLength": longest, "description": description}),
+    };
     json_schema!({
         "description": "The GroupSpecs of the same namespace whose nodes it is for, by their labels; all of them where it is empty.",
         "type": "object",
@@ -303,7 +309,7 @@ fn selector_schema(_: &mut SchemaGenerator) -> Schema {
                 "description": "Labels that they have.",
                 "type": "object",
                 "maxProperties": 16,
-                "additionalProperties": text(63)
+                "additionalProperties": text(63, "")
             },
             "matchExpressions": {
                 "description": "Further requirements, as in a Deployment's selector.",
@@ -313,9 +319,9 @@ fn selector_schema(_: &mut SchemaGenerator) -> Schema {
                     "type": "object",
                     "required": ["key", "operator"],
                     "properties": {
-                        "key": text(317),
-                        "operator": {"type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
-                        "values": {"type": "array", "maxItems": 64, "items": text(63)}
+                        "key": text(317, "The label."),
+                        "operator": {"description": "How it is compared.", "type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
+                        "values": {"description": "Its values, for In and NotIn.", "type": "array", "maxItems": 64, "items": text(63, "")}
                     },
                     "x-kubernetes-validations": [{
                         "rule": "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : !has(self.values) || self.values.size() == 0",

@@ -282,7 +282,10 @@ fn by_uid(uid: &str) -> DeleteParams {
 }
 
 /// Sets or takes off our finalizer, by the version that was read: somebody else's finalizer must not be lost.
-fn finalizers_patch(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta, on: bool) -> Value {
+pub(super) fn finalizers_patch(
+    metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    on: bool,
+) -> Value {
     let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
     finalizers.retain(|finalizer| finalizer != api::FINALIZER);
     if on {
@@ -292,7 +295,7 @@ fn finalizers_patch(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::O
 }
 
 /// What was to be removed or changed is gone, or is another object by now: there is nothing left to do.
-fn tolerate_gone<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+pub(super) fn tolerate_gone<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(answer) => Ok(Some(answer)),
         Err(error) if error.is_gone() || error.is_conflict() => Ok(None),

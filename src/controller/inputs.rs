@@ -8,7 +8,7 @@ use tracing::warn;
 use super::{Converger, references};
 use crate::{
     api::GroupSpec,
-    group::resolve,
+    group::{FieldError, Group, resolve},
     plan::{self, Snapshot},
 };
 
@@ -29,18 +29,24 @@ impl Converger {
             Vec::new()
         };
         self.state.users(&key.namespace, &touched).iter().for_each(|user| self.runs.look_at(user));
-        let Ok(group) = &mut snapshot.group else { return Some(None) };
+        snapshot.group.as_mut().map_or(Some(None), |group| self.use_roles(group, now))
+    }
+
+    /// Shows a group the nodes of the roles that it uses. Returns when to look again; nothing at all while other groups are yet
+    /// to be looked at for the first time.
+    pub(super) fn use_roles(&self, group: &mut Group, now: Timestamp) -> Option<Option<Timestamp>> {
         if group.phases.roles.is_empty() {
             return Some(None);
         }
+        let namespace = &group.key.namespace;
         let here = || {
             let all = self.groups.state();
-            all.iter().map(|group| resolve::key(group)).filter(|other| other.namespace == key.namespace).collect()
+            all.iter().map(|group| resolve::key(group)).filter(|other| other.namespace == *namespace).collect()
         };
-        if !self.state.looked_at_all(&key.namespace, here) {
+        if !self.state.looked_at_all(namespace, here) {
             return None;
         }
-        let (inputs, rest) = self.state.roles().see(&key.namespace, &group.phases.roles, now);
+        let (inputs, rest) = self.state.roles().see(namespace, &group.phases.roles, now);
         group.inputs = Arc::new(inputs);
         Some(rest)
     }
@@ -49,8 +55,22 @@ impl Converger {
     /// look again.
     pub(super) async fn see_references(&self, snapshot: &mut Snapshot) -> Option<Timestamp> {
         let Ok(group) = &mut snapshot.group else { return None };
+        let (missing, again) = self.read_references(group, snapshot.now).await;
+        if !missing.is_empty() {
+            // Nodes that are being removed say goodbye all the same.
+            snapshot.last_good = std::mem::replace(&mut snapshot.group, Err(missing)).ok();
+        }
+        again
+    }
+
+    /// Reads the Secrets and ConfigMaps that a group names. Returns what is not there, and when to look again.
+    pub(super) async fn read_references(
+        &self,
+        group: &mut Group,
+        now: Timestamp,
+    ) -> (Vec<FieldError>, Option<Timestamp>) {
         if group.phases.secrets.is_empty() && group.phases.config_maps.is_empty() {
-            return None;
+            return (Vec::new(), None);
         }
         let found = match self.references.find(group, (*group.inputs).clone()).await {
             Ok(found) => found,
@@ -61,11 +81,7 @@ impl Converger {
             }
         };
         group.inputs = Arc::new(found.inputs);
-        if !found.missing.is_empty() {
-            // Nodes that are being removed say goodbye all the same.
-            snapshot.last_good = std::mem::replace(&mut snapshot.group, Err(found.missing)).ok();
-        }
         let again = found.again.and_then(|again| jiff::SignedDuration::try_from(again).ok());
-        again.map(|again| snapshot.now + again)
+        (found.missing, again.map(|again| now + again))
     }
 }

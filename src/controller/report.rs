@@ -192,12 +192,12 @@ pub async fn tell(
     }
 }
 
-fn to_json(status: &impl serde::Serialize) -> Value {
+pub(super) fn to_json(status: &impl serde::Serialize) -> Value {
     serde_json::to_value(status).unwrap_or_default()
 }
 
 /// The JSON merge patch (RFC 7396) that makes `to` of `from`: what is gone is null, what is the same is left out.
-fn merge_diff(from: &Value, to: &Value) -> Value {
+pub(super) fn merge_diff(from: &Value, to: &Value) -> Value {
     let (Value::Object(from), Value::Object(to)) = (from, to) else { return to.clone() };
     let gone = from.keys().filter(|key| !to.contains_key(*key)).map(|key| (key.clone(), Value::Null));
     let changed = to.iter().filter_map(|(key, value)| match from.get(key) {

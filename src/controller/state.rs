@@ -41,6 +41,8 @@ pub(super) struct Known {
     /// When the last pass began, and when the status was last written.
     pub(super) passed: Option<Instant>,
     pub(super) wrote: Option<Instant>,
+    /// How many nodes it had then.
+    pub(super) nodes: usize,
     pub(super) failures: u32,
 }
 
@@ -165,6 +167,13 @@ impl State {
     pub(super) fn see_deletion(&self, object: &GroupSpec) {
         if object.metadata.deletion_timestamp.is_some() {
             self.known().entry(resolve::key(object)).or_default().beyond.see_deletion(object);
+        }
+    }
+
+    /// What was to be looked at anew has been.
+    pub(super) fn rechecked(&self, key: &GroupKey) {
+        if let Some(known) = self.known().get_mut(key) {
+            known.beyond.recheck = false;
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod actions;
 mod layers;
+mod lifted;
 mod phases;
 mod scope;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use std::{
 use serde_json::{Value, json};
 
 pub use layers::{ServerSpecs, roles, uses};
+pub use lifted::lifted;
 pub use phases::MOST_ACTIONS;
 
 use super::{Cascade, ClaimShape, DriftCheck, Group, GroupKey, Head, PodShape, Retry, Rollout};
@@ -25,6 +27,7 @@ use crate::{
         self, GroupSpec,
         converge::{DriftPolicy, OnFailure, RolloutFields},
         group_spec::{Approval, PodFields},
+        lift::LiftFields,
     },
     phase::{Digest, action::KeyRef},
 };
@@ -68,44 +71,60 @@ pub fn key(object: &GroupSpec) -> GroupKey {
 /// # Errors
 /// Everything that is wrong with it, in the order of the fields.
 pub fn resolve(object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<FieldError>> {
-    let spec = &object.spec;
-    let mut errors = Errors::default();
-    let pod = errors.pod(spec.node.pod.as_ref());
-    let layers = errors.layers(spec, specs);
-    let phases = errors.phases(spec, &layers);
-    let rollout = errors.rollout(&spec.converge.rollout, spec.count);
-    if rollout.max_surge > 0 && pod.as_ref().is_some_and(|pod| !pod.claims.is_empty()) {
-        let message = "nodes with claims are replaced in their places, or their data would stay behind; set it to 0";
-        errors.add("spec.converge.rollout.maxSurge", message);
-    }
-    let timeout = errors.duration("spec.converge.timeout", &spec.converge.timeout);
-    let destroy_timeout = errors.duration("spec.converge.destroyTimeout", &spec.converge.destroy_timeout);
-    let backoff = errors.duration("spec.converge.retry.backoff", &spec.converge.retry.backoff);
-    let drift_check = spec.converge.drift_check.as_ref().map(|check| DriftCheck {
-        interval: errors.duration("spec.converge.driftCheck.interval", &check.interval),
-        reapply: check.policy == DriftPolicy::Reapply,
-    });
-    match pod {
-        Some(pod) if errors.found.is_empty() => Ok(Group {
-            key: key(object),
-            uid: object.metadata.uid.clone().unwrap_or_default(),
-            generation: object.metadata.generation.unwrap_or_default(),
-            count: spec.count,
-            paused: spec.paused,
-            pod,
-            phases,
-            rollout,
-            timeout,
-            destroy_timeout,
-            retry: Retry { limit: spec.converge.retry.limit, backoff },
-            retry_token: annotation(object.metadata.annotations.as_ref(), api::RETRY_ANNOTATION),
-            chosen: None,
-            inputs: Arc::default(),
-            drift_check,
-            needs_approval: spec.approval == Approval::Manual,
-            unapproved: BTreeSet::new(),
-        }),
-        _ => Err(errors.found),
+    Errors::default().group(object, specs, None)
+}
+
+impl Errors {
+    fn group(
+        mut self,
+        object: &GroupSpec,
+        specs: &ServerSpecs,
+        lift: Option<&LiftFields>,
+    ) -> Result<Group, Vec<FieldError>> {
+        let errors = &mut self;
+        let spec = &object.spec;
+        let pod = errors.pod(spec.node.pod.as_ref());
+        let overrides = lift.and_then(|lift| lift.with.clone()).unwrap_or_default();
+        let layers = errors.layers(spec, specs, &overrides);
+        let phases = match lift {
+            None => errors.phases(spec, &layers),
+            Some(lift) => errors.lifted_phases(spec, &layers, lift),
+        };
+        let rollout = errors.rollout(&spec.converge.rollout, spec.count);
+        if rollout.max_surge > 0 && pod.as_ref().is_some_and(|pod| !pod.claims.is_empty()) {
+            let message =
+                "nodes with claims are replaced in their places, or their data would stay behind; set it to 0";
+            errors.add("spec.converge.rollout.maxSurge", message);
+        }
+        let timeout = errors.duration("spec.converge.timeout", &spec.converge.timeout);
+        let destroy_timeout = errors.duration("spec.converge.destroyTimeout", &spec.converge.destroy_timeout);
+        let backoff = errors.duration("spec.converge.retry.backoff", &spec.converge.retry.backoff);
+        let drift_check = spec.converge.drift_check.as_ref().map(|check| DriftCheck {
+            interval: errors.duration("spec.converge.driftCheck.interval", &check.interval),
+            reapply: check.policy == DriftPolicy::Reapply,
+        });
+        match pod {
+            Some(pod) if errors.found.is_empty() => Ok(Group {
+                key: key(object),
+                uid: object.metadata.uid.clone().unwrap_or_default(),
+                generation: object.metadata.generation.unwrap_or_default(),
+                count: spec.count,
+                paused: spec.paused,
+                pod,
+                phases,
+                rollout,
+                timeout,
+                destroy_timeout,
+                retry: Retry { limit: spec.converge.retry.limit, backoff },
+                retry_token: annotation(object.metadata.annotations.as_ref(), api::RETRY_ANNOTATION),
+                chosen: None,
+                inputs: Arc::default(),
+                drift_check,
+                needs_approval: spec.approval == Approval::Manual,
+                unapproved: BTreeSet::new(),
+            }),
+            _ => Err(std::mem::take(&mut errors.found)),
+        }
     }
 }
 
@@ -163,13 +182,35 @@ impl Memo {
     /// # Errors
     /// As [`resolve`].
     pub fn resolve(&mut self, object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<FieldError>> {
+        self.parse(object, specs, resolve)
+    }
+
+    /// What [`lifted`] says, for one Lift.
+    ///
+    /// # Errors
+    /// As [`lifted`].
+    pub fn lifted(
+        &mut self,
+        object: &GroupSpec,
+        specs: &ServerSpecs,
+        lift: &LiftFields,
+    ) -> Result<Group, Vec<FieldError>> {
+        self.parse(object, specs, |object, specs| lifted(object, specs, lift))
+    }
+
+    fn parse(
+        &mut self,
+        object: &GroupSpec,
+        specs: &ServerSpecs,
+        parse: impl FnOnce(&GroupSpec, &ServerSpecs) -> Result<Group, Vec<FieldError>>,
+    ) -> Result<Group, Vec<FieldError>> {
         let source = Source::of(object, specs);
         if let Some((known, resolved)) = &self.last
             && *known == source
         {
             return resolved.clone();
         }
-        let resolved = resolve(object, specs);
+        let resolved = parse(object, specs);
         if let Ok(group) = &resolved {
             self.good = Some(group.clone());
         }
@@ -194,10 +235,26 @@ struct Errors {
 }
 
 /// Which way half a node goes.
-#[derive(Clone, Copy)]
-enum Round {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Round {
+    /// To the next node.
     Up,
+    /// It does not count.
     Down,
+}
+
+/// A number of nodes, or a share of them such as 25%. Nothing where it is neither.
+pub fn share(value: &Value, of: u32, round: Round) -> Option<u32> {
+    let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
+    let percent = value.as_str().and_then(|text| text.strip_suffix('%')?.parse::<u32>().ok());
+    match (number, percent) {
+        (Some(number), _) => Some(number),
+        (_, Some(percent @ 0..=100)) => Some(match round {
+            Round::Up => (of * percent).div_ceil(100),
+            Round::Down => of * percent / 100,
+        }),
+        _ => None,
+    }
 }
 
 impl Errors {
@@ -217,19 +274,10 @@ impl Errors {
 
     /// A number of nodes, or a share of them, rounded as told.
     fn share(&mut self, path: &str, value: &Value, of: u32, round: Round) -> u32 {
-        let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
-        let percent = value.as_str().and_then(|text| text.strip_suffix('%')?.parse::<u32>().ok());
-        match (number, percent) {
-            (Some(number), _) => number,
-            (_, Some(percent @ 0..=100)) => match round {
-                Round::Up => (of * percent).div_ceil(100),
-                Round::Down => of * percent / 100,
-            },
-            _ => {
-                self.add(path, format!("{value} is neither a number nor a share such as 25%"));
-                1
-            }
-        }
+        share(value, of, round).unwrap_or_else(|| {
+            self.add(path, format!("{value} is neither a number nor a share such as 25%"));
+            1
+        })
     }
 
     fn rollout(&mut self, fields: &RolloutFields, count: u32) -> Rollout {

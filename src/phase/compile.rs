@@ -34,16 +34,17 @@ const GATHER: &str = include_str!("sh/gather.sh");
 ///
 /// It begins with action number `from`: those before were done by runs that waited at manual steps.
 pub fn phase(rendered: &Rendered, from: usize) -> String {
-    script(rendered, from, "apply")
+    script(rendered, from, "mode=apply before=")
 }
 
-/// The script that looks what the phase would change, and changes nothing.
-pub fn check(rendered: &Rendered) -> String {
-    script(rendered, 0, "check")
+/// The script that looks what the phase would change, and changes nothing. `after_changes` tells that something would have been
+/// changed before it, so that what is missing may be what that would have made.
+pub fn check(rendered: &Rendered, after_changes: bool) -> String {
+    script(rendered, 0, if after_changes { "mode=check before=,," } else { "mode=check before=" })
 }
 
 fn script(rendered: &Rendered, from: usize, mode: &str) -> String {
-    let mut script = format!("mode={mode} phase={}\n", rendered.phase) + &stripped(PRELUDE);
+    let mut script = format!("{mode} phase={}\n", rendered.phase) + &stripped(PRELUDE);
     let mut parts: Vec<&str> =
         rendered.calls.iter().filter(|call| !call.skipped).flat_map(|call| parts(&call.kind)).copied().collect();
     parts.sort_unstable();
@@ -254,7 +255,7 @@ fn presence(state: Presence) -> &'static str {
 
 /// The script of settings: it gathers the group's own facts.
 pub fn settings(facts: &[FactSource]) -> String {
-    let mut script = "mode=apply phase=settings\n".to_owned() + &stripped(PRELUDE) + &stripped(GATHER);
+    let mut script = "mode=apply before= phase=settings\n".to_owned() + &stripped(PRELUDE) + &stripped(GATHER);
     for fact in facts {
         let optional = if fact.optional { "optional" } else { "required" };
         let line = match &fact.source {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{
-    Node, Removal, Snapshot,
+    Node, Removal, Snapshot, intervals,
     next::{self, Next},
     progress, scale,
 };
@@ -61,7 +61,8 @@ pub fn gate(snapshot: &mut Snapshot) {
     let live: Vec<&Node> = snapshot.live().collect();
     let surplus = scale::victims(snapshot, &live, scale::target(snapshot, declared, &live));
     let removals: BTreeMap<u32, scale::Rank> = surplus.iter().map(|(node, rank)| (node.ordinal, *rank)).collect();
-    let victims = known.as_ref().filter(|known| known.count == asked.count).map(|known| parse(&known.victims));
+    let victims =
+        known.as_ref().filter(|known| known.count == asked.count).map(|known| intervals::parse(&known.victims));
     let victims = victims.unwrap_or_default();
     let same = known.as_ref().is_some_and(|known| {
         (known.count, &known.template, &known.sources) == (asked.count, &asked.template, &asked.sources)
@@ -69,7 +70,7 @@ pub fn gate(snapshot: &mut Snapshot) {
     let mut leave = Leave { approved: known.clone(), victims: Some(victims.clone()), ..Leave::default() };
     if !same || removals.keys().any(|ordinal| !victims.contains(ordinal)) {
         let proposal = propose(snapshot, declared, known.as_ref(), &live, removals);
-        let named = intervals(&proposal.removals.keys().copied().collect());
+        let named = intervals::text(&proposal.removals.keys().copied().collect());
         let given = snapshot.head.approve == proposal.digest.as_str() || proposal.is_empty();
         let approved = Approved { digest: proposal.digest.to_string(), victims: named, ..asked };
         if given {
@@ -190,18 +191,18 @@ impl Proposal {
         PlanStatus {
             digest: self.digest.to_string(),
             generation,
-            creates: shortened(&self.creates),
+            creates: intervals::shortened(&self.creates),
             removals: removals
                 .into_iter()
-                .map(|(rank, nodes)| PlannedRemoval { nodes: shortened(&nodes), reason: rank.to_string() })
+                .map(|(rank, nodes)| PlannedRemoval { nodes: intervals::shortened(&nodes), reason: rank.to_string() })
                 .collect(),
-            replaces: shortened(&self.replaces),
+            replaces: intervals::shortened(&self.replaces),
             phases: self
                 .phases
                 .iter()
                 .map(|(phase, nodes, why)| PlannedPhase {
                     phase: phase.to_string(),
-                    nodes: shortened(nodes),
+                    nodes: intervals::shortened(nodes),
                     reason: (*why).to_owned(),
                 })
                 .collect(),
@@ -221,71 +222,5 @@ impl Leave {
             Removal::Surplus(_) => self.victims.as_ref().is_none_or(|victims| victims.contains(&node.ordinal)),
             Removal::GroupDeleted | Removal::Replaced { .. } => true,
         }
-    }
-}
-
-/// The most intervals that are shown.
-const SHOWN: usize = 32;
-
-/// Ordinals as intervals: `0-2,5`.
-pub fn intervals(ordinals: &BTreeSet<u32>) -> String {
-    spans(ordinals).iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
-fn shortened(ordinals: &BTreeSet<u32>) -> String {
-    let spans = spans(ordinals);
-    let shown: Vec<String> = spans.iter().take(SHOWN).map(ToString::to_string).collect();
-    let left: usize = spans.iter().skip(SHOWN).map(Span::len).sum();
-    if left == 0 { shown.join(",") } else { format!("{} and {left} more", shown.join(",")) }
-}
-
-/// The ordinals of intervals. What cannot be read stands for none.
-fn parse(text: &str) -> BTreeSet<u32> {
-    let span = |span: &str| {
-        let (first, last) = span.split_once('-').unwrap_or((span, span));
-        Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?)
-    };
-    text.split(',').filter_map(span).flatten().collect()
-}
-
-struct Span(u32, u32);
-
-impl Span {
-    fn len(&self) -> usize {
-        (self.1 - self.0) as usize + 1
-    }
-}
-
-impl std::fmt::Display for Span {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0 == self.1 { write!(f, "{}", self.0) } else { write!(f, "{}-{}", self.0, self.1) }
-    }
-}
-
-fn spans(ordinals: &BTreeSet<u32>) -> Vec<Span> {
-    let mut spans: Vec<Span> = Vec::new();
-    for ordinal in ordinals {
-        match spans.last_mut() {
-            Some(span) if span.1 + 1 == *ordinal => span.1 = *ordinal,
-            _ => spans.push(Span(*ordinal, *ordinal)),
-        }
-    }
-    spans
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ordinals_become_intervals_and_back() {
-        for (ordinals, text) in [(vec![], ""), (vec![3], "3"), (vec![0, 1, 2, 5, 7, 8], "0-2,5,7-8")] {
-            let ordinals: BTreeSet<u32> = ordinals.into_iter().collect();
-            assert_eq!(intervals(&ordinals), text);
-            assert_eq!(parse(text), ordinals);
-        }
-        let many: BTreeSet<u32> = (0..200).step_by(2).collect();
-        assert!(shortened(&many).ends_with("60,62 and 68 more"), "{}", shortened(&many));
-        assert_eq!(parse(&intervals(&many)), many);
     }
 }

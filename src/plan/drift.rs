@@ -6,7 +6,7 @@ use super::{Node, Record, next};
 use crate::{
     api::{
         conditions::{Verdict, clip},
-        group_node::{Difference, Outcome},
+        group_node::{Difference, Outcome, Receipt},
     },
     group::{DriftCheck, Group},
     phase::PhaseName,
@@ -29,8 +29,10 @@ pub fn differences(record: &Record) -> impl Iterator<Item = &Difference> {
     let checked = record.drift.as_ref().map(|drift| drift.checked_at.0);
     let stands = move |difference: &&Difference| {
         let receipt = record.receipts.get(&PhaseName::new(&difference.phase));
-        let put_right = |receipt: &crate::api::group_node::Receipt| {
-            receipt.outcome == Outcome::Succeeded && checked.is_some_and(|checked| receipt.started_at.0 >= checked)
+        // What a Lift ran otherwise is meant to differ.
+        let put_right = |receipt: &Receipt| {
+            !receipt.overridden_by.is_empty()
+                || (receipt.outcome == Outcome::Succeeded && checked.is_some_and(|at| receipt.started_at.0 >= at))
         };
         !receipt.is_some_and(put_right)
     };
@@ -44,8 +46,28 @@ pub fn calls_for(group: &Group, record: &Record, phase: &PhaseName) -> bool {
     reapply && differences(record).any(|found| found.phase == phase.as_str() && !found.name.is_empty())
 }
 
-/// The condition of a node, where it has been looked at.
+/// The phases that a Lift ran otherwise than they are declared, and that converge has not run since. They are not put right by
+/// themselves.
+fn overrides<'a>(group: &'a Group, record: &'a Record) -> impl Iterator<Item = &'a Receipt> {
+    let receipts = record.receipts.values();
+    receipts.filter(|receipt| !receipt.overridden_by.is_empty() && group.phases.declares(&receipt.phase))
+}
+
+fn override_line(receipt: &Receipt) -> String {
+    format!("{} was run otherwise by Lift {}", receipt.phase, receipt.overridden_by)
+}
+
+/// What puts an override right.
+const PUT_RIGHT: &str =
+    "it stays so until the phase is changed, lifted without other parameters, or spec.converge.reapply is changed";
+
+/// The condition of a node, where it has been looked at, or a Lift has run something otherwise there.
 pub fn of_node(group: &Group, record: &Record) -> Option<Verdict> {
+    let overridden: Vec<String> = overrides(group, record).map(override_line).collect();
+    if !overridden.is_empty() {
+        let message = format!("{}; {PUT_RIGHT}", overridden.join("; "));
+        return Some(Verdict { kind: "Drifted", status: true, reason: "LiftOverride".into(), message });
+    }
     group.drift_check?;
     let drift = record.drift.as_ref()?;
     let lines: Vec<String> = differences(record).map(line).collect();
@@ -61,6 +83,13 @@ pub fn of_node(group: &Group, record: &Record) -> Option<Verdict> {
 
 /// The condition of a group.
 pub fn of_group(group: &Group, live: &[&Node]) -> Option<Verdict> {
+    let overridden: Vec<(&str, &Receipt)> =
+        live.iter().filter_map(|node| Some((node.name.as_str(), overrides(group, &node.record).next()?))).collect();
+    if let [(name, first), ..] = overridden.as_slice() {
+        let (count, line) = (overridden.len(), override_line(first));
+        let message = format!("{count} of {} nodes; {name}: {line}; {PUT_RIGHT}", live.len());
+        return Some(Verdict { kind: "Drifted", status: true, reason: "LiftOverride".into(), message });
+    }
     group.drift_check?;
     let looked_at = live.iter().filter(|node| node.record.drift.is_some()).count();
     let drifted: Vec<(&&Node, String)> =

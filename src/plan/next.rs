@@ -339,7 +339,7 @@ impl Look<'_> {
     fn phase(&self, phase: &PhaseName, actions: &Arc<Vec<Action>>, context: &Context) -> Option<Next> {
         let receipt = self.record.receipts.get(phase);
         let succeeded = receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
-        if succeeded && phase.rerun() == Rerun::PerIncarnation {
+        if succeeded && (phase.rerun() == Rerun::PerIncarnation || self.group.phases.on_demand) {
             return None;
         }
         let rendered = match self.render(phase, actions, context) {
@@ -433,8 +433,9 @@ impl Look<'_> {
         let seal = Sha256::digest(format!("{digest} {}", read.unwrap_or_default()).as_bytes());
         let look = format!("{phase}-{}", hex(&seal[..10]));
         let receipt = receipts.get(&phase);
-        let holds = receipt.is_some_and(|r| r.outcome == Outcome::Succeeded && r.digest == digest.as_str());
-        if holds && receipt.is_some_and(|receipt| receipt.run_id == look) {
+        let succeeded = receipt.filter(|receipt| receipt.outcome == Outcome::Succeeded);
+        let holds = |receipt: &Receipt| receipt.digest == digest.as_str() && receipt.run_id == look;
+        if succeeded.is_some_and(|receipt| self.group.phases.on_demand || holds(receipt)) {
             return None;
         }
         Some(match self.budget(&phase, receipt, &digest) {

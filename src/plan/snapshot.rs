@@ -74,6 +74,11 @@ impl Snapshot {
         self.sessions.get(&node.name).filter(|session| session.kind != SessionKind::Check)
     }
 
+    /// The session by which the group is brought to what is declared. What a Lift does beside that is no step on the way.
+    fn converging(&self, node: &Node) -> Option<&SessionView> {
+        self.working(node).filter(|session| session.kind != SessionKind::Lift)
+    }
+
     /// A node of the group, and all that stands around it.
     pub fn situation<'a>(&'a self, group: &'a Group, node: &'a Node) -> Situation<'a> {
         let pod = self.pod(node);
@@ -82,7 +87,7 @@ impl Snapshot {
             node,
             pod,
             foreign: pod.is_none() && self.pods.contains_key(&node.name),
-            session: self.working(node),
+            session: self.converging(node),
             trouble: self.troubles.get(&node.name),
             now: self.now,
         }
@@ -195,7 +200,7 @@ impl Record {
 }
 
 /// What becomes of a receipt when the file system is lost: whether it still counts, and as what.
-fn outlives(receipt: &mut Receipt) -> bool {
+pub(crate) fn outlives(receipt: &mut Receipt) -> bool {
     receipt.from = 0;
     if receipt.outcome == Outcome::Unknown {
         receipt.outcome = Outcome::Failed;
@@ -298,6 +303,8 @@ pub struct SessionView {
     pub running: Option<Running>,
     /// What it is for.
     pub kind: SessionKind,
+    /// The UID of the Lift that it is for.
+    pub lift: Option<String>,
 }
 
 /// What a session is for, as far as the plan has to know.
@@ -310,6 +317,8 @@ pub enum SessionKind {
     Farewell,
     /// It only looks: the node is as it was.
     Check,
+    /// It runs what a Lift asks for.
+    Lift,
 }
 
 /// A node that could not be reached.

@@ -173,7 +173,7 @@ fn explain(node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
 }
 
 /// A failed attempt in a line.
-fn failure_line(receipt: &Receipt) -> String {
+pub(crate) fn failure_line(receipt: &Receipt) -> String {
     let last = receipt.output.lines().rev().find(|line| !line.trim().is_empty()).map(|line| clip(line.trim(), 160));
     let said = last.map(|line| format!(": {line}")).unwrap_or_default();
     format!("{} attempt {}: {}{said}", receipt.phase, receipt.attempt, receipt.message)

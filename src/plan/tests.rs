@@ -32,15 +32,15 @@ use crate::{
     phase::PhaseName,
 };
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
-fn ago(seconds: i64) -> Timestamp {
+pub(crate) fn ago(seconds: i64) -> Timestamp {
     now() - SignedDuration::from_secs(seconds)
 }
 
-fn object(extra: Value) -> crate::api::GroupSpec {
+pub(crate) fn object(extra: Value) -> crate::api::GroupSpec {
     let mut spec = json!({
         "count": 1,
         "node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "x"}]}}}},
@@ -66,7 +66,7 @@ fn group(extra: Value) -> Group {
     resolve(&object(extra), &Default::default()).unwrap()
 }
 
-fn receipt(phase: &str, digest: &str, outcome: Outcome, attempt: u32, finished: Timestamp) -> Receipt {
+pub(crate) fn receipt(phase: &str, digest: &str, outcome: Outcome, attempt: u32, finished: Timestamp) -> Receipt {
     Receipt {
         phase: phase.into(),
         digest: digest.into(),
@@ -81,6 +81,7 @@ fn receipt(phase: &str, digest: &str, outcome: Outcome, attempt: u32, finished: 
         output: if outcome == Outcome::Failed { "no luck\n".into() } else { String::new() },
         output_bytes: 0,
         message: if outcome == Outcome::Failed { "failed with exit code 7".into() } else { String::new() },
+        overridden_by: String::new(),
         retry_token: String::new(),
     }
 }
@@ -92,6 +93,7 @@ fn done(group: &Group, identity: &Identity) -> Record {
         facts: Facts::from([("hostname".into(), json!("web-0"))]),
         receipts: BTreeMap::new(),
         drift: None,
+        lifts: Vec::new(),
     };
     let settings = group.phases.settings.digest.to_string();
     record.receipts.insert(PhaseName::bootstrap(), receipt("bootstrap", "any", Outcome::Succeeded, 1, ago(100)));
@@ -189,7 +191,7 @@ fn settled(count: u32, ordinals: &[u32]) -> Snapshot {
 }
 
 /// The same, of a group that is declared otherwise.
-fn settled_as(extra: Value, ordinals: &[u32]) -> Snapshot {
+pub(crate) fn settled_as(extra: Value, ordinals: &[u32]) -> Snapshot {
     let group = group(extra.clone());
     let nodes = ordinals.iter().map(|ordinal| {
         let mut node = node(*ordinal, Record::default());
@@ -296,7 +298,8 @@ fn max_parallel_counts_those_at_work() {
     let mut snapshot = snapshot(json!({"count": 4}), nodes, (0..4).map(pod).collect());
     let starts = |snapshot: &Snapshot| effects(snapshot).iter().filter_map(Effect::starts).collect::<Vec<_>>();
     assert_eq!(starts(&snapshot), [0, 1]);
-    let session = SessionView { instance: "c-3".into(), since: now(), running: None, kind: SessionKind::Converge };
+    let session =
+        SessionView { instance: "c-3".into(), since: now(), running: None, kind: SessionKind::Converge, lift: None };
     snapshot.sessions.insert("web-3".into(), session);
     assert_eq!(starts(&snapshot), [0]);
 }
@@ -331,7 +334,8 @@ fn a_node_goes_after_its_session_and_its_pod_and_an_orphan_without() {
     };
     removing(&mut snapshot, Cascade::Nodes);
     snapshot.head.deletion = Some(Cascade::Nodes);
-    let session = SessionView { instance: "c-0".into(), since: now(), running: None, kind: SessionKind::Converge };
+    let session =
+        SessionView { instance: "c-0".into(), since: now(), running: None, kind: SessionKind::Converge, lift: None };
     snapshot.sessions.insert("web-0".into(), session);
     assert!(matches!(
         effects(&snapshot)[..],
@@ -422,7 +426,8 @@ fn a_group_that_lost_its_finalizer_is_no_less_converged() {
 #[test]
 fn a_session_on_a_container_that_was_replaced_ends() {
     let mut snapshot = settled(1, &[0]);
-    let session = SessionView { instance: "c-old".into(), since: now(), running: None, kind: SessionKind::Converge };
+    let session =
+        SessionView { instance: "c-old".into(), since: now(), running: None, kind: SessionKind::Converge, lift: None };
     snapshot.sessions.insert("web-0".into(), session);
     assert!(matches!(effects(&snapshot)[..], [Effect::EndSession { .. }]));
 }

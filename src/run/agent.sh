@@ -420,6 +420,9 @@ prune() {
   for old in "$S/runs"/*; do
     grep -qxF "${old##*/}" "$S/log" || rm -rf "$old"
   done
+  for old in "$S/marks"/*.lift.*; do
+    grep -qF "${old##*/}-" "$S/log" || rm -rf "$old"
+  done
 }
 
 # list: the runs of this incarnation, oldest first.

@@ -5,6 +5,7 @@
 
 mod check;
 mod journal;
+pub mod lift;
 mod receipts;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -26,12 +27,13 @@ use crate::{
     group::Group,
     phase::{Digest, PhaseName, compile, run_id, secret},
     plan::{
-        Bound, Purpose, Record, SessionKind,
+        Bound, LiftRun, Purpose, Record, SessionKind,
         next::{self, Identity, Next},
     },
 };
 
 use check::Check;
+use lift::Aside;
 
 /// No phase may run longer; the schema says so.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -63,6 +65,8 @@ pub struct Session {
     mask: Mask,
     /// What it has found, where it only looks.
     check: Check,
+    /// What it puts aside of the node's record, where it is for a Lift.
+    aside: Option<Aside>,
 }
 
 /// How much of the facts was read since anything ran.
@@ -155,6 +159,10 @@ pub enum End {
     Lost(String),
 }
 
+fn hello(nonce: &str, uid: &str) -> String {
+    format!("hello {nonce} {uid}\n")
+}
+
 impl Session {
     /// Whether the run in flight only looks.
     pub fn looks(&self) -> bool {
@@ -168,14 +176,18 @@ impl Session {
         group: Arc<Group>,
         identity: Identity,
         (uid, instance): (String, String),
-        record: Record,
+        mut record: Record,
         purpose: Purpose,
         nonce: String,
         known: Known,
     ) -> (Self, Vec<u8>) {
         let agent = super::agent();
-        let greeting = format!("{} {uid}\n{agent}hello {nonce} {uid}\n", agent.len()).into_bytes();
+        let greeting = format!("{} {uid}\n{agent}{}", agent.len(), hello(&nonce, &uid)).into_bytes();
         let stage = Stage::Hello;
+        let aside = match &purpose {
+            Purpose::Lift(run) => Some(Aside::take(run, &mut record)),
+            _ => None,
+        };
         let session = Self {
             group: known.seen_by(&group),
             identity,
@@ -194,6 +206,7 @@ impl Session {
             mask: known.mask(),
             known,
             check: Check::default(),
+            aside,
         };
         (session, greeting)
     }
@@ -207,8 +220,9 @@ impl Session {
         }
         self.group = self.known.seen_by(&group);
         self.identity.retry_token = retry_token;
-        if let Purpose::Converge(old) = &mut self.purpose {
-            *old = bound;
+        match &mut self.purpose {
+            Purpose::Converge(old) | Purpose::Lift(LiftRun { bound: old, .. }) => *old = bound,
+            Purpose::Farewell | Purpose::Check => {}
         }
     }
 
@@ -222,9 +236,24 @@ impl Session {
         self.purpose.kind()
     }
 
-    /// What is known of the node now.
-    pub fn record(&self) -> &Record {
-        &self.record
+    /// What an agent is greeted with that stands on the node already.
+    pub fn hello(&self) -> Vec<u8> {
+        hello(&self.nonce, &self.uid).into_bytes()
+    }
+
+    /// The UID of the pod and the ID of the container that it speaks to.
+    pub fn incarnation(&self) -> (&str, &str) {
+        (&self.uid, &self.instance)
+    }
+
+    /// Whether another session may follow soon: not where the node goes, or was only looked at.
+    pub fn leaves_warm(&self) -> bool {
+        matches!(self.kind(), SessionKind::Converge | SessionKind::Lift)
+    }
+
+    /// The receipts of the phases that it is at: the node's, or those of its Lift.
+    pub fn receipts(&self) -> &BTreeMap<PhaseName, Receipt> {
+        &self.record.receipts
     }
 
     /// What leads the agent's replies.
@@ -294,6 +323,9 @@ impl Session {
                 Want::Wait
             }
             (Frame::Ready, Stage::Hello) => {
+                if self.awaits_bootstrap() {
+                    return self.over(End::Stopped);
+                }
                 let open = self.unsettled();
                 self.attach_or(open, now)
             }
@@ -325,7 +357,10 @@ impl Session {
             (Frame::Ended(ended), Stage::Running(flight))
                 if flight.run_id == ended.run_id && check::is_one(&ended.phase) =>
             {
-                self.checked(&ended);
+                match self.kind() {
+                    SessionKind::Lift => self.foreseen(&ended, now),
+                    _ => self.checked(&ended),
+                }
                 self.advance(now)
             }
             (Frame::Ended(ended), Stage::Running(flight)) if flight.run_id == ended.run_id => {
@@ -358,11 +393,18 @@ impl Session {
     /// What is due next, with the newest spec.
     fn advance(&mut self, now: Timestamp) -> Want {
         loop {
-            if self.purpose == Purpose::Converge(Bound::Hold) {
+            if let Some(outcome) = self.ends_as() {
+                self.conclude(outcome);
+                return self.over(End::Done);
+            }
+            if *self.bound() == Bound::Hold {
                 return self.over(End::Stopped);
             }
-            if self.purpose == Purpose::Check {
-                return self.look(now);
+            match &self.purpose {
+                Purpose::Check => return self.look(now),
+                Purpose::Lift(run) if now >= run.deadline => return self.over(End::Stopped),
+                Purpose::Lift(run) if run.dry_run => return self.rehearse(now),
+                _ => {}
             }
             if !self.read && self.record.facts.is_empty() {
                 return self.ask_facts();
@@ -370,7 +412,7 @@ impl Session {
             let due = match &self.purpose {
                 Purpose::Farewell => next::farewell(&self.group, &self.identity, &self.record, now),
                 Purpose::Check => Next::Settled,
-                Purpose::Converge(bound) => {
+                Purpose::Converge(bound) | Purpose::Lift(LiftRun { bound, .. }) => {
                     let due = next::next(&self.group, &self.identity, &self.record, now);
                     if due.phase().is_some_and(|phase| !bound.allows(&self.group, &phase)) {
                         return self.over(End::Done);
@@ -386,6 +428,7 @@ impl Session {
                 | Next::Backoff { .. }
                 | Next::Halt { .. }
                 | Next::Settled => {
+                    self.conclude_by(&due);
                     return self.over(End::Done);
                 }
                 _ if !self.read => return self.ask_facts(),
@@ -404,8 +447,13 @@ impl Session {
                     let Some(secrets) = secret::payload(&places, &self.known.values) else {
                         return self.over(End::Stopped);
                     };
+                    let phase = rendered.phase.clone();
+                    let rendered = match &self.purpose {
+                        Purpose::Lift(run) => lift::marked(run, *rendered),
+                        _ => *rendered,
+                    };
                     let script = Script { text: compile::phase(&rendered, from as usize), secrets, from };
-                    return self.run(rendered.phase, rendered.digest, attempt, &previous, &script, now);
+                    return self.run(phase, rendered.digest, attempt, &previous, &script, now);
                 }
                 Next::Test { digest, look, attempt, .. } if self.view == View::Whole => {
                     let receipt = self.examine(&digest, attempt, &look, now);
@@ -475,17 +523,24 @@ impl Session {
         now: Timestamp,
     ) -> Want {
         let witness = self.record.incarnation.as_ref().map(|i| i.witness.as_str()).unwrap_or_default();
-        let run_id = run_id(witness, &phase, &digest, attempt, previous);
-        let seconds = self.group.timeout.as_secs_f64().ceil() as u64;
+        let (journalled, mut timeout) = (self.journalled(&phase), self.group.timeout);
+        let run_id = match &self.purpose {
+            Purpose::Lift(lift) => {
+                let left = Duration::try_from(lift.deadline.duration_since(now)).unwrap_or_default();
+                timeout = timeout.min(left.max(Duration::from_secs(1)));
+                run_id(witness, &journalled, &digest, attempt, &format!("{} {previous}", lift.uid))
+            }
+            _ => run_id(witness, &journalled, &digest, attempt, previous),
+        };
+        let seconds = timeout.as_secs_f64().ceil() as u64;
         let shown = if digest.as_str().is_empty() { "-" } else { digest.as_str() };
         let Script { text, secrets, from } = script;
         let seal = if secrets.is_empty() { "-".to_owned() } else { self.known.seal() };
         let (length, beside) = (text.len(), secrets.len());
         let request = format!(
-            "run {run_id} {seconds} {length} {phase} {attempt} {shown} {beside} {seal} {from}\n{text}{secrets}"
+            "run {run_id} {seconds} {length} {journalled} {attempt} {shown} {beside} {seal} {from}\n{text}{secrets}"
         );
-        let (timeout, retry_token) = (self.group.timeout, next::retry_token(&self.group, &self.identity));
-        let from = *from;
+        let (from, retry_token) = (*from, next::retry_token(&self.group, &self.identity));
         self.stage =
             Stage::Running(InFlight { phase, digest, run_id, from, attempt, started: now, timeout, retry_token });
         Want::Send(request.into_bytes())

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tracing::info;
 
-use super::{frame::Frame, session::Session};
+use super::{
+    frame::Frame,
+    session::{Session, lift},
+};
 use crate::{
     api::group_node::{Outcome, Receipt},
     phase::PhaseName,
-    plan::Record,
     telemetry::metrics::{Ended, Metrics, Run},
 };
 
@@ -46,8 +48,8 @@ impl From<&Receipt> for Told {
 
 impl<'a> Watched<'a> {
     /// A session that begins with this record.
-    pub(super) fn new(metrics: &'a Metrics, record: &Record) -> Self {
-        let told = record.receipts.iter().map(|(phase, receipt)| (phase.clone(), receipt.into())).collect();
+    pub(super) fn new(metrics: &'a Metrics, receipts: &BTreeMap<PhaseName, Receipt>) -> Self {
+        let told = receipts.iter().map(|(phase, receipt)| (phase.clone(), receipt.into())).collect();
         Self { metrics, flight: None, told }
     }
 
@@ -69,15 +71,15 @@ impl<'a> Watched<'a> {
             flight.joined = true;
             return;
         }
-        let phase = id.rsplit_once('-').map_or("", |(phase, _)| phase);
+        let phase = lift::phase_of(id.rsplit_once('-').map_or("", |(phase, _)| phase));
         let run = self.metrics.run_starts(phase, id, None);
         run.span.in_scope(|| info!("phase goes on"));
         self.flight = Some(Flight { id: id.clone(), run, joined: true });
     }
 
     /// The session knows this now. Each new receipt is told, also of what ran nothing on the node.
-    pub(super) fn learns(&mut self, record: &Record) {
-        for (phase, receipt) in &record.receipts {
+    pub(super) fn learns(&mut self, receipts: &BTreeMap<PhaseName, Receipt>) {
+        for (phase, receipt) in receipts {
             let now = Told::from(receipt);
             let before = self.told.get(phase);
             if before == Some(&now) {
@@ -128,8 +130,8 @@ mod tests {
         serde_json::from_value(receipt).unwrap()
     }
 
-    fn record(receipt: Receipt) -> Record {
-        Record { receipts: [(PhaseName::configure(), receipt)].into(), ..Record::default() }
+    fn record(receipt: Receipt) -> BTreeMap<PhaseName, Receipt> {
+        [(PhaseName::configure(), receipt)].into()
     }
 
     fn counted(metrics: &Metrics, outcome: &str) -> usize {

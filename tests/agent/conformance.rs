@@ -44,7 +44,7 @@ pub fn only(kind: &ActionKind) -> Rendered {
 }
 
 pub fn check(agent: &mut Agent, kind: &ActionKind) -> Ended {
-    agent.run(&compile::check(&only(kind)))
+    agent.run(&compile::check(&only(kind), false))
 }
 
 pub fn apply(agent: &mut Agent, kind: &ActionKind) -> Ended {

@@ -42,7 +42,7 @@ fn run(agent: &mut Agent, calls: Vec<Call>) -> Ended {
 }
 
 fn check(agent: &mut Agent, calls: Vec<Call>) -> Ended {
-    agent.run(&compile::check(&rendered(calls)))
+    agent.run(&compile::check(&rendered(calls), false))
 }
 
 fn after(call: Call, places: &[usize]) -> Call {
@@ -277,7 +277,7 @@ fn a_check_says_what_hangs_on_what_is_not_there_yet(shell: Shell) {
         ]
     };
     let id = run_id();
-    agent.ask(&id, 60, &compile::check(&rendered(calls())));
+    agent.ask(&id, 60, &compile::check(&rendered(calls()), false));
     let ended = agent.ended();
     assert_eq!(ended.verdict, Verdict::Exit(0), "{}", ended.output);
     let said = fs::read_to_string(node.state().join("runs").join(&id).join("actions")).unwrap();

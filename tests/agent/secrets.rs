@@ -141,7 +141,7 @@ fn a_check_needs_its_secrets_and_leaves_nothing(shell: Shell) {
     let mut agent = node.agent();
     let path = node.file("pw");
     let rendered = rendered(vec![secret_file(&path, "pw", "644")]);
-    let script = compile::check(&rendered);
+    let script = compile::check(&rendered, false);
     let ended = send(&mut agent, &rendered, &script, CANARY.as_bytes());
     assert_eq!((ended.actions[0].result, ended.actions[0].diff.as_str()), (Changed, ""));
     assert!(!path.exists() && node.keeps("c4nary").is_none());

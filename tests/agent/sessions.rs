@@ -95,7 +95,7 @@ fn a_session_converges_and_the_next_has_nothing_to_do(shell: Shell) {
     let end = converse(&mut session, &mut agent, |_| false);
     assert_eq!(end, Some(End::Done), "{:#?}", session.record());
     agent.bye();
-    let record = session.record().clone();
+    let record = session.record().into_owned();
     assert_eq!(node.read("marker"), "bootstrap\nconfigure\n");
     assert_eq!(node.read("motd"), format!("1.2 on {} as web-0\n", std::env::consts::ARCH));
     let outcomes: Vec<_> = record.receipts.values().map(|receipt| (receipt.phase.as_str(), receipt.outcome)).collect();
@@ -120,7 +120,7 @@ fn a_lost_session_is_taken_up_by_the_next(shell: Shell) {
     wait_until(|| "bootstrap does not begin".into(), || !node.read("marker").is_empty());
     agent.kill();
     assert_eq!(session.lose("cut", Timestamp::now()), End::Lost("cut".into()));
-    let record = session.record().clone();
+    let record = session.record().into_owned();
     let bootstrap = PhaseName::bootstrap();
     assert_eq!(record.receipts[&bootstrap].outcome, Outcome::Unknown);
 

@@ -1,4 +1,4 @@
-//! A fake API server for the four kinds, with resource versions, finalizers and preconditions, and watches that may lag.
+//! A fake API server for the five kinds, with resource versions, finalizers and preconditions, and watches that may lag.
 //! Every operator has watches of its own.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Resource, runtime::watcher::Event};
-use pallet_operator::api::{GroupNode, GroupSpec};
+use pallet_operator::api::{GroupNode, GroupSpec, Lift};
 
 /// Why a request was not done.
 #[derive(Debug, PartialEq)]
@@ -155,7 +155,7 @@ where
     }
 }
 
-/// The four kinds.
+/// The five kinds.
 #[derive(Default)]
 pub struct Cluster {
     pub counter: Counter,
@@ -163,11 +163,12 @@ pub struct Cluster {
     pub nodes: Store<GroupNode>,
     pub pods: Store<Pod>,
     pub claims: Store<PersistentVolumeClaim>,
+    pub lifts: Store<Lift>,
 }
 
 impl Cluster {
     pub fn writes(&self) -> u64 {
-        self.groups.writes + self.nodes.writes + self.pods.writes + self.claims.writes
+        self.groups.writes + self.nodes.writes + self.pods.writes + self.claims.writes + self.lifts.writes
     }
 
     /// Whether an operator has heard of everything.
@@ -176,6 +177,7 @@ impl Cluster {
             && self.nodes.pending[seat].is_empty()
             && self.pods.pending[seat].is_empty()
             && self.claims.pending[seat].is_empty()
+            && self.lifts.pending[seat].is_empty()
     }
 
     /// The watches of an operator begin anew.
@@ -184,5 +186,6 @@ impl Cluster {
         self.nodes.relist(seat);
         self.pods.relist(seat);
         self.claims.relist(seat);
+        self.lifts.relist(seat);
     }
 }

@@ -41,6 +41,11 @@ impl World {
             return;
         }
         self.count("runs");
+        if let Some((phase, tag)) = run.phase.split_once(".lift.") {
+            let (phase, tag) = (phase.to_owned(), tag.to_owned());
+            self.check_lift_start(name, &phase, &tag);
+            return self.check_new(name, run);
+        }
         if run.from > 0 {
             self.count("runs behind a manual step");
         }
@@ -92,6 +97,10 @@ impl World {
             assert!(latest("settings").is_some(), "5: destroy-server before settings on {name}");
             self.count("farewells");
         }
+        self.check_new(name, run);
+    }
+
+    fn check_new(&mut self, name: &str, run: &Run) {
         match self.history.get(&(self.machines[name].witness.clone(), run.id.clone())) {
             Some(_) => panic!("run {} was started twice on {name}", run.id),
             None => self.tell(|| format!("{name}: {} attempt {} starts", run.phase, run.attempt)),
@@ -158,7 +167,8 @@ impl World {
     /// 4: no status claims a success, or any other end, that no journal holds.
     pub fn check_status(&mut self, status: &GroupNodeStatus) {
         let witness = status.incarnation.as_ref().map(|i| i.witness.clone()).unwrap_or_default();
-        for receipt in status.receipts.iter().filter(|receipt| receipt.outcome != Outcome::Unknown) {
+        let of_lifts = status.lifts.iter().filter(|lift| lift.outcome.is_none()).flat_map(|lift| &lift.receipts);
+        for receipt in status.receipts.iter().chain(of_lifts).filter(|receipt| receipt.outcome != Outcome::Unknown) {
             let journalled = self.history.get(&(witness.clone(), receipt.run_id.clone()));
             let Some(run) = journalled else {
                 if receipt.phase == "test" {
@@ -216,7 +226,8 @@ impl World {
             return false;
         }
         let Some(group) = self.cluster.groups.objects.get(GROUP) else {
-            return self.cluster.nodes.objects.is_empty() && self.cluster.pods.objects.is_empty();
+            let gone = self.cluster.nodes.objects.is_empty() && self.cluster.pods.objects.is_empty();
+            return gone && self.lifts_are_at_rest();
         };
         let Some(snapshot) = self.observe() else { return false };
         let planned = plan(&snapshot);
@@ -229,6 +240,7 @@ impl World {
         // One whose node is gone already is on its way out, too.
         let going = self.cluster.pods.objects.values().any(|pod| pod.metadata.deletion_timestamp.is_some());
         ready
+            && self.lifts_are_at_rest()
             && !leaving
             && !going
             && planned.effects.is_empty()
@@ -252,9 +264,16 @@ impl World {
                     assert!(told.is_some_and(|told| told.outcome == Outcome::Succeeded), "4: test on {name}");
                     continue;
                 }
-                let last = machine.journal.iter().rev().find(|run| run.phase == phase).expect("a run of every phase");
                 let told = told.expect("a receipt of every phase");
                 assert_eq!(told.outcome, Outcome::Succeeded, "4: {phase} on {name}");
+                // What a Lift has run is as good.
+                let lifted = format!("{phase}.lift.");
+                let mut runs = machine.journal.iter().rev();
+                let last = match told.run_id.starts_with(&lifted) {
+                    true => runs.find(|run| run.id == told.run_id),
+                    false => runs.find(|run| run.phase == phase),
+                };
+                let last = last.expect("a run of every phase");
                 // Settings is asked anew by every session; one that was lost leaves a run that nobody needs.
                 let same = last.id == told.run_id && last.succeeded();
                 assert!(same || phase == "settings", "4: {phase} on {name}: {last:?}");
@@ -269,6 +288,7 @@ impl World {
         for _ in 0..5 {
             self.now += jiff::SignedDuration::from_hours(1);
             self.pass();
+            self.pass_lifts();
         }
         assert_eq!(before, (self.operator.writes, self.operator.commands, self.cluster.writes()), "9: not at rest");
     }

@@ -8,6 +8,7 @@ mod cluster;
 mod golden;
 mod invariants;
 mod kubelet;
+mod lifts;
 mod machine;
 mod operator;
 mod sessions;

@@ -16,6 +16,7 @@ use pallet_operator::{
 
 use crate::{
     cluster::Refusal,
+    lifts::Lifts,
     world::{GROUP, Link, NAMESPACE, World},
 };
 
@@ -28,6 +29,7 @@ pub struct Operator {
     resolved: RefCell<Memo>,
     /// The ServerSpecs that it has heard of.
     pub specs: ServerSpecs,
+    pub lifts: Lifts,
     pub memories: HashMap<String, Memory>,
     pub links: HashMap<String, Link>,
     pub commands: u64,
@@ -128,6 +130,7 @@ impl World {
                 since: link.since,
                 running: link.session.running(),
                 kind: link.session.kind(),
+                lift: link.lift.clone(),
             });
             let memory = operator.memories.get(uid);
             memory.map_or_else(|| Memory::default().seen(session.clone()), |memory| memory.seen(session.clone()))
@@ -157,7 +160,8 @@ impl World {
         if let Ok(group) = &snapshot.group {
             let group = Arc::new(group.clone());
             for node in snapshot.live() {
-                if let Some(link) = self.operator.links.get_mut(&node.uid) {
+                let link = self.operator.links.get_mut(&node.uid);
+                if let Some(link) = link.filter(|link| link.lift.is_none()) {
                     let bound = planned.bounds.get(&node.ordinal).unwrap_or(&Bound::Hold);
                     link.session.direct(group.clone(), node.retry_token.clone(), bound.clone());
                 }
@@ -169,13 +173,15 @@ impl World {
             // It is another operator by now.
             return;
         }
+        // They stand on what this pass has seen and written.
+        self.operator.lifts.woken = true;
         if self.operator.failed {
             let again = self.now + SignedDuration::from_millis(500);
             self.operator.wake = earliest(self.operator.wake, Some(again));
         }
     }
 
-    fn may_crash(&mut self, when: &str) -> Result<(), Crashed> {
+    pub fn may_crash(&mut self, when: &str) -> Result<(), Crashed> {
         if !self.calm && self.random.chance(1) {
             self.crash(when);
             return Err(Crashed);
@@ -193,7 +199,7 @@ impl World {
     }
 
     /// A write whose answer may be lost, before or after it was done.
-    fn answered<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T, Refusal>) -> Option<Result<T, Refusal>> {
+    pub fn answered<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T, Refusal>) -> Option<Result<T, Refusal>> {
         if !self.calm && self.random.chance(3) {
             self.count("answers lost");
             self.operator.failed = true;

@@ -3,7 +3,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use pallet_operator::{
-    plan::{Container, Purpose, Snapshot, progress},
+    group::Group,
+    plan::{Container, Purpose, Snapshot, next::Identity, progress},
     run::{
         frame::{Frame, Verdict},
         session::{End, Session, Want},
@@ -19,16 +20,30 @@ impl World {
     pub fn open(&mut self, snapshot: &Snapshot, ordinal: u32, purpose: Purpose) {
         let node = &snapshot.nodes[&ordinal];
         let Some(pod) = snapshot.pod(node) else { return };
+        let group = Arc::new(snapshot.group.clone().unwrap());
+        self.open_with(snapshot, ordinal, group, progress::identity(node, pod), purpose);
+    }
+
+    pub fn open_with(
+        &mut self,
+        snapshot: &Snapshot,
+        ordinal: u32,
+        group: Arc<Group>,
+        identity: Identity,
+        purpose: Purpose,
+    ) {
+        let node = &snapshot.nodes[&ordinal];
+        let Some(pod) = snapshot.pod(node) else { return };
         let Container::Running { id } = &pod.container else { return };
         if self.operator.links.contains_key(&node.uid) {
             return;
         }
         self.operator.commands += 1;
         self.operator.nonces += 1;
-        let group = Arc::new(snapshot.group.clone().unwrap());
+        let lift = purpose.lift().map(str::to_owned);
         let (session, greeting) = Session::open(
             group,
-            progress::identity(node, pod),
+            identity,
             (pod.uid.clone(), id.clone()),
             node.record.clone(),
             purpose,
@@ -42,6 +57,7 @@ impl World {
             node: node.name.clone(),
             instance: instance.clone().unwrap_or_default(),
             since: self.now,
+            lift,
             inbox: VecDeque::new(),
             awaiting: None,
         };
@@ -64,7 +80,7 @@ impl World {
         let now = self.now;
         self.operator.woken = true;
         let memory = self.operator.memories.entry(uid.to_owned()).or_default();
-        memory.learn(link.session.record());
+        memory.learn(&link.session.record());
         memory.finish(&link.instance, end, now);
     }
 
@@ -86,7 +102,7 @@ impl World {
             }
         }
         if let Some(link) = self.operator.links.get(uid) {
-            let (record, running) = (link.session.record().clone(), link.session.running());
+            let (record, running) = (link.session.record().into_owned(), link.session.running());
             let news = self.operator.memories.entry(uid.to_owned()).or_default().learn(&record);
             self.operator.woken |= news || running != before;
         }

@@ -32,6 +32,8 @@ pub struct Link {
     pub node: String,
     pub instance: String,
     pub since: Timestamp,
+    /// The UID of the Lift that it is for.
+    pub lift: Option<String>,
     /// What the agent has said and the operator has not heard yet.
     pub inbox: VecDeque<Frame>,
     /// The run whose end the agent waits for.
@@ -120,6 +122,13 @@ impl Totals {
             "manual steps acknowledged",
             "runs behind a manual step",
             "looks",
+            "Lifts",
+            "Lifts complete",
+            "Lifts failed",
+            "Lifts cancelled",
+            "Lifts deleted",
+            "Lifts gone by their time",
+            "runs of Lifts",
             "phases reapplied",
         ] {
             assert!(self.counts.get(what).copied().unwrap_or_default() > 0, "nothing of this happened: {what}");
@@ -151,7 +160,9 @@ pub struct World {
     retention: &'static str,
     gentle: bool,
     /// What else the group makes use of.
-    uses: Uses,
+    pub uses: Uses,
+    /// How many Lifts were made.
+    pub lift_number: u64,
     /// The ServerSpecs there are.
     pub specs: ServerSpecs,
     /// All that was told since, where somebody asks.
@@ -160,7 +171,7 @@ pub struct World {
 
 /// What a group makes use of, by its seed.
 #[derive(Clone, Copy, Debug, Default)]
-struct Uses {
+pub struct Uses {
     /// It extends a ServerSpec.
     inheritance: bool,
     /// Init stops at a manual step.
@@ -169,12 +180,18 @@ struct Uses {
     approval: bool,
     /// Settled nodes are looked at, and what differs is put right.
     looks: bool,
+    /// Somebody makes Lifts.
+    lifts: bool,
 }
 
 impl Uses {
+    pub fn inheritance(&self) -> bool {
+        self.inheritance
+    }
+
     fn of(seed: u64) -> Self {
         let bit = |place: u64| (seed >> place) & 3 == 3;
-        Self { inheritance: seed % 3 == 1, manual: bit(1), approval: bit(3), looks: bit(5) }
+        Self { inheritance: seed % 3 == 1, manual: bit(1), approval: bit(3), looks: bit(5), lifts: seed % 5 < 2 }
     }
 }
 
@@ -215,6 +232,7 @@ impl World {
             retention: "Retain",
             gentle: seed.is_multiple_of(2),
             uses: Uses::of(seed),
+            lift_number: 0,
             specs: ServerSpecs::default(),
             trace: None,
         };
@@ -249,7 +267,7 @@ impl World {
         self.trace = Some(Vec::new());
         let mut rounds = 0;
         loop {
-            for kind in 0..5 {
+            for kind in 0..6 {
                 while self.deliver_one(kind) {}
             }
             self.check();
@@ -324,10 +342,12 @@ impl World {
         }
         match die {
             0..150 => self.deliver(),
+            150..180 if self.uses.lifts => self.pass_lifts(),
             150..290 => self.pass(),
             290..380 => self.some_kubelet(),
             380..530 => self.hear(),
             530..600 => self.pass_time(),
+            600..612 if self.uses.lifts => self.person_lifts(),
             600..630 => self.edit(),
             630..635 => self.meddle(),
             635..650 => self.fault_on_node(),
@@ -360,7 +380,7 @@ impl World {
 
     /// The watch of one kind delivers what it has, or a part of it.
     pub fn deliver(&mut self) {
-        let (kind, most) = (self.random.below(5), 1 + self.random.below(12));
+        let (kind, most) = (self.random.below(6), 1 + self.random.below(12));
         for _ in 0..most {
             if !self.deliver_one(kind) {
                 return;
@@ -390,6 +410,11 @@ impl World {
                 let Some(event) = self.cluster.claims.next_event(seat) else { return false };
                 self.operator.index.apply(&event)
             }
+            4 => {
+                let Some(event) = self.cluster.lifts.next_event(seat) else { return false };
+                self.operator.lifts.take(event);
+                return true;
+            }
             _ => {
                 let news = self.operator.specs != self.specs;
                 self.operator.specs = self.specs.clone();
@@ -404,7 +429,8 @@ impl World {
     fn relist(&mut self) {
         self.count("relists");
         let seat = self.operator.seat;
-        match self.random.below(4) {
+        match self.random.below(5) {
+            4 => self.cluster.lifts.relist(seat),
             0 => self.cluster.groups.relist(seat),
             1 => self.cluster.nodes.relist(seat),
             2 => self.cluster.pods.relist(seat),
@@ -555,7 +581,9 @@ impl World {
             });
         }
         let waiting = |node: &GroupNode| {
-            let receipts = node.status.iter().flat_map(|status| &status.receipts);
+            let own = node.status.iter().flat_map(|status| &status.receipts);
+            let lifts = node.status.iter().flat_map(|status| &status.lifts);
+            let receipts = own.chain(lifts.filter(|lift| lift.outcome.is_none()).flat_map(|lift| &lift.receipts));
             let run =
                 receipts.filter(|receipt| receipt.outcome == Outcome::Waiting).map(|r| r.run_id.clone()).next()?;
             let given = node.metadata.annotations.as_ref().and_then(|a| a.get(api::ACK_ANNOTATION));
@@ -594,6 +622,7 @@ impl World {
         self.tell(|| "from here on all is calm".into());
         self.calm = true;
         self.frozen = None;
+        self.resume_lifts();
         let token = self.now.to_string();
         self.change(|group| {
             group.spec.paused = false;

@@ -56,6 +56,9 @@ struct Given {
     with: BTreeMap<String, Value>,
 }
 
+/// What a Lift gives for parameters, by ServerSpec and name.
+type Overrides = BTreeMap<(String, String), Value>;
+
 /// All that is inherited, in order.
 #[derive(Default)]
 struct Ancestry<'a> {
@@ -93,17 +96,25 @@ pub fn roles(spec: &GroupSpecFields, specs: &ServerSpecs) -> Vec<String> {
 
 impl Errors {
     /// The sources of a group's phases: what is inherited first, the group itself last.
-    pub(super) fn layers<'a>(&mut self, spec: &'a GroupSpecFields, specs: &'a ServerSpecs) -> Vec<Layer<'a>> {
+    ///
+    /// `overrides` are the values that a Lift gives for parameters.
+    pub(super) fn layers<'a>(
+        &mut self,
+        spec: &'a GroupSpecFields,
+        specs: &'a ServerSpecs,
+        overrides: &BTreeMap<String, Value>,
+    ) -> Vec<Layer<'a>> {
         let mut ancestry = Ancestry::default();
         for (place, extend) in spec.extends.iter().enumerate() {
             self.inherit(&mut ancestry, specs, extend, &format!("spec.extends[{place}]"), None);
         }
+        let overrides = self.overrides(&ancestry, overrides);
         let mut layers: Vec<Layer> = Vec::new();
         let mut all = Map::new();
         // A ServerSpec may give parameters to those that it extends, so its own are to be known before theirs.
         let mut params: BTreeMap<String, Value> = BTreeMap::new();
         for name in ancestry.order.iter().rev() {
-            let resolved = self.parameters(&ancestry, name, &params);
+            let resolved = self.parameters(&ancestry, name, &params, &overrides);
             params.insert(name.clone(), resolved);
         }
         for name in &ancestry.order {
@@ -178,7 +189,13 @@ impl Errors {
     }
 
     /// The parameters of a ServerSpec: its defaults, then what those that extend it give, then what the group gives.
-    fn parameters(&mut self, ancestry: &Ancestry, name: &str, params: &BTreeMap<String, Value>) -> Value {
+    fn parameters(
+        &mut self,
+        ancestry: &Ancestry,
+        name: &str,
+        params: &BTreeMap<String, Value>,
+        overrides: &Overrides,
+    ) -> Value {
         let Some(inherited) = ancestry.known.get(name) else { return Value::Null };
         let declared = &inherited.spec.spec.parameters;
         let mut values = Map::new();
@@ -196,7 +213,12 @@ impl Errors {
         let from_group = self.given(&inherited.by_group, declared, params, &BTreeMap::new());
         let from_specs = self.given(&inherited.given, declared, params, &from_group);
         let mut needed = Vec::new();
+        let overridden = |parameter: &String| overrides.get(&(name.to_owned(), parameter.clone()));
         for (parameter, fields) in declared {
+            if let Some(value) = overridden(parameter) {
+                values.insert(parameter.clone(), value.clone());
+                continue;
+            }
             match from_group.get(parameter).or_else(|| from_specs.get(parameter)) {
                 Some((_, value)) if !(fields.required && value.is_null()) => {
                     values.insert(parameter.clone(), value.clone());
@@ -210,6 +232,42 @@ impl Errors {
             self.add(at.path.clone(), message);
         }
         Value::Object(values)
+    }
+
+    /// What a Lift gives for parameters: by name alone where one ServerSpec has it, else with that one's name before it.
+    fn overrides(&mut self, ancestry: &Ancestry, given: &BTreeMap<String, Value>) -> Overrides {
+        let mut found = Overrides::new();
+        for (key, value) in given {
+            let path = format!("spec.with.{key}");
+            let (spec, parameter) = key.split_once('.').map_or((None, key.as_str()), |(spec, name)| (Some(spec), name));
+            let declares = |name: &&String| {
+                spec.is_none_or(|spec| spec == *name)
+                    && ancestry.known.get(*name).is_some_and(|known| known.spec.spec.parameters.contains_key(parameter))
+            };
+            let owners: Vec<&String> = ancestry.order.iter().filter(declares).collect();
+            match owners.as_slice() {
+                [owner] => {
+                    let fields = ancestry.known.get(*owner).and_then(|known| known.spec.spec.parameters.get(parameter));
+                    if let (Some(fields), false) = (fields, value.is_null()) {
+                        self.typed(&path, fields.r#type, value);
+                    }
+                    found.insert(((*owner).clone(), parameter.to_owned()), value.clone());
+                }
+                [] => {
+                    let all = ancestry.known.iter().flat_map(|(name, known)| {
+                        known.spec.spec.parameters.keys().map(move |parameter| format!("{name}.{parameter}"))
+                    });
+                    let all: Vec<String> = all.take(16).collect();
+                    let known: Vec<&str> = all.iter().map(String::as_str).collect();
+                    self.add(path, format!("there is no such parameter; there are {}", list(&known)));
+                }
+                several => {
+                    let names: Vec<String> = several.iter().map(|owner| format!("{owner}.{parameter}")).collect();
+                    self.add(path, format!("several ServerSpecs have it; say which is meant: {}", names.join(", ")));
+                }
+            }
+        }
+        found
     }
 
     /// What was given for parameters, by those of one rank. Two different values for one parameter contradict each other,

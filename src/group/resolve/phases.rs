@@ -31,7 +31,7 @@ use crate::{
 pub const MOST_ACTIONS: usize = 256;
 
 /// The processes that every group has (dda-pallet). A phase of theirs that a group does not declare is left out.
-const PROCESSES: &[(&str, &[&str])] = &[
+pub(super) const PROCESSES: &[(&str, &[&str])] = &[
     ("apply-install", &["settings", "init", "install", "configure"]),
     ("apply-config", &["settings", "configure"]),
     ("server-test", &["settings", "test"]),
@@ -207,9 +207,22 @@ impl Errors {
         all: &mut Vec<Action>,
     ) {
         let place = if list == "bootstrap.actions" { Place::Bootstrap } else { Place::Action };
+        self.actions_at(&format!("{}.phases.{list}", layer.path), layer, place, fields, settings, all);
+    }
+
+    /// The same by the path of the list.
+    pub(super) fn actions_at(
+        &mut self,
+        path: &str,
+        layer: &Layer,
+        place: Place,
+        fields: &[ActionFields],
+        settings: &Settings,
+        all: &mut Vec<Action>,
+    ) {
         let scope = Scope { settings, place, params: &layer.params, of_group: layer.origin.is_none() };
         for (place, fields) in fields.iter().enumerate() {
-            let path = format!("{}.phases.{list}[{place}]", layer.path);
+            let path = format!("{path}[{place}]");
             let Some(action) = self.action(&path, place, fields, layer, &scope, all) else { continue };
             if all.iter().any(|other| other.name == action.name) {
                 let message =

@@ -1,7 +1,7 @@
 # What every phase script begins with. $PALLET_JOURNAL is the run's own directory. $mode is apply, or check: then nothing
 # is changed, and Changed means that apply would change something.
-# $phase is the phase.
-journal=$PALLET_JOURNAL marks=${PALLET_JOURNAL%/*/*}/marks/$phase would=, only=${PALLET_ONLY-} number=0 secrets=
+# $phase is the phase, and $before is set where something before it would have changed the node.
+journal=$PALLET_JOURNAL marks=${PALLET_JOURNAL%/*/*}/marks/$phase would=${before:-,} only=${PALLET_ONLY-} number=0 secrets=
 unset PALLET_JOURNAL PALLET_ONLY
 
 # perform NAME OPTION... -- FUNCTION ARGUMENT...: runs one action and notes what came of it. The first failure ends the
@@ -150,7 +150,7 @@ end_tree() {
 
 # manual_ MESSAGE: the run ends here. The marks stand: what listens for a change comes behind it.
 manual_() {
-  if [ "$mode" = check ]; then result=Unchanged; return 0; fi
+  if [ "$mode" = check ]; then result=Waiting; return 0; fi
   printf '%s\n' "$1"
   note_result Waiting
   exit 0

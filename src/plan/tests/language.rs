@@ -264,7 +264,8 @@ fn settled_nodes_are_looked_at_at_intervals_as_many_as_may_be_worked_on_at_once(
     let looks = plan(&idle).effects;
     assert!(matches!(looks[..], [Effect::StartSession { purpose: Purpose::Check, .. }]), "{looks:?}");
     // While it is looked at, a node is as converged as before.
-    let view = SessionView { instance: "c-0".into(), since: now(), running: None, kind: SessionKind::Check };
+    let view =
+        SessionView { instance: "c-0".into(), since: now(), running: None, kind: SessionKind::Check, lift: None };
     idle.sessions.insert("web-0".into(), view);
     assert_eq!(plan(&idle).steps[&0], Step::Settled);
     assert_eq!(conditions(&group_status(&idle))[0].1, "True");
@@ -282,7 +283,8 @@ fn a_look_is_ended_for_what_is_due_but_for_a_test() {
     let ends = |declared: Value| {
         let mut snapshot = settled_as(json!({"phases": phases("x"), "converge": {"phases": ["configure"]}}), &[0]);
         snapshot.group = Ok(group(declared));
-        let view = SessionView { instance: "c-0".into(), since: now(), running: None, kind: SessionKind::Check };
+        let view =
+            SessionView { instance: "c-0".into(), since: now(), running: None, kind: SessionKind::Check, lift: None };
         snapshot.sessions.insert("web-0".into(), view);
         plan(&snapshot).effects.iter().any(|effect| matches!(effect, Effect::EndSession { .. }))
     };

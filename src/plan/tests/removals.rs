@@ -24,7 +24,7 @@ fn leaving(seconds: i64) -> Snapshot {
 
 fn session(farewell: bool) -> SessionView {
     let kind = if farewell { SessionKind::Farewell } else { SessionKind::Converge };
-    SessionView { instance: "c-0".into(), since: ago(1), running: None, kind }
+    SessionView { instance: "c-0".into(), since: ago(1), running: None, kind, lift: None }
 }
 
 fn said(snapshot: &mut Snapshot, outcome: Outcome, attempt: u32, finished: Timestamp) {

@@ -110,8 +110,13 @@ fn a_session_that_reads_the_facts_draws_nobody_back() {
         rewind(&mut snapshot, ordinal, &["configure"]);
     }
     let running = Running { phase: "settings".into(), run_id: "r".into(), attempt: 1, started_at: Time(now()) };
-    let session =
-        SessionView { instance: "c-0".into(), since: now(), running: Some(running), kind: SessionKind::Converge };
+    let session = SessionView {
+        instance: "c-0".into(),
+        since: now(),
+        running: Some(running),
+        kind: SessionKind::Converge,
+        lift: None,
+    };
     snapshot.sessions.insert("web-0".into(), session);
     assert_eq!(plan(&snapshot).bounds[&1], Bound::Through(PhaseName::configure()));
 }

@@ -155,6 +155,7 @@ fn a_run_is_shown_when_it_lasts_and_once() {
             since: started,
             running: Some(running(started)),
             kind: SessionKind::Converge,
+            lift: None,
         };
         snapshot.sessions.insert("web-0".into(), session);
         status::node(&snapshot, node, Some(&Step::Follow(Some(PhaseName::bootstrap()))))

@@ -101,7 +101,8 @@ fn whatever_is_observed_there_is_one_next_step() {
         Situation { group: &group, node: &fresh, pod: None, foreign: true, session: None, trouble: None, now: now() };
     assert_eq!(step(&foreign), Step::Await(Cause::NameTaken));
 
-    let session = SessionView { instance: "c-0".into(), since: ago(1), running: None, kind: SessionKind::Converge };
+    let session =
+        SessionView { instance: "c-0".into(), since: ago(1), running: None, kind: SessionKind::Converge, lift: None };
     let followed = Situation { foreign: false, pod: Some(&running), session: Some(&session), ..foreign };
     assert_eq!(step(&followed), Step::Follow(None));
 

@@ -25,10 +25,12 @@ pub(super) struct Check {
     /// Whether the facts were compared with what test expects.
     tested: bool,
     /// How many phases of the sequence were looked at.
-    done: usize,
+    pub(super) done: usize,
     differences: Vec<Difference>,
     /// The phase that is being looked at.
-    rendered: Option<Rendered>,
+    pub(super) rendered: Option<Rendered>,
+    /// Whether what was looked at before would change something.
+    pub(super) would: bool,
 }
 
 /// The name of a check in a node's journal. No phase can be called so.
@@ -97,11 +99,11 @@ impl Session {
         next::next(&self.group, &self.identity, &self.record, now)
     }
 
-    fn check(&mut self, rendered: Rendered, now: Timestamp) -> Want {
+    pub(super) fn check(&mut self, rendered: Rendered, now: Timestamp) -> Want {
         let Some(secrets) = secret::payload(&compile::secrets(&rendered), &self.known.values) else {
             return self.over(End::Stopped);
         };
-        let script = Script { text: compile::check(&rendered), secrets, from: 0 };
+        let script = Script { text: compile::check(&rendered, self.check.would), secrets, from: 0 };
         let (phase, digest) = (name(&rendered.phase), rendered.digest.clone());
         self.check.rendered = Some(rendered);
         // Every look is a run of its own.

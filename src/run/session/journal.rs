@@ -19,20 +19,17 @@ impl Session {
         if same {
             self.record.incarnation = Some(met);
         } else {
-            self.record = self.record.reborn(Some(met));
+            self.reborn(met);
         }
     }
 
     /// The runs of the journal that no receipt speaks of yet: the newest of each phase, and whatever is still active.
     pub(super) fn unsettled(&mut self) -> Vec<String> {
-        let settings = PhaseName::settings();
-        let mut newest: BTreeMap<&str, &Past> = BTreeMap::new();
+        let mut newest: BTreeMap<PhaseName, &Past> = BTreeMap::new();
         for (place, past) in self.pasts.iter().enumerate() {
-            if past.phase == settings.as_str() || check::is_one(&past.phase) || !past.started {
-                continue;
-            }
-            let known = self.record.receipts.get(&PhaseName::new(&past.phase));
-            if known.is_none() && !self.group.phases.knows(&PhaseName::new(&past.phase)) {
+            let Some(phase) = self.own(&past.phase).filter(|_| past.started) else { continue };
+            let known = self.record.receipts.get(&phase);
+            if known.is_none() && !self.group.phases.knows(&phase) {
                 // Nobody asks for it any more; one that is active is waited for all the same.
                 continue;
             }
@@ -41,10 +38,12 @@ impl Session {
                 Some(if receipt.outcome == Outcome::Unknown { place < at } else { place <= at })
             });
             if told != Some(true) {
-                newest.insert(&past.phase, past);
+                newest.insert(phase, past);
             }
         }
-        let active = self.pasts.iter().filter(|past| past.active);
+        // Who only ends what is its own does not wait for others.
+        let ends = self.ends_as().is_some();
+        let active = self.pasts.iter().filter(|past| past.active && (!ends || self.own(&past.phase).is_some()));
         let mut open: Vec<String> = newest.into_values().chain(active).map(|past| past.run_id.clone()).collect();
         open.dedup();
         let lost: Vec<String> = self
@@ -67,7 +66,8 @@ impl Session {
                 let destroy = PhaseName::destroy_server();
                 let begun = self.pasts.iter().any(|past| past.run_id == *id && past.phase == destroy.as_str());
                 // Nobody needs the end of a look.
-                let verb = if (self.is_farewell() && !begun) || check::is_look(id) { "cancel" } else { "attach" };
+                let ends = (self.is_farewell() && !begun) || check::is_look(id) || self.ends_as().is_some();
+                let verb = if ends { "cancel" } else { "attach" };
                 let request = format!("{verb} {id}\n").into_bytes();
                 self.stage = Stage::Attaching(open);
                 Want::Send(request)

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Session, View, check};
+use super::{Session, View};
 use crate::{
     api::{
         conditions::clip,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How many receipts a status holds; the schema says so. There are fewer phases.
-const RECEIPTS: usize = 24;
+pub(super) const RECEIPTS: usize = 24;
 
 impl Session {
     /// Compares the facts with what is expected of them. Nothing runs for that.
@@ -83,17 +83,12 @@ impl Session {
 
     /// Makes a receipt of what the journal says. The node's clock tells the times, but never the future.
     pub(super) fn settle(&mut self, ended: &Ended, now: Timestamp) {
-        if check::is_one(&ended.phase) {
-            // Somebody else's look at the node.
-            return;
-        }
-        let phase = PhaseName::new(&ended.phase);
         let asked = self.in_flight().filter(|flight| flight.run_id == ended.run_id).cloned();
-        let is_settings = phase == PhaseName::settings();
-        if is_settings && asked.is_none() {
-            // Somebody else's settings: its facts may be old by now.
+        // Somebody else's look at the node, or its settings, whose facts may be old by now.
+        let Some(phase) = asked.as_ref().map(|flight| flight.phase.clone()).or_else(|| self.own(&ended.phase)) else {
             return;
-        }
+        };
+        let is_settings = phase == PhaseName::settings();
         let clamp = |seconds: i64| Timestamp::from_second(seconds).map_or(now, |time| time.min(now));
         let (started, finished) = ended.times.map_or((now, now), |(began, end)| (clamp(began), clamp(end)));
         // A run counts under the token that it was started under; an annotation that came later is for the next.
@@ -151,6 +146,7 @@ impl Session {
         if is_settings {
             self.settings_are_over();
         }
+        self.tell_converge(&phase, &receipt);
         self.record.receipts.insert(phase, receipt);
         self.forget_the_undeclared();
     }

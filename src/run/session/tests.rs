@@ -1,4 +1,5 @@
 mod language;
+mod lift;
 
 use super::*;
 use crate::{
@@ -107,11 +108,11 @@ fn everything_runs_once_and_a_second_session_finds_nothing_due() {
     assert_eq!(converge(&mut first, want), Want::End(End::Done));
     assert_eq!(first.record().receipts.len(), 3);
     // Another name for the same file system: the receipts stand.
-    let mut second = open("c-2", first.record().clone());
+    let mut second = open("c-2", first.record().into_owned());
     assert_eq!(greet(&mut second, "w", vec![]), Want::End(End::Done));
     assert_eq!(second.record().incarnation.as_ref().unwrap().instance, "c-2");
     // Another file system: everything again.
-    let mut third = open("c-2", first.record().clone());
+    let mut third = open("c-2", first.record().into_owned());
     let want = greet(&mut third, "other", vec![]);
     assert!(matches!(&want, Want::Send(bytes) if bytes.starts_with(b"run bootstrap-")), "{want:?}");
 }
@@ -125,7 +126,7 @@ fn an_attempt_that_somebody_else_began_counts_under_the_token_of_the_one_before(
     let bootstrap = first.record().receipts[&PhaseName::bootstrap()].clone();
     let id = "bootstrap-second".to_owned();
     let past = Past { run_id: id.clone(), phase: "bootstrap".into(), active: false, started: true };
-    let mut second = open("c", first.record().clone());
+    let mut second = open("c", first.record().into_owned());
     second.direct(group(), "again".into(), Bound::Free);
     greet(&mut second, "w", vec![past]);
     let ended = Ended {
@@ -187,11 +188,11 @@ fn a_lost_run_is_unknown_until_the_journal_is_asked() {
     assert_eq!(session.record().receipts[&bootstrap].outcome, Outcome::Unknown);
     let past = |active| Past { run_id: flight.run_id.clone(), phase: "bootstrap".into(), active, started: true };
     // The journal knows it: it is joined, not started again.
-    let mut known = open("c", session.record().clone());
+    let mut known = open("c", session.record().into_owned());
     let joined = greet(&mut known, "w", vec![past(true)]);
     assert_eq!(joined, Want::Send(format!("attach {}\n", flight.run_id).into_bytes()));
     // The journal does not: it never was, and starts now.
-    let mut unknown = open("c", session.record().clone());
+    let mut unknown = open("c", session.record().into_owned());
     let want = greet(&mut unknown, "w", vec![]);
     assert!(matches!(&want, Want::Send(bytes) if bytes.starts_with(b"run bootstrap-")), "{want:?}");
     assert_eq!(unknown.in_flight().unwrap().attempt, 1);
@@ -291,7 +292,7 @@ fn test_looks_at_facts_that_were_read_after_the_last_change() {
     let receipt = receipt_of(&session, "test");
     assert_eq!((receipt.outcome, receipt.actions[0].result), (Outcome::Succeeded, Effect::Unchanged));
     // A second session finds nothing due: what was looked at stands.
-    let mut second = open_for(&group, session.record().clone(), Purpose::Converge(Bound::Free));
+    let mut second = open_for(&group, session.record().into_owned(), Purpose::Converge(Bound::Free));
     assert_eq!(greet(&mut second, "w", vec![]), Want::End(End::Done));
 }
 
@@ -325,7 +326,7 @@ fn a_session_goes_no_further_than_the_barrier() {
     let mut session = open_for(&group, Record::default(), through("bootstrap"));
     let want = greet(&mut session, "w", vec![]);
     assert_eq!(play(&mut session, want, || "17"), (vec!["bootstrap".into()], Want::End(End::Done)));
-    let mut session = open_for(&group, session.record().clone(), through("configure"));
+    let mut session = open_for(&group, session.record().into_owned(), through("configure"));
     let want = greet(&mut session, "w", vec![]);
     assert_eq!(play(&mut session, want, || "17").0, ["settings", "configure"]);
 }

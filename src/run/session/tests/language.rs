@@ -77,7 +77,7 @@ fn a_look_changes_nothing_and_says_what_differs() {
     while let Want::Send(_) = want {
         want = if first.in_flight().is_some() { end(&mut first, Verdict::Exit(0)) } else { first.hear(facts(), now()) };
     }
-    let record = first.record().clone();
+    let record = first.record().into_owned();
     let mut look = session(&group, "", record.clone(), Purpose::Check, Known::default());
     look.hear(Frame::Hello { witness: "w".into() }, now());
     assert_eq!(look.hear(Frame::Ready, now()), Want::Send(b"facts\n".to_vec()));
@@ -107,7 +107,7 @@ fn a_look_whose_settings_fail_ends() {
     let mut first = session(&group, "", Record::default(), free(), Known::default());
     let want = greet(&mut first, "w", vec![]);
     assert_eq!(converge(&mut first, want), Want::End(End::Done));
-    let mut look = session(&group, "", first.record().clone(), Purpose::Check, Known::default());
+    let mut look = session(&group, "", first.record().into_owned(), Purpose::Check, Known::default());
     assert!(text(&greet(&mut look, "w", vec![])).starts_with("run settings-"));
     assert_eq!(end(&mut look, Verdict::Exit(1)), Want::End(End::Done));
     assert_eq!(look.record().receipts[&PhaseName::settings()].outcome, Outcome::Failed);
@@ -138,7 +138,7 @@ fn what_a_test_notices_is_looked_at_in_the_phases_before_it() {
     let mut first = session(&group, "", Record::default(), free(), Known::default());
     assert_eq!(go(&mut first, "x"), Want::End(End::Done));
     assert_eq!(first.record().receipts[&PhaseName::test()].outcome, Outcome::Succeeded);
-    let mut look = session(&group, "", first.record().clone(), Purpose::Check, Known::default());
+    let mut look = session(&group, "", first.record().into_owned(), Purpose::Check, Known::default());
     let want = go(&mut look, "y");
     assert!(text(&want).starts_with("run configure.check-"), "{want:?}");
     let frame = ended(&look, 0, "-", "", &[("motd", Effect::Changed)]);
@@ -147,7 +147,7 @@ fn what_a_test_notices_is_looked_at_in_the_phases_before_it() {
     let record = look.record();
     assert_eq!(record.drift.as_ref().unwrap().differences[0].name, "motd");
     assert_eq!(record.receipts[&PhaseName::test()].outcome, Outcome::Failed);
-    let due = next::next(&group, &identity(""), record, later);
+    let due = next::next(&group, &identity(""), &record, later);
     assert_eq!(due.phase(), Some(PhaseName::configure()), "{due:?}");
 }
 
@@ -157,7 +157,7 @@ fn a_look_that_is_lost_leaves_no_doubt_behind() {
     let mut first = session(&group, "", Record::default(), free(), Known::default());
     let want = greet(&mut first, "w", vec![]);
     assert_eq!(converge(&mut first, want), Want::End(End::Done));
-    let mut look = session(&group, "", first.record().clone(), Purpose::Check, Known::default());
+    let mut look = session(&group, "", first.record().into_owned(), Purpose::Check, Known::default());
     greet(&mut look, "w", vec![]);
     assert!(look.in_flight().is_some());
     let id = look.in_flight().unwrap().run_id.clone();
@@ -165,7 +165,7 @@ fn a_look_that_is_lost_leaves_no_doubt_behind() {
     assert!(look.record().receipts.values().all(|receipt| receipt.outcome == Outcome::Succeeded));
     // What is still active is ended, and is nothing to whoever finds it.
     let past = Past { run_id: id, phase: "configure.check".into(), active: true, started: true };
-    let mut next = session(&group, "", look.record().clone(), free(), Known::default());
+    let mut next = session(&group, "", look.record().into_owned(), free(), Known::default());
     next.hear(Frame::Hello { witness: "w".into() }, now());
     next.hear(Frame::Past(past.clone()), now());
     let want = next.hear(Frame::Ready, now());
@@ -223,7 +223,7 @@ fn a_changed_secret_runs_the_phase_again_and_what_was_printed_with_the_old_one_i
     let want = greet(&mut first, "w", vec![]);
     assert_eq!(converge(&mut first, want), Want::End(End::Done));
     // The plan saw the old value, the session reads the new one.
-    let mut second = session(&seen("old"), "", first.record().clone(), free(), knowing("new"));
+    let mut second = session(&seen("old"), "", first.record().into_owned(), free(), knowing("new"));
     greet(&mut second, "w", vec![]);
     assert_eq!(second.in_flight().map(|flight| flight.phase.clone()), Some(PhaseName::configure()));
     let mut frame = Frame::Ended(ended(&second, 0, &knowing("old").seal(), "login with old", &[]));
@@ -247,7 +247,7 @@ fn what_was_acknowledged_goes_on_behind_the_step_with_all_results_together() {
     assert_eq!(first.hear(Frame::Ended(frame), now()), Want::End(End::Done));
     let waiting = first.record().receipts[&PhaseName::configure()].clone();
     assert_eq!((waiting.outcome, waiting.message.as_str()), (Outcome::Waiting, "it waits at look"));
-    let mut second = session(&group, &waiting.run_id, first.record().clone(), free(), Known::default());
+    let mut second = session(&group, &waiting.run_id, first.record().into_owned(), free(), Known::default());
     let request = text(&greet(&mut second, "w", vec![]));
     assert!(!request.contains("/etc/a") && request.contains("/etc/b"));
     // A cut connection forgets neither the step nor what was done before it.
@@ -256,7 +256,7 @@ fn what_was_acknowledged_goes_on_behind_the_step_with_all_results_together() {
     let unknown = lost.record().receipts[&PhaseName::configure()].clone();
     assert_eq!((unknown.outcome, unknown.from, unknown.actions.len()), (Outcome::Unknown, 2, 2));
     let past = Past { run_id: unknown.run_id.clone(), phase: "configure".into(), active: false, started: true };
-    let mut third = session(&group, "", lost.record().clone(), free(), Known::default());
+    let mut third = session(&group, "", lost.record().into_owned(), free(), Known::default());
     greet(&mut third, "w", vec![past]);
     let done = Ended {
         run_id: unknown.run_id,

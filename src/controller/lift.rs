@@ -1,0 +1,490 @@
+//! Lift, step by step: see its groups (as converge does), plan (pure), write the status (IO), begin what it says (IO).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt, channel::mpsc};
+use jiff::Timestamp;
+use kube::{
+    Api, Resource,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    core::SelectorExt,
+    runtime::{
+        controller::{Action, Config as ApplierConfig, applier},
+        events::EventType,
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use serde_json::json;
+use tracing::{Instrument, debug, info, warn};
+
+use super::{
+    BETWEEN_PASSES, BETWEEN_WRITES, Converger, Error,
+    apply::{finalizers_patch, tolerate_gone, within},
+    between_passes, broken,
+    report::{self, tell},
+    until,
+};
+use crate::{
+    api::{self, GroupSpec, Lift, LiftStatus, lift::NodeOutcome},
+    group::{
+        FieldError, Group, GroupKey,
+        resolve::{self, Memo},
+    },
+    lift::{self, Effect, GroupView, Head, LiftPlan, LiftSnapshot, Target},
+    plan::{self, Bound, Container, LiftRun, Purpose, earliest, intervals},
+    run::Start,
+    transport,
+};
+
+/// How many Lifts may be looked at at once.
+const CONCURRENCY: u16 = 8;
+
+/// The Lifts, and what is kept of them between passes.
+pub(super) struct Lifts {
+    store: Store<Lift>,
+    wake: mpsc::UnboundedSender<GroupKey>,
+    known: Mutex<HashMap<GroupKey, Known>>,
+}
+
+/// What is kept of a Lift between passes.
+#[derive(Default)]
+struct Known {
+    /// Its groups as they were parsed for it, by name.
+    resolved: HashMap<String, Memo>,
+    /// When the last pass began, and when the status was last written.
+    passed: Option<Instant>,
+    wrote: Option<Instant>,
+    failures: u32,
+}
+
+impl Lifts {
+    pub(super) fn new(store: Store<Lift>, wake: mpsc::UnboundedSender<GroupKey>) -> Self {
+        Self { store, wake, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<GroupKey, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of a namespace that have not ended.
+    fn open(&self, namespace: &str) -> Vec<Arc<Lift>> {
+        let mut lifts = self.store.state();
+        lifts.retain(|lift| {
+            let ended = lift.status.as_ref().is_some_and(|status| status.completion_time.is_some());
+            !ended && lift.metadata.namespace.as_deref() == Some(namespace)
+        });
+        lifts
+    }
+}
+
+/// Looks after the Lifts of a scope.
+pub(super) async fn passes(
+    converger: &Arc<Converger>,
+    store: Store<Lift>,
+    events: impl Stream<Item = watcher::Result<watcher::Event<Lift>>> + Send,
+    woken: mpsc::UnboundedReceiver<GroupKey>,
+) {
+    let listed = store.clone();
+    let lifts = converger.clone();
+    let own = events.map(move |event| match event {
+        Ok(watcher::Event::Apply(object)) => vec![key(&object)],
+        Ok(watcher::Event::Delete(object)) => {
+            lifts.lifts.known().remove(&key(&object));
+            Vec::new()
+        }
+        Ok(watcher::Event::InitDone) => listed.state().iter().map(|object| key(object)).collect(),
+        Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => Vec::new(),
+        Err(error) => broken::<Lift>(&error),
+    });
+    let here = store.clone();
+    let queue = futures::stream::select(own.boxed(), woken.map(|key| vec![key]).boxed());
+    let queue = queue.flat_map(futures::stream::iter).filter_map(move |key| {
+        let reference = ObjectRef::<Lift>::new(&key.name).within(&key.namespace);
+        std::future::ready(here.get(&reference).map(|_| Ok::<_, std::convert::Infallible>(reference)))
+    });
+    let passes = applier(
+        |object, converger: Arc<Converger>| Box::pin(async move { converger.lift(&object).await }),
+        |object, error, converger: Arc<Converger>| converger.lift_again(&object, error),
+        converger.clone(),
+        store,
+        queue,
+        ApplierConfig::default().concurrency(CONCURRENCY),
+    );
+    passes
+        .for_each(|result| {
+            if let Err(error) = result {
+                debug!(%error, "a pass over a Lift did not end well");
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+fn key(object: &Lift) -> GroupKey {
+    let metadata = &object.metadata;
+    GroupKey {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+fn head(object: &Lift) -> Head {
+    let metadata = &object.metadata;
+    Head {
+        key: key(object),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        generation: metadata.generation.unwrap_or_default(),
+        created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
+        deleting: metadata.deletion_timestamp.is_some(),
+        finalized: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == api::FINALIZER),
+    }
+}
+
+impl Converger {
+    /// Has the Lifts looked at that a group matters to.
+    pub(super) fn wake_lifts(&self, group: &GroupKey) {
+        for object in self.lifts.open(&group.namespace) {
+            let status = object.status.clone().unwrap_or_default();
+            let names = lift::names(&object.spec, &status);
+            // One that selects its groups by labels may be waiting for this very one.
+            let selects = status.start_time.is_none() && object.spec.group_selector.is_some();
+            if selects || names.contains(&group.name) {
+                let _ = self.lifts.wake.unbounded_send(key(&object));
+            }
+        }
+    }
+
+    /// One pass over one Lift.
+    async fn lift(&self, object: &Lift) -> Result<Action, Error> {
+        let key = key(object);
+        if !self.state.synced() {
+            return Ok(Action::requeue(BETWEEN_PASSES));
+        }
+        let nodes = object.status.as_ref().map_or(0, |status| status.nodes);
+        if let Some(rest) = self.lift_too_soon(&key, between_passes(nodes as usize)) {
+            return Ok(Action::requeue(rest));
+        }
+        let span = tracing::error_span!("lift", lift = %key);
+        let pass = async {
+            let Some((mut snapshot, rest)) = self.see_lift(object).await? else {
+                return Ok(Action::requeue(BETWEEN_PASSES));
+            };
+            let mut version = object.metadata.resource_version.clone();
+            let mut plan = lift::plan(&snapshot); // pure
+            if plan.effects == [Effect::Finalize] {
+                match self.finalize_lift(object, true).await? {
+                    Some(patched) => version = patched.metadata.resource_version,
+                    None => return Ok(Action::requeue(BETWEEN_PASSES)),
+                }
+                snapshot.head.finalized = true;
+                plan = lift::plan(&snapshot);
+            }
+            self.direct_lift(&snapshot, &plan);
+            let mut wake = earliest(plan.wake, rest);
+            match self.report_lift(object, &snapshot, &plan, version).await? {
+                Written::Yes => self.carry_out(object, &snapshot, &plan).await?,
+                // What the status does not say must not be begun.
+                Written::Conflict => wake = earliest(wake, Some(snapshot.now + report::AFTER_CONFLICT)),
+                Written::Later(time) => wake = earliest(wake, Some(time)),
+            }
+            if let Some(known) = self.lifts.known().get_mut(&key) {
+                known.failures = 0;
+            }
+            Ok(wake.map_or_else(Action::await_change, |time| Action::requeue(until(snapshot.now, time))))
+        };
+        pass.instrument(span).await
+    }
+
+    fn lift_too_soon(&self, key: &GroupKey, between: Duration) -> Option<Duration> {
+        let mut known = self.lifts.known();
+        let passed = &mut known.entry(key.clone()).or_default().passed;
+        let rest = passed.and_then(|at| between.checked_sub(at.elapsed())).filter(|rest| !rest.is_zero());
+        if rest.is_none() {
+            *passed = Some(Instant::now());
+        }
+        rest
+    }
+
+    /// After a failed pass: again, later each time.
+    fn lift_again(&self, object: &Lift, error: &Error) -> Action {
+        let key = key(object);
+        let mut known = self.lifts.known();
+        let failures = &mut known.entry(key.clone()).or_default().failures;
+        let pause = Duration::from_millis(500 << (*failures).min(7)).min(Duration::from_secs(60));
+        *failures += 1;
+        warn!(lift = %key, %error, source = error.explanation(), pause = pause.as_secs_f64(), "a pass failed; it is tried again");
+        Action::requeue(pause)
+    }
+
+    /// Caches -> LiftSnapshot, and when to look again; nothing while groups are yet to be looked at for the first time.
+    async fn see_lift(&self, object: &Lift) -> Result<Option<(LiftSnapshot, Option<Timestamp>)>, Error> {
+        let (head, spec) = (head(object), object.spec.clone());
+        let status = object.status.clone().unwrap_or_default();
+        let timeout = kube::core::Duration::from_str(&spec.timeout).map(Into::into);
+        let timeout = timeout.map_err(|_| Error::Unplanned("a timeout that the schema lets through"))?;
+        let mut snapshot = LiftSnapshot { now: Timestamp::now(), head, spec, timeout, status, groups: BTreeMap::new() };
+        let mut rest = None;
+        if snapshot.status.completion_time.is_some() {
+            return Ok(Some((snapshot, rest)));
+        }
+        for group in self.groups_of(&snapshot) {
+            let Some((seen, wake)) = self.see(&group).await else { return Ok(None) };
+            rest = earliest(rest, wake);
+            let specs = self.state.specs(&snapshot.head.key.namespace);
+            let name = seen.head.key.name.clone();
+            let lifted = {
+                let mut known = self.lifts.known();
+                let known = known.entry(snapshot.head.key.clone()).or_default();
+                known.resolved.entry(name.clone()).or_default().lifted(&group, &specs, &snapshot.spec)
+            };
+            let (lifted, wake) = match lifted {
+                Ok(lifted) => match self.complete_lifted(lifted, &seen, &snapshot).await {
+                    Some(completed) => completed,
+                    None => return Ok(None),
+                },
+                Err(errors) => (Err(errors), None),
+            };
+            rest = earliest(rest, wake);
+            let taken = self.taken(&snapshot.head, &name, &seen);
+            let plan = plan::plan(&seen);
+            let roles = resolve::roles(&group.spec, &specs);
+            snapshot.groups.insert(name, GroupView { snapshot: seen, plan, lifted, roles, taken });
+        }
+        snapshot.now = Timestamp::now();
+        Ok(Some((snapshot, rest)))
+    }
+
+    /// The groups that are there of those that a Lift is for.
+    fn groups_of(&self, snapshot: &LiftSnapshot) -> Vec<Arc<GroupSpec>> {
+        let namespace = &snapshot.head.key.namespace;
+        let selector = snapshot.spec.group_selector.clone().filter(|_| snapshot.status.start_time.is_none());
+        if let Some(selector) = selector {
+            // The schema has seen to its form.
+            let Ok(selector) = kube::core::Selector::try_from(selector) else { return Vec::new() };
+            let none = BTreeMap::new();
+            let mut groups = self.groups.state();
+            groups.retain(|group| {
+                group.metadata.namespace.as_ref() == Some(namespace)
+                    && selector.matches(group.metadata.labels.as_ref().unwrap_or(&none))
+            });
+            return groups;
+        }
+        let names = lift::names(&snapshot.spec, &snapshot.status);
+        let find = |name: &String| self.groups.get(&ObjectRef::<GroupSpec>::new(name).within(namespace));
+        names.iter().filter_map(find).collect()
+    }
+
+    /// Shows a group as a Lift sees it what its templates need, and chooses the node for what runs on one node only.
+    async fn complete_lifted(
+        &self,
+        mut lifted: Group,
+        seen: &plan::Snapshot,
+        snapshot: &LiftSnapshot,
+    ) -> Option<(Result<Group, Vec<FieldError>>, Option<Timestamp>)> {
+        let rest = self.use_roles(&mut lifted, snapshot.now)?;
+        let (missing, wake) = self.read_references(&mut lifted, snapshot.now).await;
+        let rest = earliest(rest, wake);
+        if !missing.is_empty() {
+            return Some((Err(missing), rest));
+        }
+        if let Ok(group) = &seen.group {
+            lifted.unapproved = group.unapproved.clone();
+            // What converge chose where it is among them, or what is run there would not be what converge runs.
+            let among = |ordinal: &u32| {
+                let named =
+                    |node: &plan::Node| snapshot.spec.nodes.as_ref().is_none_or(|names| names.contains(&node.name));
+                seen.nodes.get(ordinal).is_some_and(|node| node.deletion.is_none() && named(node))
+            };
+            let first = seen.nodes.keys().find(|ordinal| among(ordinal)).copied();
+            lifted.chosen = group.chosen.filter(among).or(first);
+        }
+        Some((Ok(lifted), rest))
+    }
+
+    /// The nodes of a group on which an earlier Lift comes first. One that is suspended, or waits for a person there, holds
+    /// nobody up.
+    fn taken(&self, own: &Head, group: &str, seen: &plan::Snapshot) -> BTreeMap<u32, String> {
+        let mut taken = BTreeMap::new();
+        for other in self.lifts.open(&own.key.namespace) {
+            let head = head(&other);
+            let earlier = (head.created, &head.key.name) < (own.created, &own.key.name);
+            let Some(status) = other.status.as_ref().filter(|_| earlier && !other.spec.suspend) else { continue };
+            let open = |outcome| matches!(outcome, NodeOutcome::Pending | NodeOutcome::Running);
+            let nodes = status.outcomes.iter().filter(|nodes| nodes.group == group && open(nodes.outcome));
+            for ordinal in nodes.flat_map(|nodes| intervals::parse(&nodes.nodes)) {
+                let known = seen.nodes.get(&ordinal).and_then(|node| lift::written(&node.record, &head.uid));
+                let waits = |lift: &api::group_node::NodeLift| {
+                    lift.outcome.is_some()
+                        || lift.receipts.iter().any(|receipt| receipt.outcome == api::group_node::Outcome::Waiting)
+                };
+                if !known.is_some_and(waits) {
+                    taken.insert(ordinal, head.key.name.clone());
+                }
+            }
+        }
+        taken
+    }
+
+    /// Tells the sessions at work for a Lift the newest spec and how far they may go.
+    fn direct_lift(&self, snapshot: &LiftSnapshot, plan: &LiftPlan) {
+        for (name, view) in &snapshot.groups {
+            let lifted = view.lifted.as_ref().ok().map(|lifted| Arc::new(lifted.clone()));
+            let at_work = view.snapshot.nodes.values().filter(|node| {
+                let session = view.snapshot.sessions.get(&node.name);
+                session.is_some_and(|session| session.lift.as_ref() == Some(&snapshot.head.uid))
+            });
+            for node in at_work {
+                let bound = plan.bounds.get(&(name.clone(), node.ordinal)).unwrap_or(&Bound::Hold);
+                match &lifted {
+                    Some(lifted) => self.runs.direct(&node.uid, lifted, "", bound),
+                    None => self.runs.hold(&node.uid),
+                }
+            }
+        }
+    }
+
+    async fn report_lift(
+        &self,
+        object: &Lift,
+        snapshot: &LiftSnapshot,
+        plan: &LiftPlan,
+        version: Option<String>,
+    ) -> Result<Written, Error> {
+        if object.status.as_ref() == Some(&plan.status) {
+            return Ok(Written::Yes);
+        }
+        if let Some(rest) = self.lift_written_later(snapshot, plan) {
+            return Ok(Written::Later(snapshot.now + jiff::SignedDuration::try_from(rest).unwrap_or_default()));
+        }
+        let key = &snapshot.head.key;
+        let lifts: Api<Lift> = Api::namespaced(self.client.clone(), &key.namespace);
+        let status = report::merge_diff(&report::to_json(&object.status), &report::to_json(&plan.status));
+        let patch = json!({"metadata": {"uid": snapshot.head.uid, "resourceVersion": version}, "status": status});
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        match within("patch lift status", lifts.patch_status(&key.name, &parameters, &patch)).await {
+            Ok(_) => {
+                self.tell_lift(object, snapshot, plan).await;
+                Ok(Written::Yes)
+            }
+            Err(error) if error.is_conflict() => Ok(Written::Conflict),
+            Err(error) if error.is_gone() => Ok(Written::Conflict),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How long a write is put off that only moves counts.
+    fn lift_written_later(&self, snapshot: &LiftSnapshot, plan: &LiftPlan) -> Option<Duration> {
+        let essence = |status: &LiftStatus| -> Vec<_> {
+            status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+        };
+        let begins = plan.effects.iter().any(|effect| matches!(effect, Effect::Start { .. }));
+        let mut known = self.lifts.known();
+        let wrote = &mut known.entry(snapshot.head.key.clone()).or_default().wrote;
+        let rest = wrote.and_then(|at| BETWEEN_WRITES.checked_sub(at.elapsed())).filter(|rest| !rest.is_zero());
+        if rest.is_some() && !begins && essence(&plan.status) == essence(&snapshot.status) {
+            return rest;
+        }
+        *wrote = Some(Instant::now());
+        None
+    }
+
+    /// One event where the reason of Complete changed.
+    async fn tell_lift(&self, object: &Lift, snapshot: &LiftSnapshot, plan: &LiftPlan) {
+        let complete = |status: &LiftStatus| status.conditions.iter().find(|c| c.type_ == "Complete").cloned();
+        let Some(now) = complete(&plan.status) else { return };
+        if complete(&snapshot.status).is_some_and(|before| before.reason == now.reason) {
+            return;
+        }
+        let failed = plan
+            .status
+            .conditions
+            .iter()
+            .any(|c| matches!(c.type_.as_str(), "Failed" | "Stalled") && c.status == "True");
+        let kind = if failed { EventType::Warning } else { EventType::Normal };
+        info!(reason = now.reason, message = now.message, "the Lift stands otherwise");
+        let action = format!("Lift-{}", now.reason);
+        tell(&self.recorder, &object.object_ref(&()), kind, &now.reason, &action, now.message).await;
+    }
+
+    async fn carry_out(&self, object: &Lift, snapshot: &LiftSnapshot, plan: &LiftPlan) -> Result<(), Error> {
+        for effect in &plan.effects {
+            debug!(?effect);
+            match effect {
+                // It was done before the status was written.
+                Effect::Finalize => {}
+                Effect::Release => {
+                    self.finalize_lift(object, false).await?;
+                }
+                Effect::Delete => self.delete_lift(snapshot).await?,
+                Effect::Start { target, run } => self.start_lift(snapshot, target, run),
+                Effect::End { target: (group, ordinal), why } => {
+                    let view = snapshot.groups.get(group);
+                    if let Some(node) = view.and_then(|view| view.snapshot.nodes.get(ordinal)) {
+                        self.runs.end(&node.uid, why);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the finalizer on a Lift or takes it off, keeping whatever others stand there.
+    async fn finalize_lift(&self, object: &Lift, on: bool) -> Result<Option<Lift>, Error> {
+        let key = key(object);
+        let lifts: Api<Lift> = Api::namespaced(self.client.clone(), &key.namespace);
+        let current = match on {
+            true => Some(object.clone()),
+            // Its status was just written.
+            false => within("get lift", lifts.get_opt(&key.name)).await?,
+        };
+        let Some(current) = current.filter(|current| current.metadata.uid == object.metadata.uid) else {
+            return Ok(None);
+        };
+        let patch = Patch::Merge(finalizers_patch(&current.metadata, on));
+        tolerate_gone(within("patch lift", lifts.patch(&key.name, &PatchParams::default(), &patch)).await)
+    }
+
+    async fn delete_lift(&self, snapshot: &LiftSnapshot) -> Result<(), Error> {
+        let key = &snapshot.head.key;
+        let lifts: Api<Lift> = Api::namespaced(self.client.clone(), &key.namespace);
+        let uid = Some(snapshot.head.uid.clone());
+        let parameters = DeleteParams::default().preconditions(Preconditions { uid, ..Preconditions::default() });
+        tolerate_gone(within("delete lift", lifts.delete(&key.name, &parameters)).await).map(|_| ())
+    }
+
+    fn start_lift(&self, snapshot: &LiftSnapshot, (group, ordinal): &Target, run: &LiftRun) {
+        let Some(view) = snapshot.groups.get(group) else { return };
+        let (Ok(lifted), Some(node)) = (&view.lifted, view.snapshot.nodes.get(ordinal)) else { return };
+        let Some(pod) = view.snapshot.pod(node) else { return };
+        let Container::Running { id } = &pod.container else { return };
+        let start = Start {
+            group: Arc::new(lifted.clone()),
+            node_uid: node.uid.clone(),
+            identity: lift::identity(node, pod.address.clone().unwrap_or_default()),
+            incarnation: (pod.uid.clone(), id.clone()),
+            target: transport::Target {
+                namespace: snapshot.head.key.namespace.clone(),
+                pod: pod.name.clone(),
+                container: pod.container_name.clone(),
+            },
+            record: node.record.clone(),
+            purpose: Purpose::Lift(run.clone()),
+        };
+        self.runs.start(start, Timestamp::now());
+    }
+}
+
+/// Whether a status is written.
+enum Written {
+    Yes,
+    /// Somebody has changed the Lift meanwhile.
+    Conflict,
+    /// Not before this time: only counts have moved.
+    Later(Timestamp),
+}

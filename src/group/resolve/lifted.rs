@@ -1,0 +1,208 @@
+//! Pure: a group as a Lift sees it: with the Lift's phases, parameters and rollout in place of those that it converges by.
+
+use std::{str::FromStr, sync::Arc};
+
+use super::{
+    Errors, FieldError, ServerSpecs,
+    layers::Layer,
+    phases::PROCESSES,
+    scope::{Place, list},
+};
+use crate::{
+    api::{GroupSpec, GroupSpecFields, lift::LiftFields},
+    group::{Group, Phases, Retry},
+    phase::PhaseName,
+};
+
+/// Parses a GroupSpec for a Lift. What comes of it is run once, and decides on no count.
+///
+/// A phase that the group does not declare is left out of its sequence: other groups of the Lift may have it.
+///
+/// # Errors
+/// Everything that is wrong with either, with the paths of the fields in the object that holds them.
+pub fn lifted(object: &GroupSpec, specs: &ServerSpecs, lift: &LiftFields) -> Result<Group, Vec<FieldError>> {
+    let mut group = Errors::default().group(object, specs, Some(lift))?;
+    // The schema of the Lift has seen to its form.
+    let backoff = kube::core::Duration::from_str(&lift.retry.backoff).map(Into::into).unwrap_or_default();
+    group.retry = Retry { limit: lift.retry.limit, backoff };
+    group.retry_token = String::new();
+    group.drift_check = None;
+    Ok(group)
+}
+
+impl Errors {
+    pub(super) fn lifted_phases(&mut self, spec: &GroupSpecFields, layers: &[Layer], lift: &LiftFields) -> Phases {
+        let mut phases = self.phases(spec, layers);
+        // What its converge lacks or leaves undone is no concern of a Lift.
+        phases.idle = Vec::new();
+        phases.on_demand = true;
+        let own = (phases.secrets.clone(), phases.config_maps.clone());
+        if let (Some(inline), Some(layer)) = (&lift.phase, layers.last()) {
+            let mut actions = Vec::new();
+            let settings = phases.settings.clone();
+            self.actions_at("spec.phase.actions", layer, Place::Action, &inline.actions, &settings, &mut actions);
+            let (secrets, config_maps) = (std::mem::take(&mut self.secrets), std::mem::take(&mut self.config_maps));
+            let foreign = secrets.iter().filter(|(at, _)| !own.0.contains_key(*at));
+            let foreign = foreign.chain(config_maps.iter().filter(|(at, _)| !own.1.contains_key(*at)));
+            for (_, path) in foreign {
+                self.add(
+                    path.clone(),
+                    "the phase of a Lift may use only what its group uses; name it in the GroupSpec, too",
+                );
+            }
+            phases.actions.insert(PhaseName::inline(), Arc::new(actions));
+            phases.roles = self.roles.iter().cloned().collect();
+        }
+        let names = self.lifted_names(spec, lift);
+        let mut sequence: Vec<PhaseName> = Vec::new();
+        for name in names {
+            if name == PhaseName::app_rollout() {
+                sequence.push(PhaseName::prepare());
+            }
+            sequence.push(name);
+        }
+        sequence.retain(|phase| {
+            phases.actions.contains_key(phase) || (*phase == PhaseName::test() && !phases.expectations.is_empty())
+        });
+        phases.actions.retain(|phase, _| sequence.contains(phase));
+        phases.sequence = sequence;
+        phases
+    }
+
+    /// The phases that a Lift asks for, settings left out, since it goes first by itself.
+    fn lifted_names(&mut self, spec: &GroupSpecFields, lift: &LiftFields) -> Vec<PhaseName> {
+        let names: Vec<String> = match (&lift.phases, &lift.process, &lift.phase) {
+            (_, _, Some(_)) => return vec![PhaseName::inline()],
+            (_, Some(process), _) => {
+                let predefined = PROCESSES.iter().find(|(name, _)| name == process);
+                let predefined = predefined.map(|(_, phases)| phases.iter().map(|name| (*name).to_owned()).collect());
+                match predefined.or_else(|| spec.processes.get(process).cloned()) {
+                    Some(names) => names,
+                    None => {
+                        let known = PROCESSES.iter().map(|(name, _)| *name);
+                        let known: Vec<&str> = known.chain(spec.processes.keys().map(String::as_str)).collect();
+                        let message = format!("there is no process {process:?}; there are {}", list(&known));
+                        self.add("spec.process", message);
+                        Vec::new()
+                    }
+                }
+            }
+            (Some(phases), ..) => phases.clone(),
+            _ => vec![PhaseName::configure().to_string()],
+        };
+        names.into_iter().map(PhaseName::new).filter(|name| *name != PhaseName::settings()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn spec(value: Value) -> GroupSpec {
+        serde_json::from_value(json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
+            "metadata": {"name": "web", "namespace": "shop", "uid": "u", "generation": 1}, "spec": value
+        }))
+        .unwrap()
+    }
+
+    fn web() -> GroupSpec {
+        let secret = json!({"secretFile": {"path": "/etc/key", "secretKeyRef": {"name": "known", "key": "k"}}});
+        spec(json!({
+            "node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "x"}]}}}},
+            "extends": [{"serverSpec": "nginx", "with": {"port": 80}}, {"serverSpec": "app"}],
+            "processes": {"nightly": ["backup", "settings", "configure"]},
+            "phases": {
+                "configure": {"actions": [{"exec": {"script": "conf {{ params.nginx.port }}"}}, secret]},
+                "backup": {"actions": [{"exec": {"script": "backup"}}]},
+                "app-rollout": {"prepare": [{"exec": {"script": "get"}}], "actions": [{"exec": {"script": "go"}}]},
+                "test": {"expect": [{"name": "t", "that": "true"}]}
+            }
+        }))
+    }
+
+    fn specs() -> ServerSpecs {
+        let server = |name: &str, value: Value| {
+            let object = json!({
+                "apiVersion": "pallet.dev/v1alpha1", "kind": "ServerSpec",
+                "metadata": {"name": name, "namespace": "shop", "uid": name, "generation": 1}, "spec": value
+            });
+            (name.to_owned(), Arc::new(serde_json::from_value(object).unwrap()))
+        };
+        let port = json!({"port": {"type": "integer", "default": 1}});
+        let app = json!({"port": {"type": "integer", "default": 2}, "version": {"default": "1"}});
+        [server("nginx", json!({"parameters": port})), server("app", json!({"parameters": app}))].into()
+    }
+
+    fn lift(value: Value) -> Result<Group, Vec<String>> {
+        let mut fields = json!({"groups": ["web"]});
+        fields.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+        let lifted = lifted(&web(), &specs(), &serde_json::from_value(fields).unwrap());
+        lifted.map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    fn sequence(value: Value) -> Vec<String> {
+        lift(value).unwrap().phases.sequence.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_runs_is_configure_the_phases_the_process_or_the_phase_of_the_lift() {
+        assert_eq!(sequence(json!({})), ["configure"]);
+        assert_eq!(sequence(json!({"phases": ["test", "settings", "backup", "nowhere"]})), ["test", "backup"]);
+        assert_eq!(sequence(json!({"process": "apply-install"})), ["configure"]);
+        assert_eq!(sequence(json!({"process": "nightly"})), ["backup", "configure"]);
+        assert_eq!(sequence(json!({"phase": {"actions": [{"exec": {"script": "x"}}]}})), ["inline"]);
+        // What is prepared for it is there before it goes.
+        assert_eq!(sequence(json!({"phases": ["app-rollout"]})), ["app-rollout-prepare", "app-rollout"]);
+        let refused = lift(json!({"process": "weekly"})).unwrap_err();
+        assert_eq!(
+            refused,
+            [
+                "spec.process: there is no process \"weekly\"; there are apply-install, apply-config, server-test, nightly"
+            ]
+        );
+    }
+
+    #[test]
+    fn parameters_are_overridden_by_their_declared_name() {
+        let params = |value: Value| lift(json!({"with": value})).unwrap().phases.params;
+        assert_eq!(params(json!({"version": "2"}))["app"]["version"], "2");
+        let both = params(json!({"nginx.port": 8080}));
+        assert_eq!((&both["nginx"]["port"], &both["app"]["port"]), (&json!(8080), &json!(2)));
+        let refused = |value: Value| lift(json!({"with": value})).unwrap_err().join("\n");
+        assert_eq!(
+            refused(json!({"port": 1})),
+            "spec.with.port: several ServerSpecs have it; say which is meant: nginx.port, app.port"
+        );
+        assert_eq!(
+            refused(json!({"prot": 1})),
+            "spec.with.prot: there is no such parameter; there are app.port, app.version, nginx.port"
+        );
+        assert_eq!(refused(json!({"nginx.port": "x"})), "spec.with.nginx.port: \"x\" is not of type integer");
+    }
+
+    #[test]
+    fn the_phase_of_a_lift_is_checked_like_any_other_and_uses_no_secret_of_its_own() {
+        let refused = |action: Value| lift(json!({"phase": {"actions": [action]}})).unwrap_err().join("\n");
+        assert!(
+            refused(json!({"exec": {"script": "{{ params.nope }}"}}))
+                .starts_with("spec.phase.actions[0].exec.script: ")
+        );
+        let file = |name: &str| json!({"secretFile": {"path": "/x", "secretKeyRef": {"name": name, "key": "k"}}});
+        assert!(refused(file("other")).starts_with("spec.phase.actions[0]."), "{}", refused(file("other")));
+        assert!(lift(json!({"phase": {"actions": [file("known")]}})).is_ok());
+        assert!(lift(json!({"phase": {"actions": [{"exec": {"script": "{{ params.app.version }}"}}]}})).is_ok());
+    }
+
+    /// What converge is not satisfied by would be run again by it.
+    #[test]
+    fn a_phase_that_is_lifted_as_it_is_declared_is_the_phase_that_converge_runs() {
+        let group = super::super::resolve(&web(), &specs()).unwrap();
+        let lifted = lift(json!({})).unwrap();
+        assert_eq!(group.phases.actions[&PhaseName::configure()], lifted.phases.actions[&PhaseName::configure()]);
+        assert_eq!(group.phases.params, lifted.phases.params);
+        assert_eq!(group.phases.settings, lifted.phases.settings);
+        assert_eq!((lifted.retry.limit, lifted.drift_check), (0, None));
+    }
+}
