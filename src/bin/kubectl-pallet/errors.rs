@@ -5,6 +5,7 @@ use kube::api::ListParams;
 use pallet_operator::api::{
     GROUP_LABEL, GroupNode, GroupSpec, Lift,
     group_node::{Effect, NodeLift, Outcome, Receipt},
+    lift::NodeOutcome,
 };
 use serde::Serialize;
 
@@ -288,7 +289,11 @@ fn parts(lift: &Lift, nodes: &[GroupNode]) -> Vec<(GroupNode, NodeLift)> {
 }
 
 fn of_part(node: &GroupNode, part: &NodeLift) -> Vec<Failure> {
-    let remedy = "mend it, and lift again: a Lift runs once".to_owned();
+    let remedy = match part.outcome {
+        Some(NodeOutcome::Cancelled) => String::new(),
+        Some(NodeOutcome::TimedOut) => "lift again with a longer --timeout, or mend what takes so long".to_owned(),
+        _ => "mend it, and lift again: a Lift runs once".to_owned(),
+    };
     let failed = part.receipts.iter().filter(|receipt| is_failure(receipt));
     failed.map(|receipt| failure(node, receipt, &part.name, remedy.clone())).collect()
 }

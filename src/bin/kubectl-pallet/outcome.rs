@@ -1,7 +1,7 @@
 //! Pure: where an operation stands, by the status of its object.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use pallet_operator::api::{GroupNode, GroupSpec, Lift, lift::NodeOutcome};
+use pallet_operator::api::{GroupNode, GroupSpec, Lift};
 
 use crate::exit::Exit;
 
@@ -77,10 +77,8 @@ pub fn group(object: &GroupSpec, generation: i64) -> Standing {
 /// Where a Lift stands.
 pub fn lift(object: &Lift) -> Standing {
     let Some(status) = &object.status else { return Standing::Going };
-    let late = status.outcomes.iter().any(|nodes| nodes.outcome == NodeOutcome::TimedOut);
     if let Some(condition) = holds(&status.conditions, "Failed") {
-        let by_reason = ["TimedOut", "Timeout", "DeadlineExceeded"].contains(&condition.reason.as_str());
-        return failed(condition, by_reason || (late && condition.reason != "Cancelled"));
+        return failed(condition, condition.reason == "TimedOut");
     }
     if let Some(complete) = holds(&status.conditions, "Complete") {
         return Standing::Done(complete.message.clone());
@@ -130,10 +128,10 @@ mod tests {
         .unwrap()
     }
 
-    fn lift_with(list: &[(&str, &str, &str)], outcomes: Value) -> Lift {
+    fn lift_with(list: &[(&str, &str, &str)]) -> Lift {
         serde_json::from_value(json!({
             "apiVersion": "pallet.dev/v1alpha1", "kind": "Lift", "metadata": {"name": "x"},
-            "spec": {"groups": ["web"]}, "status": {"outcomes": outcomes, "conditions": conditions(list, 1)}
+            "spec": {"groups": ["web"]}, "status": {"conditions": conditions(list, 1)}
         }))
         .unwrap()
     }
@@ -152,14 +150,13 @@ mod tests {
 
     #[test]
     fn a_lift_whose_time_was_over_is_told_from_one_that_failed() {
-        assert_eq!(lift(&lift_with(&[("Reconciling", "True", "Running")], json!([]))), Standing::Going);
-        assert!(matches!(lift(&lift_with(&[("Complete", "True", "Succeeded")], json!([]))), Standing::Done(_)));
-        let failed = lift(&lift_with(&[("Complete", "False", "x"), ("Failed", "True", "PhaseFailed")], json!([])));
+        assert_eq!(lift(&lift_with(&[("Reconciling", "True", "Running")])), Standing::Going);
+        assert!(matches!(lift(&lift_with(&[("Complete", "True", "Succeeded")])), Standing::Done(_)));
+        let failed = lift(&lift_with(&[("Complete", "False", "x"), ("Failed", "True", "NodesFailed")]));
         assert_eq!(failed.exit(Some(7)), Exit::Failed);
-        let timed_out = json!([{"group": "web", "outcome": "TimedOut", "nodes": "0-1"}]);
-        let late = lift(&lift_with(&[("Failed", "True", "TimedOut")], timed_out.clone()));
+        let late = lift(&lift_with(&[("Failed", "True", "TimedOut")]));
         assert_eq!((late.exit(None).code(), late.exit(Some(7)).code()), (3, 7));
-        let cancelled = lift(&lift_with(&[("Failed", "True", "Cancelled")], timed_out));
+        let cancelled = lift(&lift_with(&[("Failed", "True", "Cancelled")]));
         assert_eq!(cancelled.exit(None), Exit::Failed);
     }
 

@@ -217,7 +217,10 @@ fn lifted(name: &str, outcome: NodeOutcome, node: Option<&GroupNode>, uid: &str)
         text = format!("{} runs, attempt {}", running.phase, running.attempt);
     } else if let Some(last) = last {
         let waits = outcome == NodeOutcome::Running && last.outcome == Outcome::Waiting;
-        text = if waits {
+        let looked_for = outcome == NodeOutcome::Running && last.outcome == Outcome::Unknown;
+        text = if looked_for {
+            format!("{} runs, and is looked for again", last.phase)
+        } else if waits {
             format!("{} waits for a person: kubectl pallet ack {name}", last.phase)
         } else {
             format!("{text}; {}", told(last))

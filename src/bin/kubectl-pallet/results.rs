@@ -144,7 +144,7 @@ fn summary(lift: &Lift) -> String {
     let how = match outcome::lift(lift) {
         Standing::Going => "goes on".to_owned(),
         Standing::Done(_) => "succeeded".to_owned(),
-        Standing::Failed { reason, message, .. } => format!("failed ({reason}: {message})"),
+        Standing::Failed { reason, .. } => format!("failed ({reason})"),
     };
     let mut parts = vec![format!("lift/{name} {how}")];
     parts.push(progress::counts(lift));
