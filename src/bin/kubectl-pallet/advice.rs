@@ -1,0 +1,77 @@
+//! Pure: what to do about a reason, in a line. The full list is in docs/status.md.
+
+/// What to do. `group` and `node` are names to put into commands.
+pub fn about(reason: &str, group: &str, node: &str) -> Option<String> {
+    let text = match reason {
+        "PhaseFailed" => format!("change the phase, or give its attempts back: kubectl pallet retry {group}"),
+        "TestFailed" => format!("mend the node or the expectation, then: kubectl pallet retry {group}"),
+        "ManualStep" if node.is_empty() => {
+            format!("see who waits: kubectl pallet nodes {group}; then: kubectl pallet ack NODE")
+        }
+        "ManualStep" => format!("do it, then: kubectl pallet ack {node}"),
+        "WaitingForApproval" => format!("look at the plan and approve it: kubectl pallet approve {group}"),
+        "RolloutStopped" => "mend the nodes that failed: the others wait for that".to_owned(),
+        "NameTaken" => "a pod of somebody else has the name of a node: delete or rename it".to_owned(),
+        "InvalidSpec" => format!("edit the spec, or make what is missing: kubectl edit gs {group}"),
+        "InvalidTemplate" => format!("edit spec.node.pod.template: kubectl edit gs {group}"),
+        "Forbidden" => {
+            "mend what refuses the pod: an admission policy, a service account, the operator's rights".to_owned()
+        }
+        "QuotaExceeded" => "raise the quota of the namespace, or lower the count".to_owned(),
+        "Unschedulable" => format!("no machine fits the pod: kubectl describe pod {node}"),
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
+            format!("mend the image of the pod template, or its pull secret: kubectl describe pod {node}")
+        }
+        "CrashLoopBackOff" => format!("the container ends by itself: kubectl logs {node} --previous"),
+        "NoShell" => "the image has no sh: use one that has".to_owned(),
+        "ToolMissing" => "the image lacks a command that the agent needs: add it".to_owned(),
+        "NoStateDirectory" => "mount an emptyDir at /var/lib/pallet, or set PALLET_STATE_DIR".to_owned(),
+        "DiskFull" => "make room on the node".to_owned(),
+        "SecretUnreadable" => "make the Secret that the message names, or let the operator read it".to_owned(),
+        "Unreachable" => "look at the operator's right to pods/exec, the kubelet, and admission".to_owned(),
+        "AgentFailed" => "the shell ended at once: look for a profile that exits, or a lack of rights".to_owned(),
+        "NeverSettles" => "let the phase use other facts than those that it changes".to_owned(),
+        "PodsNotReady" => format!("look at the readiness probes: kubectl get pods -l pallet.dev/group={group}"),
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// Reasons of a node that stay until somebody does something, though nothing has failed in a phase.
+pub fn is_trouble(reason: &str) -> bool {
+    const TROUBLES: &[&str] = &[
+        "NameTaken",
+        "NoShell",
+        "ToolMissing",
+        "NoStateDirectory",
+        "DiskFull",
+        "SecretUnreadable",
+        "Unreachable",
+        "AgentFailed",
+        "AgentRefused",
+        "NeverSettles",
+        "Unschedulable",
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "CrashLoopBackOff",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+    ];
+    TROUBLES.contains(&reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_trouble_has_advice_or_speaks_for_itself() {
+        assert_eq!(about("ManualStep", "web", "web-0").unwrap(), "do it, then: kubectl pallet ack web-0");
+        assert!(about("Converging", "web", "").is_none() && !is_trouble("Converging"));
+        for reason in ["NoShell", "ImagePullBackOff", "NameTaken", "Unreachable", "NeverSettles"] {
+            assert!(is_trouble(reason) && about(reason, "g", "n").is_some(), "{reason}");
+        }
+    }
+}
