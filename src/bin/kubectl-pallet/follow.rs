@@ -205,6 +205,10 @@ pub async fn cancel(cluster: &Cluster, name: &str) -> Result<Lift> {
 /// A bad end is believed when it has lasted this long.
 const SETTLES: Duration = Duration::from_secs(1);
 
+/// What may be mended by what was applied together with it.
+const MENDABLE: &[&str] =
+    &["InvalidSpec", "InvalidTemplate", "Forbidden", "InvalidLift", "UnknownPhase", "GroupMissing", "NodeMissing"];
+
 struct State<'a> {
     subjects: Vec<Subject>,
     nodes: BTreeMap<String, GroupNode>,
@@ -215,19 +219,19 @@ struct State<'a> {
 impl State<'_> {
     fn standings(&self) -> Vec<Standing> {
         let since = self.started.elapsed();
-        let believed = |standing: Standing, target: Target| match &standing {
+        let believed = |standing: Standing, ended: bool| match &standing {
             // What was annotated a moment ago, as by retry or approve, may not show yet.
-            Standing::Failed { .. } if target.kind != Kind::Lift && since < SETTLES => Standing::Going,
+            Standing::Failed { .. } if !ended && since < SETTLES => Standing::Going,
             Standing::Done(_) if since < self.terms.believe_success_after => Standing::Going,
             Standing::Failed { reason, .. }
-                if since < self.terms.believe_failure_after
-                    && ["InvalidSpec", "InvalidTemplate", "Forbidden"].contains(&reason.as_str()) =>
+                if since < self.terms.believe_failure_after && MENDABLE.contains(&reason.as_str()) =>
             {
                 Standing::Going
             }
             _ => standing,
         };
-        self.subjects.iter().map(|subject| believed(self.terms.goal.standing(subject), subject.target())).collect()
+        let ended = |subject: &Subject| matches!(subject, Subject::Lift(lift) if outcome::has_ended(lift));
+        self.subjects.iter().map(|subject| believed(self.terms.goal.standing(subject), ended(subject))).collect()
     }
 
     fn views(&self) -> Vec<crate::progress::View> {

@@ -16,8 +16,8 @@ use crate::{
     connect::Cluster,
     exit::{Error, Exit, Result},
     follow::{self, Terms, follow},
-    manifest, names,
-    output::{Format, line},
+    manifest, names, outcome,
+    output::{Format, line, tell},
     progress::Subject,
     results, selector, values,
 };
@@ -202,6 +202,12 @@ pub async fn finish(
             _ => None,
         })
         .collect();
+    // What nobody waits for any more must not begin when its group is mended some day.
+    let stuck = lifts.iter().filter(|lift| outcome::lift(lift).is_over() && !outcome::has_ended(lift));
+    for name in stuck.filter_map(|lift| lift.metadata.name.as_deref()) {
+        follow::cancel(cluster, name).await?;
+        tell(format!("lift/{name} could not start, and was cancelled"));
+    }
     if followed.end == follow::End::Over || output.is_some() {
         results::print(cluster, &lifts, flags.quiet, output).await?;
     }

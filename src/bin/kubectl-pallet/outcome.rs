@@ -74,11 +74,21 @@ pub fn group(object: &GroupSpec, generation: i64) -> Standing {
     }
 }
 
-/// Where a Lift stands.
+/// Whether a Lift has ended, and not only been given up on.
+pub fn has_ended(object: &Lift) -> bool {
+    let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    ["Failed", "Complete"].iter().any(|kind| holds(conditions, kind).is_some())
+}
+
+/// Where a Lift stands. One that could not start has failed for who waits, though it would start if its groups were mended.
 pub fn lift(object: &Lift) -> Standing {
     let Some(status) = &object.status else { return Standing::Going };
     if let Some(condition) = holds(&status.conditions, "Failed") {
         return failed(condition, condition.reason == "TimedOut");
+    }
+    // It never changes: one that could not start waits for somebody who mends its groups.
+    if let Some(stalled) = holds(&status.conditions, "Stalled").filter(|_| status.start_time.is_none()) {
+        return failed(stalled, false);
     }
     if let Some(complete) = holds(&status.conditions, "Complete") {
         return Standing::Done(complete.message.clone());
@@ -152,6 +162,8 @@ mod tests {
     fn a_lift_whose_time_was_over_is_told_from_one_that_failed() {
         assert_eq!(lift(&lift_with(&[("Reconciling", "True", "Running")])), Standing::Going);
         assert!(matches!(lift(&lift_with(&[("Complete", "True", "Succeeded")])), Standing::Done(_)));
+        let stuck = lift_with(&[("Complete", "False", "InvalidLift"), ("Stalled", "True", "InvalidLift")]);
+        assert_eq!((lift(&stuck).exit(None), has_ended(&stuck)), (Exit::Failed, false));
         let failed = lift(&lift_with(&[("Complete", "False", "x"), ("Failed", "True", "NodesFailed")]));
         assert_eq!(failed.exit(Some(7)), Exit::Failed);
         let late = lift(&lift_with(&[("Failed", "True", "TimedOut")]));
