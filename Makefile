@@ -2,6 +2,7 @@
 CLUSTER_TOOL := tests/cluster/cluster
 # Instances of the cluster tool: tests have one of their own, so that a demo may stay up beside them.
 TEST := CLUSTER_NAME=test $(CLUSTER_TOOL)
+BENCH := CLUSTER_NAME=bench $(CLUSTER_TOOL)
 # What is installed there is cluster-wide, so nothing else may run in it.
 INSTALL := CLUSTER_NAME=install $(CLUSTER_TOOL)
 # The profile of the binary in the image under test: test-image is built in a fraction of release's time.
@@ -10,7 +11,7 @@ SEEDS ?= 5000
 SMOKE_NODES ?= 500
 ROUNDS ?= 1
 
-.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages test-install bench-smoke soak image sbom cluster cluster-down crds lint fmt
+.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages test-install bench-smoke bench-lift soak image sbom cluster cluster-down crds lint fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +75,13 @@ bench-smoke: ## SMOKE_NODES nodes on kwok, and what each costs; needs the test i
 	$(TEST) run -- env PALLET_TEST_CLUSTER=1 SMOKE_NODES=$(SMOKE_NODES) \
 		cargo test --offline --locked --test smoke -- --nocapture
 	$(TEST) kwok down
+
+bench-lift: ## one hot Lift beside kubectl exec and a Job, optimised: a table, and target/bench/lift.json (ROUNDS=60)
+	YES=$(YES) $(CLUSTER_TOOL) doctor
+	cargo bench --locked --bench lift --no-run
+	$(BENCH) up
+	@status=0; $(BENCH) run -- env PALLET_TEST_CLUSTER=1 $(if $(filter-out 1,$(ROUNDS)),ROUNDS=$(ROUNDS)) \
+		cargo bench --offline --locked --bench lift || status=1; $(BENCH) down || status=1; exit $$status
 
 soak: ## the simulation, optimised: SEEDS of them from FIRST on, or for MINUTES
 	env $(if $(MINUTES),MINUTES=$(MINUTES),SEEDS=$(SEEDS)) $(if $(FIRST),FIRST=$(FIRST)) \

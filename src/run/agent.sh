@@ -179,15 +179,15 @@ bury() {
 
 # drain: takes in all that a script prints, for ever if need be, and keeps the last 1 to 4 MiB.
 drain() {
-  rotated=0
+  rotated=0 had=0
   true >"$d/out.1"
   while :; do
-    had=$(wc -c <"$d/out.1") || break
     dd bs=4096 count=256 2>/dev/null >>"$d/out.1" || break
     has=$(wc -c <"$d/out.1") || break
     [ "$has" -gt "$had" ] || return 0
+    had=$has
     [ "$has" -gt 1048576 ] || continue
-    rotated=$((rotated + has))
+    rotated=$((rotated + has)) had=0
     mv "$d/out.1" "$d/out.0" && true >"$d/out.1" && echo "$rotated" >"$d/rotated"
   done
   cat >/dev/null
@@ -266,7 +266,7 @@ supervise() {
 # Leaves the output pipe on 4 and 5, and that of the secrets on 6 and 7, opened by way of 3 so that neither end waits for the
 # other. The state comes last: from then on the script may have run.
 prepare() {
-  rm -rf "$d"
+  [ ! -e "$d" ] || rm -rf "$d"
   mkdir "$d" && echo "$witness $3 $4 $5 $6 $7" >"$d/meta" && mkfifo "$d/pipe" || return 1
   exec 3<>"$d/pipe" 4>"$d/pipe" 5<"$d/pipe" 3>&-
   rm -f "$d/pipe"
@@ -276,8 +276,19 @@ prepare() {
     rm -f "$d/pipe"
   fi
   mv "$S/inbox.$me" "$d/script" || return 1
-  grep -qsxF "$1" "$S/log" || echo "$1" >>"$S/log" || return 1
+  in_log "$1" || echo "$1" >>"$S/log" || return 1
   put_state "running $self $self_born"
+}
+
+# Whether the log names this run. Sets $logged to the number of lines before it.
+in_log() {
+  logged=0
+  [ -f "$S/log" ] || return 1
+  while read -r line; do
+    [ "$line" != "$1" ] || return 0
+    logged=$((logged + 1))
+  done <"$S/log"
+  return 1
 }
 
 # TERM, five seconds of grace, KILL. Daemons may have left the group, and without setsid there is none: the sweep goes by
@@ -376,7 +387,7 @@ attach() {
 # length FILE: how much of it is reported. No honest one comes near the limit.
 length() {
   length=0
-  [ ! -f "$1" ] || length=$(($(wc -c <"$1")))
+  [ ! -s "$1" ] || length=$(($(wc -c <"$1")))
   [ "$length" -le 393216 ] || length=393216
   echo "$length"
 }
@@ -393,24 +404,28 @@ report() {
   { read -r rotated <"$d/rotated"; } 2>/dev/null
   total=0
   [ ! -f "$d/out.1" ] || total=$((${rotated:-0} + $(wc -c <"$d/out.1")))
-  cat "$d/out.0" "$d/out.1" 2>/dev/null | tail -c 2048 >"$S/tail.$me"
-  output=$(length "$S/tail.$me") actions=$(length "$d/actions") facts=$(length "$d/facts")
+  # A copy, since a daemon may still be printing; on a full disk there is none.
+  output=0 sum=-
+  if [ "$total" != 0 ]; then
+    cat "$d/out.0" "$d/out.1" 2>/dev/null | tail -c 2048 >"$S/tail.$me"
+    output=$(length "$S/tail.$me")
+  fi
   # Not every node has sha256sum; without it the length alone speaks for the output.
-  sum=$(sha256sum <"$S/tail.$me" 2>/dev/null) || sum=-
+  [ "$output" = 0 ] || sum=$(sha256sum <"$S/tail.$me" 2>/dev/null) || sum=-
+  actions=$(length "$d/actions") facts=$(length "$d/facts")
   seal= from=
   read -r run_witness phase attempt digest seal from <"$d/meta"
   reply "ended $1 $phase $attempt $digest $s1 $s2 $s3 $total ${sum%% *} ${seal:--} ${from:-0} $output $actions $facts"
   send "$output" "$S/tail.$me"
   send "$actions" "$d/actions"
   send "$facts" "$d/facts"
-  rm -f "$S/tail.$me"
+  [ "$total" = 0 ] || rm -f "$S/tail.$me"
 }
 
 # The newest 24 runs stay, and beside them the last few readings of facts and looks, of which there are many; their script
 # is gone already when they ended.
 prune() {
-  [ -f "$S/log" ] || return 0
-  [ "$(wc -l <"$S/log")" -gt 32 ] || return 0
+  in_log - || [ "$logged" -gt 32 ] || return 0
   {
     grep -v -e '^settings-' -e '[.]check-' "$S/log" | tail -n 24
     grep -e '^settings-' -e '[.]check-' "$S/log" | tail -n 6

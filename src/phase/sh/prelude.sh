@@ -38,7 +38,7 @@ perform() {
   before_change || { complain "$marks cannot be written"; exit 1; }
   while :; do
     result=Changed
-    rm -f "$journal/diff"
+    [ ! -e "$journal/diff" ] || rm -f "$journal/diff"
     if [ -z "$limit" ]; then "$@"; else within_limit; fi
     code=$?
     [ "$code" != 0 ] && [ "$attempt" -lt "$retries" ] && [ "$mode" = apply ] || break
@@ -59,7 +59,7 @@ perform() {
 note_result() {
   printf '%s %s\n' "$1" "$action" >>"$journal/actions"
   if [ -s "$journal/diff" ]; then sed 's/^/	/' "$journal/diff" >>"$journal/actions"; fi
-  rm -f "$journal/diff"
+  [ ! -e "$journal/diff" ] || rm -f "$journal/diff"
 }
 
 # A change is marked before it is made, or a run that is killed would lose it. The marks stand till the phase succeeds, by
@@ -87,7 +87,7 @@ was_woken() {
   return 1
 }
 succeed() {
-  if [ "$mode" = apply ]; then rm -rf "$marks"; fi
+  if [ "$mode" = apply ] && [ -e "$marks" ]; then rm -rf "$marks"; fi
   exit 0
 }
 
