@@ -44,7 +44,9 @@ use super::{
         .message("phases, process and phase all say what runs; set one of them, or none for configure"),
     validation = Rule::new("(has(self.groups) ? has(oldSelf.groups) && self.groups == oldSelf.groups : !has(oldSelf.groups)) && (has(self.groupSelector) ? has(oldSelf.groupSelector) && self.groupSelector == oldSelf.groupSelector : !has(oldSelf.groupSelector)) && (has(self.nodes) ? has(oldSelf.nodes) && self.nodes == oldSelf.nodes : !has(oldSelf.nodes)) && (has(self.role) ? has(oldSelf.role) && self.role == oldSelf.role : !has(oldSelf.role))")
         .message("groups, groupSelector, nodes and role of a Lift never change; make another Lift"),
-    validation = Rule::new("(has(self.phases) ? has(oldSelf.phases) && self.phases == oldSelf.phases : !has(oldSelf.phases)) && (has(self.process) ? has(oldSelf.process) && self.process == oldSelf.process : !has(oldSelf.process)) && (has(self.phase) ? has(oldSelf.phase) && self.phase == oldSelf.phase : !has(oldSelf.phase)) && (has(self.with) ? has(oldSelf.with) && self.with == oldSelf.with : !has(oldSelf.with))")
+    // Sets are equal to CEL in any order, but that of phases means something. What it cannot see is that one field of `with`
+    // has taken the place of another: fields that no schema names are compared, but not missed.
+    validation = Rule::new("(has(self.phases) ? has(oldSelf.phases) && self.phases.map(p, p) == oldSelf.phases.map(p, p) : !has(oldSelf.phases)) && (has(self.process) ? has(oldSelf.process) && self.process == oldSelf.process : !has(oldSelf.process)) && (has(self.phase) ? has(oldSelf.phase) && self.phase == oldSelf.phase : !has(oldSelf.phase)) && (has(self.with) ? has(oldSelf.with) && self.with == oldSelf.with : !has(oldSelf.with))")
         .message("phases, process, phase and with of a Lift never change; make another Lift"),
     validation = Rule::new("self.timeout == oldSelf.timeout && self.rollout == oldSelf.rollout && self.retry == oldSelf.retry && (has(self.dryRun) && self.dryRun) == (has(oldSelf.dryRun) && oldSelf.dryRun)")
         .message("timeout, rollout, retry and dryRun of a Lift never change; make another Lift"),

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// `kubectl get`: the headings with their priority, and the first row by heading.
-async fn table(client: &Client, path: &str) -> (Vec<(String, i64)>, serde_json::Map<String, Value>) {
+pub async fn table(client: &Client, path: &str) -> (Vec<(String, i64)>, serde_json::Map<String, Value>) {
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
     let answer = send(client, Method::GET, path, accept, None).await;
     assert_eq!((answer.code, &answer.body["kind"]), (200, &json!("Table")), "{}", answer.message());
@@ -30,11 +30,11 @@ async fn table(client: &Client, path: &str) -> (Vec<(String, i64)>, serde_json::
     (headings, row)
 }
 
-fn columns(headings: &[(String, i64)]) -> Vec<(&str, i64)> {
+pub fn columns(headings: &[(String, i64)]) -> Vec<(&str, i64)> {
     headings.iter().map(|(name, priority)| (name.as_str(), *priority)).collect()
 }
 
-fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+pub fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
     json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z"})
 }
 
@@ -110,13 +110,16 @@ async fn short_names_categories_and_subresources() {
             .unwrap_or_else(|| panic!("no {name} in {list}"))
             .clone()
     };
-    for (plural, singular, short, kind) in
-        [("groupspecs", "groupspec", "gs", "GroupSpec"), ("groupnodes", "groupnode", "gn", "GroupNode")]
-    {
+    for (plural, singular, short, kind) in [
+        ("groupspecs", "groupspec", json!(["gs"]), "GroupSpec"),
+        ("groupnodes", "groupnode", json!(["gn"]), "GroupNode"),
+        // Its name is short enough.
+        ("lifts", "lift", Value::Null, "Lift"),
+    ] {
         let found = resource(plural);
         assert_eq!(found["namespaced"], true);
         assert_eq!((&found["kind"], &found["singularName"]), (&json!(kind), &json!(singular)));
-        assert_eq!((&found["shortNames"], &found["categories"]), (&json!([short]), &json!(["pallet"])));
+        assert_eq!((&found["shortNames"], &found["categories"]), (&short, &json!(["pallet"])));
         assert_eq!(resource(&format!("{plural}/status"))["kind"], kind);
     }
     assert_eq!(resource("groupspecs/scale")["kind"], "Scale");
@@ -131,11 +134,17 @@ async fn explain_has_a_word_on_every_field_of_the_spec() {
     let Some(cluster) = support::cluster().await else { return };
     let path = "/openapi/v3/apis/pallet.dev/v1alpha1";
     let body = send(&cluster.client, Method::GET, path, "application/json", None).await.body;
-    let schema = &body["components"]["schemas"]["dev.pallet.v1alpha1.GroupSpec"]["properties"]["spec"]["properties"];
-    let fields = schema.as_object().expect("the spec is published");
-    assert!(["count", "node", "phases", "converge", "paused"].iter().all(|field| fields.contains_key(*field)));
-    for (name, field) in fields {
-        assert!(field["description"].as_str().is_some_and(|text| text.len() > 10), "{name}");
+    let some = [
+        ("GroupSpec", vec!["count", "node", "phases", "converge", "paused"]),
+        ("Lift", vec!["groups", "groupSelector", "phases", "phase", "with", "cancel", "dryRun"]),
+    ];
+    for (kind, some) in some {
+        let schema = &body["components"]["schemas"][format!("dev.pallet.v1alpha1.{kind}")]["properties"]["spec"];
+        let fields = schema["properties"].as_object().expect("the spec is published");
+        assert!(some.iter().all(|field| fields.contains_key(*field)));
+        for (name, field) in fields {
+            assert!(field["description"].as_str().is_some_and(|text| text.len() > 10), "{kind}: {name}");
+        }
     }
 }
 

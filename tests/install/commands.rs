@@ -35,7 +35,7 @@ const NAMESPACES: &[&str] = &["pallet-system", "shop", "elsewhere", "team-a", "t
 
 /// Removes everything of the operator's, by force. Most of it is not there: errors are none.
 fn sweep() {
-    for kind in ["groupspecs", "groupnodes"] {
+    for kind in ["lifts", "groupspecs", "groupnodes"] {
         let all =
             ["get", kind, "-A", "-o", "jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{\"\\n\"}{end}"];
         for line in try_run("kubectl", &all).unwrap_or_default().lines() {

@@ -67,6 +67,13 @@ fn the_chart_and_kustomize_grant_the_same() {
             assert_eq!(labels[&label], "true", "{name}");
         }
     }
+    // Who may edit groups may not run commands on their nodes by that alone.
+    for objects in [&chart, &deploy] {
+        let labels = &of_kind(objects, "ClusterRole")["pallet-lift"]["metadata"]["labels"];
+        let added: Vec<&String> = labels.as_object().into_iter().flat_map(|labels| labels.keys()).collect();
+        assert!(added.contains(&&"rbac.authorization.k8s.io/aggregate-to-admin".to_owned()), "{added:?}");
+        assert_eq!(added.iter().filter(|label| label.contains("aggregate-to")).count(), 1, "{added:?}");
+    }
 }
 
 #[test]

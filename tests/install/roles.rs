@@ -8,7 +8,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use pallet_operator::api::GroupNode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     commands::{Cluster, get, kubectl, scratch, try_run, wait},
@@ -33,7 +33,7 @@ impl Asked<'_> {
         let (resource, subresource) =
             resource.split_once('/').map_or((resource, None), |(r, s)| (r, Some(s.to_owned())));
         let (resource, group) = resource.split_once('.').unwrap_or(match resource {
-            "groupspecs" | "groupnodes" | "serverspecs" => (resource, "pallet.dev"),
+            "groupspecs" | "groupnodes" | "serverspecs" | "lifts" => (resource, "pallet.dev"),
             _ => (resource, ""),
         });
         let attributes = ResourceAttributes {
@@ -80,6 +80,10 @@ const READ: &[&str] = &[
     "get serverspecs",
     "list serverspecs",
     "watch serverspecs",
+    "get lifts",
+    "list lifts",
+    "watch lifts",
+    "get lifts/status",
 ];
 const EDIT: &[&str] = &[
     "create groupspecs",
@@ -97,6 +101,20 @@ const EDIT: &[&str] = &[
     "delete serverspecs",
     "deletecollection serverspecs",
 ];
+/// To run commands on the nodes that others have declared: granted apart from EDIT, by pallet-lift.
+const LIFT: &[&str] = &["create lifts", "update lifts", "patch lifts", "delete lifts", "deletecollection lifts"];
+/// What pallet-lift does not bring along: a Lift does on nodes what commands do there, and nothing else does it follow.
+const BEYOND_LIFT: &[&str] = &[
+    "create pods",
+    "delete pods",
+    "create pods/exec",
+    "get pods/exec",
+    "get pods/log",
+    "get secrets",
+    "list secrets",
+    "get configmaps",
+    "deletecollection groupnodes",
+];
 /// What is nobody's but the operator's.
 const OPERATORS: &[&str] = &[
     "create groupnodes",
@@ -106,6 +124,8 @@ const OPERATORS: &[&str] = &[
     "update groupspecs/status",
     "patch groupspecs/status",
     "update groupspecs/finalizers",
+    "update lifts/status",
+    "patch lifts/status",
 ];
 
 fn installed() {
@@ -121,11 +141,23 @@ fn installed() {
         let (role, user_flag) = (format!("--clusterrole={role}"), format!("--user={user}"));
         kubectl(&["create", "rolebinding", user, &role, &user_flag, "-n", "team-a"]);
     }
-    for (role, needs) in [("view", "groupspecs"), ("edit", "groupspecs/scale"), ("admin", "deletecollection")] {
+    kubectl(&["create", "rolebinding", "lena", "--clusterrole=pallet-lift", "--user=lena", "-n", "team-a"]);
+    kubectl(&["create", "rolebinding", "eli-edits", "--clusterrole=pallet-edit", "--user=eli", "-n", "team-a"]);
+    // Resources and verbs by which it is told that the controller has added our rules to Kubernetes' roles.
+    let needed = [
+        ("view", json!("lifts"), json!("watch")),
+        ("edit", json!("groupspecs/scale"), json!("patch")),
+        ("admin", json!("groupnodes"), json!("deletecollection")),
+        ("admin", json!("lifts"), json!("create")),
+    ];
+    for (role, resource, verb) in needed {
         wait("the controller adds our rules to Kubernetes' roles", || {
             let rules = get(&["clusterrole", role])["rules"].clone();
+            let has = |rule: &Value, field: &str, value: &Value| {
+                rule[field].as_array().is_some_and(|values| values.contains(value))
+            };
             let ours = rules.as_array().into_iter().flatten().filter(|rule| rule["apiGroups"] == json!(["pallet.dev"]));
-            let found = ours.map(ToString::to_string).any(|rule| rule.contains(needs));
+            let found = ours.into_iter().any(|rule| has(rule, "resources", &resource) && has(rule, "verbs", &verb));
             if found { Ok(()) } else { Err(rules.to_string()) }
         });
     }
@@ -145,14 +177,19 @@ async fn each_account_can_do_its_own_and_no_more() {
     let client = Client::try_default().await.expect("a client");
     let as_user = |user| Asked { client: &client, user };
 
-    as_user("victor").assert("team-a", READ, &[EDIT, OPERATORS, &["get secrets", "create pods"]].concat()).await;
-    let refused = [OPERATORS, &["deletecollection groupnodes"]].concat();
+    as_user("victor").assert("team-a", READ, &[EDIT, LIFT, OPERATORS, &["get secrets", "create pods"]].concat()).await;
+    let refused = [OPERATORS, LIFT, &["deletecollection groupnodes"]].concat();
     as_user("edith").assert("team-a", &[READ, EDIT].concat(), &refused).await;
-    as_user("adam").assert("team-a", &[READ, EDIT, &["deletecollection groupnodes"]].concat(), OPERATORS).await;
-    for user in ["victor", "edith", "adam"] {
-        as_user(user).assert("team-b", &[], &[READ, EDIT, OPERATORS].concat()).await;
+    as_user("eli").assert("team-a", &[READ, EDIT].concat(), &[&refused[..], BEYOND_LIFT].concat()).await;
+    as_user("adam").assert("team-a", &[READ, EDIT, LIFT, &["deletecollection groupnodes"]].concat(), OPERATORS).await;
+    // Who lifts, and nothing else, sees what is lifted and what comes of it.
+    let read: Vec<&str> = READ.iter().copied().filter(|what| *what != "get groupspecs/scale").collect();
+    let refused = [EDIT, OPERATORS, BEYOND_LIFT].concat();
+    as_user("lena").assert("team-a", &[&read[..], LIFT].concat(), &refused).await;
+    for user in ["victor", "edith", "adam", "lena", "eli"] {
+        as_user(user).assert("team-b", &[], &[READ, EDIT, LIFT, OPERATORS].concat()).await;
     }
-    as_user("mallory").assert("team-a", &[], &[READ, EDIT, OPERATORS].concat()).await;
+    as_user("mallory").assert("team-a", &[], &[READ, EDIT, LIFT, OPERATORS].concat()).await;
 
     // Our rules give nothing that edit did not have: commands in pods are its own already.
     as_user("edith").assert("team-a", &["create pods", "create pods/exec"], &[]).await;
@@ -194,6 +231,12 @@ async fn operator(client: &Client) {
         "delete persistentvolumeclaims",
         "list serverspecs",
         "watch serverspecs",
+        "get lifts",
+        "list lifts",
+        "watch lifts",
+        "patch lifts",
+        "delete lifts",
+        "patch lifts/status",
         "get secrets",
         "get configmaps",
         "create events.events.k8s.io",
@@ -228,6 +271,12 @@ async fn operator(client: &Client) {
         "list configmaps",
         "watch configmaps",
         "patch serverspecs",
+        "create lifts",
+        "update lifts",
+        "deletecollection lifts",
+        "get lifts/status",
+        "update lifts/status",
+        "update lifts/finalizers",
         "get serviceaccounts",
         "create serviceaccounts/token",
         "get nodes",
@@ -334,6 +383,22 @@ async fn tried() {
     team("victor", &["get", "gs,gn"]).expect("view may");
     team("edith", &["scale", "groupspec/web", "--replicas=1"]).expect("edit may");
     team("edith", &["annotate", "groupnode/web-0", "pallet.dev/retry=1"]).expect("edit may");
+    let lift = scratch("roles").join("lift.yaml");
+    let text = "apiVersion: pallet.dev/v1alpha1\nkind: Lift\nmetadata: {name: look}\nspec: {groups: [web]}\n";
+    fs::write(&lift, text).expect("a file");
+    let lift = lift.to_str().expect("a path in UTF-8");
+    for user in ["victor", "edith", "eli", "mallory", OPERATOR] {
+        assert_forbidden(team(user, &["create", "-f", lift]));
+    }
+    team("adam", &["create", "-f", lift]).expect("admin may");
+    team("adam", &["delete", "lift", "look"]).expect("admin may");
+    team("lena", &["create", "-f", lift]).expect("who is bound to pallet-lift may");
+    team("victor", &["get", "lifts"]).expect("view may");
+    assert_forbidden(team("edith", &["patch", "lift", "look", "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]));
+    team("lena", &["patch", "lift", "look", "--type=merge", "-p", r#"{"spec":{"cancel":true}}"#]).expect("she may");
+    assert_forbidden(team("lena", &["scale", "groupspec/web", "--replicas=2"]));
+    assert_forbidden(team("lena", &["annotate", "groupnode/web-0", "pallet.dev/ack=1"]));
+    team(OPERATOR, &["delete", "lift", "look"]).expect("the operator may, when its time has come");
     assert_forbidden(team("victor", &["annotate", "groupnode/web-0", "pallet.dev/retry=2", "--overwrite"]));
     for user in ["victor", "edith", "adam", "mallory"] {
         let refused = forge_receipts(user).await.expect_err("nobody but the operator may");

@@ -21,7 +21,7 @@ use kube::{
     runtime::wait::{await_condition, conditions::is_crd_established},
 };
 use pallet_operator::{
-    api::{GroupNode, GroupSpec, ServerSpec},
+    api::{GroupNode, GroupSpec, Lift, ServerSpec},
     crds,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -89,10 +89,12 @@ async fn install(client: &Client) {
     let groups: Api<GroupSpec> = Api::all(client.clone());
     let nodes: Api<GroupNode> = Api::all(client.clone());
     let specs: Api<ServerSpec> = Api::all(client.clone());
+    let lifts: Api<Lift> = Api::all(client.clone());
     let served = async {
         while groups.list(&ListParams::default().limit(1)).await.is_err()
             || nodes.list(&ListParams::default().limit(1)).await.is_err()
             || specs.list(&ListParams::default().limit(1)).await.is_err()
+            || lifts.list(&ListParams::default().limit(1)).await.is_err()
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -115,6 +117,7 @@ impl Cluster {
         let deleted = namespaces.delete(&space.namespace, &DeleteParams::default()).await;
         if ended.is_err() {
             // What a failed test left behind finalizers would hold the namespace for ever.
+            space.let_go::<Lift>().await;
             space.let_go::<GroupSpec>().await;
             space.let_go::<GroupNode>().await;
         }
@@ -143,6 +146,10 @@ impl Space {
     }
 
     pub fn nodes(&self) -> Api<GroupNode> {
+        self.api()
+    }
+
+    pub fn lifts(&self) -> Api<Lift> {
         self.api()
     }
 
@@ -220,6 +227,13 @@ pub fn group(name: &str, spec: Value) -> Value {
     let mut least = json!({"node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "localhost/busybox:1"}]}}}}});
     merge(&mut least, spec);
     json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": name}, "spec": least})
+}
+
+/// A Lift that the API server takes: `spec` is merged over the least there can be, and a null takes out what stands there.
+pub fn lift(name: &str, spec: Value) -> Value {
+    let mut least = json!({"groups": ["web"]});
+    merge(&mut least, spec);
+    json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "Lift", "metadata": {"name": name}, "spec": least})
 }
 
 /// Merges after RFC 7396, but for nulls, which stay.
