@@ -70,10 +70,9 @@ fn job(namespace: &str, name: &str) -> Duration {
     let path = format!("{}/{namespace}-{name}.json", env!("CARGO_TARGET_TMPDIR"));
     fs::write(&path, job.to_string()).expect("a file");
     let began = Instant::now();
-    for arguments in [
-        vec!["create", "-f", &path],
-        vec!["wait", "--for=condition=Complete", "--timeout=60s", &format!("job/{name}")],
-    ] {
+    for arguments in
+        [vec!["create", "-f", &path], vec!["wait", "--for=condition=Complete", "--timeout=60s", &format!("job/{name}")]]
+    {
         assert!(kubectl(namespace, &arguments).output().expect("kubectl").status.success(), "{arguments:?}");
     }
     timed(&mut kubectl(namespace, &["logs", &format!("job/{name}")]));
@@ -134,7 +133,8 @@ async fn main() {
             let groups: Api<GroupSpec> = Api::namespaced(cluster.client.clone(), &namespace);
             let group = serde_json::from_value(group).expect("a GroupSpec");
             groups.create(&PostParams::default(), &group).await.expect("the GroupSpec");
-            let ready = kubectl(&namespace, &["wait", "--for=condition=Ready", "--timeout=120s", "groupspec/web"]).status();
+            let ready =
+                kubectl(&namespace, &["wait", "--for=condition=Ready", "--timeout=120s", "groupspec/web"]).status();
             assert!(ready.expect("kubectl").success(), "the group is Ready");
             // Hot: neither the first connection nor the first Lift counts.
             for _ in 0..3 {
@@ -163,7 +163,10 @@ fn report(times: &[Times]) {
     let more = times[1].percentile(50) - times[0].percentile(50);
     let met = more <= GOAL.as_secs_f64() * 1000.0;
     let word = if met { "met" } else { "MISSED" };
-    println!("a Lift takes {more:.1} ms more than kubectl exec at the median; the goal is {} ms: {word}", GOAL.as_millis());
+    println!(
+        "a Lift takes {more:.1} ms more than kubectl exec at the median; the goal is {} ms: {word}",
+        GOAL.as_millis()
+    );
     let result = json!({"moreThanExec": more, "goal": GOAL.as_millis() as u64, "met": met,
         "times": times.iter().map(Times::json).collect::<Vec<_>>()});
     fs::create_dir_all("target/bench").expect("target/bench");

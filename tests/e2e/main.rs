@@ -2,6 +2,7 @@
 //!
 //! Every test has a namespace and an operator process of its own, so they run side by side and may kill what is theirs.
 
+mod command_line;
 mod conformance;
 mod converge;
 mod crates;

@@ -11,7 +11,6 @@ use crate::{
     exit::{Error, Exit, Result},
     interrupt,
     names::{Kind, parse},
-    outcome::condition,
     output::{clean, line, tell},
     retry,
 };
@@ -74,20 +73,13 @@ pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
 /// The steps that wait on a node, in converge and in Lifts.
 fn waiting(node: &GroupNode) -> Vec<Step> {
     let Some(status) = &node.status else { return Vec::new() };
-    let said = condition(&status.conditions, "Converged").filter(|condition| condition.reason == "ManualStep");
     let step = |receipt: &Receipt, lift: Option<&String>| {
         let action = receipt.actions.iter().rev().find(|action| action.result == Effect::Waiting);
-        // The condition has the step's own words; those of a receipt may be fewer.
-        let words = said.filter(|condition| lift.is_none() && condition.message.contains(&receipt.phase));
         Step {
             phase: receipt.phase.clone(),
             action: action.map(|action| action.name.clone()).unwrap_or_default(),
             run_id: receipt.run_id.clone(),
-            message: match words {
-                Some(condition) => own_words(&condition.message).to_owned(),
-                None if receipt.message.is_empty() => "the step says nothing".to_owned(),
-                None => receipt.message.clone(),
-            },
+            message: own_words(&receipt.message).to_owned(),
             lift: lift.cloned(),
         }
     };
@@ -99,10 +91,9 @@ fn waiting(node: &GroupNode) -> Vec<Step> {
     own.chain(lifted).collect()
 }
 
-/// Of "PHASE waits at STEP: WORDS; when that is done: COMMAND" the words.
+/// Of "it waits at STEP: WORDS" the words.
 fn own_words(message: &str) -> &str {
-    let words = message.rsplit_once("; when that is done:").map_or(message, |(words, _)| words);
-    words.split_once(" waits at ").and_then(|(_, rest)| rest.split_once(": ")).map_or(words, |(_, words)| words)
+    message.split_once(" waits at ").and_then(|(_, rest)| rest.split_once(": ")).map_or(message, |(_, words)| words)
 }
 
 fn choose(name: &str, steps: Vec<Step>, run: Option<&str>, acknowledged: Option<&str>) -> Result<Step> {
@@ -148,10 +139,8 @@ mod tests {
 
     #[test]
     fn the_words_of_a_step_are_its_own() {
-        let message =
-            "configure waits at cable: move it; carefully; when that is done: kubectl annotate groupnode x a=b";
-        assert_eq!(own_words(message), "move it; carefully");
-        assert_eq!(own_words("something else: x"), "something else: x");
+        assert_eq!(own_words("it waits at cable: move it: carefully"), "move it: carefully");
+        assert_eq!(own_words("it waits at cable"), "it waits at cable");
     }
 
     #[test]

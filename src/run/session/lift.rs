@@ -235,7 +235,7 @@ impl Session {
         }
         let (outcome, message) = match (&ended.verdict, failed) {
             (_, Some(name)) => (Outcome::Failed, format!("action {name} could not be looked at")),
-            (Verdict::Exit(_), None) => (Outcome::Succeeded, String::new()),
+            (Verdict::Exit(0), None) => (Outcome::Succeeded, String::new()),
             (Verdict::TimedOut, None) => (Outcome::TimedOut, "the look at it took too long".to_owned()),
             _ => (Outcome::Failed, "the look at it did not come to its end".to_owned()),
         };

@@ -107,7 +107,12 @@ impl Session {
         let at = failed.map(|name| format!("action {name} ")).unwrap_or_default();
         let (outcome, exit_code, message) = match ended.verdict {
             Verdict::Exit(0) => match ended.actions.last().filter(|action| action.result == Effect::Waiting) {
-                Some(step) => (Outcome::Waiting, None, format!("it waits at {}", step.name)),
+                Some(step) => {
+                    // What is to be done is the last that was printed.
+                    let said = ended.output.lines().rev().find(|line| !line.trim().is_empty());
+                    let said = said.map(|line| format!(": {}", clip(line.trim(), 512))).unwrap_or_default();
+                    (Outcome::Waiting, None, format!("it waits at {}{said}", step.name))
+                }
                 None => (Outcome::Succeeded, None, String::new()),
             },
             Verdict::Exit(code) => (Outcome::Failed, Some(code), format!("{at}failed with exit code {code}")),
