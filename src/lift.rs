@@ -8,7 +8,7 @@ pub mod begin;
 mod ending;
 pub mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

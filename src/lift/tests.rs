@@ -1,5 +1,7 @@
 //! What a Lift does next, from its start to its end.
 
+pub(crate) mod standings;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
