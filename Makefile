@@ -27,7 +27,8 @@ test: test-unit test-otel test-cluster test-install ## every tier: unit, simulat
 test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor
 	cargo build --locked --all-targets
-	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell --test templates --test server_specs
+	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell --test templates --test server_specs \
+	  --test kstatus --test argocd
 	cargo test --locked --test agent -- --test-threads=6
 	SEEDS=$(SEEDS) cargo test --locked --test simulation -- --nocapture
 

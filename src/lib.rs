@@ -43,5 +43,7 @@ pub mod plan;
 pub mod probe;
 pub mod reference;
 pub mod run;
+#[cfg(test)]
+mod standings;
 pub mod telemetry;
 pub mod transport;

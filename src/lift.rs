@@ -8,7 +8,7 @@ pub mod begin;
 mod ending;
 pub mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -168,6 +168,10 @@ pub fn plan(snapshot: &LiftSnapshot) -> LiftPlan {
 
 /// A Lift that has ended: it is let go, and deleted when its time has come.
 fn ended(snapshot: &LiftSnapshot, plan: &mut LiftPlan) {
+    // What it came to stands whatever is edited since, or `kubectl wait` would wait for the edit to be heeded.
+    for condition in &mut plan.status.conditions {
+        condition.observed_generation = Some(snapshot.head.generation);
+    }
     if snapshot.head.finalized {
         plan.effects.push(Effect::Release);
         return;

@@ -11,6 +11,8 @@ const PURE: &[&str] = &[
     "group",
     "group.rs",
     "lease/election.rs",
+    "lift",
+    "lift.rs",
     "phase",
     "phase.rs",
     "plan",

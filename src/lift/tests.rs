@@ -1,5 +1,7 @@
 //! What a Lift does next, from its start to its end.
 
+pub(crate) mod standings;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -146,6 +148,19 @@ fn a_lift_goes_to_all_nodes_at_once_and_is_complete_when_all_have_succeeded() {
     stage.change(|seen| seen.nodes.clear());
     stage.pass();
     assert_eq!(stage.snapshot.status, status);
+}
+
+/// `kubectl wait --for=condition=Complete` passes over a condition of an older generation.
+#[test]
+fn what_a_lift_came_to_holds_for_a_spec_that_was_edited_since() {
+    let mut stage = Stage::new(json!({}), 0);
+    stage.pass();
+    stage.snapshot.head.generation = 2;
+    stage.pass();
+    let status = &stage.snapshot.status;
+    assert_eq!(status.observed_generation, Some(2));
+    assert!(status.conditions.iter().all(|condition| condition.observed_generation == Some(2)));
+    assert_eq!(stage.conditions(), "Complete: NoNodes");
 }
 
 /// A crash between the start of a session and the write of its status would leave a run that nobody ends.

@@ -4,6 +4,7 @@ mod language;
 mod removals;
 mod rollouts;
 mod sequences;
+pub(crate) mod standings;
 mod statuses;
 mod steps;
 

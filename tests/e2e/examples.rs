@@ -7,9 +7,10 @@ use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
+use pallet_operator::api::Lift;
 use serde_json::{Value, json};
 
-use crate::harness::{Space, condition, receipt};
+use crate::harness::{Space, condition, receipt, wait};
 
 /// A test for each file, and a list of them.
 macro_rules! examples {
@@ -35,8 +36,9 @@ examples! {
     a_web_group "web.yaml"
 }
 
-/// Those that wait for a person have tests of their own, which do what their heads tell the person to do.
-const WAITING: &[&str] = &["approval.yaml", "manual.yaml"];
+/// Those that wait for a person have tests of their own, which do what their heads tell the person to do; and so have those
+/// whose result does not stand in a condition.
+const WAITING: &[&str] = &["approval.yaml", "lift.yaml", "manual.yaml"];
 
 fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples"))
@@ -55,8 +57,8 @@ fn every_example_has_its_test() {
     assert_eq!(there, tested);
 }
 
-/// What a file says becomes of its groups, in lines such as `# Then: web is Ready`: the group, a condition that becomes
-/// True, and its reason where it matters.
+/// What a file says becomes of its groups and Lifts, in lines such as `# Then: web is Ready` or `# Then: lift look is
+/// Complete`: the object, a condition that becomes True, and its reason where it matters.
 fn outcomes(file: &str) -> Vec<(String, String, Option<String>)> {
     let outcome = |line: &str| {
         let (name, rest) = line.strip_prefix("# Then: ")?.trim().split_once(" is ")?;
@@ -122,12 +124,45 @@ async fn becomes_what_it_says(space: &Space, file: &str) {
             continue;
         }
         let what = format!("{kind} {reason:?}");
+        if let Some(lift) = name.strip_prefix("lift ") {
+            lifted(space, lift, &what, &kind, reason.as_deref()).await;
+            continue;
+        }
         space
             .until_as(&name, &what, |group| {
                 let (status, found, _) = condition(group, &kind);
                 status == "True" && reason.as_ref().is_none_or(|reason| *reason == found)
             })
             .await;
+    }
+}
+
+/// Waits until a condition of a Lift is True; one that has come to another end will not come to this one.
+async fn lifted(space: &Space, name: &str, what: &str, kind: &str, reason: Option<&str>) {
+    let lifts: Api<Lift> = Api::namespaced(space.client.clone(), &space.name);
+    wait(&format!("lift {name}: {what}"), || async {
+        let status = lifts.get(name).await.expect("the Lift").status.unwrap_or_default();
+        let holds = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind && c.status == "True");
+        if holds(kind).is_some_and(|found| reason.is_none_or(|reason| reason == found.reason)) {
+            return Ok(());
+        }
+        assert!(status.completion_time.is_none(), "lift {name} is not {what}: {status:#?}");
+        Err(format!("{status:#?}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lift_runs_what_it_names_and_a_dry_run_changes_nothing() {
+    let Some(space) = applied("lift.yaml").await else { return };
+    becomes_what_it_says(&space, "lift.yaml").await;
+    let lifts: Api<Lift> = Api::namespaced(space.client.clone(), &space.name);
+    let look = lifts.get("site-look").await.expect("the Lift").status.expect("a status");
+    assert_eq!((look.nodes, look.succeeded, look.actions.map(|actions| actions.changed)), (2, 2, Some(2)));
+    for node in ["site-0", "site-1"] {
+        let page = format!("<h1>{node}</h1>\n");
+        assert_eq!(space.kubectl_exec(node, "cat /srv/backup/index.html").await, page);
+        assert_eq!(space.kubectl_exec(node, "ls /srv/site").await, "index.html\n");
     }
 }
 

@@ -85,7 +85,7 @@ fn what_runs_on_one_node_runs_on_the_lowest_that_is_there_or_is_to_be() {
     assert_eq!(chosen(&[], 0), None);
 }
 
-fn rollout() -> Group {
+pub(super) fn rollout() -> Group {
     let exec = |name: &str| json!({"name": name, "exec": {"script": name}});
     group(json!({"phases": {
         "configure": {"actions": [exec("stop"), {"name": "look", "manual": {"message": "look at {{ node.name }}"}}, exec("go")]},
@@ -94,7 +94,7 @@ fn rollout() -> Group {
     }, "converge": {"phases": ["configure", "test"]}}))
 }
 
-fn at_the_step(group: &Group) -> Record {
+pub(super) fn at_the_step(group: &Group) -> Record {
     let mut record = done(group, &identity());
     let configure = record.receipts.get_mut(&PhaseName::configure()).unwrap();
     configure.outcome = Outcome::Waiting;
@@ -158,7 +158,7 @@ fn what_is_prepared_for_app_rollout_runs_in_converge_and_the_rest_does_not() {
     assert_eq!(errors.len(), 3, "{errors:#?}");
 }
 
-fn gated(extra: Value, ordinals: &[u32], status: &GroupSpecStatus, approve: &str) -> Snapshot {
+pub(super) fn gated(extra: Value, ordinals: &[u32], status: &GroupSpecStatus, approve: &str) -> Snapshot {
     let mut extra = extra;
     extra["approval"] = json!("Manual");
     let mut snapshot = settled_as(json!({"count": ordinals.len()}), ordinals);

@@ -12,7 +12,7 @@ fn barrier() -> Value {
 }
 
 /// A settled node on which everything from a phase on is still to be done.
-fn rewind(snapshot: &mut Snapshot, ordinal: u32, phases: &[&str]) {
+pub(super) fn rewind(snapshot: &mut Snapshot, ordinal: u32, phases: &[&str]) {
     let node = Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap());
     for phase in phases {
         node.record.receipts.get_mut(&PhaseName::new(*phase)).unwrap().digest = "older".into();
@@ -25,7 +25,7 @@ fn forget(snapshot: &mut Snapshot, ordinal: u32, phases: &[&str]) {
     Arc::make_mut(snapshot.pods.get_mut(&format!("web-{ordinal}")).unwrap()).gate_open = false;
 }
 
-fn halt(snapshot: &mut Snapshot, ordinal: u32, phase: &str) {
+pub(super) fn halt(snapshot: &mut Snapshot, ordinal: u32, phase: &str) {
     let group = snapshot.group.clone().unwrap();
     let node = Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap());
     let failed = node.record.receipts.get_mut(&PhaseName::new(phase)).unwrap();
@@ -121,7 +121,7 @@ fn a_session_that_reads_the_facts_draws_nobody_back() {
     assert_eq!(plan(&snapshot).bounds[&1], Bound::Through(PhaseName::configure()));
 }
 
-fn stopping(rollout: Value) -> Snapshot {
+pub(super) fn stopping(rollout: Value) -> Snapshot {
     let spec = json!({"count": 4, "converge": {"retry": {"limit": 0}, "rollout": rollout}});
     let mut snapshot = settled_as(spec, &[0, 1, 2, 3]);
     halt(&mut snapshot, 0, "configure");

@@ -87,7 +87,7 @@ fn install_takes_effect_once_and_configure_whenever_it_changed() {
     assert_eq!(due(spec("a", "configure", "now"), spec("a", "configure", "now")), None);
 }
 
-fn tested() -> Value {
+pub(super) fn tested() -> Value {
     json!({"phases": phases(), "converge": {"phases": ["test"]}})
 }
 

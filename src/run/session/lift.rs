@@ -218,10 +218,10 @@ impl Session {
     pub(super) fn foreseen(&mut self, ended: &Ended, now: Timestamp) {
         let Some(rendered) = self.check.rendered.take() else { return };
         let mut actions = ended.actions.clone();
-        let before = self.check.would;
+        let (before, mut excused) = (self.check.would, false);
         for action in &mut actions {
             if action.result == Effect::Failed && before {
-                action.result = Effect::Unknowable;
+                (action.result, excused) = (Effect::Unknowable, true);
             }
             self.check.would |= matches!(action.result, Effect::Changed | Effect::Unknowable | Effect::Waiting);
         }
@@ -235,7 +235,7 @@ impl Session {
         }
         let (outcome, message) = match (&ended.verdict, failed) {
             (_, Some(name)) => (Outcome::Failed, format!("action {name} could not be looked at")),
-            (Verdict::Exit(0), None) => (Outcome::Succeeded, String::new()),
+            (Verdict::Exit(code), None) if *code == 0 || excused => (Outcome::Succeeded, String::new()),
             (Verdict::TimedOut, None) => (Outcome::TimedOut, "the look at it took too long".to_owned()),
             _ => (Outcome::Failed, "the look at it did not come to its end".to_owned()),
         };
