@@ -239,8 +239,13 @@ impl Session {
             (Verdict::TimedOut, None) => (Outcome::TimedOut, "the look at it took too long".to_owned()),
             _ => (Outcome::Failed, "the look at it did not come to its end".to_owned()),
         };
+        let exit_code = match ended.verdict {
+            Verdict::Exit(code) if outcome == Outcome::Failed => Some(code),
+            _ => None,
+        };
         let receipt = Receipt {
             outcome,
+            exit_code,
             message,
             actions,
             output: ended.output.clone(),
