@@ -7,7 +7,7 @@ BENCH := CLUSTER_NAME=bench $(CLUSTER_TOOL)
 INSTALL := CLUSTER_NAME=install $(CLUSTER_TOOL)
 # The profile of the binary in the image under test: test-image is built in a fraction of release's time.
 TEST_PROFILE ?= test-image
-SEEDS ?= 5000
+SEEDS ?= 3000
 SMOKE_NODES ?= 500
 ROUNDS ?= 1
 

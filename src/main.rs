@@ -13,7 +13,7 @@ use pallet_operator::{
     },
     probe,
     telemetry::{Telemetry, health::Role, http, logs, requests::Counted},
-    transport::pod_exec::PodExec,
+    transport::{pod_exec::PodExec, undelayed},
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tower::timeout::TimeoutLayer;
@@ -119,6 +119,8 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     let lead = if arguments.leader_elect { Lead::not_yet() } else { Lead::always() };
     let client = connect(config.clone(), true, &lead, &telemetry)?;
     // A repeated handshake would start a second shell on the node, and a lease that comes late is none.
+    let exec = undelayed::client(&named(config.clone())).context("the cluster's configuration cannot be used")?;
+    let exec = exec.with_layer(&TimeoutLayer::new(ANSWER)).with_layer(&Counted(telemetry.metrics.clone())).build();
     let once = connect(config, false, &Lead::always(), &telemetry)?;
     let version = tokio::time::timeout(Duration::from_secs(30), client.apiserver_version()).await;
     let version =
@@ -137,7 +139,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         own_namespace: namespace.clone(),
         polls: Polls { secrets: arguments.secret_poll.into(), config_maps: arguments.config_map_poll.into() },
     };
-    let transport = Arc::new(Fenced::new(PodExec::new(once.clone()), lead.clone()));
+    let transport = Arc::new(Fenced::new(PodExec::new(exec), lead.clone()));
     if arguments.leader_elect {
         let election = Election::new(once, namespace, arguments.lease_name, &pod_name(), lead, telemetry.clone());
         let work = move |ending| {
@@ -169,11 +171,16 @@ fn pod_name() -> String {
     if name.trim().is_empty() { "pallet-operator".into() } else { name.trim().into() }
 }
 
-fn connect(mut config: Config, retry: bool, lead: &Lead, telemetry: &Telemetry) -> anyhow::Result<Client> {
-    config.default_retry = retry;
+/// As who it asks.
+fn named(mut config: Config) -> Config {
     let agent = concat!("pallet-operator/", env!("CARGO_PKG_VERSION"));
     config.headers.push((::http::header::USER_AGENT, ::http::HeaderValue::from_static(agent)));
-    let client = ClientBuilder::try_from(config).context("the cluster's configuration cannot be used")?;
+    config
+}
+
+fn connect(mut config: Config, retry: bool, lead: &Lead, telemetry: &Telemetry) -> anyhow::Result<Client> {
+    config.default_retry = retry;
+    let client = ClientBuilder::try_from(named(config)).context("the cluster's configuration cannot be used")?;
     let (deadline, counted) = (TimeoutLayer::new(ANSWER), Counted(telemetry.metrics.clone()));
     Ok(client.with_layer(&deadline).with_layer(&counted).with_layer(lead).build())
 }

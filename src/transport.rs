@@ -1,6 +1,7 @@
 //! How a session's bytes get to a node. The agent and its protocol are the same over every transport.
 
 pub mod pod_exec;
+pub mod undelayed;
 
 use std::fmt;
 

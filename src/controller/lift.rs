@@ -188,7 +188,10 @@ impl Converger {
             self.direct_lift(&snapshot, &plan);
             let mut wake = earliest(plan.wake, rest);
             match self.report_lift(object, &snapshot, &plan, version).await? {
-                Written::Yes => self.carry_out(object, &snapshot, &plan).await?,
+                Written::Yes => {
+                    self.carry_out(object, &snapshot, &plan).await?;
+                    self.tell_lift(object, &snapshot, &plan).await;
+                }
                 // What the status does not say must not be begun.
                 Written::Conflict => wake = earliest(wake, Some(snapshot.now + report::AFTER_CONFLICT)),
                 Written::Later(time) => wake = earliest(wake, Some(time)),
@@ -368,10 +371,7 @@ impl Converger {
         let patch = json!({"metadata": {"uid": snapshot.head.uid, "resourceVersion": version}, "status": status});
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
         match within("patch lift status", lifts.patch_status(&key.name, &parameters, &patch)).await {
-            Ok(_) => {
-                self.tell_lift(object, snapshot, plan).await;
-                Ok(Written::Yes)
-            }
+            Ok(_) => Ok(Written::Yes),
             Err(error) if error.is_conflict() => Ok(Written::Conflict),
             Err(error) if error.is_gone() => Ok(Written::Conflict),
             Err(error) => Err(error),

@@ -61,18 +61,15 @@ fn targets<'a>(snapshot: &'a LiftSnapshot, view: &'a GroupView) -> impl Iterator
 /// What keeps it from starting, if anything does.
 fn waits(snapshot: &LiftSnapshot) -> Option<Wait> {
     let stalled = |reason: &str, message: String| Some(Wait::for_person(reason, message));
-    for name in snapshot.spec.groups.iter().flatten() {
-        let Some(view) = snapshot.groups.get(name) else {
-            return stalled(
-                "GroupMissing",
-                format!("there is no GroupSpec {name:?} in this namespace; make it, or make another Lift"),
-            );
-        };
+    let named = snapshot.spec.groups.iter().flatten();
+    if let Some(name) = named.into_iter().find(|name| !snapshot.groups.contains_key(*name)) {
+        let message = format!("there is no GroupSpec {name:?} in this namespace; make it, or make another Lift");
+        return stalled("GroupMissing", message);
+    }
+    for (name, view) in &snapshot.groups {
         if view.snapshot.head.deletion.is_some() {
             return stalled("GroupDeleting", format!("GroupSpec {name} is being deleted"));
         }
-    }
-    for (name, view) in &snapshot.groups {
         if let Err(errors) = &view.snapshot.group {
             let first = errors.first().map(ToString::to_string).unwrap_or_default();
             return stalled("InvalidGroup", format!("GroupSpec {name} cannot be used: {first}"));

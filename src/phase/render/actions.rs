@@ -56,6 +56,11 @@ impl Call {
     pub fn new(name: impl Into<String>, kind: ActionKind) -> Self {
         Self { name: name.into(), kind, skipped: false, after: Vec::new(), timeout: None, retry: None }
     }
+
+    /// Whether it is a script that nothing keeps from running, so that what it would change cannot be told.
+    pub fn is_unguarded(&self) -> bool {
+        matches!(self.kind, ActionKind::Exec { creates: None, unless: None, only_if: None, .. })
+    }
 }
 
 /// A template that could not be filled in on one node.

@@ -10,7 +10,7 @@ use crate::{
         conditions::clip,
         group_node::{Difference, Drift, Effect},
     },
-    phase::{ActionKind, PhaseName, Rerun, compile, render::Rendered, secret},
+    phase::{PhaseName, Rerun, compile, render::Rendered, secret},
     plan::next::{self, Next},
     run::frame::{Ended, Verdict},
 };
@@ -115,10 +115,9 @@ impl Session {
     pub(super) fn checked(&mut self, ended: &Ended) {
         let Some(rendered) = self.check.rendered.take() else { return };
         for (action, call) in ended.actions.iter().zip(&rendered.calls) {
-            let unguarded = matches!(&call.kind, ActionKind::Exec { creates: None, unless: None, only_if: None, .. });
             match action.result {
                 // What a script without a guard would change cannot be told; what listens for changes follows from others.
-                Effect::Changed if unguarded || !call.after.is_empty() => {}
+                Effect::Changed if call.is_unguarded() || !call.after.is_empty() => {}
                 Effect::Changed => {
                     let diff = if action.diff.is_empty() { "differs from what is declared" } else { &action.diff };
                     self.differs(&rendered.phase, &action.name, diff.to_owned());

@@ -13,7 +13,10 @@ use crate::{
         group_node::{Drift, Effect, Incarnation, NodeLift, Outcome, Receipt},
         lift::NodeOutcome,
     },
-    phase::{ActionKind, Digest, PhaseName, render::Rendered},
+    phase::{
+        ActionKind, Digest, PhaseName,
+        render::{Call, Rendered},
+    },
     plan::{
         Bound, LiftRun, Purpose, Record,
         next::{self, Next},
@@ -219,9 +222,17 @@ impl Session {
         let Some(rendered) = self.check.rendered.take() else { return };
         let mut actions = ended.actions.clone();
         let (before, mut excused) = (self.check.would, false);
-        for action in &mut actions {
-            if action.result == Effect::Failed && before {
-                (action.result, excused) = (Effect::Unknowable, true);
+        for place in 0..actions.len() {
+            let call = rendered.calls.get(place);
+            let changed = |place: &usize| actions.get(*place).is_some_and(|action| action.result == Effect::Changed);
+            // What listens for changes follows from those that can be told.
+            let listens = call.is_some_and(|call| !call.after.is_empty() && !call.after.iter().any(changed));
+            let unguarded = call.is_some_and(Call::is_unguarded);
+            let action = &mut actions[place];
+            match action.result {
+                Effect::Failed if before => (action.result, excused) = (Effect::Unknowable, true),
+                Effect::Changed if unguarded || listens => action.result = Effect::Unknowable,
+                _ => {}
             }
             self.check.would |= matches!(action.result, Effect::Changed | Effect::Unknowable | Effect::Waiting);
         }
