@@ -6,6 +6,7 @@
 
 pub mod begin;
 mod ending;
+pub mod queue;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -31,13 +31,16 @@ use super::{
     until,
 };
 use crate::{
-    api::{self, GroupSpec, Lift, LiftStatus, lift::NodeOutcome},
+    api::{GroupSpec, Lift, LiftStatus},
     group::{
         FieldError, Group, GroupKey,
         resolve::{self, Memo},
     },
-    lift::{self, Effect, GroupView, Head, LiftPlan, LiftSnapshot, Target},
-    plan::{self, Bound, Container, LiftRun, Purpose, earliest, intervals},
+    lift::{
+        self, Effect, GroupView, LiftPlan, LiftSnapshot, Target, begin,
+        queue::{self, head, key},
+    },
+    plan::{self, Bound, Container, LiftRun, Purpose, earliest},
     run::Start,
     transport,
 };
@@ -75,10 +78,7 @@ impl Lifts {
     /// Those of a namespace that have not ended.
     fn open(&self, namespace: &str) -> Vec<Arc<Lift>> {
         let mut lifts = self.store.state();
-        lifts.retain(|lift| {
-            let ended = lift.status.as_ref().is_some_and(|status| status.completion_time.is_some());
-            !ended && lift.metadata.namespace.as_deref() == Some(namespace)
-        });
+        lifts.retain(|lift| !queue::has_ended(lift) && lift.metadata.namespace.as_deref() == Some(namespace));
         lifts
     }
 }
@@ -124,26 +124,6 @@ pub(super) async fn passes(
             std::future::ready(())
         })
         .await;
-}
-
-fn key(object: &Lift) -> GroupKey {
-    let metadata = &object.metadata;
-    GroupKey {
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
-    }
-}
-
-fn head(object: &Lift) -> Head {
-    let metadata = &object.metadata;
-    Head {
-        key: key(object),
-        uid: metadata.uid.clone().unwrap_or_default(),
-        generation: metadata.generation.unwrap_or_default(),
-        created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
-        deleting: metadata.deletion_timestamp.is_some(),
-        finalized: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == api::FINALIZER),
-    }
 }
 
 impl Converger {
@@ -254,7 +234,8 @@ impl Converger {
                 Err(errors) => (Err(errors), None),
             };
             rest = earliest(rest, wake);
-            let taken = self.taken(&snapshot.head, &name, &seen);
+            let others = self.lifts.open(&snapshot.head.key.namespace);
+            let taken = queue::taken(&snapshot.head, &seen, others.iter().map(Arc::as_ref));
             let plan = plan::plan(&seen);
             let roles = resolve::roles(&group.spec, &specs);
             snapshot.groups.insert(name, GroupView { snapshot: seen, plan, lifted, roles, taken });
@@ -283,7 +264,7 @@ impl Converger {
         names.iter().filter_map(find).collect()
     }
 
-    /// Shows a group as a Lift sees it what its templates need, and chooses the node for what runs on one node only.
+    /// Shows a group as a Lift sees it what its templates need.
     async fn complete_lifted(
         &self,
         mut lifted: Group,
@@ -296,42 +277,7 @@ impl Converger {
         if !missing.is_empty() {
             return Some((Err(missing), rest));
         }
-        if let Ok(group) = &seen.group {
-            lifted.unapproved = group.unapproved.clone();
-            // What converge chose where it is among them, or what is run there would not be what converge runs.
-            let among = |ordinal: &u32| {
-                let named =
-                    |node: &plan::Node| snapshot.spec.nodes.as_ref().is_none_or(|names| names.contains(&node.name));
-                seen.nodes.get(ordinal).is_some_and(|node| node.deletion.is_none() && named(node))
-            };
-            let first = seen.nodes.keys().find(|ordinal| among(ordinal)).copied();
-            lifted.chosen = group.chosen.filter(among).or(first);
-        }
-        Some((Ok(lifted), rest))
-    }
-
-    /// The nodes of a group on which an earlier Lift comes first. One that is suspended, or waits for a person there, holds
-    /// nobody up.
-    fn taken(&self, own: &Head, group: &str, seen: &plan::Snapshot) -> BTreeMap<u32, String> {
-        let mut taken = BTreeMap::new();
-        for other in self.lifts.open(&own.key.namespace) {
-            let head = head(&other);
-            let earlier = (head.created, &head.key.name) < (own.created, &own.key.name);
-            let Some(status) = other.status.as_ref().filter(|_| earlier && !other.spec.suspend) else { continue };
-            let open = |outcome| matches!(outcome, NodeOutcome::Pending | NodeOutcome::Running);
-            let nodes = status.outcomes.iter().filter(|nodes| nodes.group == group && open(nodes.outcome));
-            for ordinal in nodes.flat_map(|nodes| intervals::parse(&nodes.nodes)) {
-                let known = seen.nodes.get(&ordinal).and_then(|node| lift::written(&node.record, &head.uid));
-                let waits = |lift: &api::group_node::NodeLift| {
-                    lift.outcome.is_some()
-                        || lift.receipts.iter().any(|receipt| receipt.outcome == api::group_node::Outcome::Waiting)
-                };
-                if !known.is_some_and(waits) {
-                    taken.insert(ordinal, head.key.name.clone());
-                }
-            }
-        }
-        taken
+        Some((Ok(begin::fitted(lifted, seen, &snapshot.spec)), rest))
     }
 
     /// Tells the sessions at work for a Lift the newest spec and how far they may go.

@@ -1,16 +1,16 @@
 //! Pure: how a Lift starts: which nodes it is for, and what keeps it from starting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Effect, GroupView, LiftPlan, LiftSnapshot, Target, Wait, Work, status};
 use crate::{
-    api::lift::NodeOutcome,
-    group::FieldError,
+    api::{LiftFields, lift::NodeOutcome},
+    group::{FieldError, Group},
     phase::PhaseName,
-    plan::{self, Node, earliest},
+    plan::{self, Node, Snapshot, earliest},
 };
 
 /// Fixes the nodes of a Lift, or says in the plan why it cannot start yet.
@@ -47,6 +47,17 @@ pub(super) fn begin(snapshot: &LiftSnapshot, plan: &mut LiftPlan) -> Option<Work
     let outcomes: BTreeMap<Target, NodeOutcome> =
         nodes.into_iter().map(|(target, _)| (target, NodeOutcome::Pending)).collect();
     Some(Work { outcomes, waits: BTreeMap::new() })
+}
+
+/// Fits a group that was parsed for a Lift to what its converge knows: the phases that have no leave, and the node for what
+/// runs on one node only. That is the one that converge chose where the Lift is for it, or what is run there would not be
+/// what converge runs; else the first that it is for.
+pub fn fitted(lifted: Group, seen: &Snapshot, spec: &LiftFields) -> Group {
+    let Ok(group) = &seen.group else { return lifted };
+    let named = |node: &Node| spec.nodes.as_ref().is_none_or(|names| names.contains(&node.name));
+    let mine: BTreeSet<u32> = seen.live().filter(|node| named(node)).map(|node| node.ordinal).collect();
+    let chosen = group.chosen.filter(|chosen| mine.contains(chosen)).or_else(|| mine.first().copied());
+    Group { unapproved: group.unapproved.clone(), chosen, ..lifted }
 }
 
 /// The nodes of a group that a Lift is for.

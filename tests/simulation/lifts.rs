@@ -5,10 +5,13 @@ use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use pallet_operator::{
-    api::{self, Lift, LiftStatus, group_node::Outcome, lift::NodeOutcome},
-    group::{Group, GroupKey, resolve::Memo},
-    lift::{self, Effect, GroupView, Head, LiftSnapshot},
-    plan::{Bound, LiftRun, Purpose, Snapshot, earliest, intervals, plan},
+    api::{self, Lift, LiftStatus, lift::NodeOutcome},
+    group::resolve::Memo,
+    lift::{
+        self, Effect, GroupView, LiftSnapshot, begin,
+        queue::{self, has_ended, head},
+    },
+    plan::{Bound, LiftRun, Purpose, earliest, intervals, plan},
 };
 use serde_json::{Value, json};
 
@@ -48,22 +51,6 @@ impl Lifts {
     }
 }
 
-fn head(object: &Lift) -> Head {
-    let metadata = &object.metadata;
-    Head {
-        key: GroupKey { namespace: NAMESPACE.into(), name: metadata.name.clone().unwrap() },
-        uid: metadata.uid.clone().unwrap(),
-        generation: metadata.generation.unwrap_or_default(),
-        created: metadata.creation_timestamp.as_ref().unwrap().0,
-        deleting: metadata.deletion_timestamp.is_some(),
-        finalized: metadata.finalizers.iter().flatten().any(|finalizer| finalizer == api::FINALIZER),
-    }
-}
-
-fn ended(lift: &Lift) -> bool {
-    lift.status.as_ref().is_some_and(|status| status.completion_time.is_some())
-}
-
 /// The tag that the runs of a Lift carry in a journal.
 fn tag(uid: &str) -> String {
     uid.chars().filter(char::is_ascii_alphanumeric).take(12).collect()
@@ -97,41 +84,14 @@ impl World {
                 let mut memos = operator.lifts.resolved.borrow_mut();
                 memos.entry(name.to_owned()).or_default().lifted(group, &operator.specs, &object.spec)
             };
-            let lifted = lifted.map(|lifted| self.completed(lifted, &seen));
-            let taken = self.taken(&snapshot.head, &seen);
+            let lifted = lifted.map(|lifted| begin::fitted(lifted, &seen, &object.spec));
+            let taken = queue::taken(&snapshot.head, &seen, operator.lifts.objects.values());
             let view = GroupView { plan: plan(&seen), snapshot: seen, lifted, roles: Vec::new(), taken };
             snapshot.groups.insert(GROUP.into(), view);
         } else if operator.group.is_some() {
             return None;
         }
         Some(snapshot)
-    }
-
-    fn completed(&self, lifted: Group, seen: &Snapshot) -> Group {
-        let Ok(group) = &seen.group else { return lifted };
-        Group { unapproved: group.unapproved.clone(), chosen: group.chosen, ..lifted }
-    }
-
-    fn taken(&self, own: &Head, seen: &Snapshot) -> BTreeMap<u32, String> {
-        let mut taken = BTreeMap::new();
-        for other in self.operator.lifts.objects.values().filter(|lift| !ended(lift) && !lift.spec.suspend) {
-            let head = head(other);
-            if (head.created, &head.key.name) >= (own.created, &own.key.name) {
-                continue;
-            }
-            let open = |outcome| matches!(outcome, NodeOutcome::Pending | NodeOutcome::Running);
-            let nodes = other.status.iter().flat_map(|status| &status.outcomes).filter(|nodes| open(nodes.outcome));
-            for ordinal in nodes.flat_map(|nodes| intervals::parse(&nodes.nodes)) {
-                let known = seen.nodes.get(&ordinal).and_then(|node| lift::written(&node.record, &head.uid));
-                let waits = |lift: &api::group_node::NodeLift| {
-                    lift.outcome.is_some() || lift.receipts.iter().any(|r| r.outcome == Outcome::Waiting)
-                };
-                if !known.is_some_and(waits) {
-                    taken.insert(ordinal, head.key.name.clone());
-                }
-            }
-        }
-        taken
     }
 
     fn pass_lift(&mut self, name: &str) -> Result<(), Crashed> {
@@ -242,8 +202,14 @@ impl World {
 
     /// Somebody makes a Lift, ends one, or has one rest for a while.
     pub fn person_lifts(&mut self) {
-        let open: Vec<String> =
-            self.cluster.lifts.objects.iter().filter(|(_, lift)| !ended(lift)).map(|(name, _)| name.clone()).collect();
+        let open: Vec<String> = self
+            .cluster
+            .lifts
+            .objects
+            .iter()
+            .filter(|(_, lift)| !has_ended(lift))
+            .map(|(name, _)| name.clone())
+            .collect();
         if !self.calm && open.len() < OPEN && self.random.chance(60) {
             return self.make_lift();
         }
@@ -404,7 +370,7 @@ impl World {
 
     pub fn lifts_are_at_rest(&self) -> bool {
         let over = |lift: &Lift| {
-            ended(lift)
+            has_ended(lift)
                 && lift.metadata.finalizers.iter().flatten().next().is_none()
                 && lift.spec.ttl_seconds_after_finished.is_none()
         };
