@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Effect, GroupView, LiftPlan, LiftSnapshot, PATIENCE, Wait, Work, run, written};
+use super::{Effect, GroupView, LiftPlan, LiftSnapshot, PATIENCE, Wait, Work, ready::run, written};
 use crate::{
     api::{LiftStatus, lift::NodeOutcome},
     plan::{Bound, Container, Node, earliest},

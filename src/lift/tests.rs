@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    api::group_node::Receipt,
+    api::group_node::{Outcome, Receipt},
     plan::{
         SessionKind, Trouble,
+        next::{self, Identity},
         tests::{ago, now, object, receipt, settled_as},
     },
 };
