@@ -4,6 +4,7 @@ pub mod apply;
 mod inputs;
 mod lift;
 pub mod observe;
+mod pace;
 pub mod references;
 pub mod report;
 mod roles;
@@ -56,6 +57,7 @@ use crate::{
 use apply::Applier;
 use lift::Lifts;
 use observe::Indexed;
+use pace::essence;
 use references::{Polls, References};
 use report::Reporter;
 pub use state::State;
@@ -153,8 +155,6 @@ const BETWEEN_PASSES: Duration = Duration::from_millis(50);
 fn between_passes(nodes: usize) -> Duration {
     Duration::from_millis(5 + u64::try_from(nodes / 5).unwrap_or(u64::MAX)).min(BETWEEN_PASSES)
 }
-/// Two writes of a group's status lie at least this far apart, unless Ready has changed.
-const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 /// How often the controllers show that they come round, and after how long without it they are stuck.
 const PULSE: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(60);
@@ -433,11 +433,7 @@ impl Converger {
         let mut known = self.state.known();
         let known = known.entry(key.clone()).or_default();
         let between = between_passes(known.nodes);
-        let rest = known.passed.and_then(|passed| between.checked_sub(passed.elapsed())).filter(|rest| !rest.is_zero());
-        if rest.is_none() {
-            known.passed = Some(Instant::now());
-        }
-        rest
+        known.pace.pass(between)
     }
 
     fn observe(&self, object: &GroupSpec) -> Snapshot {
@@ -501,34 +497,21 @@ impl Converger {
         nodes.map(|wake| earliest(wake, again))
     }
 
-    /// How long a write of a group's status is put off, so that counts that move cost a write a second at the most.
+    /// How long a write of a group's status is put off.
     fn write_later(&self, key: &GroupKey, wanted: &[Condition], shown: &[Condition]) -> Option<Duration> {
-        let essence = |list: &[Condition]| -> Vec<_> {
-            list.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
-        };
-        let mut known = self.state.known();
-        let wrote = &mut known.entry(key.clone()).or_default().wrote;
-        let rest = wrote.and_then(|wrote| BETWEEN_WRITES.checked_sub(wrote.elapsed())).filter(|rest| !rest.is_zero());
-        if rest.is_some() && essence(wanted) == essence(shown) {
-            return rest;
-        }
-        *wrote = Some(Instant::now());
-        None
+        self.state.known().entry(key.clone()).or_default().pace.write(essence(wanted) != essence(shown))
     }
 
     fn forget_failures(&self, key: &GroupKey) {
         if let Some(known) = self.state.known().get_mut(key) {
-            known.failures = 0;
+            known.pace.succeed();
         }
     }
 
     /// After a failed pass: again, later each time, by group: a poison object slows no other down.
     fn again(&self, object: &GroupSpec, error: &Error) -> Action {
         let key = resolve::key(object);
-        let mut known = self.state.known();
-        let failures = &mut known.entry(key.clone()).or_default().failures;
-        let pause = Duration::from_millis(500 << (*failures).min(7)).min(Duration::from_secs(60));
-        *failures += 1;
+        let pause = self.state.known().entry(key.clone()).or_default().pace.fail();
         warn!(group = %key, %error, source = error.explanation(), pause = pause.as_secs_f64(), "a pass failed; it is tried again");
         Action::requeue(pause)
     }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt, channel::mpsc};
@@ -24,9 +24,10 @@ use serde_json::json;
 use tracing::{Instrument, debug, info, warn};
 
 use super::{
-    BETWEEN_PASSES, BETWEEN_WRITES, Converger, Error,
+    BETWEEN_PASSES, Converger, Error,
     apply::{finalizers_patch, tolerate_gone, within},
     between_passes, broken,
+    pace::{Pace, essence},
     report::{self, tell},
     until,
 };
@@ -60,10 +61,7 @@ pub(super) struct Lifts {
 struct Known {
     /// Its groups as they were parsed for it, by name.
     resolved: HashMap<String, Memo>,
-    /// When the last pass began, and when the status was last written.
-    passed: Option<Instant>,
-    wrote: Option<Instant>,
-    failures: u32,
+    pace: Pace,
 }
 
 impl Lifts {
@@ -147,7 +145,8 @@ impl Converger {
             return Ok(Action::requeue(BETWEEN_PASSES));
         }
         let nodes = object.status.as_ref().map_or(0, |status| status.nodes);
-        if let Some(rest) = self.lift_too_soon(&key, between_passes(nodes as usize)) {
+        if let Some(rest) = self.lifts.known().entry(key.clone()).or_default().pace.pass(between_passes(nodes as usize))
+        {
             return Ok(Action::requeue(rest));
         }
         let span = tracing::error_span!("lift", lift = %key);
@@ -177,30 +176,17 @@ impl Converger {
                 Written::Later(time) => wake = earliest(wake, Some(time)),
             }
             if let Some(known) = self.lifts.known().get_mut(&key) {
-                known.failures = 0;
+                known.pace.succeed();
             }
             Ok(wake.map_or_else(Action::await_change, |time| Action::requeue(until(snapshot.now, time))))
         };
         pass.instrument(span).await
     }
 
-    fn lift_too_soon(&self, key: &GroupKey, between: Duration) -> Option<Duration> {
-        let mut known = self.lifts.known();
-        let passed = &mut known.entry(key.clone()).or_default().passed;
-        let rest = passed.and_then(|at| between.checked_sub(at.elapsed())).filter(|rest| !rest.is_zero());
-        if rest.is_none() {
-            *passed = Some(Instant::now());
-        }
-        rest
-    }
-
     /// After a failed pass: again, later each time.
     fn lift_again(&self, object: &Lift, error: &Error) -> Action {
         let key = key(object);
-        let mut known = self.lifts.known();
-        let failures = &mut known.entry(key.clone()).or_default().failures;
-        let pause = Duration::from_millis(500 << (*failures).min(7)).min(Duration::from_secs(60));
-        *failures += 1;
+        let pause = self.lifts.known().entry(key.clone()).or_default().pace.fail();
         warn!(lift = %key, %error, source = error.explanation(), pause = pause.as_secs_f64(), "a pass failed; it is tried again");
         Action::requeue(pause)
     }
@@ -326,18 +312,9 @@ impl Converger {
 
     /// How long a write is put off that only moves counts.
     fn lift_written_later(&self, snapshot: &LiftSnapshot, plan: &LiftPlan) -> Option<Duration> {
-        let essence = |status: &LiftStatus| -> Vec<_> {
-            status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
-        };
         let begins = plan.effects.iter().any(|effect| matches!(effect, Effect::Start { .. }));
-        let mut known = self.lifts.known();
-        let wrote = &mut known.entry(snapshot.head.key.clone()).or_default().wrote;
-        let rest = wrote.and_then(|at| BETWEEN_WRITES.checked_sub(at.elapsed())).filter(|rest| !rest.is_zero());
-        if rest.is_some() && !begins && essence(&plan.status) == essence(&snapshot.status) {
-            return rest;
-        }
-        *wrote = Some(Instant::now());
-        None
+        let urgent = begins || essence(&plan.status.conditions) != essence(&snapshot.status.conditions);
+        self.lifts.known().entry(snapshot.head.key.clone()).or_default().pace.write(urgent)
     }
 
     /// One event where the reason of Complete changed.

@@ -10,6 +10,7 @@ use kube::runtime::watcher::Event;
 
 use super::{
     observe::{Beyond, Index, Indexed},
+    pace::Pace,
     roles::Roles,
     specs::Specs,
 };
@@ -38,12 +39,9 @@ pub(super) struct Known {
     pub(super) resolved: Memo,
     /// When what stands in `beyond` was learnt: names become free again, and quotas grow.
     learnt: Option<Instant>,
-    /// When the last pass began, and when the status was last written.
-    pub(super) passed: Option<Instant>,
-    pub(super) wrote: Option<Instant>,
-    /// How many nodes it had then.
+    pub(super) pace: Pace,
+    /// How many nodes it had in the last pass.
     pub(super) nodes: usize,
-    pub(super) failures: u32,
 }
 
 impl State {

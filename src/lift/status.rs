@@ -13,7 +13,7 @@ use crate::{
         group_spec::PhaseError,
         lift::{ActionCounts, NodeOutcome, NodesByOutcome},
     },
-    plan::{Node, intervals, status::failure_line},
+    plan::{Node, intervals, status::phase_error},
 };
 
 /// How many phase errors a Lift's status shows.
@@ -160,7 +160,7 @@ impl Work {
         let nodes = self.outcomes.keys().filter_map(here);
         let new = nodes.flat_map(|node| receipts(node, &snapshot.head.uid).map(move |receipt| (node, receipt)));
         let failed = new.filter(|(_, receipt)| !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting));
-        let mut errors: Vec<PhaseError> = old.chain(failed.map(|(node, receipt)| error(node, receipt))).collect();
+        let mut errors: Vec<PhaseError> = old.chain(failed.map(|(node, receipt)| phase_error(node, receipt))).collect();
         plan.status.phase_errors_omitted = errors.len().saturating_sub(ERRORS_SHOWN) as u32;
         errors.truncate(ERRORS_SHOWN);
         plan.status.phase_errors = errors;
@@ -191,16 +191,4 @@ impl Work {
 fn receipts<'a>(node: &'a Node, uid: &str) -> impl Iterator<Item = &'a Receipt> + use<'a> {
     let durable = node.saved.as_ref().unwrap_or(&node.record);
     written(durable, uid).into_iter().flat_map(|lift| &lift.receipts)
-}
-
-fn error(node: &Node, receipt: &Receipt) -> PhaseError {
-    PhaseError {
-        node: node.name.clone(),
-        phase: receipt.phase.clone(),
-        action: receipt.actions.iter().find(|a| a.result == Effect::Failed).map(|a| a.name.clone()),
-        outcome: receipt.outcome,
-        attempt: receipt.attempt,
-        exit_code: receipt.exit_code,
-        message: clip(&failure_line(receipt), 400),
-    }
 }

@@ -172,8 +172,21 @@ fn explain(node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
     (reason.to_owned(), message)
 }
 
+/// A failed attempt, as a status shows it.
+pub(crate) fn phase_error(node: &Node, receipt: &Receipt) -> PhaseError {
+    PhaseError {
+        node: node.name.clone(),
+        phase: receipt.phase.clone(),
+        action: receipt.actions.iter().find(|a| a.result == Effect::Failed).map(|a| a.name.clone()),
+        outcome: receipt.outcome,
+        attempt: receipt.attempt,
+        exit_code: receipt.exit_code,
+        message: clip(&failure_line(receipt), 400),
+    }
+}
+
 /// A failed attempt in a line.
-pub(crate) fn failure_line(receipt: &Receipt) -> String {
+fn failure_line(receipt: &Receipt) -> String {
     let last = receipt.output.lines().rev().find(|line| !line.trim().is_empty()).map(|line| clip(line.trim(), 160));
     let said = last.map(|line| format!(": {line}")).unwrap_or_default();
     format!("{} attempt {}: {}{said}", receipt.phase, receipt.attempt, receipt.message)
@@ -259,15 +272,7 @@ fn phase_errors(group: Option<&Group>, live: &[&Node]) -> (Vec<PhaseError>, u32)
         .filter(|(_, receipt)| !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting))
         // What is no longer declared can no longer be wrong.
         .filter(|(_, receipt)| group.is_none_or(|group| group.phases.declares(&receipt.phase)))
-        .map(|(node, receipt)| PhaseError {
-            node: node.name.clone(),
-            phase: receipt.phase.clone(),
-            action: receipt.actions.iter().find(|a| a.result == Effect::Failed).map(|a| a.name.clone()),
-            outcome: receipt.outcome,
-            attempt: receipt.attempt,
-            exit_code: receipt.exit_code,
-            message: clip(&failure_line(receipt), 400),
-        })
+        .map(|(node, receipt)| phase_error(node, receipt))
         .collect();
     errors.sort_by(|a, b| (b.attempt, &a.node).cmp(&(a.attempt, &b.node)));
     let omitted = errors.len().saturating_sub(ERRORS_SHOWN);
