@@ -69,6 +69,8 @@ pub struct LiftSnapshot {
     pub status: LiftStatus,
     /// The groups that are there of those that it names, by name.
     pub groups: BTreeMap<String, GroupView>,
+    /// The UIDs of the Lifts of its namespace that have not ended.
+    pub open: BTreeSet<String>,
 }
 
 /// A group, as a Lift sees it.

@@ -211,6 +211,8 @@ pub struct LiftRun {
     pub overrides: bool,
     /// The phases that are done where converge has done them.
     pub settled: Vec<PhaseName>,
+    /// The UIDs of the Lifts of the namespace that have not ended: what is known of their work on the node is kept.
+    pub open: BTreeSet<String>,
 }
 
 /// Something that people should be told of.

@@ -197,7 +197,10 @@ impl Converger {
         let status = object.status.clone().unwrap_or_default();
         let timeout = kube::core::Duration::from_str(&spec.timeout).map(Into::into);
         let timeout = timeout.map_err(|_| Error::Unplanned("a timeout that the schema lets through"))?;
-        let mut snapshot = LiftSnapshot { now: Timestamp::now(), head, spec, timeout, status, groups: BTreeMap::new() };
+        let open = self.lifts.open(&head.key.namespace);
+        let open = open.iter().filter_map(|lift| lift.metadata.uid.clone()).collect();
+        let mut snapshot =
+            LiftSnapshot { now: Timestamp::now(), head, spec, timeout, status, groups: BTreeMap::new(), open };
         let mut rest = None;
         if snapshot.status.completion_time.is_some() {
             return Ok(Some((snapshot, rest)));

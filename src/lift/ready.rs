@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{GroupView, LiftSnapshot, Target, Wait, begin, written};
 use crate::{
-    api::group_node::Outcome,
+    api::group_node::{NodeLift, Outcome},
     group::Group,
     phase::PhaseName,
     plan::{
@@ -13,6 +13,9 @@ use crate::{
         progress,
     },
 };
+
+/// How many Lifts may be unfinished on one node: of more its status could not keep what they did.
+const UNFINISHED: usize = 7;
 
 /// Why nothing is begun on a node now.
 pub(super) enum Hold {
@@ -47,6 +50,10 @@ pub(super) fn ready(
     let lifted = view.lifted.as_ref().map_err(|errors| Hold::Till(begin::invalid(target, errors)))?;
     if let Some(other) = view.taken.get(&target.1) {
         return Err(Hold::Till(Wait::new("Queued", format!("Lift {other} was there first"))));
+    }
+    let unfinished = |lift: &&NodeLift| lift.outcome.is_none() && snapshot.open.contains(&lift.uid);
+    if known.is_none() && node.record.lifts.iter().filter(unfinished).count() >= UNFINISHED {
+        return Err(Hold::Till(Wait::new("Queued", "as many Lifts are unfinished on it as its status holds")));
     }
     let Some(pod) = view.snapshot.pod(node).filter(|pod| !pod.deleting) else {
         return Err(Hold::Till(Wait::new("NoPod", "it has no pod")));
@@ -162,5 +169,6 @@ pub(super) fn run(snapshot: &LiftSnapshot, view: &GroupView, lifted: &Group, bou
         after_bootstrap: needs_bootstrap(view, lifted),
         overrides: spec.with.as_ref().is_some_and(|with| !with.is_empty()),
         settled,
+        open: snapshot.open.clone(),
     }
 }

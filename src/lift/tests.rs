@@ -40,7 +40,8 @@ impl Stage {
         let head = Head { key, uid: UID.into(), generation: 1, created: ago(1), deleting: false, finalized: true };
         let timeout = Duration::from_secs(3600);
         let status = LiftStatus { observed_generation: Some(-1), ..LiftStatus::default() };
-        let snapshot = LiftSnapshot { now: now(), head, spec, timeout, status, groups: BTreeMap::new() };
+        let snapshot =
+            LiftSnapshot { now: now(), head, spec, timeout, status, groups: BTreeMap::new(), open: BTreeSet::new() };
         let mut stage = Self { snapshot, group: group.clone() };
         let ordinals: Vec<u32> = (0..nodes).collect();
         stage.add("web", settled_as(group, &ordinals));
@@ -563,6 +564,23 @@ fn what_is_known_and_not_written_yet_is_waited_for() {
     });
     assert_eq!(stage.pass(), NONE);
     assert_eq!(stage.outcomes(), "web Running 0");
+}
+
+/// What a node did for a Lift whose record was dropped would be done again.
+#[test]
+fn a_node_is_for_no_more_lifts_at_once_than_its_status_holds() {
+    let mut stage = Stage::new(json!({}), 1);
+    let unfinished =
+        |n: usize| NodeLift { uid: format!("u{n}"), name: format!("l{n}"), outcome: None, receipts: vec![] };
+    stage.change(|seen| {
+        Arc::make_mut(seen.nodes.get_mut(&0).unwrap()).record.lifts = (0..7).map(unfinished).collect();
+    });
+    stage.snapshot.open = (0..7).map(|n| format!("u{n}")).collect();
+    assert_eq!(stage.pass(), NONE);
+    assert!(stage.message().contains("as many Lifts are unfinished"), "{}", stage.message());
+    // One of them is over, without a word on this node.
+    stage.snapshot.open.remove("u3");
+    assert_eq!(stage.pass(), [0]);
 }
 
 #[test]

@@ -77,8 +77,17 @@ impl World {
         let object = operator.lifts.objects.get(name).filter(|_| operator.lifts.listed)?;
         let (head, status) = (head(object), object.status.clone().unwrap_or_default());
         let timeout: Duration = object.spec.timeout.parse::<kube::core::Duration>().unwrap().into();
-        let mut snapshot =
-            LiftSnapshot { now: self.now, head, spec: object.spec.clone(), timeout, status, groups: BTreeMap::new() };
+        let open = operator.lifts.objects.values().filter(|lift| !has_ended(lift));
+        let open = open.filter_map(|lift| lift.metadata.uid.clone()).collect();
+        let mut snapshot = LiftSnapshot {
+            now: self.now,
+            head,
+            spec: object.spec.clone(),
+            timeout,
+            status,
+            groups: BTreeMap::new(),
+            open,
+        };
         if let (Some(group), Some(seen)) = (&operator.group, self.observe()) {
             let lifted = {
                 let mut memos = operator.lifts.resolved.borrow_mut();

@@ -89,7 +89,7 @@ impl Session {
             facts: self.record.facts.clone(),
             receipts: aside.receipts.clone(),
             drift: aside.drift.clone(),
-            lifts: kept(lifts, &run.uid),
+            lifts: kept(lifts, run),
         })
     }
 
@@ -285,9 +285,12 @@ pub(super) fn marked(run: &LiftRun, mut rendered: Rendered) -> Rendered {
     rendered
 }
 
-/// As many Lifts as a record holds: those that are done go first, the oldest before the others.
-fn kept(mut lifts: Vec<NodeLift>, own: &str) -> Vec<NodeLift> {
-    let done = |lift: &NodeLift| lift.outcome.is_some() && lift.uid != own;
+/// As many Lifts as a record holds: those that have ended without a word here go first, then those that are done, the oldest
+/// before the others.
+fn kept(mut lifts: Vec<NodeLift>, own: &LiftRun) -> Vec<NodeLift> {
+    let other = |lift: &NodeLift| lift.uid != own.uid;
+    lifts.retain(|lift| lift.outcome.is_some() || !other(lift) || own.open.contains(&lift.uid));
+    let done = |lift: &NodeLift| lift.outcome.is_some() && other(lift);
     while lifts.iter().filter(|lift| done(lift)).count() > DONE_KEPT || lifts.len() > KEPT {
         let oldest = lifts.iter().position(done).unwrap_or(0);
         lifts.remove(oldest);

@@ -49,6 +49,7 @@ fn run() -> LiftRun {
         after_bootstrap: true,
         overrides: false,
         settled: Vec::new(),
+        open: ["u1".to_owned()].into(),
     }
 }
 
@@ -313,7 +314,7 @@ fn a_record_keeps_the_lifts_that_are_at_work_and_the_last_few_that_are_done() {
     let (_, mut record) = converged();
     let lift_of =
         |n: usize, outcome| NodeLift { uid: format!("u{n}"), name: format!("l{n}"), outcome, receipts: vec![] };
-    record.lifts = (0..6).map(|n| lift_of(n, (n != 1).then_some(NodeOutcome::Succeeded))).collect();
+    record.lifts = (0..6).map(|n| lift_of(n, (n > 1).then_some(NodeOutcome::Succeeded))).collect();
     let (_, after) = lift(&lifted(json!({})), record, run(), Verdict::Exit(0));
     let names: Vec<&str> = after.lifts.iter().map(|lift| lift.name.as_str()).collect();
     assert_eq!(names, ["l1", "l3", "l4", "l5", "look"]);
