@@ -327,6 +327,10 @@ impl Converger {
         if complete(&snapshot.status).is_some_and(|before| before.reason == now.reason) {
             return;
         }
+        if plan.status.completion_time.is_some() {
+            let complete = plan.status.conditions.iter().any(|c| c.type_ == "Complete" && c.status == "True");
+            self.telemetry.metrics.lift_ended(if complete { "complete" } else { "failed" });
+        }
         let failed = plan
             .status
             .conditions

@@ -37,6 +37,7 @@ pub struct Metrics {
     sessions: Family<State, Gauge>,
     session_limit: Gauge,
     sessions_ended: Family<End, Counter>,
+    lifts_ended: Family<End, Counter>,
     runs: Gauge,
     phase_duration: Family<Phase, Histogram, fn() -> Histogram>,
     leader: Gauge,
@@ -104,6 +105,7 @@ impl Default for Metrics {
             sessions: Family::default(),
             session_limit: Gauge::default(),
             sessions_ended: Family::default(),
+            lifts_ended: Family::default(),
             runs: Gauge::default(),
             phase_duration: Family::new_with_constructor(phases),
             leader: Gauge::default(),
@@ -135,6 +137,7 @@ impl Metrics {
         r.register("sessions", "Sessions on nodes, open or waiting for a permit", self.sessions.clone());
         r.register("session_limit", "How many sessions may be open at once", self.session_limit.clone());
         r.register("sessions_ended", "Sessions that are over, by how they ended", self.sessions_ended.clone());
+        r.register("lifts_ended", "Lifts that are over, by how they ended", self.lifts_ended.clone());
         r.register("runs_in_flight", "Runs of phases that this operator follows", self.runs.clone());
         let help = "How long phases took on nodes; one counts when its end is heard of";
         r.register_with_unit("phase_duration", help, Unit::Seconds, self.phase_duration.clone());
@@ -191,6 +194,11 @@ impl Metrics {
     /// A session is over.
     pub fn session_ended(&self, end: &'static str) {
         self.sessions_ended.get_or_create(&End { end }).inc();
+    }
+
+    /// A Lift is over.
+    pub fn lift_ended(&self, end: &'static str) {
+        self.lifts_ended.get_or_create(&End { end }).inc();
     }
 
     /// This operator is at work, until what is returned is dropped.
@@ -385,6 +393,7 @@ mod tests {
         metrics.reconciled("ok", Duration::from_millis(1));
         drop((metrics.session_waits(), metrics.session_opens()));
         metrics.session_ended("done");
+        metrics.lift_ended("complete");
         end(&metrics, None, "bootstrap");
         metrics.requested("get", "pods", Some(200));
         metrics.watch_failed("Pod");
