@@ -229,6 +229,9 @@ async fn a_container_that_ends_or_a_node_that_goes_in_the_midst_of_it_is_told() 
     space
         .lift_until("rough", "web-1 is done", |lift| outcomes(lift).contains(&(NodeOutcome::Succeeded, "1".into())))
         .await;
+    // Else it would be web-0 that goes: its container has just been restarted.
+    let mark = Patch::Merge(json!({"metadata": {"annotations": {"pallet.dev/delete-node": ""}}}));
+    space.nodes().patch("web-2", &PatchParams::default(), &mark).await.unwrap();
     space.patch(json!({"spec": {"count": 2}})).await;
     let (lift, reason) = space.lifted("rough").await;
     let expected = [(NodeOutcome::Succeeded, "1"), (NodeOutcome::Failed, "0"), (NodeOutcome::Gone, "2")];
