@@ -65,26 +65,32 @@ fn greet(session: &mut Session, witness: &str, pasts: Vec<Past>) -> Want {
     want
 }
 
-fn end(session: &mut Session, verdict: Verdict) -> Want {
-    end_with(session, verdict, Vec::new())
-}
-
-fn end_with(session: &mut Session, verdict: Verdict, facts: Vec<u8>) -> Want {
-    let flight = session.in_flight().expect("a run").clone();
-    let ended = Ended {
-        run_id: flight.run_id,
-        phase: flight.phase.to_string(),
-        attempt: flight.attempt,
-        digest: flight.digest.to_string(),
-        verdict,
+/// A first attempt that succeeded without a word.
+fn silent(run_id: &str, phase: &str, digest: &str) -> Ended {
+    Ended {
+        run_id: run_id.into(),
+        phase: phase.into(),
+        attempt: 1,
+        digest: digest.into(),
+        verdict: Verdict::Exit(0),
         times: None,
         seal: "-".into(),
         from: 0,
         output_bytes: 0,
         output: String::new(),
         actions: Vec::new(),
-        facts,
-    };
+        facts: Vec::new(),
+    }
+}
+
+fn end(session: &mut Session, verdict: Verdict) -> Want {
+    end_with(session, verdict, Vec::new())
+}
+
+fn end_with(session: &mut Session, verdict: Verdict, facts: Vec<u8>) -> Want {
+    let flight = session.in_flight().expect("a run").clone();
+    let (phase, digest) = (flight.phase.to_string(), flight.digest.to_string());
+    let ended = Ended { attempt: flight.attempt, verdict, facts, ..silent(&flight.run_id, &phase, &digest) };
     session.hear(Frame::Ended(Box::new(ended)), now())
 }
 
@@ -129,20 +135,7 @@ fn an_attempt_that_somebody_else_began_counts_under_the_token_of_the_one_before(
     let mut second = open("c", first.record().into_owned());
     second.direct(group(), "again".into(), Bound::Free);
     greet(&mut second, "w", vec![past]);
-    let ended = Ended {
-        run_id: id,
-        phase: "bootstrap".into(),
-        attempt: 2,
-        digest: bootstrap.digest,
-        verdict: Verdict::Exit(1),
-        times: None,
-        seal: "-".into(),
-        from: 0,
-        output_bytes: 0,
-        output: String::new(),
-        actions: Vec::new(),
-        facts: Vec::new(),
-    };
+    let ended = Ended { attempt: 2, verdict: Verdict::Exit(1), ..silent(&id, "bootstrap", &bootstrap.digest) };
     let want = second.hear(Frame::Ended(Box::new(ended)), now());
     assert!(matches!(want, Want::Send(_)), "attempts were given back: {want:?}");
 }

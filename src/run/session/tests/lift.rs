@@ -172,20 +172,7 @@ fn a_run_that_was_lost_is_found_again_by_its_lift_and_left_alone_by_converge() {
     let lost = first.record().into_owned();
     assert_eq!((own(&lost).outcome, own(&lost).receipts[0].outcome), (None, Outcome::Unknown));
     let past = |active| Past { run_id: id.clone(), phase: "configure.lift.3d0748f429f8".into(), active, started: true };
-    let ended = Ended {
-        run_id: id.clone(),
-        phase: "configure.lift.3d0748f429f8".into(),
-        attempt: 1,
-        digest: own(&lost).receipts[0].digest.clone(),
-        verdict: Verdict::Exit(0),
-        times: None,
-        seal: "-".into(),
-        from: 0,
-        output_bytes: 0,
-        output: String::new(),
-        actions: Vec::new(),
-        facts: Vec::new(),
-    };
+    let ended = silent(&id, "configure.lift.3d0748f429f8", &own(&lost).receipts[0].digest);
     // Another operator's converge waits for it to end, and makes nothing of it.
     let mut other = open_for(&group, lost.clone(), Purpose::Converge(Bound::Free));
     assert_eq!(greet(&mut other, "w", vec![past(true)]), Want::Send(format!("attach {id}\n").into_bytes()));
@@ -281,20 +268,9 @@ fn a_dry_run_says_of_every_action_what_it_would_do_and_tells_converge_nothing() 
         let flight = session.in_flight().unwrap().clone();
         let actions =
             vec![ActionResult { name: "exec[0]".into(), result: results.next().unwrap(), diff: String::new() }];
-        let ended = Ended {
-            run_id: flight.run_id,
-            phase: flight.phase.to_string(),
-            attempt: 1,
-            digest: flight.digest.to_string(),
-            verdict: Verdict::Exit(if actions[0].result == Effect::Failed { 1 } else { 0 }),
-            times: None,
-            seal: "-".into(),
-            from: 0,
-            output_bytes: 0,
-            output: String::new(),
-            actions,
-            facts: Vec::new(),
-        };
+        let verdict = Verdict::Exit(i32::from(actions[0].result == Effect::Failed));
+        let (phase, digest) = (flight.phase.to_string(), flight.digest.to_string());
+        let ended = Ended { verdict, actions, ..silent(&flight.run_id, &phase, &digest) };
         want = session.hear(Frame::Ended(Box::new(ended)), now());
     }
     assert!(scripts[0].contains("mode=check before= ") && scripts[1].contains("mode=check before=,, "), "{scripts:?}");
