@@ -218,8 +218,10 @@ async fn at_a_terminal_progress_is_live_and_control_c_asks_what_it_means() {
     // Somebody keeps waiting, and then leaves.
     terminal.types(INTERRUPT).await;
     terminal.shows("[d]etach").await;
+    terminal.seen.clear();
     terminal.types("\n").await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Its progress goes on.
+    terminal.shows("web-1").await;
     terminal.seen.clear();
     terminal.types(INTERRUPT).await;
     terminal.shows("[c]ancel").await;
