@@ -8,6 +8,7 @@ pub mod converge;
 pub mod group_node;
 pub mod group_spec;
 pub mod lift;
+pub mod nodes;
 pub mod phases;
 pub mod server_spec;
 
@@ -18,13 +19,13 @@ pub use server_spec::{ServerSpec, ServerSpecFields};
 
 /// The API group of every kind.
 pub const API_GROUP: &str = "pallet.dev";
-/// Label on pods and GroupNodes: the name of the GroupSpec that they belong to. The scale subresource selects by it.
+/// Label on what backs nodes and on GroupNodes: the name of the GroupSpec that they belong to. The scale subresource selects by it.
 pub const GROUP_LABEL: &str = "pallet.dev/group";
-/// Label on pods: the name of their GroupNode.
+/// Label on what backs a node: the name of its GroupNode.
 pub const NODE_LABEL: &str = "pallet.dev/node";
 /// Annotation on volume claims: the UID of the GroupSpec that had them made. Only that one ever deletes them.
 pub const GROUP_UID_ANNOTATION: &str = "pallet.dev/group-uid";
-/// Annotation on pods: the hash of the template that they were made from.
+/// Annotation on pods and virtual machines: the hash of the template that they were made from.
 pub const TEMPLATE_HASH_ANNOTATION: &str = "pallet.dev/template-hash";
 /// Annotation on a GroupNode or its pod: prefer it as a victim when the group shrinks. Its value does not matter.
 pub const DELETE_NODE_ANNOTATION: &str = "pallet.dev/delete-node";

@@ -2,6 +2,7 @@
 
 pub mod apply;
 mod inputs;
+mod kubevirt;
 mod lift;
 pub mod observe;
 mod pace;
@@ -42,7 +43,7 @@ use tracing::{Instrument, debug, warn};
 
 use crate::{
     api::{self, GroupNode, GroupSpec, Lift, ServerSpec},
-    group::{GroupKey, resolve},
+    group::{GroupKey, Kind, resolve},
     plan::{self, Bound, Plan, SessionKind, Snapshot, TemplateVerdict, earliest},
     run::{
         Runs,
@@ -60,6 +61,7 @@ use observe::Indexed;
 use pace::essence;
 use references::{Polls, References};
 use report::Reporter;
+use state::Presence;
 pub use state::State;
 
 /// What a pass can fail with. It is tried again; nothing is lost by it.
@@ -158,6 +160,8 @@ fn between_passes(nodes: usize) -> Duration {
 /// How often the controllers show that they come round, and after how long without it they are stuck.
 const PULSE: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(60);
+/// What is yet to be listed or looked at for the first time is waited for this long at a time.
+const NOT_YET: Duration = Duration::from_millis(200);
 /// How long sessions may take to be gone: they only have to notice.
 const SESSIONS_END: Duration = Duration::from_secs(2);
 
@@ -215,6 +219,7 @@ pub async fn run(
 }
 
 /// One namespace, or all of them.
+#[derive(Clone)]
 struct Scope {
     client: Client,
     namespace: Option<String>,
@@ -269,12 +274,14 @@ impl Scope {
             Ok(event) => specified.see_specs(event),
             Err(error) => broken::<ServerSpec>(&error),
         });
+        let virtual_machines = self.virtual_machines(&state, &runs, groups.clone());
         let woken = woken.map(|key| vec![key]);
         let triggers = stream::select_all([
             own.boxed(),
             nodes.boxed(),
             pods.boxed(),
             claims.boxed(),
+            virtual_machines.boxed(),
             specs.boxed(),
             woken.boxed(),
         ]);
@@ -316,7 +323,7 @@ impl Scope {
     }
 
     /// A watch of this scope. One that fails pauses by itself and slows no other down.
-    fn watch<O>(&self, label: Option<&str>) -> impl Stream<Item = watcher::Result<watcher::Event<O>>> + Send + 'static
+    fn watch<O>(&self, label: Option<&str>) -> impl Stream<Item = watcher::Result<watcher::Event<O>>> + Send + use<O>
     where
         O: Resource<Scope = kube::core::NamespaceResourceScope>
             + Clone
@@ -355,11 +362,11 @@ fn broken<O>(error: &watcher::Error) -> Vec<GroupKey> {
 }
 
 /// Keeps the index up to date, and tells which groups to look at.
-fn indexed<O: Indexed + 'static>(
+fn indexed<O: Indexed + 'static, S: Stream<Item = watcher::Result<watcher::Event<O>>>>(
     state: &Arc<State>,
     runs: &Arc<Runs>,
-    events: impl Stream<Item = watcher::Result<watcher::Event<O>>>,
-) -> impl Stream<Item = Vec<GroupKey>> {
+    events: S,
+) -> impl Stream<Item = Vec<GroupKey>> + use<O, S> {
     let (state, runs) = (state.clone(), runs.clone());
     events.map(move |event| match event {
         Err(error) => broken::<O>(&error),
@@ -386,7 +393,7 @@ impl Converger {
         let began = Instant::now();
         let span = tracing::error_span!("reconcile", group = %key, outcome = tracing::field::Empty);
         let result = async {
-            let Some((snapshot, rest)) = self.see(object).await else { return Ok(Action::requeue(BETWEEN_PASSES)) };
+            let Some((snapshot, rest)) = self.see(object).await else { return Ok(Action::requeue(NOT_YET)) };
             let plan = plan::plan(&snapshot); // pure
             self.state.rechecked(&key);
             self.direct(&snapshot, &plan);
@@ -406,13 +413,32 @@ impl Converger {
         result
     }
 
-    /// Caches -> Snapshot, and when to look again; nothing while other groups are yet to be looked at for the first time.
+    /// Caches -> Snapshot, and when to look again; nothing while other groups are yet to be looked at for the first time, or
+    /// virtual machines to be listed.
     async fn see(&self, object: &GroupSpec) -> Option<(Snapshot, Option<Timestamp>)> {
         let mut snapshot = self.observe(object);
-        let rest = self.see_roles(object, &mut snapshot)?;
+        self.see_kubevirt(&mut snapshot)?;
+        let rest = self.see_inventory(&mut snapshot).await; // IO, where it stands elsewhere
+        let rest = earliest(rest, self.see_roles(object, &mut snapshot)?);
         let rest = earliest(rest, self.see_references(&mut snapshot).await); // IO, where it names any
         observe::complete(&mut snapshot);
         Some((snapshot, rest))
+    }
+
+    /// Whether virtual machines can be made, where nodes are such; nothing as long as that is not known.
+    fn see_kubevirt(&self, snapshot: &mut Snapshot) -> Option<()> {
+        if snapshot.kind() != Kind::VirtualMachine {
+            return Some(());
+        }
+        match self.state.kubevirt() {
+            Presence::Unknown => None,
+            Presence::Present => self.state.index().knows_virtual_machines().then_some(()),
+            Presence::Absent => {
+                let (reason, message) = ("KubeVirtMissing", kubevirt::MISSING.to_owned());
+                snapshot.template = TemplateVerdict::Refused { reason, message };
+                Some(())
+            }
+        }
     }
 
     /// Shows that the controllers come round: it is polled where the passes are, and takes the locks that they take.

@@ -1,7 +1,9 @@
 //! Pure: a group as it was declared, parsed and checked once. Later steps cannot fail on its shape.
 
+pub mod hosts;
 pub mod inputs;
 pub mod resolve;
+pub mod shape;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,11 +18,13 @@ use crate::phase::{Action, Digest, FactSource, PhaseName, action::KeyRef, expect
 
 pub use crate::api::{
     converge::{Order, Replacement},
-    group_spec::{Retention, RetentionFields},
+    nodes::{Retention, RetentionFields},
 };
 
+pub use hosts::{Attributes, Host, HostsShape};
 use inputs::Inputs;
 pub use resolve::{FieldError, resolve};
+pub use shape::{ClaimShape, Kind, NodeShape, PodShape, VirtualMachineShape};
 
 impl Group {
     /// Over all that decides what its phases do on a node, and the token that gives attempts back.
@@ -98,7 +102,7 @@ pub struct Group {
     /// Whether all effects but deletion rest.
     pub paused: bool,
     /// What a node is.
-    pub pod: PodShape,
+    pub node: NodeShape,
     /// The phases.
     pub phases: Phases,
     /// How phases roll over the nodes, and how nodes are replaced.
@@ -121,47 +125,6 @@ pub struct Group {
     pub needs_approval: bool,
     /// The phases that wait for it.
     pub unapproved: BTreeSet<PhaseName>,
-}
-
-/// A pod template that was parsed: an object with a spec that has containers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PodShape {
-    /// The template as it was written.
-    pub template: Arc<Value>,
-    /// A hash over the template and the container: what the operator injects does not count.
-    pub hash: String,
-    /// A hash over all that the API server is asked about: the template, the container and the claims.
-    pub checked_as: String,
-    /// The container in which phases run.
-    pub container: String,
-    /// Whether pods get the readiness gate.
-    pub readiness_gate: bool,
-    /// The headless Service that gives nodes their DNS names.
-    pub service_name: Option<String>,
-    /// What every node gets a claim of.
-    pub claims: Vec<ClaimShape>,
-    /// What becomes of the claims of nodes that are removed.
-    pub retention: RetentionFields,
-}
-
-/// A claim that every node gets one of.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClaimShape {
-    /// The name of the volume in the pod.
-    pub name: String,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Annotations.
-    pub annotations: BTreeMap<String, String>,
-    /// The claim's spec, as it was written.
-    pub spec: Arc<Value>,
-}
-
-impl ClaimShape {
-    /// The name of a node's claim, as a StatefulSet would call it.
-    pub fn claim_name(&self, node: &str) -> String {
-        format!("{}-{node}", self.name)
-    }
 }
 
 /// How phases roll over the nodes, and how nodes are replaced. Shares are numbers of nodes by now.

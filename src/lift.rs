@@ -32,7 +32,7 @@ use crate::{
         resolve::{self, Round},
     },
     phase::PhaseName,
-    plan::{self, Bound, Container, LiftRun, Node, Record, SessionView, Snapshot, earliest, intervals, next::Next},
+    plan::{self, Bound, LiftRun, MachineState, Node, Record, SessionView, Snapshot, earliest, intervals, next::Next},
 };
 use ready::Hold;
 pub use ready::identity;
@@ -392,7 +392,10 @@ impl Work {
         for (target, _) in self.open() {
             let Some((view, node)) = snapshot.node(&target) else { continue };
             let Ok(lifted) = &view.lifted else { continue };
-            let there = view.snapshot.pod(node).is_some_and(|pod| matches!(pod.container, Container::Running { .. }));
+            let there = view
+                .snapshot
+                .machine(node)
+                .is_some_and(|machine| matches!(machine.state, MachineState::Running { .. }));
             let troubled = view.snapshot.troubles.get(&node.name).is_some_and(|t| t.since + PATIENCE < snapshot.now);
             if (late && !there) || troubled {
                 continue;

@@ -5,6 +5,7 @@
 
 pub mod approval;
 pub mod drift;
+pub mod hosts;
 pub mod intervals;
 pub mod next;
 mod peers;
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    api::lift::NodeOutcome,
+    api::{group_node::NodeHost, lift::NodeOutcome},
     group::{Cascade, Group},
     phase::PhaseName,
 };
@@ -30,7 +31,7 @@ pub use peers::peers;
 pub use progress::Step;
 pub use rollout::Bound;
 pub use snapshot::{
-    Claim, Container, Node, Pod, Record, Reported, SessionKind, SessionView, Snapshot, TemplateVerdict, Trouble,
+    Claim, Machine, MachineState, Node, Record, Reported, SessionKind, SessionView, Snapshot, TemplateVerdict, Trouble,
 };
 
 /// What is to be done, and where every node stands.
@@ -60,8 +61,15 @@ pub enum Effect {
         /// Its number.
         ordinal: u32,
     },
-    /// Create a node's pod.
-    CreatePod {
+    /// Create a GroupNode for a host that is free.
+    TakeHost {
+        /// Its number.
+        ordinal: u32,
+        /// The host.
+        host: NodeHost,
+    },
+    /// Create what backs a node.
+    CreateMachine {
         /// The node's number.
         ordinal: u32,
     },
@@ -90,14 +98,14 @@ pub enum Effect {
         /// Why this one.
         why: Removal,
     },
-    /// Delete a pod of the group.
-    DeletePod {
+    /// Delete what backs a node, or backed one.
+    DeleteMachine {
         /// Its name.
         name: String,
         /// Its UID.
         uid: String,
         /// Why.
-        why: PodRemoval,
+        why: MachineRemoval,
     },
     /// Let a GroupNode of a former group of this name go.
     ReleaseStray {
@@ -237,11 +245,13 @@ pub enum Removal {
         /// Whether it was available till now.
         healthy: bool,
     },
+    /// Its host is in the inventory no more.
+    HostWithdrawn,
 }
 
-/// Why a pod is deleted.
+/// Why what backs a node is deleted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PodRemoval {
+pub enum MachineRemoval {
     /// Its node is being removed.
     NodeRemoved,
     /// It ended for good; its node gets a new one.
@@ -328,6 +338,7 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         let replaced = scale::replaced(snapshot, group, &staying).into_iter();
         victims.extend(replaced.map(|(node, healthy)| (node, Removal::Replaced { healthy })));
     }
+    victims.extend(hosts::withdrawn(snapshot, group, &staying).into_iter().map(|node| (node, Removal::HostWithdrawn)));
     // No more than can say goodbye at once: the deadline of the others would pass while they wait.
     victims.truncate(removal::room(snapshot, group));
     for (node, why) in &victims {
@@ -336,7 +347,17 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         plan.steps.remove(&ordinal);
     }
     let staying: Vec<&Node> = staying.into_iter().filter(|node| plan.steps.contains_key(&node.ordinal)).collect();
-    create(snapshot, group, &staying, missing, plan);
+    match group.node.hosts() {
+        Some(shape) => {
+            let free = hosts::free(snapshot, shape).into_iter().map(|host| host.bound());
+            plan.effects
+                .extend(missing.into_iter().zip(free).map(|(ordinal, host)| Effect::TakeHost { ordinal, host }));
+            // Whose host becomes free elsewhere is not told to us.
+            let short = hosts::shortage(snapshot, group).is_some();
+            plan.wake = earliest(plan.wake, short.then(|| snapshot.now + ASK_AGAIN));
+        }
+        None => create(snapshot, group, &staying, missing, plan),
+    }
     for node in &staying {
         keep(snapshot, group, node, plan);
     }
@@ -349,22 +370,22 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
 
 /// A claim that a node needs for its new pod, and that is still going.
 fn claim_terminating(snapshot: &Snapshot, group: &Group, node: &Node) -> Option<String> {
-    if snapshot.pod(node).is_some() { None } else { claim_going(snapshot, group, &node.name) }
+    if snapshot.machine(node).is_some() { None } else { claim_going(snapshot, group, &node.name) }
 }
 
 fn claim_going(snapshot: &Snapshot, group: &Group, node: &str) -> Option<String> {
-    let mut names = group.pod.claims.iter().map(|claim| claim.claim_name(node));
+    let mut names = group.node.claims().iter().map(|claim| claim.claim_name(node));
     names.find(|name| snapshot.claims.get(name).is_some_and(|claim| claim.deleting))
 }
 
-/// What is missing: nodes, pods, claims. All of it waits for the API server's word on the template.
+/// What is missing: nodes, what backs them, claims. All of it waits for the API server's word on the template.
 fn create(snapshot: &Snapshot, group: &Group, staying: &[&Node], missing: Vec<u32>, plan: &mut Plan) {
     let can_be_made = |node: &&Node| {
-        needs_pod(snapshot, node)
+        needs_machine(snapshot, node)
             && !matches!(plan.steps.get(&node.ordinal), Some(Step::Await(progress::Cause::ClaimTerminating { .. })))
     };
-    let podless: Vec<&Node> = staying.iter().copied().filter(can_be_made).collect();
-    let creates = !missing.is_empty() || !podless.is_empty();
+    let without: Vec<&Node> = staying.iter().copied().filter(can_be_made).collect();
+    let creates = !missing.is_empty() || !without.is_empty();
     match &snapshot.template {
         TemplateVerdict::Unchecked if creates || is_new_template(snapshot, group) => {
             plan.effects.push(Effect::CheckTemplate)
@@ -379,12 +400,12 @@ fn create(snapshot: &Snapshot, group: &Group, staying: &[&Node], missing: Vec<u3
         TemplateVerdict::Unchecked => {}
         TemplateVerdict::Accepted => {
             plan.effects.extend(missing.into_iter().map(|ordinal| Effect::CreateNode { ordinal }));
-            for node in podless {
+            for node in without {
                 if group.phases.destroy().is_some() && node.record.incarnation.is_some() {
-                    let why = "its pod was deleted, evicted or lost by others".to_owned();
+                    let why = format!("its {} was deleted, evicted or lost by others", group.node.kind().noun());
                     plan.effects.push(Effect::Tell { ordinal: node.ordinal, what: Notice::DestroySkipped { why } });
                 }
-                plan.effects.push(Effect::CreatePod { ordinal: node.ordinal });
+                plan.effects.push(Effect::CreateMachine { ordinal: node.ordinal });
             }
         }
     }
@@ -392,7 +413,7 @@ fn create(snapshot: &Snapshot, group: &Group, staying: &[&Node], missing: Vec<u3
 
 /// Whether it matters what the API server thinks of the template: whether any pod is to be made.
 pub(crate) fn is_wanted(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> bool {
-    let lacks = |node: &&Node| snapshot.pod(node).is_none();
+    let lacks = |node: &&Node| snapshot.machine(node).is_none();
     live.len() < group.count as usize
         || live.iter().any(lacks)
         || is_new_template(snapshot, group)
@@ -401,22 +422,22 @@ pub(crate) fn is_wanted(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> b
 
 /// What a node needs that has a pod: another one where it ended for good, its claims, its gate.
 fn keep(snapshot: &Snapshot, group: &Group, node: &Node, plan: &mut Plan) {
-    let Some(pod) = snapshot.pod(node).filter(|pod| !pod.deleting) else { return };
-    if let Container::Gone { .. } = pod.container
-        && pod.created + REPLACE_AFTER > snapshot.now
+    let Some(machine) = snapshot.machine(node).filter(|machine| !machine.deleting) else { return };
+    if let MachineState::Gone { .. } = machine.state
+        && machine.created + REPLACE_AFTER > snapshot.now
     {
-        plan.wake = earliest(plan.wake, Some(pod.created + REPLACE_AFTER));
-    } else if let Container::Gone { .. } = pod.container {
-        let (name, uid) = (pod.name.clone(), pod.uid.clone());
-        plan.effects.push(Effect::DeletePod { name, uid, why: PodRemoval::Lost });
+        plan.wake = earliest(plan.wake, Some(machine.created + REPLACE_AFTER));
+    } else if let MachineState::Gone { .. } = machine.state {
+        let (name, uid) = (machine.name.clone(), machine.uid.clone());
+        plan.effects.push(Effect::DeleteMachine { name, uid, why: MachineRemoval::Lost });
     }
     let lacks = |claim: &crate::group::ClaimShape| !snapshot.claims.contains_key(&claim.claim_name(&node.name));
     // A pod from another template may know of other claims.
-    if pod.template_hash == group.pod.hash && group.pod.claims.iter().any(lacks) {
+    if machine.template_hash == group.node.hash() && group.node.claims().iter().any(lacks) {
         plan.effects.push(Effect::CreateClaims { ordinal: node.ordinal });
     }
-    if pod.gated && !pod.gate_open && matches!(plan.steps.get(&node.ordinal), Some(Step::Settled)) {
-        plan.effects.push(Effect::OpenGate { name: pod.name.clone(), uid: pod.uid.clone() });
+    if machine.gated && !machine.gate_open && matches!(plan.steps.get(&node.ordinal), Some(Step::Settled)) {
+        plan.effects.push(Effect::OpenGate { name: machine.name.clone(), uid: machine.uid.clone() });
     }
 }
 
@@ -428,8 +449,8 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
         // A look gives way to work.
         busy += u32::from(matches!(session.kind, SessionKind::Converge | SessionKind::Farewell));
         looking += u32::from(session.kind == SessionKind::Check);
-        let instance = snapshot.pod(node).and_then(|pod| match &pod.container {
-            Container::Running { id } => Some(id.as_str()),
+        let instance = snapshot.machine(node).and_then(|machine| match &machine.state {
+            MachineState::Running { id } => Some(id.as_str()),
             _ => None,
         });
         if instance.is_some_and(|id| id != session.instance) {
@@ -490,10 +511,10 @@ fn looks(snapshot: &Snapshot, group: &Group, staying: &[&Node], room: usize, pla
 }
 
 /// A name that somebody held may be free by now: what holds it need not be watched by us.
-fn needs_pod(snapshot: &Snapshot, node: &Node) -> bool {
-    match snapshot.pods.get(&node.name) {
+fn needs_machine(snapshot: &Snapshot, node: &Node) -> bool {
+    match snapshot.machines.get(&node.name) {
         None => true,
-        Some(pod) => pod.uid.is_empty() && snapshot.recheck,
+        Some(machine) => machine.uid.is_empty() && snapshot.recheck,
     }
 }
 
@@ -513,7 +534,9 @@ pub const QUOTA: &str = "QuotaExceeded";
 /// Whether no pod was made from this template yet: those that were are the proof that it is sound.
 fn is_new_template(snapshot: &Snapshot, group: &Group) -> bool {
     group.count > 0
-        && !snapshot.live().any(|node| snapshot.pod(node).is_some_and(|pod| pod.template_hash == group.pod.hash))
+        && !snapshot
+            .live()
+            .any(|node| snapshot.machine(node).is_some_and(|machine| machine.template_hash == group.node.hash()))
 }
 
 /// The earlier of two times, where there are any.

@@ -31,13 +31,13 @@ use crate::{
     api::{conditions::clip, group_node::Running},
     group::{Group, GroupKey},
     phase::{action, hex},
-    plan::{Bound, Purpose, Record, SessionView, next::Identity},
+    plan::{Bound, MachineState, Node, Purpose, Record, SessionView, Snapshot, next::Identity},
     telemetry::metrics::Metrics,
     transport::{Channel, Closed, OpenError, Target, Transport},
 };
 use frame::Decoder;
 pub use memory::{Memory, Seen};
-use session::{End, Session, Want};
+use session::{End, Meant, Session, Want};
 use tasks::Spawner;
 use vault::{Known, Vault};
 use warm::Warm;
@@ -115,6 +115,7 @@ struct Directive {
 }
 
 /// A node on which a session is to be opened.
+#[derive(Debug)]
 pub struct Start {
     /// Its group.
     pub group: Arc<Group>,
@@ -122,14 +123,33 @@ pub struct Start {
     pub node_uid: String,
     /// Who it is.
     pub identity: Identity,
-    /// The pod's UID and the container's ID.
-    pub incarnation: (String, String),
+    /// What is meant to be there.
+    pub incarnation: Meant,
     /// Where it is.
     pub target: Target,
     /// What is known of it.
     pub record: Record,
     /// What the session is for.
     pub purpose: Purpose,
+}
+
+impl Start {
+    /// What a session on a node begins with; nothing where what backs it does not run, or nobody knows where.
+    pub fn on(snapshot: &Snapshot, node: &Node, group: &Group, identity: Identity, purpose: Purpose) -> Option<Self> {
+        let machine = snapshot.machine(node)?;
+        let MachineState::Running { id } = &machine.state else { return None };
+        let target = machine.target.clone()?;
+        let (uid, instance) = (machine.uid.clone(), id.clone());
+        Some(Self {
+            group: Arc::new(group.clone()),
+            node_uid: node.uid.clone(),
+            identity,
+            incarnation: Meant { uid, instance, in_pod: target.is_container() },
+            target,
+            record: node.record.clone(),
+            purpose,
+        })
+    }
 }
 
 impl Runs {
@@ -226,7 +246,7 @@ impl Runs {
             end: None,
         });
         let (kind, lift) = (start.purpose.kind(), start.purpose.lift().map(str::to_owned));
-        let view = SessionView { instance: start.incarnation.1.clone(), since: now, running: None, kind, lift };
+        let view = SessionView { instance: start.incarnation.instance.clone(), since: now, running: None, kind, lift };
         let (group, node) = (&start.group.key, &start.identity.name);
         let span = tracing::error_span!(parent: None, "session", %group, %node, outcome = tracing::field::Empty);
         // The task ends its own entry; it cannot get there before this lock is free.
@@ -236,7 +256,7 @@ impl Runs {
 
     async fn work(self: Arc<Self>, start: Start, directives: watch::Receiver<Directive>) {
         let key = start.group.key.clone();
-        let (node_uid, instance) = (start.node_uid.clone(), start.incarnation.1.clone());
+        let (node_uid, instance) = (start.node_uid.clone(), start.incarnation.instance.clone());
         let _awake = Awake { runs: &self, key: &key };
         let mut waiting = directives.clone();
         // One that is opened on a node that is held only looks for what was lost from sight there.
@@ -267,7 +287,7 @@ impl Runs {
         };
         let (mut session, greeting) =
             Session::open(start.group, start.identity, start.incarnation, start.record, start.purpose, nonce(), known);
-        let place = (node_uid.clone(), session.incarnation().0.to_owned(), instance.clone());
+        let place = (node_uid.clone(), session.incarnation().uid.clone(), instance.clone());
         let opened = match unknown {
             Some(message) => Err(End::Refused { reason: "SecretUnreadable".into(), message }),
             None => self.connect(&start.target, &place, &session, &greeting).await,
@@ -492,7 +512,10 @@ fn nonce() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{group::resolve, transport::OpenError};
+    use crate::{
+        group::resolve,
+        transport::{Container, OpenError},
+    };
     use futures::future::BoxFuture;
     use serde_json::json;
     use tasks::Tasks;
@@ -514,9 +537,10 @@ mod tests {
         });
         let group = Arc::new(resolve(&serde_json::from_value(object).unwrap(), &Default::default()).unwrap());
         let (name, address, retry_token) = (node.to_owned(), String::new(), String::new());
-        let target = Target { namespace: "shop".into(), pod: node.into(), container: "main".into() };
-        let identity = Identity { name, ordinal: 0, address, retry_token, ack: String::new() };
-        let incarnation = ("p".into(), "c".into());
+        let container = Container { namespace: "shop".into(), pod: node.into(), container: "main".into() };
+        let (target, attributes) = (Target::Container(container), Arc::default());
+        let identity = Identity { name, ordinal: 0, address, attributes, retry_token, ack: String::new() };
+        let incarnation = Meant { uid: "p".into(), instance: "c".into(), in_pod: true };
         let (record, purpose) = (Record::default(), Purpose::Farewell);
         Start { group, node_uid: node.into(), identity, incarnation, target, record, purpose }
     }

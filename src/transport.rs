@@ -1,29 +1,13 @@
 //! How a session's bytes get to a node. The agent and its protocol are the same over every transport.
 
 pub mod pod_exec;
+pub mod target;
 pub mod undelayed;
-
-use std::fmt;
 
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// A container in which phases run.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Target {
-    /// The pod's namespace.
-    pub namespace: String,
-    /// The pod's name.
-    pub pod: String,
-    /// The container's name.
-    pub container: String,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.namespace, self.pod, self.container)
-    }
-}
+pub use target::{Container, Endpoint, Target};
 
 /// An open connection to a shell on a node.
 pub struct Channel {

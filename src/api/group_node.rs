@@ -42,6 +42,23 @@ pub struct GroupNodeFields {
     /// The node's number in the group, from 0.
     #[schemars(range(min = 0, max = 99999))]
     pub ordinal: u32,
+    /// The host of the group's inventory that this node is, where its nodes are hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<NodeHost>,
+}
+
+/// A host of the group's inventory, as it was when the node was made.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+pub struct NodeHost {
+    /// What it is called in the inventory.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its IP address or DNS name.
+    #[schemars(length(min = 1, max = 253))]
+    pub address: String,
+    /// Its port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
 }
 
 /// What is known of a node.
@@ -125,14 +142,14 @@ pub struct Difference {
     pub message: String,
 }
 
-/// The object that backs a node.
+/// What backs a node.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct Backing {
-    /// Its kind: `Pod`.
+    /// Its kind: `Pod`, `VirtualMachine` or `Host`.
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// Its UID.
+    /// Its UID; empty for a host.
     pub uid: String,
 }
 
@@ -140,11 +157,12 @@ pub struct Backing {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Incarnation {
-    /// The pod's UID.
+    /// The UID of the pod or of the virtual machine; the name of the host.
     pub uid: String,
-    /// The container's ID.
+    /// The container's ID, the UID of the virtual machine's instance, or where the host was reached. For a pod another one is
+    /// another life; a machine that was only started again has the same witness.
     pub instance: String,
-    /// What the agent found on the node's file system: made once on it, at random.
+    /// What the agent found on the node's file system: made once on it, at random; on machines with the machine ID behind it.
     pub witness: String,
 }
 

@@ -8,10 +8,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{
     converge::ConvergeFields,
+    nodes::NodeFields,
     phases::{PhaseFields, phases_schema},
     server_spec::{ExtendFields, roles_schema},
 };
@@ -95,99 +95,6 @@ pub enum Approval {
 
 fn one() -> u32 {
     1
-}
-
-/// What a node is: exactly one kind.
-#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
-#[x_kube(validation = Rule::new("has(self.pod)").message("names no kind of node; set spec.node.pod"))]
-pub struct NodeFields {
-    /// The nodes are pods.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<PodFields>,
-}
-
-/// Nodes that are pods.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PodFields {
-    /// The container in which phases run; the template's `kubectl.kubernetes.io/default-container` annotation by default,
-    /// else its first container.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub container: Option<String>,
-    /// Whether pods get the readiness gate `pallet.dev/converged`, so that they are not Ready before they have converged
-    /// once.
-    #[serde(default = "yes")]
-    pub readiness_gate: bool,
-    /// The name of a headless Service that you make, as with a StatefulSet: each node then has a DNS name of its own,
-    /// NODE.SERVICE.NAMESPACE.svc. Its selector is `pallet.dev/group: NAME`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub service_name: Option<String>,
-    /// The pod's labels, annotations and spec, as in a Deployment. It is checked by the API server before it is used.
-    #[schemars(schema_with = "template_schema")]
-    pub template: Value,
-    /// One claim for each node and entry, mounted by the entry's name, as with a StatefulSet. A change is for new claims.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
-    pub volume_claim_templates: Vec<ClaimFields>,
-    /// What becomes of the claims of nodes that are removed.
-    #[serde(default)]
-    pub persistent_volume_claim_retention_policy: RetentionFields,
-}
-
-/// A claim that every node gets one of.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
-pub struct ClaimFields {
-    /// The name of the volume; labels and annotations of the claims.
-    pub metadata: ClaimMetadata,
-    /// The spec of the claims, as in a PersistentVolumeClaim. It is checked by the API server before it is used.
-    #[schemars(schema_with = "claim_schema")]
-    pub spec: Value,
-}
-
-/// What a claim is called and marked with.
-#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
-pub struct ClaimMetadata {
-    /// The name of the volume in the pod. The claim is called NAME-NODE.
-    #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
-        .message("must be a DNS label of lower case letters, digits and '-', such as data"))]
-    pub name: String,
-    /// Labels of the claims.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "labels_schema")]
-    pub labels: BTreeMap<String, String>,
-    /// Annotations of the claims.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "annotations_schema")]
-    pub annotations: BTreeMap<String, String>,
-}
-
-/// What becomes of claims.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RetentionFields {
-    /// When the group is deleted.
-    #[serde(default)]
-    pub when_deleted: Retention,
-    /// When the group has shrunk, and no node has the ordinal of the claim any more.
-    #[serde(default)]
-    pub when_scaled: Retention,
-}
-
-/// Whether a claim stays.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub enum Retention {
-    /// It stays, and a node of its ordinal finds it again.
-    #[default]
-    Retain,
-    /// It is deleted.
-    Delete,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// What is known of a group. Its size does not grow with the count.
@@ -363,38 +270,5 @@ fn processes_schema(_: &mut SchemaGenerator) -> Schema {
                 "message": "bootstrap runs on every new node and destroy-server before a node is removed, by themselves, and app-rollout only on demand; take them out of the list"
             }
         ]
-    })
-}
-
-fn template_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "description": "The pod's labels, annotations and spec, as in a Deployment. It is checked by the API server before it is used.",
-        "type": "object",
-        "x-kubernetes-preserve-unknown-fields": true
-    })
-}
-
-fn labels_schema(_: &mut SchemaGenerator) -> Schema {
-    texts_schema("Labels of the claims.", 63)
-}
-
-fn annotations_schema(_: &mut SchemaGenerator) -> Schema {
-    texts_schema("Annotations of the claims.", 4096)
-}
-
-fn texts_schema(description: &str, longest: u32) -> Schema {
-    json_schema!({
-        "description": description,
-        "type": "object",
-        "maxProperties": 32,
-        "additionalProperties": {"type": "string", "maxLength": longest}
-    })
-}
-
-fn claim_schema(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "description": "The spec of the claims, as in a PersistentVolumeClaim. It is checked by the API server before it is used.",
-        "type": "object",
-        "x-kubernetes-preserve-unknown-fields": true
     })
 }

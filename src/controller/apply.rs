@@ -1,6 +1,8 @@
 //! IO: carries a plan out. Every call has a deadline; what fails is tried again from a new snapshot, never from here.
 
 mod create;
+mod key_pair;
+mod secrets;
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,10 +10,11 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod as KubePod};
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy},
     runtime::events::{EventType, Recorder},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::{debug, info};
@@ -19,10 +22,11 @@ use tracing::{debug, info};
 use super::{Error, State, report::tell};
 use crate::{
     api::{self, GroupNode, GroupSpec},
-    group::{Cascade, Group},
-    plan::{Container, Effect, Notice, Plan, Purpose, Snapshot, progress},
+    controller::observe::Indexed,
+    group::{Cascade, Group, Kind},
+    node::kubevirt::VirtualMachine,
+    plan::{Effect, Notice, Plan, Purpose, Snapshot, progress},
     run::{Runs, Start},
-    transport::Target,
 };
 
 /// No call to the API server waits longer.
@@ -63,7 +67,9 @@ impl Applier<'_> {
     /// # Errors
     /// The first error; the other effects of its round were tried all the same.
     pub async fn apply(&self, plan: &Plan) -> Result<(), Error> {
-        let creates = |effect: &&Effect| matches!(effect, Effect::CreateNode { .. } | Effect::CreatePod { .. });
+        let creates = |effect: &&Effect| {
+            matches!(effect, Effect::CreateNode { .. } | Effect::TakeHost { .. } | Effect::CreateMachine { .. })
+        };
         let (creations, others): (Vec<&Effect>, Vec<&Effect>) = plan.effects.iter().partition(creates);
         // One that is refused keeps no other from being done.
         let others = self.round(&others).await;
@@ -91,12 +97,13 @@ impl Applier<'_> {
             Effect::Finalize => self.finalize_group(true).await,
             Effect::ReleaseGroup => self.release_group().await,
             Effect::CheckTemplate => self.check_template().await,
-            Effect::CreateNode { ordinal } => self.create_node(*ordinal).await,
-            Effect::CreatePod { ordinal } => self.create_pod(*ordinal).await,
+            Effect::CreateNode { ordinal } => self.create_node(*ordinal, None).await,
+            Effect::TakeHost { ordinal, host } => self.take_host(*ordinal, host).await,
+            Effect::CreateMachine { ordinal } => self.create_machine(*ordinal).await,
             Effect::CreateClaims { ordinal } => self.create_claims(*ordinal).await,
             Effect::DeleteClaim { name, uid, node } => self.delete_claim(name, uid, node).await,
             Effect::DeleteNode { ordinal, uid, cascade, .. } => self.delete_node(*ordinal, uid, *cascade).await,
-            Effect::DeletePod { name, uid, .. } => self.delete_pod(name, uid).await,
+            Effect::DeleteMachine { name, uid, .. } => self.delete_machine(name, uid).await,
             Effect::ReleaseNode { ordinal } => self.release_node(*ordinal).await,
             Effect::ReleaseStray { name, uid } => release(&self.nodes(), name, Some(uid)).await,
             Effect::OpenGate { name, uid } => self.open_gate(name, uid).await,
@@ -126,6 +133,10 @@ impl Applier<'_> {
     }
 
     fn pods(&self) -> Api<KubePod> {
+        Api::namespaced(self.client.clone(), self.namespace())
+    }
+
+    fn virtual_machines(&self) -> Api<VirtualMachine> {
         Api::namespaced(self.client.clone(), self.namespace())
     }
 
@@ -174,11 +185,25 @@ impl Applier<'_> {
         Ok(())
     }
 
-    async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), Error> {
-        let deleted = within("delete pod", self.pods().delete(name, &by_uid(uid))).await;
+    async fn delete_machine(&self, name: &str, uid: &str) -> Result<(), Error> {
+        match self.snapshot.machines.get(name).map(|machine| machine.kind) {
+            Some(Kind::Pod) => self.delete(&self.pods(), name, uid).await,
+            Some(Kind::VirtualMachine) => self.delete(&self.virtual_machines(), name, uid).await,
+            Some(Kind::Host) | None => Ok(()),
+        }
+    }
+
+    async fn delete<K>(&self, api: &Api<K>, name: &str, uid: &str) -> Result<(), Error>
+    where
+        K: Resource + Indexed + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let deleted = within("delete what backs a node", api.delete(name, &by_uid(uid))).await;
         if let Some(answer) = tolerate_gone(deleted)? {
-            // A pod that never ran is gone at once; only one that is going is still there to be known.
-            answer.left().filter(|pod| pod.metadata.deletion_timestamp.is_some()).inspect(|pod| self.state.learn(pod));
+            // A pod that never ran is gone at once; only what is going is still there to be known.
+            answer
+                .left()
+                .filter(|gone| gone.meta().deletion_timestamp.is_some())
+                .inspect(|gone| self.state.learn(gone));
         }
         Ok(())
     }
@@ -244,22 +269,10 @@ impl Applier<'_> {
         };
         let Some(group) = group else { return };
         let Some(node) = self.snapshot.nodes.get(&ordinal) else { return };
-        let Some(pod) = self.snapshot.pod(node) else { return };
-        let Container::Running { id } = &pod.container else { return };
-        let start = Start {
-            group: Arc::new(group.clone()),
-            node_uid: node.uid.clone(),
-            identity: progress::identity(node, pod),
-            incarnation: (pod.uid.clone(), id.clone()),
-            target: Target {
-                namespace: self.namespace().to_owned(),
-                pod: pod.name.clone(),
-                container: pod.container_name.clone(),
-            },
-            record: node.record.clone(),
-            purpose,
-        };
-        self.runs.start(start, Timestamp::now());
+        let identity = progress::identity(node, self.snapshot.machine(node));
+        if let Some(start) = Start::on(self.snapshot, node, group, identity, purpose) {
+            self.runs.start(start, Timestamp::now());
+        }
     }
 }
 

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::warn;
 
-use super::{Converger, references};
+use super::{Converger, observe, references};
 use crate::{
     api::GroupSpec,
-    group::{FieldError, Group, resolve},
+    group::{FieldError, Group, NodeShape, resolve},
     plan::{self, Snapshot},
 };
 
+/// The field that says where an inventory stands.
+const SOURCE: &str = "spec.node.hosts.inventoryFrom.configMapKeyRef";
 /// A Secret or ConfigMap that could not be asked for is asked for again after this.
 const AFTER_FAILED_READ: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -30,6 +32,42 @@ impl Converger {
         };
         self.state.users(&key.namespace, &touched).iter().for_each(|user| self.runs.look_at(user));
         snapshot.group.as_mut().map_or(Some(None), |group| self.use_roles(group, now))
+    }
+
+    /// Reads the inventory of a group whose nodes are hosts, where it stands elsewhere, and shows the hosts that are nodes. One
+    /// that cannot be read takes no host away. Returns when to look again.
+    pub(super) async fn see_inventory(&self, snapshot: &mut Snapshot) -> Option<Timestamp> {
+        let key = snapshot.head.key.clone();
+        let mut again = None;
+        if let Ok(Group { node: NodeShape::Hosts(shape), .. }) = &mut snapshot.group
+            && let Some(source) = &shape.source
+        {
+            let read = self.references.text(&key.namespace, source).await;
+            let (inventory, wake) = match read {
+                Ok((text, wake)) => (text.map_err(|message| vec![FieldError { path: SOURCE.into(), message }]), wake),
+                Err(error) => {
+                    let message = format!("it could not be read: {error}: {}; it is tried again", error.explanation());
+                    (Err(vec![FieldError { path: SOURCE.into(), message }]), Some(AFTER_FAILED_READ))
+                }
+            };
+            again = wake.and_then(|wake| jiff::SignedDuration::try_from(wake).ok()).map(|wake| snapshot.now + wake);
+            match inventory.and_then(|text| resolve::inventory(&text, SOURCE)) {
+                Ok(hosts) => {
+                    shape.take_inventory(hosts);
+                    self.state.known().entry(key.clone()).or_default().inventory.clone_from(&shape.inventory);
+                }
+                // Nodes that are being removed say goodbye all the same.
+                Err(errors) => snapshot.last_good = std::mem::replace(&mut snapshot.group, Err(errors)).ok(),
+            }
+        }
+        // What cannot be read now stands as it was.
+        if let Some(Group { node: NodeShape::Hosts(shape), .. }) = &mut snapshot.last_good
+            && shape.source.is_some()
+        {
+            shape.inventory = self.state.known().entry(key).or_default().inventory.clone();
+        }
+        observe::show_hosts(snapshot);
+        again
     }
 
     /// Shows a group the nodes of the roles that it uses. Returns when to look again; nothing at all while other groups are yet

@@ -41,9 +41,8 @@ use crate::{
         self, Effect, GroupView, LiftPlan, LiftSnapshot, Target, begin,
         queue::{self, head, key},
     },
-    plan::{self, Bound, Container, LiftRun, Purpose, earliest},
+    plan::{self, Bound, LiftRun, Purpose, earliest},
     run::Start,
-    transport,
 };
 
 /// How many Lifts may be looked at at once.
@@ -391,22 +390,11 @@ impl Converger {
     fn start_lift(&self, snapshot: &LiftSnapshot, (group, ordinal): &Target, run: &LiftRun) {
         let Some(view) = snapshot.groups.get(group) else { return };
         let (Ok(lifted), Some(node)) = (&view.lifted, view.snapshot.nodes.get(ordinal)) else { return };
-        let Some(pod) = view.snapshot.pod(node) else { return };
-        let Container::Running { id } = &pod.container else { return };
-        let start = Start {
-            group: Arc::new(lifted.clone()),
-            node_uid: node.uid.clone(),
-            identity: lift::identity(node, pod.address.clone().unwrap_or_default()),
-            incarnation: (pod.uid.clone(), id.clone()),
-            target: transport::Target {
-                namespace: snapshot.head.key.namespace.clone(),
-                pod: pod.name.clone(),
-                container: pod.container_name.clone(),
-            },
-            record: node.record.clone(),
-            purpose: Purpose::Lift(run.clone()),
-        };
-        self.runs.start(start, Timestamp::now());
+        let identity = lift::identity(node, view.snapshot.machine(node));
+        let start = Start::on(&view.snapshot, node, lifted, identity, Purpose::Lift(run.clone()));
+        if let Some(start) = start {
+            self.runs.start(start, Timestamp::now());
+        }
     }
 }
 

@@ -11,17 +11,21 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaim, Pod as KubePod},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::runtime::watcher::Event;
 
 use crate::{
     api::{self, GroupNode, GroupSpec},
-    group::{Cascade, Group, GroupKey, resolve},
-    node,
+    group::{Cascade, FieldError, Group, GroupKey, Kind, NodeShape, hosts::place, resolve},
+    node::{
+        self,
+        kubevirt::{VirtualMachine, VirtualMachineInstance},
+        virtual_machine,
+    },
     phase::PhaseName,
     plan::{
-        Claim, Node, Pod, Record, Reported, Snapshot, TemplateVerdict, Trouble,
+        Claim, Machine, MachineState, Node, Record, Reported, Snapshot, TemplateVerdict, Trouble,
         approval::{self, Leave},
         scale,
     },
@@ -80,18 +84,55 @@ impl Indexed for GroupNode {
 }
 
 impl Indexed for KubePod {
-    type Kept = Arc<Pod>;
+    type Kept = Arc<Machine>;
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn group(&self) -> Option<GroupKey> {
+        // A virtual machine's pod has its labels: it is the machine's, and not the group's.
+        let launches = |owner: &OwnerReference| owner.kind == "VirtualMachineInstance";
+        if self.metadata.owner_references.iter().flatten().any(launches) {
+            return None;
+        }
+        labelled(&self.metadata)
+    }
+    fn keep(&self) -> Arc<Machine> {
+        Arc::new(node::pod::observe(self))
+    }
+    fn shelf(index: &mut Index) -> &mut Shelf<Arc<Machine>> {
+        &mut index.pods
+    }
+}
+
+impl Indexed for VirtualMachine {
+    type Kept = virtual_machine::Declared;
     fn metadata(&self) -> &ObjectMeta {
         &self.metadata
     }
     fn group(&self) -> Option<GroupKey> {
         labelled(&self.metadata)
     }
-    fn keep(&self) -> Arc<Pod> {
-        Arc::new(node::pod::observe(self))
+    fn keep(&self) -> Self::Kept {
+        virtual_machine::declared(self)
     }
-    fn shelf(index: &mut Index) -> &mut Shelf<Arc<Pod>> {
-        &mut index.pods
+    fn shelf(index: &mut Index) -> &mut Shelf<Self::Kept> {
+        &mut index.virtual_machines
+    }
+}
+
+impl Indexed for VirtualMachineInstance {
+    type Kept = virtual_machine::Instance;
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn group(&self) -> Option<GroupKey> {
+        labelled(&self.metadata)
+    }
+    fn keep(&self) -> Self::Kept {
+        virtual_machine::instance(self)
+    }
+    fn shelf(index: &mut Index) -> &mut Shelf<Self::Kept> {
+        &mut index.instances
     }
 }
 
@@ -136,6 +177,7 @@ fn observe_node(object: &GroupNode) -> Node {
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
         ordinal: object.spec.ordinal,
+        host: object.spec.host.clone(),
         deletion: metadata.deletion_timestamp.as_ref().map(|_| cascade),
         deleted_at: metadata.deletion_timestamp.as_ref().map(|time| time.0),
         finalized: has(api::FINALIZER),
@@ -207,7 +249,9 @@ impl<T> Shelf<T> {
 #[derive(Debug, Default)]
 pub struct Index {
     nodes: Shelf<KeptNode>,
-    pods: Shelf<Arc<Pod>>,
+    pods: Shelf<Arc<Machine>>,
+    virtual_machines: Shelf<virtual_machine::Declared>,
+    instances: Shelf<virtual_machine::Instance>,
     claims: Shelf<Arc<Claim>>,
 }
 
@@ -312,9 +356,39 @@ impl Index {
     }
 
     /// The pods that say they belong to this group.
-    pub fn pods(&self, key: &GroupKey) -> BTreeMap<String, Arc<Pod>> {
+    pub fn pods(&self, key: &GroupKey) -> BTreeMap<String, Arc<Machine>> {
         let slots = self.pods.groups.get(key).into_iter().flatten();
         slots.map(|(name, slot)| (name.clone(), slot.kept.clone())).collect()
+    }
+
+    /// Whether virtual machines and their instances were listed.
+    pub fn knows_virtual_machines(&self) -> bool {
+        self.virtual_machines.listed && self.instances.listed
+    }
+
+    /// The virtual machines that say they belong to this group, with their instances.
+    pub fn virtual_machines(&self, key: &GroupKey) -> BTreeMap<String, Arc<Machine>> {
+        let slots = self.virtual_machines.groups.get(key).into_iter().flatten();
+        let instances = self.instances.groups.get(key);
+        let observe = |(name, slot): (&String, &Slot<virtual_machine::Declared>)| {
+            let instance = instances.and_then(|instances| instances.get(name)).map(|slot| &slot.kept);
+            (name.clone(), Arc::new(virtual_machine::observe(&slot.kept, instance)))
+        };
+        slots.map(observe).collect()
+    }
+
+    /// The machines of a namespace that are nodes of groups other than the one with this UID, by their place, and whose they are.
+    pub fn occupied(&self, namespace: &str, uid: &str) -> BTreeMap<String, String> {
+        let groups = self.nodes.groups.iter().filter(|(key, _)| key.namespace == namespace);
+        let others = groups.flat_map(|(key, slots)| slots.values().map(move |slot| (key, &slot.kept)));
+        let others = others.filter(|(_, kept)| kept.group_uid != uid);
+        let place = |(key, kept): (&GroupKey, &KeptNode)| {
+            let host = kept.node.host.as_ref()?;
+            // The inventory may have another address for it by now.
+            let address = kept.node.reported.address.as_ref().unwrap_or(&host.address);
+            Some((place(address, host.port), format!("node {} of group {}", kept.node.name, key.name)))
+        };
+        others.filter_map(place).collect()
     }
 
     /// The claims that say they belong to this group.
@@ -325,7 +399,8 @@ impl Index {
 
     /// Every group that any object names.
     pub fn groups(&self) -> BTreeSet<GroupKey> {
-        self.nodes.groups.keys().chain(self.pods.groups.keys()).cloned().collect()
+        let machines = self.pods.groups.keys().chain(self.virtual_machines.groups.keys());
+        self.nodes.groups.keys().chain(machines).cloned().collect()
     }
 }
 
@@ -341,7 +416,7 @@ pub struct Beyond {
     /// What the API server thinks of a template, by its hash.
     pub template: Option<(String, TemplateVerdict)>,
     /// Names at which a create met an object of somebody else, with its description.
-    pub foreign_pods: BTreeSet<String>,
+    pub foreign_machines: BTreeSet<String>,
     /// The same for volume claims: a node uses such a one, and the operator never deletes it.
     pub foreign_claims: BTreeSet<String>,
     /// The same for GroupNodes.
@@ -360,15 +435,18 @@ pub struct Beyond {
 /// Puts together all that the plan of a group depends on.
 pub fn snapshot(
     object: &GroupSpec,
-    group: Result<Group, Vec<crate::group::FieldError>>,
+    group: Result<Group, Vec<FieldError>>,
     index: &Index,
     beyond: &Beyond,
     seen: impl Fn(&str) -> Seen,
     now: Timestamp,
 ) -> Snapshot {
     let head = resolve::head(object);
+    let hosts = group.as_ref().is_ok_and(|group| group.node.kind() == Kind::Host);
     let template = match (&beyond.template, &group) {
-        (Some((hash, verdict)), Ok(group)) if *hash == group.pod.checked_as => verdict.clone(),
+        // There is nothing to be made from one.
+        (_, Ok(group)) if group.node.kind() == Kind::Host => TemplateVerdict::Accepted,
+        (Some((hash, verdict)), Ok(group)) if *hash == group.node.checked_as() => verdict.clone(),
         _ => TemplateVerdict::Unchecked,
     };
     let mut snapshot = Snapshot {
@@ -381,7 +459,8 @@ pub fn snapshot(
         strays: Vec::new(),
         recheck: beyond.recheck,
         session_limit: beyond.session_limit,
-        pods: index.pods(&head.key),
+        machines: index.pods(&head.key).into_iter().chain(index.virtual_machines(&head.key)).collect(),
+        occupied: BTreeMap::new(),
         claims: index.claims(&head.key),
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
@@ -390,8 +469,8 @@ pub fn snapshot(
         group,
         head,
     };
-    for name in &beyond.foreign_pods {
-        snapshot.pods.entry(name.clone()).or_insert_with(|| Arc::new(stranger(name)));
+    for name in &beyond.foreign_machines {
+        snapshot.machines.entry(name.clone()).or_insert_with(|| Arc::new(stranger(name)));
     }
     for name in &beyond.foreign_claims {
         let claim = Claim { name: name.clone(), uid: String::new(), group: None, node: String::new(), deleting: false };
@@ -414,6 +493,9 @@ pub fn snapshot(
         snapshot.troubles.extend(trouble.map(|trouble: Trouble| (node.name.clone(), trouble)));
         snapshot.nodes.insert(node.ordinal, node);
     }
+    if hosts {
+        snapshot.occupied = index.occupied(&snapshot.head.key.namespace, &snapshot.head.uid);
+    }
     // What is there is certain.
     let there: BTreeSet<u32> = snapshot.nodes.keys().copied().collect();
     snapshot.uncertain.retain(|ordinal| !there.contains(ordinal));
@@ -422,6 +504,16 @@ pub fn snapshot(
         snapshot.head.deletion = seen.or_else(|| Some(cascade(object, &snapshot)));
     }
     snapshot
+}
+
+/// Shows the hosts that are nodes. Nobody watches them: they are there as long as the inventory says so.
+pub fn show_hosts(snapshot: &mut Snapshot) {
+    let Some(NodeShape::Hosts(hosts)) = snapshot.for_removal().map(|group| group.node.clone()) else { return };
+    let machines = snapshot.nodes.values().filter_map(|node| {
+        let machine = node::host::machine(&snapshot.head, &hosts, node)?;
+        Some((node.name.clone(), Arc::new(machine)))
+    });
+    snapshot.machines = machines.collect();
 }
 
 /// Completes a snapshot when all that the templates see is known: what has no leave is taken back, and the node is chosen for
@@ -455,25 +547,26 @@ fn cascade(object: &GroupSpec, snapshot: &Snapshot) -> Cascade {
     }
     let let_go = |node: &Node| {
         snapshot
-            .pods
+            .machines
             .get(&node.name)
             .is_some_and(|pod| pod.controller.is_none() && pod.node.as_ref() == Some(&node.uid))
     };
     if snapshot.live().any(let_go) { Cascade::Orphan } else { Cascade::Nodes }
 }
 
-/// A pod of which only its name is known, and that it is not the group's.
-fn stranger(name: &str) -> Pod {
-    let container = crate::plan::Container::Waiting { reason: "NameTaken".into(), message: String::new() };
-    Pod {
+/// Something of which only its name is known, and that it is not the group's.
+fn stranger(name: &str) -> Machine {
+    Machine {
         name: name.to_owned(),
         uid: String::new(),
         controller: None,
         node: None,
         deleting: false,
         marked: false,
-        container_name: String::new(),
-        container,
+        kind: Kind::default(),
+        target: None,
+        attributes: Arc::default(),
+        state: MachineState::Waiting { reason: "NameTaken".into(), message: String::new() },
         address: None,
         ready: false,
         gate_open: false,

@@ -139,6 +139,20 @@ impl References {
         Ok(found)
     }
 
+    /// The text of a key of a ConfigMap, or why it is not there; and when to look again.
+    ///
+    /// # Errors
+    /// Where the API server could not be asked, and nothing is known from before.
+    pub async fn text(
+        &self,
+        namespace: &str,
+        at: &KeyRef,
+    ) -> Result<(Result<Arc<str>, String>, Option<Duration>), Error> {
+        let mut again = None;
+        let text = self.look(Kind::ConfigMap, namespace, at, &mut again).await?;
+        Ok((text, again))
+    }
+
     /// One key: its text or seal, or why it is not there.
     async fn look(
         &self,

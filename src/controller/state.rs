@@ -1,7 +1,7 @@
 //! What the controller keeps between passes: the caches, and what is known of a group that no cache shows.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api::{GroupSpec, ServerSpec},
     group::{
-        GroupKey,
+        GroupKey, Host,
         resolve::{self, Memo, ServerSpecs},
     },
     plan::{self, TemplateVerdict},
@@ -30,6 +30,33 @@ pub struct State {
     specs: Mutex<Specs>,
     roles: Mutex<Roles>,
     beyond: Mutex<HashMap<GroupKey, Known>>,
+    /// Machines that are being made nodes, by namespace and place.
+    reserved: Mutex<HashSet<(String, String)>>,
+    kubevirt: Mutex<Presence>,
+}
+
+/// Whether KubeVirt is installed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Presence {
+    /// It has not been asked yet.
+    #[default]
+    Unknown,
+    /// It is not.
+    Absent,
+    /// It is.
+    Present,
+}
+
+/// A machine that is being made a node. It is free again, or a node in the caches, when this is dropped.
+pub struct Reserved<'a> {
+    state: &'a State,
+    place: (String, String),
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.state.reserved().remove(&self.place);
+    }
 }
 
 /// What is known of a group that no cache shows.
@@ -42,6 +69,8 @@ pub(super) struct Known {
     pub(super) pace: Pace,
     /// How many nodes it had in the last pass.
     pub(super) nodes: usize,
+    /// The hosts that it could use, as they were read last.
+    pub(super) inventory: Vec<Host>,
 }
 
 impl State {
@@ -56,6 +85,17 @@ impl State {
 
     fn all_specs(&self) -> MutexGuard<'_, Specs> {
         self.specs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether KubeVirt is installed.
+    pub(super) fn kubevirt(&self) -> Presence {
+        *self.kubevirt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in whether KubeVirt is installed. Says whether that is news.
+    pub(super) fn see_kubevirt(&self, presence: Presence) -> bool {
+        let mut known = self.kubevirt.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *known, presence) != presence
     }
 
     /// The ServerSpecs of a namespace.
@@ -123,9 +163,9 @@ impl State {
     }
 
     /// Somebody else's pod stands at a name that the group needs.
-    pub fn remember_foreign_pod(&self, key: &GroupKey, name: &str) {
+    pub fn remember_foreign_machine(&self, key: &GroupKey, name: &str) {
         self.remember(key, |beyond| {
-            beyond.foreign_pods.insert(name.to_owned());
+            beyond.foreign_machines.insert(name.to_owned());
         });
     }
 
@@ -137,9 +177,9 @@ impl State {
     }
 
     /// The name is free, or the group's own again.
-    pub fn forget_foreign_pod(&self, key: &GroupKey, name: &str) {
+    pub fn forget_foreign_machine(&self, key: &GroupKey, name: &str) {
         if let Some(known) = self.known().get_mut(key) {
-            known.beyond.foreign_pods.remove(name);
+            known.beyond.foreign_machines.remove(name);
         }
     }
 
@@ -148,6 +188,22 @@ impl State {
         self.remember(key, |beyond| {
             beyond.foreign_nodes.insert(ordinal, whose);
         });
+    }
+
+    /// Has a machine for a group that is about to make it a node; nothing where it is another's. Two groups may want the same
+    /// at once, and neither shows in the caches yet.
+    pub fn reserve_host(&self, namespace: &str, group_uid: &str, place: String) -> Option<Reserved<'_>> {
+        let mut reserved = self.reserved();
+        let taken = self.index().occupied(namespace, group_uid).contains_key(&place);
+        let place = (namespace.to_owned(), place);
+        if taken || !reserved.insert(place.clone()) {
+            return None;
+        }
+        Some(Reserved { state: self, place })
+    }
+
+    fn reserved(&self) -> MutexGuard<'_, HashSet<(String, String)>> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a node may have been created, though nobody said so.

@@ -3,6 +3,7 @@
 mod actions;
 mod layers;
 mod lifted;
+mod nodes;
 mod phases;
 mod scope;
 #[cfg(test)]
@@ -15,21 +16,22 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use layers::{ServerSpecs, roles, uses};
 pub use lifted::lifted;
+pub use nodes::inventory;
 pub use phases::MOST_ACTIONS;
 
-use super::{Cascade, ClaimShape, DriftCheck, Group, GroupKey, Head, PodShape, Retry, Rollout};
+use super::{Cascade, DriftCheck, Group, GroupKey, Head, Retry, Rollout};
 use crate::{
     api::{
         self, GroupSpec,
         converge::{DriftPolicy, OnFailure, RolloutFields},
-        group_spec::{Approval, PodFields},
+        group_spec::Approval,
         lift::LiftFields,
     },
-    phase::{Digest, action::KeyRef},
+    phase::action::KeyRef,
 };
 
 /// Something in a spec that only the operator can see is wrong.
@@ -83,7 +85,7 @@ impl Errors {
     ) -> Result<Group, Vec<FieldError>> {
         let errors = &mut self;
         let spec = &object.spec;
-        let pod = errors.pod(spec.node.pod.as_ref());
+        let node = errors.node(&spec.node);
         let overrides = lift.and_then(|lift| lift.with.clone()).unwrap_or_default();
         let layers = errors.layers(spec, specs, &overrides);
         let phases = match lift {
@@ -91,7 +93,7 @@ impl Errors {
             Some(lift) => errors.lifted_phases(spec, &layers, lift),
         };
         let rollout = errors.rollout(&spec.converge.rollout, spec.count);
-        if rollout.max_surge > 0 && pod.as_ref().is_some_and(|pod| !pod.claims.is_empty()) {
+        if rollout.max_surge > 0 && node.as_ref().is_some_and(|node| !node.claims().is_empty()) {
             let message =
                 "nodes with claims are replaced in their places, or their data would stay behind; set it to 0";
             errors.add("spec.converge.rollout.maxSurge", message);
@@ -103,14 +105,14 @@ impl Errors {
             interval: errors.duration("spec.converge.driftCheck.interval", &check.interval),
             reapply: check.policy == DriftPolicy::Reapply,
         });
-        match pod {
-            Some(pod) if errors.found.is_empty() => Ok(Group {
+        match node {
+            Some(node) if errors.found.is_empty() => Ok(Group {
                 key: key(object),
                 uid: object.metadata.uid.clone().unwrap_or_default(),
                 generation: object.metadata.generation.unwrap_or_default(),
                 count: spec.count,
                 paused: spec.paused,
-                pod,
+                node,
                 phases,
                 rollout,
                 timeout,
@@ -296,61 +298,5 @@ impl Errors {
             max_failures: max_failures.or((fields.on_failure == OnFailure::StopAll).then_some(0)),
             replacement: fields.replacement,
         }
-    }
-
-    fn pod(&mut self, fields: Option<&PodFields>) -> Option<PodShape> {
-        const PATH: &str = "spec.node.pod.template";
-        let Some(fields) = fields else {
-            self.add("spec.node", "names no kind of node; set spec.node.pod");
-            return None;
-        };
-        let template = &fields.template;
-        let names: Vec<&str> = template["spec"]["containers"]
-            .as_array()
-            .map(|list| list.iter().filter_map(|c| c["name"].as_str()).collect())
-            .unwrap_or_default();
-        let Some(first) = names.first() else {
-            self.add(format!("{PATH}.spec.containers"), "holds no container with a name; add one");
-            return None;
-        };
-        let policy = &template["spec"]["restartPolicy"];
-        if !policy.is_null() && policy != "Always" {
-            self.add(format!("{PATH}.spec.restartPolicy"), "must be Always or left out: a node is meant to stay");
-        }
-        let annotated = template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"].as_str();
-        let container = fields.container.as_deref().or(annotated).unwrap_or(first);
-        if !names.contains(&container) {
-            let path = if fields.container.is_some() { "spec.node.pod.container" } else { PATH };
-            self.add(path, format!("there is no container {container:?}; the template has {}", names.join(", ")));
-        }
-        let short = |digest: Digest| digest.as_str().chars().take(10).collect::<String>();
-        Some(PodShape {
-            template: Arc::new(template.clone()),
-            hash: short(Digest::of("template", &json!([template, container]))),
-            checked_as: short(Digest::of("checked", &json!([template, container, fields.volume_claim_templates]))),
-            container: container.to_owned(),
-            readiness_gate: fields.readiness_gate,
-            service_name: fields.service_name.clone(),
-            claims: self.claims(fields),
-            retention: fields.persistent_volume_claim_retention_policy,
-        })
-    }
-
-    fn claims(&mut self, fields: &PodFields) -> Vec<ClaimShape> {
-        let mut claims: Vec<ClaimShape> = Vec::new();
-        for (place, template) in fields.volume_claim_templates.iter().enumerate() {
-            let name = &template.metadata.name;
-            if claims.iter().any(|other| other.name == *name) {
-                let path = format!("spec.node.pod.volumeClaimTemplates[{place}].metadata.name");
-                self.add(path, format!("there are two claims {name:?}; rename one"));
-            }
-            claims.push(ClaimShape {
-                name: name.clone(),
-                labels: template.metadata.labels.clone(),
-                annotations: template.metadata.annotations.clone(),
-                spec: Arc::new(template.spec.clone()),
-            });
-        }
-        claims
     }
 }

@@ -149,6 +149,7 @@ impl AsyncWrite for FencedWrite {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::Container;
     use tokio::io::{AsyncRead, AsyncWriteExt};
     use tower::{ServiceExt, service_fn};
 
@@ -196,7 +197,7 @@ mod tests {
     async fn a_session_that_outlives_its_leader_says_nothing_more() {
         let lead = Lead::not_yet();
         let transport = Fenced::new(Pipe, lead.clone());
-        let target = Target { namespace: "a".into(), pod: "b".into(), container: "c".into() };
+        let target = Target::Container(Container { namespace: "a".into(), pod: "b".into(), container: "c".into() });
         assert_eq!(transport.open(&target).await.err().unwrap().reason, "NotLeading");
         lead.extend(Instant::now(), Duration::from_secs(10));
         let mut channel = transport.open(&target).await.unwrap();

@@ -108,7 +108,13 @@ fn waits(snapshot: &LiftSnapshot) -> Option<Wait> {
 /// Whether nodes are missing that will be there in a moment.
 fn is_being_made(view: &GroupView) -> bool {
     let making = |effect: &plan::Effect| {
-        matches!(effect, plan::Effect::Finalize | plan::Effect::CreateNode { .. } | plan::Effect::CheckTemplate)
+        matches!(
+            effect,
+            plan::Effect::Finalize
+                | plan::Effect::CreateNode { .. }
+                | plan::Effect::TakeHost { .. }
+                | plan::Effect::CheckTemplate
+        )
     };
     view.snapshot.group.as_ref().is_ok_and(|group| !group.paused && group.count > 0)
         && view.plan.effects.iter().any(making)

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{Effect, GroupView, LiftPlan, LiftSnapshot, PATIENCE, Wait, Work, ready::run, written};
 use crate::{
     api::{LiftStatus, lift::NodeOutcome},
-    plan::{Bound, Container, Node, earliest},
+    plan::{Bound, MachineState, Node, earliest},
 };
 
 /// Whether the Lift is to end before it is done, and as what its nodes count then.
@@ -77,10 +77,10 @@ fn ending(snapshot: &LiftSnapshot, view: &GroupView, node: &Node, since: Timesta
     if written(&node.record, &snapshot.head.uid).is_some_and(|lift| lift.outcome.is_some()) {
         return Ending::Written;
     }
-    let instance = match view.snapshot.pod(node).map(|pod| &pod.container) {
+    let instance = match view.snapshot.machine(node).map(|machine| &machine.state) {
         // What ran there has ended with it.
-        None | Some(Container::Gone { .. } | Container::Waiting { .. }) => return Ending::Over,
-        Some(Container::Running { id }) => id,
+        None | Some(MachineState::Gone { .. } | MachineState::Waiting { .. }) => return Ending::Over,
+        Some(MachineState::Running { id }) => id,
     };
     match view.snapshot.troubles.get(&node.name) {
         Some(trouble) if trouble.instance == *instance && snapshot.now < trouble.until && trouble.about.is_none() => {

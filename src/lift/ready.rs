@@ -8,7 +8,7 @@ use crate::{
     group::Group,
     phase::PhaseName,
     plan::{
-        self, Bound, Container, LiftRun, Node, Record, Step,
+        Bound, LiftRun, Machine, MachineState, Node, Record, Step,
         next::{self, Identity, Next},
         progress,
     },
@@ -55,13 +55,14 @@ pub(super) fn ready(
     if known.is_none() && node.record.lifts.iter().filter(unfinished).count() >= UNFINISHED {
         return Err(Hold::Till(Wait::new("Queued", "as many Lifts are unfinished on it as its status holds")));
     }
-    let Some(pod) = view.snapshot.pod(node).filter(|pod| !pod.deleting) else {
-        return Err(Hold::Till(Wait::new("NoPod", "it has no pod")));
+    let Some(machine) = view.snapshot.machine(node).filter(|machine| !machine.deleting) else {
+        let kind = view.snapshot.kind();
+        return Err(Hold::Till(Wait::new(&format!("No{}", kind.name()), format!("it has no {}", kind.noun()))));
     };
-    let instance = match &pod.container {
-        Container::Running { id } => id,
-        Container::Waiting { reason, message } => return Err(Hold::Till(Wait::new(reason, message.clone()))),
-        Container::Gone { reason } => return Err(Hold::Till(Wait::new(reason, "its pod has ended"))),
+    let instance = match &machine.state {
+        MachineState::Running { id } => id,
+        MachineState::Waiting { reason, message } => return Err(Hold::Till(Wait::new(reason, message.clone()))),
+        MachineState::Gone { reason } => return Err(Hold::Till(Wait::new(reason, "it has ended for good"))),
     };
     if let Some(trouble) = view.snapshot.troubles.get(&node.name)
         && trouble.instance == *instance
@@ -76,7 +77,7 @@ pub(super) fn ready(
     let after_bootstrap = needs_bootstrap(view, lifted);
     let paused = view.snapshot.group.as_ref().is_ok_and(|group| group.paused);
     let step = view.plan.steps.get(&node.ordinal);
-    if after_bootstrap && !is_bootstrapped(node, pod) {
+    if after_bootstrap && !is_bootstrapped(node, machine) {
         return match step {
             Some(Step::Halt { phase }) if *phase == PhaseName::bootstrap() => Err(Hold::Lost),
             _ => Err(Hold::Till(Wait::new("NotBootstrapped", "bootstrap has not succeeded on it"))),
@@ -127,8 +128,7 @@ pub(super) fn due(snapshot: &LiftSnapshot, view: &GroupView, lifted: &Group, nod
         receipts: receipts.map(|receipt| (PhaseName::new(&receipt.phase), receipt.clone())).collect(),
         ..Record::default()
     };
-    let address = view.snapshot.pod(node).and_then(|pod| pod.address.clone()).unwrap_or_default();
-    let identity = identity(node, address);
+    let identity = identity(node, view.snapshot.machine(node));
     if record.receipts.is_empty() && lifted.unapproved.is_empty() {
         // Nothing has run: settings is due, whatever follows.
         return Next::Gather { attempt: 1, why: next::Why::Due(PhaseName::settings()) };
@@ -137,9 +137,8 @@ pub(super) fn due(snapshot: &LiftSnapshot, view: &GroupView, lifted: &Group, nod
 }
 
 /// Who a node is for a Lift: what gives converge its attempts back gives a Lift none.
-pub fn identity(node: &Node, address: String) -> Identity {
-    let (name, ordinal, ack) = (node.name.clone(), node.ordinal, node.ack.clone());
-    Identity { name, ordinal, address, retry_token: String::new(), ack }
+pub fn identity(node: &Node, machine: Option<&Machine>) -> Identity {
+    Identity { retry_token: String::new(), ..progress::identity(node, machine) }
 }
 
 /// Whether converge has to bring a node through bootstrap before.
@@ -149,9 +148,9 @@ fn needs_bootstrap(view: &GroupView, lifted: &Group) -> bool {
     declared && !lifted.phases.sequence.contains(&bootstrap)
 }
 
-fn is_bootstrapped(node: &Node, pod: &plan::Pod) -> bool {
+fn is_bootstrapped(node: &Node, machine: &Machine) -> bool {
     let receipt = node.record.receipts.get(&PhaseName::bootstrap());
-    progress::is_current(node, pod) && receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded)
+    progress::is_current(node, machine) && receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded)
 }
 
 /// What a session has to know of the Lift.

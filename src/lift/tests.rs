@@ -12,7 +12,7 @@ use crate::{
     plan::{
         SessionKind, Trouble,
         next::{self, Identity},
-        tests::{ago, now, object, receipt, settled_as},
+        tests::{ago, machine, now, object, receipt, settled_as},
     },
 };
 
@@ -208,7 +208,7 @@ fn no_more_nodes_than_may_are_begun_and_one_that_waits_for_a_person_keeps_its_pl
     let lifted = manual.web().lifted.clone().unwrap();
     let node = manual.web().snapshot.nodes[&0].clone();
     let settings = lifted.phases.settings.digest.to_string();
-    let identity = identity(&node, "10.0.0.1".into());
+    let identity = identity(&node, Some(&machine(node.ordinal)));
     let rendered = next::rendered(&lifted, &identity, &node.record, &PhaseName::app_rollout()).unwrap();
     let mut waiting = receipt("app-rollout", rendered.digest.as_str(), Outcome::Waiting, 1, now());
     waiting.actions = serde_json::from_value(json!([{"name": "look", "result": "Waiting"}])).unwrap();
@@ -358,6 +358,7 @@ fn next_digest(record: &Record, phase: &str) -> String {
         name: "web-1".into(),
         ordinal: 1,
         address: "10.0.0.1".into(),
+        attributes: Arc::default(),
         retry_token: String::new(),
         ack: String::new(),
     };
@@ -427,10 +428,15 @@ fn at_a_barrier_all_go_through_one_phase_before_any_begins_the_next() {
         let node = stage.web().snapshot.nodes[&ordinal].clone();
         let digest = |phase: &str| match phase {
             "settings" => lifted.phases.settings.digest.to_string(),
-            _ => next::rendered(&lifted, &identity(&node, "10.0.0.1".into()), &node.record, &PhaseName::new(phase))
-                .unwrap()
-                .digest
-                .to_string(),
+            _ => next::rendered(
+                &lifted,
+                &identity(&node, Some(&machine(node.ordinal))),
+                &node.record,
+                &PhaseName::new(phase),
+            )
+            .unwrap()
+            .digest
+            .to_string(),
         };
         let receipts = phases.iter().map(|phase| receipt(phase, &digest(phase), Outcome::Succeeded, 1, now()));
         let receipts = receipts.collect();
@@ -470,7 +476,7 @@ fn a_lift_that_is_cancelled_ends_what_it_has_begun_and_leaves_the_rest() {
     // The other one's container went, and what ran there with it.
     stage.change(|seen| {
         seen.sessions.clear();
-        seen.pods.remove("web-1");
+        seen.machines.remove("web-1");
     });
     stage.pass();
     assert_eq!(
@@ -591,7 +597,8 @@ fn its_own_attempts_count_and_no_others() {
     assert_eq!((lifted.retry.limit, lifted.retry.backoff), (1, Duration::from_secs(10)));
     let node = stage.web().snapshot.nodes[&0].clone();
     let rendered =
-        next::rendered(&lifted, &identity(&node, "10.0.0.1".into()), &node.record, &PhaseName::configure()).unwrap();
+        next::rendered(&lifted, &identity(&node, Some(&machine(node.ordinal))), &node.record, &PhaseName::configure())
+            .unwrap();
     let settings = receipt("settings", lifted.phases.settings.digest.as_str(), Outcome::Succeeded, 1, now());
     let failed = receipt("configure", rendered.digest.as_str(), Outcome::Failed, 1, now());
     stage.write(0, None, vec![settings, failed]);

@@ -1,19 +1,23 @@
 //! Nodes that are pods: how a pod is read, and how one is made from the group's template.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{ContainerState, Pod};
 use serde_json::{Value, json};
 
+use super::{adopt, object};
 use crate::{
     api,
-    group::{ClaimShape, Group},
-    plan::{self, Container},
+    group::{ClaimShape, Group, Kind, PodShape},
+    plan::{Machine, MachineState},
+    transport::{Container, Target},
 };
 
 /// Annotation on pods: the container in which phases run, as it was when the pod was made.
 const CONTAINER_ANNOTATION: &str = "pallet.dev/container";
 
 /// What the plan needs to know of a pod.
-pub fn observe(pod: &Pod) -> plan::Pod {
+pub fn observe(pod: &Pod) -> Machine {
     let metadata = &pod.metadata;
     let annotation = |name: &str| metadata.annotations.as_ref().and_then(|a| a.get(name)).cloned();
     let status = pod.status.as_ref();
@@ -24,7 +28,7 @@ pub fn observe(pod: &Pod) -> plan::Pod {
     let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
     let container_name = annotation(CONTAINER_ANNOTATION).unwrap_or_default();
     let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
-    plan::Pod {
+    Machine {
         name: metadata.name.clone().unwrap_or_default(),
         uid: metadata.uid.clone().unwrap_or_default(),
         controller: controller.map(|owner| owner.uid.clone()),
@@ -36,8 +40,14 @@ pub fn observe(pod: &Pod) -> plan::Pod {
             .map(|owner| owner.uid.clone()),
         deleting: metadata.deletion_timestamp.is_some(),
         marked: annotation(api::DELETE_NODE_ANNOTATION).is_some(),
-        container: container(pod, &container_name),
-        container_name,
+        kind: Kind::Pod,
+        target: Some(Target::Container(Container {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            pod: metadata.name.clone().unwrap_or_default(),
+            container: container_name.clone(),
+        })),
+        attributes: Arc::default(),
+        state: state(pod, &container_name),
         address: status.and_then(|status| status.pod_ip.clone()),
         ready: holds("Ready"),
         gate_open: holds(api::CONVERGED_GATE),
@@ -47,12 +57,13 @@ pub fn observe(pod: &Pod) -> plan::Pod {
     }
 }
 
-fn container(pod: &Pod, name: &str) -> Container {
-    let waiting = |reason: &str, message: &str| Container::Waiting { reason: reason.into(), message: message.into() };
+fn state(pod: &Pod, name: &str) -> MachineState {
+    let waiting =
+        |reason: &str, message: &str| MachineState::Waiting { reason: reason.into(), message: message.into() };
     let Some(status) = &pod.status else { return waiting("PodPending", "the pod has no status yet") };
     // With restartPolicy Always only an eviction or a lost machine ends a pod.
     if let Some(phase @ ("Failed" | "Succeeded")) = status.phase.as_deref() {
-        return Container::Gone { reason: status.reason.clone().unwrap_or_else(|| format!("Pod{phase}")) };
+        return MachineState::Gone { reason: status.reason.clone().unwrap_or_else(|| format!("Pod{phase}")) };
     }
     let found = status.container_statuses.iter().flatten().find(|container| container.name == name);
     let Some(found) = found else {
@@ -67,7 +78,7 @@ fn container(pod: &Pod, name: &str) -> Container {
     };
     match &found.state {
         Some(ContainerState { running: Some(_), .. }) => {
-            Container::Running { id: found.container_id.clone().unwrap_or_default() }
+            MachineState::Running { id: found.container_id.clone().unwrap_or_default() }
         }
         Some(ContainerState { waiting: Some(state), .. }) => waiting(
             state.reason.as_deref().unwrap_or("ContainerWaiting"),
@@ -82,46 +93,30 @@ fn container(pod: &Pod, name: &str) -> Container {
 }
 
 /// The pod of a node, as it is posted. What the operator adds does not count into the template's hash.
-///
-/// It has two owners: the group, as its controller, so that drains and budgets treat it as managed; and its GroupNode,
-/// so that a foreground deletion of the group does not take it before its time.
-pub fn build(group: &Group, name: &str, node_uid: Option<&str>) -> Value {
-    let mut pod = (*group.pod.template).clone();
-    let version = format!("{}/v1alpha1", api::API_GROUP);
-    let mut owners = vec![json!({
-        "apiVersion": version, "kind": "GroupSpec", "name": group.key.name, "uid": group.uid,
-        "controller": true, "blockOwnerDeletion": true
-    })];
-    owners.extend(node_uid.map(|uid| json!({"apiVersion": version, "kind": "GroupNode", "name": name, "uid": uid})));
+pub fn build(group: &Group, shape: &PodShape, name: &str, node_uid: Option<&str>) -> Value {
+    let mut pod = (*shape.template).clone();
     pod["apiVersion"] = "v1".into();
     pod["kind"] = "Pod".into();
-    let metadata = object(&mut pod, "metadata");
-    metadata["name"] = name.into();
-    metadata["namespace"] = group.key.namespace.as_str().into();
-    metadata["ownerReferences"] = owners.into();
-    let labels = object(metadata, "labels");
-    labels[api::GROUP_LABEL] = group.key.name.as_str().into();
-    labels[api::NODE_LABEL] = name.into();
+    let metadata = adopt(&mut pod, group, name, Some((name, node_uid)));
     let annotations = object(metadata, "annotations");
-    annotations[api::TEMPLATE_HASH_ANNOTATION] = group.pod.hash.as_str().into();
-    annotations[CONTAINER_ANNOTATION] = group.pod.container.as_str().into();
+    annotations[api::TEMPLATE_HASH_ANNOTATION] = shape.hash.as_str().into();
+    annotations[CONTAINER_ANNOTATION] = shape.container.as_str().into();
     // As with a StatefulSet: a name of its own, and under the Service an address of its own.
     if pod["spec"]["hostname"].is_null() {
         pod["spec"]["hostname"] = name.into();
     }
-    if let Some(service) = &group.pod.service_name {
+    if let Some(service) = &shape.service_name {
         pod["spec"]["subdomain"] = service.as_str().into();
     }
-    for claim in &group.pod.claims {
+    for claim in &shape.claims {
         let source = json!({"claimName": claim.claim_name(name)});
         push(&mut pod["spec"]["volumes"], "name", json!({"name": claim.name, "persistentVolumeClaim": source}));
     }
-    if group.pod.readiness_gate {
+    if shape.readiness_gate {
         push(&mut pod["spec"]["readinessGates"], "conditionType", json!({"conditionType": api::CONVERGED_GATE}));
     }
     let containers = pod["spec"]["containers"].as_array_mut();
-    if let Some(container) =
-        containers.and_then(|list| list.iter_mut().find(|c| c["name"] == group.pod.container.as_str()))
+    if let Some(container) = containers.and_then(|list| list.iter_mut().find(|c| c["name"] == shape.container.as_str()))
     {
         let uid = json!({"name": api::POD_UID_ENV, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}});
         push(&mut container["env"], "name", uid);
@@ -144,14 +139,6 @@ pub fn build_claim(group: &Group, claim: &ClaimShape, node: &str) -> Value {
         },
         "spec": *claim.spec
     })
-}
-
-fn object<'a>(outer: &'a mut Value, name: &str) -> &'a mut Value {
-    let inner = &mut outer[name];
-    if !inner.is_object() {
-        *inner = json!({});
-    }
-    inner
 }
 
 /// Puts an item into a list in place of any that has the same key.
@@ -185,7 +172,7 @@ mod tests {
                 "readinessGates": [{"conditionType": "theirs"}]
             }
         }));
-        let pod = build(&group, "web-0", Some("n-uid"));
+        let pod = build(&group, group.node.pod().unwrap(), "web-0", Some("n-uid"));
         assert_eq!(
             pod["metadata"]["labels"],
             json!({"app": "web", "pallet.dev/group": "web", "pallet.dev/node": "web-0"})
@@ -204,32 +191,32 @@ mod tests {
 
     #[test]
     fn the_readiness_gate_can_be_left_out() {
-        let mut group = group(json!({"spec": {"containers": [{"name": "main", "image": "x"}]}}));
-        group.pod.readiness_gate = false;
-        assert!(build(&group, "web-0", None)["spec"].get("readinessGates").is_none());
+        let group = group(json!({"spec": {"containers": [{"name": "main", "image": "x"}]}}));
+        let shape = PodShape { readiness_gate: false, ..group.node.pod().unwrap().clone() };
+        assert!(build(&group, &shape, "web-0", None)["spec"].get("readinessGates").is_none());
     }
 
     #[test]
     fn what_is_built_is_observed() {
         let group = group(json!({"spec": {"containers": [{"name": "main", "image": "x"}]}}));
-        let mut value = build(&group, "web-0", Some("n-uid"));
+        let mut value = build(&group, group.node.pod().unwrap(), "web-0", Some("n-uid"));
         value["status"] = json!({"podIP": "10.0.0.1", "conditions": [{"type": "pallet.dev/converged", "status": "True"}],
             "containerStatuses": [{"name": "main", "containerID": "c://1", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]});
         let pod = observe(&serde_json::from_value(value).unwrap());
         assert_eq!(pod.controller.as_deref(), Some("g-uid"));
-        assert_eq!(pod.container, Container::Running { id: "c://1".into() });
+        assert_eq!(pod.state, MachineState::Running { id: "c://1".into() });
         assert!(pod.gated && pod.gate_open && !pod.ready);
-        assert_eq!(pod.template_hash, group.pod.hash);
+        assert_eq!(pod.template_hash, group.node.hash());
     }
 
     #[test]
     fn why_a_container_does_not_run_is_told() {
         let observed = |status: Value| {
             let pod = json!({"metadata": {"annotations": {"pallet.dev/container": "main"}}, "status": status});
-            observe(&serde_json::from_value(pod).unwrap()).container
+            observe(&serde_json::from_value(pod).unwrap()).state
         };
-        let waiting = |container: Container| match container {
-            Container::Waiting { reason, .. } => reason,
+        let waiting = |state: MachineState| match state {
+            MachineState::Waiting { reason, .. } => reason,
             other => panic!("{other:?}"),
         };
         let unschedulable = json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}]});
@@ -239,7 +226,7 @@ mod tests {
         assert_eq!(waiting(observed(state(json!({"terminated": {"exitCode": 137}})))), "ContainerTerminated");
         assert_eq!(
             observed(json!({"phase": "Failed", "reason": "Evicted"})),
-            Container::Gone { reason: "Evicted".into() }
+            MachineState::Gone { reason: "Evicted".into() }
         );
     }
 }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     facts::Facts,
-    group::{Setting, inputs::Inputs},
+    group::{Attributes, Setting, inputs::Inputs},
 };
 pub use actions::{Call, RenderError, Rendered, model, phase};
 
@@ -27,7 +27,7 @@ pub use actions::{Call, RenderError, Rendered, model, phase};
 pub struct Context {
     /// `group.name`, `group.namespace`, `group.count`.
     pub group: GroupContext,
-    /// `node.name`, `node.ordinal`, `node.address`.
+    /// `node.name`, `node.ordinal`, `node.address`; of a host `node.host`, `node.labels` and `node.params` too.
     pub node: NodeContext,
     /// The facts that do not change by themselves.
     pub facts: Facts,
@@ -81,6 +81,9 @@ pub struct NodeContext {
     pub ordinal: u32,
     /// Its address, empty until it is known.
     pub address: String,
+    /// `node.host`, `node.labels` and `node.params`, where it is a host.
+    #[serde(flatten)]
+    pub attributes: Arc<Attributes>,
 }
 
 /// How a template's values are written.
@@ -322,7 +325,12 @@ pub(super) mod tests {
     pub(super) fn context() -> Context {
         Context {
             group: GroupContext { name: "web".into(), namespace: "shop".into(), count: 3 },
-            node: NodeContext { name: "web-1".into(), ordinal: 1, address: "10.0.0.2".into() },
+            node: NodeContext {
+                name: "web-1".into(),
+                ordinal: 1,
+                address: "10.0.0.2".into(),
+                attributes: Arc::default(),
+            },
             facts: Facts::from([
                 ("hostile".into(), json!("a'b; rm -rf / $(x)")),
                 ("gone".into(), Value::Null),

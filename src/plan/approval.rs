@@ -93,7 +93,7 @@ fn target(group: &Group) -> Approved {
     Approved {
         digest: String::new(),
         count: group.count,
-        template: group.pod.hash.clone(),
+        template: group.node.hash().to_owned(),
         sources: group
             .phases
             .sources()
@@ -108,7 +108,7 @@ fn target(group: &Group) -> Approved {
 fn held_back(declared: &Group, known: Option<&Approved>, live: usize) -> Group {
     let mut group = declared.clone();
     group.count = known.map_or(live as u32, |known| known.count);
-    if known.is_none_or(|known| known.template != group.pod.hash) {
+    if known.is_none_or(|known| known.template != group.node.hash()) {
         group.rollout.replacement = Replacement::Never;
     }
     let approved = |phase: &PhaseName, digest: &Digest| {
@@ -168,11 +168,11 @@ fn propose(
 
 /// Whether a phase is to run on a node that is there, as far as can be told before the facts are read again.
 fn is_due(snapshot: &Snapshot, declared: &Group, node: &Node, phase: &PhaseName) -> bool {
-    let Some(pod) = snapshot.pod(node) else { return true };
-    if !progress::is_current(node, pod) {
+    let Some(machine) = snapshot.machine(node) else { return true };
+    if !progress::is_current(node, machine) {
         return true;
     }
-    let due = next::due(declared, &progress::identity(node, pod), &node.record, snapshot.now, phase);
+    let due = next::due(declared, &progress::identity(node, Some(machine)), &node.record, snapshot.now, phase);
     !matches!(due, None | Some(Next::Halt { .. }))
 }
 
@@ -220,7 +220,7 @@ impl Leave {
     pub fn allows(&self, node: &Node, why: &Removal) -> bool {
         match why {
             Removal::Surplus(_) => self.victims.as_ref().is_none_or(|victims| victims.contains(&node.ordinal)),
-            Removal::GroupDeleted | Removal::Replaced { .. } => true,
+            Removal::GroupDeleted | Removal::Replaced { .. } | Removal::HostWithdrawn => true,
         }
     }
 }

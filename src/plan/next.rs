@@ -10,7 +10,7 @@ use super::{Record, drift};
 use crate::{
     api::group_node::{Outcome, Receipt},
     facts,
-    group::{Group, GroupKey},
+    group::{Attributes, Group, GroupKey},
     phase::{
         Action, ActionKind, Digest, PhaseName, Rerun, expect, hex,
         render::{self, Context, GroupContext, NodeContext, RenderError, Rendered},
@@ -172,6 +172,8 @@ pub struct Identity {
     pub ordinal: u32,
     /// Its address, empty until it is known.
     pub address: String,
+    /// What else is known of it, where it is a host.
+    pub attributes: Arc<Attributes>,
     /// The value of its retry annotation.
     pub retry_token: String,
     /// The run that waits at a manual step and was acknowledged.
@@ -298,7 +300,12 @@ fn context(group: &Group, identity: &Identity, record: &Record, settings: BTreeM
     let GroupKey { namespace, name } = group.key.clone();
     Context {
         group: GroupContext { name, namespace, count: group.count },
-        node: NodeContext { name: identity.name.clone(), ordinal: identity.ordinal, address: identity.address.clone() },
+        node: NodeContext {
+            name: identity.name.clone(),
+            ordinal: identity.ordinal,
+            address: identity.address.clone(),
+            attributes: identity.attributes.clone(),
+        },
         facts: declared(group, facts::without_volatile(&record.facts)),
         settings,
         params: group.phases.params.clone(),

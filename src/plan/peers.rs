@@ -1,6 +1,6 @@
 //! Pure: what other groups see of the nodes of this one.
 
-use super::{Container, Snapshot, progress};
+use super::{MachineState, Snapshot, progress};
 use crate::{api::group_node::Outcome, facts, group::inputs::Peer, phase::PhaseName};
 
 /// The nodes that other groups may use: those that run, have an address, and whose facts speak of the life that they have
@@ -11,13 +11,13 @@ pub fn peers(snapshot: &Snapshot) -> Vec<Peer> {
     // One that is optional and has no value is null, as in the group's own templates.
     let declared = |found: facts::Facts| facts::with_declared(found, own.iter().map(|fact| fact.name.as_str()));
     let peer = |node: &super::Node| {
-        let pod = snapshot.pod(node).filter(|pod| !pod.deleting)?;
-        let address = pod.address.clone().filter(|_| matches!(pod.container, Container::Running { .. }))?;
+        let machine = snapshot.machine(node).filter(|machine| !machine.deleting)?;
+        let address = machine.address.clone().filter(|_| matches!(machine.state, MachineState::Running { .. }))?;
         // Settings has succeeded in this life, if not the last time: its facts stand.
         let mut receipts = node.record.receipts.iter();
         let behind =
             receipts.any(|(phase, receipt)| *phase != PhaseName::bootstrap() && receipt.outcome == Outcome::Succeeded);
-        let known = progress::is_current(node, pod) && behind;
+        let known = progress::is_current(node, machine) && behind;
         (known || without_phases).then(|| Peer {
             name: node.name.clone(),
             group: snapshot.head.key.name.clone(),

@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Container, Node, Pod, SessionView, Trouble,
+    Machine, MachineState, Node, SessionView, Trouble,
     next::{self, Identity, Next, Why},
 };
 use crate::{api::group_node::Outcome, group::Group, phase::PhaseName};
@@ -57,13 +57,13 @@ impl Step {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cause {
     /// Its pod is to be created.
-    PodMissing,
+    MachineMissing,
     /// Its pod is going; a new one follows.
-    PodTerminating,
+    MachineTerminating,
     /// Something that is not the group's stands at the name of its pod.
     NameTaken,
     /// Its container does not run.
-    ContainerWaiting {
+    MachineWaiting {
         /// As the kubelet or the scheduler calls it.
         reason: String,
         /// For people.
@@ -121,7 +121,7 @@ pub struct Situation<'a> {
     /// The node.
     pub node: &'a Node,
     /// Its pod.
-    pub pod: Option<&'a Pod>,
+    pub machine: Option<&'a Machine>,
     /// Whether something that is not the group's stands at the pod's name.
     pub foreign: bool,
     /// The session at work on it.
@@ -134,23 +134,23 @@ pub struct Situation<'a> {
 
 /// The next step of a node. Total: whatever is observed, there is one.
 pub fn step(situation: &Situation) -> Step {
-    let Situation { group, node, pod, foreign, session, trouble, now } = *situation;
+    let Situation { group, node, machine, foreign, session, trouble, now } = *situation;
     if let Some(session) = session {
         return Step::Follow(session.running.as_ref().map(|running| PhaseName::new(&running.phase)));
     }
-    let pod = match pod {
+    let machine = match machine {
         _ if foreign => return Step::Await(Cause::NameTaken),
-        None => return Step::Await(Cause::PodMissing),
-        Some(pod) if pod.deleting => return Step::Await(Cause::PodTerminating),
-        Some(pod) => pod,
+        None => return Step::Await(Cause::MachineMissing),
+        Some(machine) if machine.deleting => return Step::Await(Cause::MachineTerminating),
+        Some(machine) => machine,
     };
-    let instance = match &pod.container {
-        Container::Waiting { reason, message } => return Step::Await(waiting(reason, message)),
-        Container::Gone { reason } => return Step::Await(waiting(reason, "its pod ended for good and is replaced")),
-        Container::Running { id } => id,
+    let instance = match &machine.state {
+        MachineState::Waiting { reason, message } => return Step::Await(waiting(reason, message)),
+        MachineState::Gone { reason } => return Step::Await(waiting(reason, "it ended for good and is replaced")),
+        MachineState::Running { id } => id,
     };
-    let identity = identity(node, pod);
-    let due = if is_current(node, pod) {
+    let identity = identity(node, Some(machine));
+    let due = if is_current(node, machine) {
         match node.record.receipts.values().find(|receipt| receipt.outcome == Outcome::Unknown) {
             Some(lost) => run(&PhaseName::new(&lost.phase), Why::Probe(PhaseName::new(&lost.phase))),
             None => known(next::next(group, &identity, &node.record, now)),
@@ -182,9 +182,9 @@ pub fn step(situation: &Situation) -> Step {
 }
 
 /// Whether the node's record speaks of the life that its pod has now.
-pub fn is_current(node: &Node, pod: &Pod) -> bool {
-    let running = |instance: &str| matches!(&pod.container, Container::Running { id } if id == instance);
-    node.record.incarnation.as_ref().is_some_and(|known| known.uid == pod.uid && running(&known.instance))
+pub fn is_current(node: &Node, machine: &Machine) -> bool {
+    let running = |instance: &str| matches!(&machine.state, MachineState::Running { id } if id == instance);
+    node.record.incarnation.as_ref().is_some_and(|known| known.uid == machine.uid && running(&known.instance))
 }
 
 /// Where the farewell of a node stands: what has to happen before its pod may go.
@@ -200,7 +200,7 @@ pub enum Farewell {
 ///
 /// Whatever goes wrong, it is over at the deadline. A node on which nothing was ever done has nothing to undo.
 pub fn farewell(situation: &Situation) -> Farewell {
-    let Situation { group, node, pod, session, trouble, now, .. } = *situation;
+    let Situation { group, node, machine, session, trouble, now, .. } = *situation;
     let worked_on = node.record.incarnation.is_some() || group.phases.is_empty();
     if group.phases.destroy().is_none() || !worked_on {
         return Farewell::Over(None);
@@ -208,7 +208,7 @@ pub fn farewell(situation: &Situation) -> Farewell {
     let destroy = PhaseName::destroy_server();
     let receipt = node.record.receipts.get(&destroy);
     let late = deadline(group, node).is_some_and(|deadline| deadline <= now);
-    let there = pod.filter(|pod| !pod.deleting && !late);
+    let there = machine.filter(|machine| !machine.deleting && !late);
     // What came of it is written before the pod goes: whoever leads then finds a pod that is gone, and no journal.
     let unwritten = receipt.is_some() && node.saved.is_some() && there.is_some();
     if receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded) {
@@ -217,11 +217,11 @@ pub fn farewell(situation: &Situation) -> Farewell {
     let broken = || match receipt {
         Some(receipt) => Farewell::Over(Some(format!("attempt {} of it: {}", receipt.attempt, receipt.message))),
         None if late => Farewell::Over(Some("its deadline passed".to_owned())),
-        None => Farewell::Over(Some("its pod went first".to_owned())),
+        None => Farewell::Over(Some(format!("its {} went first", group.node.kind().noun()))),
     };
-    let Some(pod) = there else { return broken() };
+    let Some(machine) = there else { return broken() };
     let lost = receipt.is_some_and(|receipt| receipt.outcome == Outcome::Unknown);
-    let due = match next::farewell(group, &identity(node, pod), &node.record, now) {
+    let due = match next::farewell(group, &identity(node, Some(machine)), &node.record, now) {
         // It may still be going: it is looked for before anything else, whatever attempts are left.
         _ if lost => run(&destroy, Why::Farewell),
         Next::Halt { phase } if unwritten => return Farewell::Due(Step::Halt { phase }),
@@ -237,10 +237,10 @@ pub fn farewell(situation: &Situation) -> Farewell {
     if let Some(session) = session {
         return Farewell::Due(Step::Follow(session.running.as_ref().map(|running| PhaseName::new(&running.phase))));
     }
-    Farewell::Due(match &pod.container {
-        Container::Gone { .. } => return broken(),
-        Container::Waiting { reason, message } => Step::Await(waiting(reason, message)),
-        Container::Running { id } => match trouble {
+    Farewell::Due(match &machine.state {
+        MachineState::Gone { .. } => return broken(),
+        MachineState::Waiting { reason, message } => Step::Await(waiting(reason, message)),
+        MachineState::Running { id } => match trouble {
             Some(trouble) if trouble.instance == *id && now < trouble.until => {
                 Step::Await(Cause::Unreachable(trouble.clone()))
             }
@@ -255,19 +255,20 @@ pub fn deadline(group: &Group, node: &Node) -> Option<Timestamp> {
     node.deleted_at.map(|since| since + patience)
 }
 
-/// Who a node is, as its pod shows it.
-pub fn identity(node: &Node, pod: &Pod) -> Identity {
+/// Who a node is, as what backs it shows.
+pub fn identity(node: &Node, machine: Option<&Machine>) -> Identity {
     Identity {
         name: node.name.clone(),
         ordinal: node.ordinal,
-        address: pod.address.clone().unwrap_or_default(),
+        address: machine.and_then(|machine| machine.address.clone()).unwrap_or_default(),
+        attributes: machine.map(|machine| machine.attributes.clone()).unwrap_or_default(),
         retry_token: node.retry_token.clone(),
         ack: node.ack.clone(),
     }
 }
 
 fn waiting(reason: &str, message: &str) -> Cause {
-    Cause::ContainerWaiting { reason: reason.to_owned(), message: message.to_owned() }
+    Cause::MachineWaiting { reason: reason.to_owned(), message: message.to_owned() }
 }
 
 fn run(phase: &PhaseName, why: Why) -> Step {

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use jiff::SignedDuration;
 
 use super::{
-    Claim, Effect, NOBODYS_AFTER, Node, Notice, Plan, PodRemoval, Purpose, Removal, SessionKind, Snapshot, Step,
+    Claim, Effect, MachineRemoval, NOBODYS_AFTER, Node, Notice, Plan, Purpose, Removal, SessionKind, Snapshot, Step,
     earliest,
     next::Why,
     progress::{self, Farewell},
@@ -38,7 +38,7 @@ pub(super) fn teardown(snapshot: &Snapshot, plan: &mut Plan) {
 const SOON: SignedDuration = SignedDuration::from_millis(100);
 
 fn retention(snapshot: &Snapshot) -> Option<crate::group::RetentionFields> {
-    snapshot.for_removal().map(|group| group.pod.retention)
+    snapshot.for_removal().map(|group| group.node.retention())
 }
 
 fn delete_claims(snapshot: &Snapshot, of: impl Fn(&str) -> bool, plan: &mut Plan) {
@@ -64,7 +64,7 @@ pub(super) fn room(snapshot: &Snapshot, group: &Group) -> usize {
 pub(super) fn shrunk(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     let creates = plan.effects.iter().any(|effect| matches!(effect, Effect::CreateNode { .. }));
     let complete = snapshot.live().count() == group.count as usize && snapshot.uncertain.is_empty() && !creates;
-    if group.pod.retention.when_scaled == Retention::Delete && complete {
+    if group.node.retention().when_scaled == Retention::Delete && complete {
         let names: BTreeSet<&str> = snapshot.nodes.values().map(|node| node.name.as_str()).collect();
         delete_claims(snapshot, |name| !names.contains(name), plan);
     }
@@ -126,12 +126,13 @@ fn let_go(snapshot: &Snapshot, node: &Node, cascade: Cascade, broken: Option<Str
     if snapshot.sessions.contains_key(&node.name) {
         plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "the node is being removed" });
     }
-    match (cascade, snapshot.pod(node)) {
-        (Cascade::Nodes, Some(pod)) if !pod.deleting => {
-            let (name, uid) = (pod.name.clone(), pod.uid.clone());
-            plan.effects.push(Effect::DeletePod { name, uid, why: PodRemoval::NodeRemoved });
+    match (cascade, snapshot.machine(node)) {
+        // A host stays: it is only let go.
+        (Cascade::Nodes, Some(machine)) if node.host.is_none() && !machine.deleting => {
+            let (name, uid) = (machine.name.clone(), machine.uid.clone());
+            plan.effects.push(Effect::DeleteMachine { name, uid, why: MachineRemoval::NodeRemoved });
         }
-        (Cascade::Nodes, Some(_)) => {}
+        (Cascade::Nodes, Some(_)) if node.host.is_none() => {}
         _ if node.finalized => {
             if let Some(why) = broken {
                 plan.effects.push(Effect::Tell { ordinal: node.ordinal, what: Notice::DestroySkipped { why } });
@@ -145,17 +146,19 @@ fn let_go(snapshot: &Snapshot, node: &Node, cascade: Cascade, broken: Option<Str
 /// Pods of the group whose node is gone.
 fn nobodys(snapshot: &Snapshot, plan: &mut Plan) {
     let names: BTreeSet<&str> = snapshot.nodes.values().map(|node| node.name.as_str()).collect();
-    for pod in
-        snapshot.pods.values().filter(|pod| pod.controller.as_deref() == Some(&snapshot.head.uid) && !pod.deleting)
+    for machine in snapshot
+        .machines
+        .values()
+        .filter(|machine| machine.controller.as_deref() == Some(&snapshot.head.uid) && !machine.deleting)
     {
-        if names.contains(pod.name.as_str()) {
+        if names.contains(machine.name.as_str()) {
             continue;
         }
-        if pod.created + NOBODYS_AFTER <= snapshot.now {
-            let (name, uid) = (pod.name.clone(), pod.uid.clone());
-            plan.effects.push(Effect::DeletePod { name, uid, why: PodRemoval::NodeGone });
+        if machine.created + NOBODYS_AFTER <= snapshot.now {
+            let (name, uid) = (machine.name.clone(), machine.uid.clone());
+            plan.effects.push(Effect::DeleteMachine { name, uid, why: MachineRemoval::NodeGone });
         } else {
-            plan.wake = earliest(plan.wake, Some(pod.created + NOBODYS_AFTER));
+            plan.wake = earliest(plan.wake, Some(machine.created + NOBODYS_AFTER));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Container, Node, Snapshot, Step,
+    MachineState, Node, Snapshot, Step,
     next::{self, Why},
     progress::{self, Cause, identity},
 };
@@ -104,12 +104,12 @@ struct Stand {
 impl Stand {
     fn of(snapshot: &Snapshot, group: &Group, sound: bool, node: &Node, step: &Step) -> Self {
         let sequence = group.phases.converged();
-        let pod = snapshot.pod(node);
-        let met = pod.is_some_and(|pod| progress::is_current(node, pod));
-        let due = match (step, pod) {
+        let machine = snapshot.machine(node);
+        let met = machine.is_some_and(|machine| progress::is_current(node, machine));
+        let due = match (step, machine) {
             // What is due on it whatever its session is at: the settings that come before every phase do not count.
-            (Step::Follow(_), Some(pod)) => {
-                let due = met.then(|| next::next(group, &identity(node, pod), &node.record, snapshot.now));
+            (Step::Follow(_), Some(machine)) => {
+                let due = met.then(|| next::next(group, &identity(node, Some(machine)), &node.record, snapshot.now));
                 due.map_or_else(|| step.clone(), progress::known)
             }
             _ => step.clone(),
@@ -123,15 +123,15 @@ impl Stand {
         let place = phase.map_or(sequence.len(), |phase| sequence.iter().position(|p| p == phase).unwrap_or(0));
         let tried = |phase: &PhaseName| node.record.receipts.contains_key(phase);
         let patience = SignedDuration::try_from(group.timeout).unwrap_or(SignedDuration::MAX);
-        let present = match (step, pod) {
+        let present = match (step, machine) {
             (Step::Await(Cause::Unreachable(trouble)), _) => snapshot.now < trouble.since + LOST_AFTER,
             (Step::Await(Cause::NameTaken), _) => false,
-            (_, Some(pod)) if matches!(pod.container, Container::Running { .. }) => !pod.deleting,
+            (_, Some(machine)) if matches!(machine.state, MachineState::Running { .. }) => !machine.deleting,
             // A pod takes its time to come; one that does not come at all must not hold the others for ever.
             _ => snapshot.now < node.created + patience,
         };
         // One that is to be replaced must not keep the very rollout from going on that replaces it.
-        let old = pod.is_some_and(|pod| pod.template_hash != group.pod.hash);
+        let old = machine.is_some_and(|machine| machine.template_hash != group.node.hash());
         let replaced = sound && old && group.rollout.replacement == Replacement::WhenChanged;
         Self {
             ordinal: node.ordinal,
@@ -167,7 +167,9 @@ pub fn patience_ends(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> Opti
         return None;
     }
     let patience = SignedDuration::try_from(group.timeout).unwrap_or(SignedDuration::MAX);
-    let runs = |node: &Node| snapshot.pod(node).is_some_and(|pod| matches!(pod.container, Container::Running { .. }));
+    let runs = |node: &Node| {
+        snapshot.machine(node).is_some_and(|machine| matches!(machine.state, MachineState::Running { .. }))
+    };
     let ends = live.iter().map(|node| match snapshot.troubles.get(&node.name) {
         Some(trouble) => trouble.since + LOST_AFTER,
         None if !runs(node) => node.created + patience,

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
-use super::{Container, Node, Pod, Snapshot};
+use super::{Machine, MachineState, Node, Snapshot, hosts};
 use crate::{
     api::group_node::Outcome,
     group::{Group, Replacement},
@@ -26,7 +26,7 @@ impl std::fmt::Display for Rank {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Rank::Marked => "marked by pallet.dev/delete-node",
-            Rank::Unhealthy => "no running pod",
+            Rank::Unhealthy => "it does not run",
             Rank::NeverBootstrapped => "nothing has succeeded on it yet",
             Rank::HighestOrdinal => "highest ordinal",
         })
@@ -43,9 +43,12 @@ pub fn victims<'a>(snapshot: &Snapshot, live: &[&'a Node], count: u32) -> Vec<(&
 }
 
 fn rank(snapshot: &Snapshot, node: &Node) -> Rank {
-    let pod = snapshot.pod(node);
-    let runs = pod.is_some_and(|pod| !pod.deleting && matches!(pod.container, Container::Running { .. }));
-    if node.marked || pod.is_some_and(|pod| pod.marked) {
+    let machine = snapshot.machine(node);
+    let runs =
+        machine.is_some_and(|machine| !machine.deleting && matches!(machine.state, MachineState::Running { .. }));
+    // Of a host nobody tells whether it runs: it can be reached, or it cannot.
+    let runs = runs && (node.host.is_none() || !snapshot.troubles.contains_key(&node.name));
+    if node.marked || machine.is_some_and(|machine| machine.marked) {
         Rank::Marked
     } else if !runs {
         Rank::Unhealthy
@@ -69,8 +72,9 @@ pub fn outdated<'a>(snapshot: &Snapshot, group: &Group, live: &[&'a Node]) -> Ve
     if group.rollout.replacement == Replacement::Never {
         return Vec::new();
     }
-    let made_otherwise =
-        |node: &&&Node| snapshot.pod(node).is_some_and(|pod| !pod.deleting && pod.template_hash != group.pod.hash);
+    let made_otherwise = |node: &&&Node| {
+        snapshot.machine(node).is_some_and(|machine| !machine.deleting && machine.template_hash != group.node.hash())
+    };
     live.iter().filter(made_otherwise).copied().collect()
 }
 
@@ -84,15 +88,16 @@ pub fn target(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> u32 {
 /// unavailable, marked ones first, then the highest ordinal.
 pub fn replaced<'a>(snapshot: &Snapshot, group: &Group, live: &[&'a Node]) -> Vec<(&'a Node, bool)> {
     let available = |node: &Node| {
-        let serves =
-            |pod: &Pod| !pod.deleting && pod.ready && (pod.gate_open || (!pod.gated && has_converged(group, node)));
-        snapshot.pod(node).is_some_and(serves)
+        let serves = |machine: &Machine| {
+            !machine.deleting && machine.ready && (machine.gate_open || (!machine.gated && has_converged(group, node)))
+        };
+        snapshot.machine(node).is_some_and(serves)
     };
     let least = group.count.saturating_sub(group.rollout.max_unavailable) as usize;
     let spare = live.iter().filter(|node| available(node)).count().saturating_sub(least);
     let (mut healthy, unhealthy): (Vec<&Node>, Vec<&Node>) =
         outdated(snapshot, group, live).into_iter().partition(|node| available(node));
-    let marked = |node: &Node| node.marked || snapshot.pod(node).is_some_and(|pod| pod.marked);
+    let marked = |node: &Node| node.marked || snapshot.machine(node).is_some_and(|machine| machine.marked);
     healthy.sort_by_key(|node| (Reverse(marked(node)), Reverse(node.ordinal)));
     healthy.truncate(spare);
     let unhealthy = unhealthy.into_iter().map(|node| (node, false));
@@ -114,14 +119,17 @@ fn has_converged(group: &Group, node: &Node) -> bool {
 pub fn missing(snapshot: &Snapshot, group: &Group, live: usize, target: u32) -> Vec<u32> {
     let free = |ordinal: &u32| !snapshot.nodes.contains_key(ordinal) && !snapshot.foreign_nodes.contains_key(ordinal);
     let in_place = group.rollout.replacement == Replacement::WhenChanged && group.rollout.max_surge == 0;
-    let claims = !group.pod.claims.is_empty();
+    let claims = !group.node.claims().is_empty();
     let leaving =
         |node: &&Arc<Node>| node.deletion.is_some() && node.finalized && (claims || node.ordinal < group.count);
-    let waited_for = snapshot.nodes.values().filter(leaving).filter(|node| match snapshot.pod(node) {
+    let waited_for = snapshot.nodes.values().filter(leaving).filter(|node| match snapshot.machine(node) {
         None => true,
-        Some(pod) => claims || (in_place && pod.template_hash != group.pod.hash),
+        Some(machine) => claims || (in_place && machine.template_hash != group.node.hash()),
     });
-    let wanted = (target as usize).saturating_sub(live + waited_for.count());
+    let mut wanted = (target as usize).saturating_sub(live + waited_for.count());
+    if let Some(shape) = group.node.hosts() {
+        wanted = wanted.min(hosts::free(snapshot, shape).len());
+    }
     let kept: BTreeSet<u32> = if claims { with_claims(snapshot, group) } else { BTreeSet::new() };
     let first: BTreeSet<u32> = snapshot.uncertain.iter().chain(&kept).copied().collect();
     let (uncertain, kept) = (snapshot.uncertain.iter(), kept.iter().filter(|n| !snapshot.uncertain.contains(n)));

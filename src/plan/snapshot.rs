@@ -12,11 +12,12 @@ use super::{approval::Leave, progress::Situation};
 use crate::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
-        group_node::{Backing, Drift, Incarnation, NodeLift, Outcome, Receipt, Running},
+        group_node::{Backing, Drift, Incarnation, NodeHost, NodeLift, Outcome, Receipt, Running},
     },
     facts::Facts,
-    group::{Cascade, FieldError, Group, Head},
+    group::{Attributes, Cascade, FieldError, Group, Head, Kind},
     phase::{Digest, PhaseName},
+    transport::Target,
 };
 
 /// All that the plan depends on, of one group, at one moment.
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub template: TemplateVerdict,
     /// The group's status as it stands.
     pub status: GroupSpecStatus,
+    /// The machines of the namespace that are nodes of other groups, by their place, and whose they are.
+    pub occupied: BTreeMap<String, String>,
     /// The GroupNodes that belong to the group by UID, by ordinal.
     pub nodes: BTreeMap<u32, Arc<Node>>,
     /// Ordinals whose GroupNode name is taken by an object of somebody else, with its description.
@@ -44,8 +47,8 @@ pub struct Snapshot {
     pub recheck: bool,
     /// How many sessions one group may have open at once, whatever it asks for: the others want theirs.
     pub session_limit: u32,
-    /// Pods by name: those of the group, and whatever else stands at a name that one of its nodes needs.
-    pub pods: BTreeMap<String, Arc<Pod>>,
+    /// What backs nodes, by the nodes' names: what is the group's, and whatever else stands at a name that one of its nodes needs.
+    pub machines: BTreeMap<String, Arc<Machine>>,
     /// The volume claims that are marked as the group's, by name, and those of others at names that its nodes need.
     pub claims: BTreeMap<String, Arc<Claim>>,
     /// Sessions in flight, by node.
@@ -69,6 +72,11 @@ impl Snapshot {
         self.group.as_ref().ok().or(self.last_good.as_ref())
     }
 
+    /// What backs the nodes.
+    pub fn kind(&self) -> Kind {
+        self.for_removal().map(|group| group.node.kind()).unwrap_or_default()
+    }
+
     /// The session at work on a node. One that only looks is none.
     pub fn working(&self, node: &Node) -> Option<&SessionView> {
         self.sessions.get(&node.name).filter(|session| session.kind != SessionKind::Check)
@@ -81,26 +89,26 @@ impl Snapshot {
 
     /// A node of the group, and all that stands around it.
     pub fn situation<'a>(&'a self, group: &'a Group, node: &'a Node) -> Situation<'a> {
-        let pod = self.pod(node);
+        let machine = self.machine(node);
         Situation {
             group,
             node,
-            pod,
-            foreign: pod.is_none() && self.pods.contains_key(&node.name),
+            machine,
+            foreign: machine.is_none() && self.machines.contains_key(&node.name),
             session: self.converging(node),
             trouble: self.troubles.get(&node.name),
             now: self.now,
         }
     }
 
-    /// The pod that backs a node: the one of its name, where the group controls it. When the group is deleted in the
-    /// foreground the collector takes the group off the pod's owners; its node still is one then.
-    pub fn pod(&self, node: &Node) -> Option<&Pod> {
-        let ours = |pod: &&Pod| match &pod.controller {
+    /// What backs a node: what has its name, where the group controls it. When the group is deleted in the foreground the
+    /// collector takes the group off its owners; its node still is one then.
+    pub fn machine(&self, node: &Node) -> Option<&Machine> {
+        let ours = |machine: &&Machine| match &machine.controller {
             Some(controller) => *controller == self.head.uid,
-            None => self.head.deletion.is_some() && pod.node.as_ref() == Some(&node.uid),
+            None => self.head.deletion.is_some() && machine.node.as_ref() == Some(&node.uid),
         };
-        self.pods.get(&node.name).map(Arc::as_ref).filter(ours)
+        self.machines.get(&node.name).map(Arc::as_ref).filter(ours)
     }
 }
 
@@ -139,6 +147,8 @@ pub struct Node {
     pub uid: String,
     /// Its number.
     pub ordinal: u32,
+    /// The host that it is, where nodes are hosts.
+    pub host: Option<NodeHost>,
     /// Whether and how it is being deleted.
     pub deletion: Option<Cascade>,
     /// Since when it is being deleted.
@@ -222,12 +232,12 @@ pub struct Reported {
     pub conditions: Vec<Condition>,
 }
 
-/// A pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
+/// What backs a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Machine {
     /// Its name.
     pub name: String,
-    /// Its UID.
+    /// Its UID; of a host, which has none, its name in the inventory.
     pub uid: String,
     /// The UID of its controller.
     pub controller: Option<String>,
@@ -237,10 +247,14 @@ pub struct Pod {
     pub deleting: bool,
     /// Whether it is marked as a preferred victim.
     pub marked: bool,
-    /// The container in which phases run, as it was when the pod was made.
-    pub container_name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Where phases run; nothing as long as that is not known.
+    pub target: Option<Target>,
+    /// What templates see of a host.
+    pub attributes: Arc<Attributes>,
     /// Where it stands.
-    pub container: Container,
+    pub state: MachineState,
     /// Its address.
     pub address: Option<String>,
     /// Whether it is Ready.
@@ -270,19 +284,19 @@ pub struct Claim {
     pub deleting: bool,
 }
 
-/// Where the container of the phases stands.
+/// Where a machine stands: the container of the phases, the instance of a virtual machine, a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Container {
+pub enum MachineState {
     /// Not yet, or between two starts.
     Waiting {
-        /// As the kubelet or the scheduler calls it.
+        /// As the kubelet, the scheduler or KubeVirt calls it.
         reason: String,
         /// For people.
         message: String,
     },
     /// It runs.
     Running {
-        /// The container's ID.
+        /// The container's ID, the UID of the instance, or where the host is reached.
         id: String,
     },
     /// The pod ended for good (evicted, node lost): nothing starts it again.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Node, Snapshot, Step, TemplateVerdict, drift, progress::Cause};
+use super::{Machine, Node, Snapshot, Step, TemplateVerdict, drift, progress::Cause};
 use crate::{
     api::{
         GROUP_LABEL, GroupNodeStatus, GroupSpecStatus,
@@ -14,7 +14,7 @@ use crate::{
         group_node::{Backing, Effect, Outcome, Receipt},
         group_spec::{PhaseCounts, PhaseError},
     },
-    group::{Group, Replacement},
+    group::{Group, Kind, Replacement},
     phase::PhaseName,
 };
 
@@ -95,9 +95,9 @@ fn with_record(node: &Node) -> GroupNodeStatus {
 }
 
 fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus {
-    let pod = snapshot.pod(node);
+    let machine = snapshot.machine(node);
     let running = snapshot.working(node).and_then(|session| session.running.clone());
-    let mut verdict = explain(node, step, running.as_ref().map(|r| r.attempt));
+    let mut verdict = explain(snapshot.kind(), node, step, running.as_ref().map(|r| r.attempt));
     if node.deletion.is_some() {
         verdict = ("Removing".to_owned(), format!("the node is being removed; {}: {}", verdict.0, verdict.1));
     }
@@ -105,8 +105,8 @@ fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus
     let drifted = snapshot.group.as_ref().ok().and_then(|group| drift::of_node(group, &node.record));
     let verdict = Verdict { kind: "Converged", status: *step == Step::Settled, reason, message };
     GroupNodeStatus {
-        backing: pod.map(|pod| Backing { kind: "Pod".into(), name: pod.name.clone(), uid: pod.uid.clone() }),
-        address: pod.and_then(|pod| pod.address.clone()),
+        backing: machine.map(backing),
+        address: machine.and_then(|machine| machine.address.clone()),
         running,
         conditions: stamp(
             std::iter::once(verdict).chain(drifted).collect(),
@@ -118,8 +118,14 @@ fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus
     }
 }
 
+fn backing(machine: &Machine) -> Backing {
+    let (kind, name, uid) = (machine.kind.name().to_owned(), machine.name.clone(), machine.uid.clone());
+    Backing { kind, name, uid: if machine.kind == Kind::Host { String::new() } else { uid } }
+}
+
 /// Reason and message of a node's condition.
-fn explain(node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
+fn explain(kind: Kind, node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
+    let noun = kind.noun();
     let failure = |phase: &PhaseName| node.record.receipts.get(phase).map(failure_line).unwrap_or_default();
     let (reason, message) = match step {
         Step::Settled => ("Converged", "every phase is done as it is declared".to_owned()),
@@ -140,13 +146,20 @@ fn explain(node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
             "PhaseFailed",
             format!("{}; no attempts are left: change the phase, or annotate with pallet.dev/retry", failure(phase)),
         ),
-        Step::Await(Cause::PodMissing) => ("PodMissing", "its pod is to be created".to_owned()),
-        Step::Await(Cause::PodTerminating) => ("PodTerminating", "its pod is going".to_owned()),
+        Step::Await(Cause::MachineMissing) if kind == Kind::Host => {
+            return ("HostMissing".into(), "its host is in the inventory no more".into());
+        }
+        Step::Await(Cause::MachineMissing) => {
+            return (format!("{}Missing", kind.name()), format!("its {noun} is to be created"));
+        }
+        Step::Await(Cause::MachineTerminating) => {
+            return (format!("{}Terminating", kind.name()), format!("its {noun} is going"));
+        }
         Step::Await(Cause::NameTaken) => (
             "NameTaken",
-            format!("there is a pod {} that does not belong to this group; delete or rename it", node.name),
+            format!("there is a {noun} {} that does not belong to this group; delete or rename it", node.name),
         ),
-        Step::Await(Cause::ContainerWaiting { reason, message }) => (reason.as_str(), message.clone()),
+        Step::Await(Cause::MachineWaiting { reason, message }) => (reason.as_str(), message.clone()),
         Step::Await(Cause::Barrier { due, at }) => {
             ("WaitingForOthers", format!("{due} is due; it begins when no other node has {at} before it any more"))
         }
@@ -204,10 +217,10 @@ pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatu
         // What an unreadable spec asks for cannot be compared with what is there: the old figures stand.
         converged_replicas: group.map_or(snapshot.status.converged_replicas, |_| count(&settled)),
         ready_replicas: group.map_or(snapshot.status.ready_replicas, |_| {
-            count(&|node| settled(node) && snapshot.pod(node).is_some_and(|pod| pod.ready))
+            count(&|node| settled(node) && snapshot.machine(node).is_some_and(|machine| machine.ready))
         }),
         updated_replicas: group.map_or(snapshot.status.updated_replicas, |group| {
-            count(&|node| snapshot.pod(node).is_some_and(|pod| pod.template_hash == group.pod.hash))
+            count(&|node| snapshot.machine(node).is_some_and(|machine| machine.template_hash == group.node.hash()))
         }),
         selector: format!("{GROUP_LABEL}={}", snapshot.head.key.name),
         plan: snapshot.leave.proposal.as_ref().map(|proposal| proposal.shown(snapshot.head.generation)),
@@ -249,7 +262,7 @@ fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTre
                 let done = |phase: &&PhaseName| {
                     node.record.receipts.get(phase).is_some_and(|receipt| receipt.outcome == Outcome::Succeeded)
                 };
-                if snapshot.pod(node).is_some() { sequence.iter().take_while(done).count() } else { 0 }
+                if snapshot.machine(node).is_some() { sequence.iter().take_while(done).count() } else { 0 }
             }
         };
         for (place, count) in counts.iter_mut().enumerate() {
@@ -305,9 +318,11 @@ fn verdicts(
     if let TemplateVerdict::Refused { reason, message } = &snapshot.template
         && super::is_wanted(snapshot, group, live)
     {
-        return with("Stalled", reason, format!("spec.node.pod.template: no pod can be made from it: {message}"));
+        let (path, noun) = (snapshot.kind().path(), snapshot.kind().noun());
+        return with("Stalled", reason, format!("{path}: no {noun} can be made from it: {message}"));
     }
     let old_template = older(snapshot, group, live);
+    let shortage = super::hosts::shortage(snapshot, group);
     let replaces = group.rollout.replacement == Replacement::WhenChanged;
     let aside = aside(group, old_template);
     let progress = format!("{} of {} nodes are converged{aside}", status.converged_replicas, group.count);
@@ -329,8 +344,12 @@ fn verdicts(
             let waiting = group.count - status.ready_replicas;
             return with(
                 "Reconciling",
-                "PodsNotReady",
-                format!("{waiting} of {} converged nodes have a pod that is not Ready", group.count),
+                &format!("{}sNotReady", snapshot.kind().name()),
+                format!(
+                    "{waiting} of {} converged nodes have a {} that is not Ready",
+                    group.count,
+                    snapshot.kind().noun()
+                ),
             );
         }
         if status.ready_replicas == group.count {
@@ -340,6 +359,12 @@ fn verdicts(
     }
     if group.paused {
         return vec![ready(false, "Paused", format!("{progress}; paused: set spec.paused to false to go on"))];
+    }
+    if let Some(shortage) = &shortage
+        && steps.values().all(|step| *step == Step::Settled || is_stuck(step))
+        && snapshot.live().count() == snapshot.nodes.len()
+    {
+        return with("Stalled", "NotEnoughHosts", format!("{progress}; {shortage}"));
     }
     let blocked: Vec<&&Node> = live.iter().filter(|node| steps.get(&node.ordinal).is_some_and(is_stuck)).collect();
     let moving = steps.values().any(|step| !is_stuck(step) && *step != Step::Settled);
@@ -352,7 +377,7 @@ fn verdicts(
     match cause {
         Some(first) if complete && !moving => {
             let (mut reason, message) =
-                steps.get(&first.ordinal).map(|step| explain(first, step, None)).unwrap_or_default();
+                steps.get(&first.ordinal).map(|step| explain(snapshot.kind(), first, step, None)).unwrap_or_default();
             let waiting = steps.values().filter(|step| is_stopped(step)).count();
             let mut more = String::new();
             if waiting > 0 {
@@ -367,7 +392,7 @@ fn verdicts(
         }
         _ => {
             let trouble = live.iter().find_map(|node| in_trouble(snapshot, node, steps.get(&node.ordinal)?));
-            let trouble = trouble.map(|trouble| format!("; {trouble}")).unwrap_or_default();
+            let trouble = shortage.into_iter().chain(trouble).map(|trouble| format!("; {trouble}")).collect::<String>();
             with("Reconciling", reconciling_reason(snapshot, status, group), format!("{progress}{trouble}"))
         }
     }
@@ -390,21 +415,22 @@ fn never_settles(step: &Step) -> bool {
 
 /// How many nodes have a pod that was made from another template.
 fn older(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> u32 {
-    let otherwise = |node: &&&Node| snapshot.pod(node).is_some_and(|pod| pod.template_hash != group.pod.hash);
+    let otherwise =
+        |node: &&&Node| snapshot.machine(node).is_some_and(|machine| machine.template_hash != group.node.hash());
     live.iter().filter(otherwise).count() as u32
 }
 
 /// What people should know besides.
 fn aside(group: &Group, old_template: u32) -> String {
-    let mut aside = String::new();
+    let (mut aside, noun) = (String::new(), group.node.kind().noun());
     if old_template > 0 {
         aside = match group.rollout.replacement {
             Replacement::WhenChanged => {
-                format!("; {old_template} run an older pod template and are still to be replaced")
+                format!("; {old_template} run an older {noun} template and are still to be replaced")
             }
             Replacement::Never if group.needs_approval => String::new(),
             Replacement::Never => {
-                format!("; {old_template} run an older pod template: delete their pods to have them made anew")
+                format!("; {old_template} run an older {noun} template: delete their {noun}s to have them made anew")
             }
         };
     }
@@ -429,12 +455,12 @@ fn in_trouble(snapshot: &Snapshot, node: &Node, step: &Step) -> Option<String> {
         Step::Backoff { .. }
         | Step::Halt { .. }
         | Step::Await(Cause::Unreachable(_) | Cause::NameTaken | Cause::Nodes { .. } | Cause::Manual { .. }) => true,
-        Step::Await(Cause::ContainerWaiting { .. }) => {
-            snapshot.pod(node).is_some_and(|pod| pod.created + SHOW_WAIT_AFTER <= snapshot.now)
+        Step::Await(Cause::MachineWaiting { .. }) => {
+            snapshot.machine(node).is_some_and(|machine| machine.created + SHOW_WAIT_AFTER <= snapshot.now)
         }
         _ => false,
     };
-    let (reason, message) = explain(node, step, None);
+    let (reason, message) = explain(snapshot.kind(), node, step, None);
     lasting.then(|| clip(&format!("{}: {reason}: {message}", node.name), 400))
 }
 

@@ -29,8 +29,9 @@ use crate::{
         group_node::{ActionResult, Incarnation, Outcome, Receipt, Running},
     },
     facts::Facts,
-    group::{Replacement, resolve},
+    group::{Kind, Replacement, resolve},
     phase::PhaseName,
+    transport::{Container, Target},
 };
 
 pub(crate) fn now() -> Timestamp {
@@ -120,6 +121,7 @@ fn identity() -> Identity {
         name: "web-0".into(),
         ordinal: 0,
         address: "10.0.0.1".into(),
+        attributes: Arc::default(),
         retry_token: String::new(),
         ack: String::new(),
     }
@@ -130,6 +132,7 @@ fn node(ordinal: u32, record: Record) -> Node {
         name: format!("web-{ordinal}"),
         uid: format!("n-{ordinal}"),
         ordinal,
+        host: None,
         deletion: None,
         deleted_at: None,
         finalized: true,
@@ -144,26 +147,32 @@ fn node(ordinal: u32, record: Record) -> Node {
     }
 }
 
-fn pod(ordinal: u32) -> Pod {
-    Pod {
+pub(crate) fn machine(ordinal: u32) -> Machine {
+    Machine {
         name: format!("web-{ordinal}"),
         uid: format!("p-{ordinal}"),
         controller: Some("g".into()),
         node: Some(format!("n-{ordinal}")),
         deleting: false,
         marked: false,
-        container_name: "main".into(),
-        container: Container::Running { id: format!("c-{ordinal}") },
+        kind: Kind::Pod,
+        target: Some(Target::Container(Container {
+            namespace: "shop".into(),
+            pod: format!("web-{ordinal}"),
+            container: "main".into(),
+        })),
+        attributes: Arc::default(),
+        state: MachineState::Running { id: format!("c-{ordinal}") },
         address: Some("10.0.0.1".into()),
         ready: true,
         gate_open: true,
         gated: true,
-        template_hash: group(json!({})).pod.hash,
+        template_hash: group(json!({})).node.hash().to_owned(),
         created: ago(300),
     }
 }
 
-fn snapshot(extra: Value, nodes: Vec<Node>, pods: Vec<Pod>) -> Snapshot {
+fn snapshot(extra: Value, nodes: Vec<Node>, machines: Vec<Machine>) -> Snapshot {
     let object = object(extra);
     Snapshot {
         now: now(),
@@ -172,12 +181,13 @@ fn snapshot(extra: Value, nodes: Vec<Node>, pods: Vec<Pod>) -> Snapshot {
         template: TemplateVerdict::Accepted,
         status: GroupSpecStatus::default(),
         nodes: nodes.into_iter().map(|node| (node.ordinal, Arc::new(node))).collect(),
+        occupied: BTreeMap::new(),
         foreign_nodes: BTreeMap::new(),
         uncertain: BTreeSet::new(),
         strays: Vec::new(),
         recheck: false,
         session_limit: 64,
-        pods: pods.into_iter().map(|pod| (pod.name.clone(), Arc::new(pod))).collect(),
+        machines: machines.into_iter().map(|machine| (machine.name.clone(), Arc::new(machine))).collect(),
         claims: BTreeMap::new(),
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
@@ -196,13 +206,13 @@ pub(crate) fn settled_as(extra: Value, ordinals: &[u32]) -> Snapshot {
     let group = group(extra.clone());
     let nodes = ordinals.iter().map(|ordinal| {
         let mut node = node(*ordinal, Record::default());
-        let pod = pod(*ordinal);
-        node.record = done(&group, &progress::identity(&node, &pod));
-        let (uid, instance) = (pod.uid.clone(), format!("c-{ordinal}"));
+        let machine = machine(*ordinal);
+        node.record = done(&group, &progress::identity(&node, Some(&machine)));
+        let (uid, instance) = (machine.uid.clone(), format!("c-{ordinal}"));
         node.record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
         node
     });
-    snapshot(extra, nodes.collect(), ordinals.iter().map(|ordinal| pod(*ordinal)).collect())
+    snapshot(extra, nodes.collect(), ordinals.iter().map(|ordinal| machine(*ordinal)).collect())
 }
 
 fn group_status(snapshot: &Snapshot) -> GroupSpecStatus {
@@ -213,8 +223,8 @@ fn conditions(status: &GroupSpecStatus) -> Vec<(String, String, String)> {
     status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
 }
 
-fn step_of(group: &Group, node: &Node, pod: Option<&Pod>) -> Step {
-    step(&Situation { group, node, pod, foreign: false, session: None, trouble: None, now: now() })
+fn step_of(group: &Group, node: &Node, machine: Option<&Machine>) -> Step {
+    step(&Situation { group, node, machine, foreign: false, session: None, trouble: None, now: now() })
 }
 
 #[test]
@@ -225,7 +235,7 @@ fn victims_go_by_rank_and_then_by_ordinal() {
     };
     change(&mut snapshot, 1, &|node| node.record.receipts.clear());
     change(&mut snapshot, 0, &|node| node.marked = true);
-    snapshot.pods.remove("web-2");
+    snapshot.machines.remove("web-2");
     let live: Vec<&Node> = snapshot.live().collect();
     let order = |count| {
         victims(&snapshot, &live, count).into_iter().map(|(node, rank)| (node.ordinal, rank)).collect::<Vec<_>>()
@@ -296,7 +306,7 @@ fn what_is_forbidden_may_be_allowed_in_a_moment() {
 #[test]
 fn max_parallel_counts_those_at_work() {
     let nodes = (0..4).map(|ordinal| node(ordinal, Record::default())).collect();
-    let mut snapshot = snapshot(json!({"count": 4}), nodes, (0..4).map(pod).collect());
+    let mut snapshot = snapshot(json!({"count": 4}), nodes, (0..4).map(machine).collect());
     let starts = |snapshot: &Snapshot| effects(snapshot).iter().filter_map(Effect::starts).collect::<Vec<_>>();
     assert_eq!(starts(&snapshot), [0, 1]);
     let session =
@@ -321,7 +331,8 @@ fn a_spec_that_cannot_be_read_removes_nothing_and_starts_nothing() {
 
 #[test]
 fn pause_stops_everything_but_deletion() {
-    let mut snapshot = snapshot(json!({"count": 3, "paused": true}), vec![node(0, Record::default())], vec![pod(0)]);
+    let mut snapshot =
+        snapshot(json!({"count": 3, "paused": true}), vec![node(0, Record::default())], vec![machine(0)]);
     assert!(effects(&snapshot).is_empty());
     snapshot.head.deletion = Some(Cascade::Nodes);
     assert!(matches!(effects(&snapshot)[..], [Effect::DeleteNode { why: Removal::GroupDeleted, .. }]));
@@ -340,37 +351,37 @@ fn a_node_goes_after_its_session_and_its_pod_and_an_orphan_without() {
     snapshot.sessions.insert("web-0".into(), session);
     assert!(matches!(
         effects(&snapshot)[..],
-        [Effect::EndSession { .. }, Effect::DeletePod { why: PodRemoval::NodeRemoved, .. }]
+        [Effect::EndSession { .. }, Effect::DeleteMachine { why: MachineRemoval::NodeRemoved, .. }]
     ));
     snapshot.sessions.clear();
-    Arc::make_mut(snapshot.pods.get_mut("web-0").unwrap()).deleting = true;
+    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).deleting = true;
     assert!(effects(&snapshot).is_empty(), "its pod is waited for");
-    snapshot.pods.clear();
+    snapshot.machines.clear();
     assert_eq!(effects(&snapshot), [Effect::ReleaseNode { ordinal: 0 }]);
     snapshot.nodes.clear();
     assert_eq!(effects(&snapshot), [Effect::ReleaseGroup]);
 
     let mut orphan = settled(1, &[0]);
     removing(&mut orphan, Cascade::Orphan);
-    assert!(!effects(&orphan).iter().any(|effect| matches!(effect, Effect::DeletePod { .. })));
+    assert!(!effects(&orphan).iter().any(|effect| matches!(effect, Effect::DeleteMachine { .. })));
 }
 
 #[test]
 fn a_pod_that_ended_for_good_is_replaced_and_a_foreign_one_never_touched() {
     let mut snapshot = settled(1, &[0]);
-    Arc::make_mut(snapshot.pods.get_mut("web-0").unwrap()).container = Container::Gone { reason: "Evicted".into() };
-    assert!(matches!(effects(&snapshot)[..], [Effect::DeletePod { why: PodRemoval::Lost, .. }]));
-    Arc::make_mut(snapshot.pods.get_mut("web-0").unwrap()).controller = Some("somebody".into());
+    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).state = MachineState::Gone { reason: "Evicted".into() };
+    assert!(matches!(effects(&snapshot)[..], [Effect::DeleteMachine { why: MachineRemoval::Lost, .. }]));
+    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).controller = Some("somebody".into());
     assert!(effects(&snapshot).is_empty(), "{:?}", effects(&snapshot));
     Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).deletion = Some(Cascade::Nodes);
-    assert!(!effects(&snapshot).iter().any(|effect| matches!(effect, Effect::DeletePod { .. })));
+    assert!(!effects(&snapshot).iter().any(|effect| matches!(effect, Effect::DeleteMachine { .. })));
 }
 
 #[test]
 fn a_pod_that_fails_at_once_is_not_made_as_fast_as_it_fails() {
     let mut snapshot = settled(1, &[0]);
-    let pod = Arc::make_mut(snapshot.pods.get_mut("web-0").unwrap());
-    (pod.container, pod.created) = (Container::Gone { reason: "OutOfcpu".into() }, ago(3));
+    let machine = Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap());
+    (machine.state, machine.created) = (MachineState::Gone { reason: "OutOfcpu".into() }, ago(3));
     let planned = plan(&snapshot);
     assert_eq!((planned.effects, planned.wake), (vec![], Some(ago(3) + SignedDuration::from_secs(10))));
 }
@@ -378,11 +389,11 @@ fn a_pod_that_fails_at_once_is_not_made_as_fast_as_it_fails() {
 #[test]
 fn a_pod_without_a_node_goes_when_its_node_cannot_be_on_its_way() {
     let mut snapshot = settled(1, &[0]);
-    snapshot.pods.insert("web-7".into(), Arc::new(Pod { created: ago(61), ..pod(7) }));
+    snapshot.machines.insert("web-7".into(), Arc::new(Machine { created: ago(61), ..machine(7) }));
     assert!(
-        matches!(&effects(&snapshot)[..], [Effect::DeletePod { name, why: PodRemoval::NodeGone, .. }] if name == "web-7")
+        matches!(&effects(&snapshot)[..], [Effect::DeleteMachine { name, why: MachineRemoval::NodeGone, .. }] if name == "web-7")
     );
-    snapshot.pods.insert("web-7".into(), Arc::new(Pod { created: ago(9), ..pod(7) }));
+    snapshot.machines.insert("web-7".into(), Arc::new(Machine { created: ago(9), ..machine(7) }));
     let planned = plan(&snapshot);
     assert!(planned.effects.is_empty() && planned.wake.is_some());
 }
@@ -394,11 +405,11 @@ fn what_was_refused_is_tried_again_without_forgetting_that_it_was() {
     refused.recheck = true;
     assert_eq!(effects(&refused), [Effect::CheckTemplate]);
     assert_eq!(conditions(&group_status(&refused))[1], ("Stalled".into(), "True".into(), "Forbidden".into()));
-    let stranger = Pod { uid: String::new(), controller: None, ..pod(0) };
+    let stranger = Machine { uid: String::new(), controller: None, ..machine(0) };
     let mut taken = snapshot(json!({}), vec![node(0, Record::default())], vec![stranger]);
     assert_eq!(effects(&taken), []);
     taken.recheck = true;
-    assert_eq!(effects(&taken), [Effect::CreatePod { ordinal: 0 }]);
+    assert_eq!(effects(&taken), [Effect::CreateMachine { ordinal: 0 }]);
     assert_eq!(plan(&taken).steps[&0], Step::Await(Cause::NameTaken));
 }
 
@@ -436,7 +447,7 @@ fn a_session_on_a_container_that_was_replaced_ends() {
 #[test]
 fn the_gate_opens_when_everything_is_done_and_not_before() {
     let mut snapshot = settled(1, &[0]);
-    Arc::make_mut(snapshot.pods.get_mut("web-0").unwrap()).gate_open = false;
+    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).gate_open = false;
     assert_eq!(effects(&snapshot), [Effect::OpenGate { name: "web-0".into(), uid: "p-0".into() }]);
     Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).record.receipts.remove(&PhaseName::configure());
     assert!(!effects(&snapshot).iter().any(|effect| matches!(effect, Effect::OpenGate { .. })));

@@ -10,19 +10,24 @@ mask=$(umask)
 umask 077
 nonce=-
 me=$$
+boot=-
+{ read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
+boot=${boot%%-*}
 
 reply() { printf '%s %s\n' "$nonce" "$*"; }
 refuse() { reply "refused $*"; }
 
-# born PID: sets $born to the process's start time in clock ticks; fails where it is gone or a zombie.
+# born PID: sets $born to the process's start time in clock ticks since the boot, and which boot that was; fails where it is
+# gone or a zombie.
 born() {
   { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
   set -- ${stat##*) }
   [ "$1" != Z ] || return 1
-  born=${20}
+  born=${20}.$boot
 }
 
-alive() { born "$1" && [ "$born" = "$2" ]; }
+# alive PID BORN: whether it is still that process. What an agent before wrote down names no boot.
+alive() { born "$1" && { [ "$born" = "$2" ] || [ "${born%%.*}" = "$2" ]; }; }
 
 # after SECONDS SIGNAL PID BORN: signals later, in the background ($! is the timer), and goes on every second, since a
 # signal that comes just before a wait does not end it. It ends by TERM, or with the process that it is for.
@@ -90,14 +95,22 @@ writable() { { true >"$S/writable"; } 2>/dev/null; }
 
 # The witness: random, made once on a file system, so that a lost one shows. It is the text of a symbolic link, which is
 # there whole or not at all. In a pod it is joined with the start of process 1, since a state directory on a volume
-# survives a container whose own file system does not.
+# survives a container whose own file system does not; on a machine with its ID, for the same reason.
 find_witness() {
   if [ ! -L "$S/witness" ]; then
     { read -r fresh </proc/sys/kernel/random/uuid; } 2>/dev/null || fresh=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
     ln -s "$fresh" "$S/witness" 2>/dev/null
   fi
   witness=$(readlink "$S/witness") && [ -n "$witness" ] || return 1
-  [ "$1" = - ] || { born 1 && witness=$witness.$born; }
+  if [ "$1" != - ]; then
+    born 1 && witness=$witness.${born%%.*}
+  else
+    machine=
+    { read -r machine </etc/machine-id || read -r machine </var/lib/dbus/machine-id; } 2>/dev/null
+    # Before its first boot is over, a machine has none yet.
+    case $machine in *[!0-9a-f]*) machine= ;; esac
+    witness=$witness${machine:+.$machine}
+  fi
 }
 
 # What a killed agent was at, its script before all.

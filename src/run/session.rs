@@ -43,8 +43,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 pub struct Session {
     group: Arc<Group>,
     identity: Identity,
-    uid: String,
-    instance: String,
+    incarnation: Meant,
     nonce: String,
     purpose: Purpose,
     record: Record,
@@ -159,8 +158,26 @@ pub enum End {
     Lost(String),
 }
 
-fn hello(nonce: &str, uid: &str) -> String {
-    format!("hello {nonce} {uid}\n")
+/// What a session means to speak to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Meant {
+    /// The UID of what backs the node.
+    pub uid: String,
+    /// Its instance.
+    pub instance: String,
+    /// Whether it is a pod: then the agent knows the UID, and refuses the work of another one.
+    pub in_pod: bool,
+}
+
+impl Meant {
+    /// The UID that the agent is told; of a machine it knows none.
+    fn told(&self) -> &str {
+        if self.in_pod { &self.uid } else { "-" }
+    }
+
+    fn hello(&self, nonce: &str) -> String {
+        format!("hello {nonce} {}\n", self.told())
+    }
 }
 
 impl Session {
@@ -169,20 +186,21 @@ impl Session {
         self.in_flight().is_some_and(|flight| check::is_one(flight.phase.as_str()))
     }
 
-    /// Begins a session on a pod's container. Returns it with the first bytes to send.
+    /// Begins a session. Returns it with the first bytes to send.
     ///
     /// `nonce` must come from the operating system's generator.
     pub fn open(
         group: Arc<Group>,
         identity: Identity,
-        (uid, instance): (String, String),
+        incarnation: Meant,
         mut record: Record,
         purpose: Purpose,
         nonce: String,
         known: Known,
     ) -> (Self, Vec<u8>) {
         let agent = super::agent();
-        let greeting = format!("{} {uid}\n{agent}{}", agent.len(), hello(&nonce, &uid)).into_bytes();
+        let greeting =
+            format!("{} {}\n{agent}{}", agent.len(), incarnation.told(), incarnation.hello(&nonce)).into_bytes();
         let stage = Stage::Hello;
         let aside = match &purpose {
             Purpose::Lift(run) => Some(Aside::take(run, &mut record)),
@@ -191,8 +209,7 @@ impl Session {
         let session = Self {
             group: known.seen_by(&group),
             identity,
-            uid,
-            instance,
+            incarnation,
             nonce,
             purpose,
             record,
@@ -238,12 +255,12 @@ impl Session {
 
     /// What an agent is greeted with that stands on the node already.
     pub fn hello(&self) -> Vec<u8> {
-        hello(&self.nonce, &self.uid).into_bytes()
+        self.incarnation.hello(&self.nonce).into_bytes()
     }
 
-    /// The UID of the pod and the ID of the container that it speaks to.
-    pub fn incarnation(&self) -> (&str, &str) {
-        (&self.uid, &self.instance)
+    /// What it means to speak to.
+    pub fn incarnation(&self) -> &Meant {
+        &self.incarnation
     }
 
     /// Whether another session may follow soon: not where the node goes, or was only looked at.

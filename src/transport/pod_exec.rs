@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{self, BoxFuture},
+};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::{
     Api, Client,
@@ -16,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Channel, Closed, OpenError, Target, Transport};
+use super::{Channel, Closed, Container, OpenError, Target, Transport};
 use crate::run::LOADER;
 
 /// How long a connection may take to come about.
@@ -37,7 +40,7 @@ impl PodExec {
         Self { client }
     }
 
-    async fn connect(&self, target: &Target) -> Result<Channel, OpenError> {
+    async fn connect(&self, target: &Container) -> Result<Channel, OpenError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &target.namespace);
         let parameters = AttachParams {
             container: Some(target.container.clone()),
@@ -76,7 +79,10 @@ impl PodExec {
 
 impl Transport for PodExec {
     fn open<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Channel, OpenError>> {
-        self.connect(target).boxed()
+        match target {
+            Target::Container(container) => self.connect(container).boxed(),
+            Target::Machine(_) => future::ready(Err(refused("it is no pod".to_owned()))).boxed(),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use pallet_operator::{
     group::{Group, resolve},
     phase::PhaseName,
     plan::{Bound, Purpose, Record, next::Identity},
-    run::session::{End, Session, Want},
+    run::session::{End, Meant, Session, Want},
 };
 use serde_json::json;
 
@@ -55,16 +55,17 @@ fn open(node: &Node, group: &Arc<Group>, record: Record) -> (Session, Agent) {
         name: "web-0".into(),
         ordinal: 0,
         address: "10.0.0.7".into(),
+        attributes: Arc::default(),
         retry_token: String::new(),
         ack: String::new(),
     };
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
     let nonce = format!("{:032x}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-    let instance = (UID.to_owned(), "container".to_owned());
+    let meant = Meant { uid: UID.to_owned(), instance: "container".to_owned(), in_pod: true };
     let (session, greeting) = Session::open(
         group.clone(),
         identity,
-        instance,
+        meant,
         record,
         Purpose::Converge(Bound::Free),
         nonce.clone(),

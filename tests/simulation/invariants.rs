@@ -4,7 +4,7 @@ use pallet_operator::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
         group_node::{self, Outcome},
-        group_spec::Retention,
+        nodes::Retention,
     },
     plan::{Effect, Plan, Removal, Snapshot, Step, plan, progress::Cause, status},
     run::frame::Verdict,

@@ -201,8 +201,8 @@ impl World {
     fn start_lift(&mut self, snapshot: &LiftSnapshot, ordinal: u32, run: &LiftRun) {
         let view = &snapshot.groups[GROUP];
         let node = &view.snapshot.nodes[&ordinal];
-        let Some(pod) = view.snapshot.pod(node) else { return };
-        let identity = lift::identity(node, pod.address.clone().unwrap_or_default());
+        let Some(pod) = view.snapshot.machine(node) else { return };
+        let identity = lift::identity(node, Some(pod));
         let lifted = Arc::new(view.lifted.clone().unwrap());
         self.open_with(&view.snapshot, ordinal, lifted, identity, Purpose::Lift(run.clone()));
     }

@@ -242,13 +242,14 @@ impl World {
                 });
             }
             Effect::CheckTemplate => {
-                let hash = snapshot.group.as_ref().unwrap().pod.checked_as.clone();
+                let hash = snapshot.group.as_ref().unwrap().node.checked_as().to_owned();
                 self.operator.beyond.template = Some((hash, TemplateVerdict::Accepted));
             }
             Effect::CreateNode { ordinal } => self.create_node(snapshot, *ordinal),
-            Effect::CreatePod { ordinal } => {
+            Effect::TakeHost { .. } => unreachable!("nodes are pods here"),
+            Effect::CreateMachine { ordinal } => {
                 let node = &snapshot.nodes[ordinal];
-                self.create_pod(snapshot, &node.name.clone(), &node.uid.clone());
+                self.create_machine(snapshot, &node.name.clone(), &node.uid.clone());
             }
             Effect::DeleteNode { ordinal, uid, .. } => {
                 self.count("nodes removed");
@@ -264,7 +265,7 @@ impl World {
                     self.operator.index.upsert(node);
                 }
             }
-            Effect::DeletePod { name, uid, .. } => {
+            Effect::DeleteMachine { name, uid, .. } => {
                 self.check_ours(snapshot, name, uid);
                 let now = self.now;
                 let answer = self.answered(|world| {
@@ -330,7 +331,8 @@ impl World {
     fn create_node(&mut self, snapshot: &Snapshot, ordinal: u32) {
         let group = snapshot.group.as_ref().unwrap();
         let name = group.key.node_name(ordinal);
-        let fields = GroupNodeFields { group: group.key.name.clone(), group_uid: group.uid.clone(), ordinal };
+        let (of, group_uid) = (group.key.name.clone(), group.uid.clone());
+        let fields = GroupNodeFields { group: of, group_uid, ordinal, host: None };
         let mut object = GroupNode::new(&name, fields);
         object.metadata.namespace = Some(NAMESPACE.into());
         object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);
@@ -350,7 +352,7 @@ impl World {
             Some(Ok(created)) => {
                 self.operator.beyond.uncertain.remove(&ordinal);
                 self.operator.index.upsert(&created);
-                self.create_pod(snapshot, &name, &created.metadata.uid.clone().unwrap());
+                self.create_machine(snapshot, &name, &created.metadata.uid.clone().unwrap());
             }
             Some(Err(_)) => {
                 self.operator.beyond.uncertain.remove(&ordinal);
@@ -363,7 +365,7 @@ impl World {
 
     fn create_claims(&mut self, snapshot: &Snapshot, node: &str) {
         let group = snapshot.group.as_ref().unwrap();
-        for claim in &group.pod.claims {
+        for claim in group.node.claims() {
             if snapshot.claims.contains_key(&claim.claim_name(node)) {
                 continue;
             }
@@ -379,13 +381,14 @@ impl World {
         }
     }
 
-    fn create_pod(&mut self, snapshot: &Snapshot, name: &str, node_uid: &str) {
+    fn create_machine(&mut self, snapshot: &Snapshot, name: &str, node_uid: &str) {
         self.create_claims(snapshot, name);
         if self.operator.failed {
             return;
         }
         let group = snapshot.group.as_ref().unwrap();
-        let pod = serde_json::from_value(node::pod::build(group, name, Some(node_uid))).unwrap();
+        let pod =
+            serde_json::from_value(node::pod::build(group, group.node.pod().unwrap(), name, Some(node_uid))).unwrap();
         let now = self.now;
         match self.answered(|world| world.cluster.pods.create(&mut world.cluster.counter, pod, now)) {
             Some(Ok(pod)) => {

@@ -4,10 +4,10 @@ use std::{collections::VecDeque, sync::Arc};
 
 use pallet_operator::{
     group::Group,
-    plan::{Container, Purpose, Snapshot, next::Identity, progress},
+    plan::{MachineState, Purpose, Snapshot, next::Identity, progress},
     run::{
         frame::{Frame, Verdict},
-        session::{End, Session, Want},
+        session::{End, Meant, Session, Want},
     },
 };
 
@@ -19,9 +19,9 @@ use crate::{
 impl World {
     pub fn open(&mut self, snapshot: &Snapshot, ordinal: u32, purpose: Purpose) {
         let node = &snapshot.nodes[&ordinal];
-        let Some(pod) = snapshot.pod(node) else { return };
+        let Some(pod) = snapshot.machine(node) else { return };
         let group = Arc::new(snapshot.group.clone().unwrap());
-        self.open_with(snapshot, ordinal, group, progress::identity(node, pod), purpose);
+        self.open_with(snapshot, ordinal, group, progress::identity(node, Some(pod)), purpose);
     }
 
     pub fn open_with(
@@ -33,8 +33,8 @@ impl World {
         purpose: Purpose,
     ) {
         let node = &snapshot.nodes[&ordinal];
-        let Some(pod) = snapshot.pod(node) else { return };
-        let Container::Running { id } = &pod.container else { return };
+        let Some(pod) = snapshot.machine(node) else { return };
+        let MachineState::Running { id } = &pod.state else { return };
         if self.operator.links.contains_key(&node.uid) {
             return;
         }
@@ -44,7 +44,7 @@ impl World {
         let (session, greeting) = Session::open(
             group,
             identity,
-            (pod.uid.clone(), id.clone()),
+            Meant { uid: pod.uid.clone(), instance: id.clone(), in_pod: true },
             node.record.clone(),
             purpose,
             format!("nonce-{}-{}-{}", self.operator.seat, self.now, self.operator.nonces),

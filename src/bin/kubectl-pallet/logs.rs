@@ -11,6 +11,7 @@ use pallet_operator::{
         group_node::{NodeLift, Outcome, Receipt},
     },
     node,
+    transport::{Container, Target},
 };
 use tokio::io::AsyncReadExt;
 
@@ -136,12 +137,16 @@ async fn read(
 ) -> Result<()> {
     let pods = cluster.api::<Pod>();
     let pod = cluster.ask(format!("get pod/{name}"), pods.get_opt(name)).await?;
-    let pod = pod.ok_or_else(|| {
+    let missing = || {
         Error::Missing(format!(
-            "{name} has no pod, and its journal was on it; what the receipts keep: kubectl pallet errors gn/{name}"
+            "{name} has no pod whose journal could be read: that of a host or a virtual machine is on it, in /var/lib/pallet/runs; \
+             what the receipts keep: kubectl pallet errors gn/{name}"
         ))
-    })?;
-    let container = node::pod::observe(&pod).container_name;
+    };
+    let Some(Target::Container(Container { container, .. })) = node::pod::observe(&pod.ok_or_else(missing)?).target
+    else {
+        return Err(missing());
+    };
     let parameters = AttachParams {
         container: (!container.is_empty()).then_some(container),
         stdin: false,

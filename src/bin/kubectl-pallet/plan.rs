@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use clap::Args;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::PostParams;
+use kube::{Resource, api::PostParams, core::NamespaceResourceScope};
 use pallet_operator::{
     api::{
         GroupSpec, ServerSpec,
@@ -13,14 +13,15 @@ use pallet_operator::{
     },
     controller::observe,
     group::{
-        Group,
+        Group, NodeShape,
         inputs::Inputs,
         resolve::{self, ServerSpecs},
     },
-    node,
+    node::{self, kubevirt::VirtualMachine},
     phase::{PhaseName, action},
     plan::{self, Snapshot, Step, approval::Proposal, progress::Cause},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
@@ -71,7 +72,7 @@ Examples:
 
 /// Runs it.
 pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
-    let world = World::look(cluster).await?;
+    let mut world = World::look(cluster).await?;
     let mut next = world.specs.clone();
     let mut wanted: Vec<GroupSpec> = Vec::new();
     let mut texts: BTreeMap<String, Value> = BTreeMap::new();
@@ -110,6 +111,7 @@ pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
     let mut all = Vec::new();
     for mut object in wanted {
         object.spec.count = arguments.count.unwrap_or(object.spec.count);
+        world.read_inventory(cluster, &object, &texts).await?;
         all.push(planned(cluster, &world, &next, &texts, &object).await?);
     }
     print(&all, arguments.output)?;
@@ -156,7 +158,7 @@ async fn planned(
     group.inputs = Arc::new(inputs);
     let next = group.clone();
     let before = live.and_then(|live| resolve::resolve(live, &world.specs).ok());
-    if before.as_ref().is_none_or(|before| before.pod.checked_as != next.pod.checked_as) {
+    if before.as_ref().is_none_or(|before| before.node.checked_as() != next.node.checked_as()) {
         check_template(cluster, &next, &mut planned).await;
     }
     planned.notes.extend(standing(&mut snapshot.clone()));
@@ -260,25 +262,43 @@ async fn inputs(
     Ok(inputs)
 }
 
-/// Asks the API server about the pod, as the operator would before it makes the first.
+/// Asks the API server about what would be made, as the operator would before it makes the first.
 async fn check_template(cluster: &Cluster, group: &Group, planned: &mut Planned) {
-    let mut pod = node::pod::build(group, &format!("{}-plan", group.key.name), None);
+    let name = format!("{}-plan", group.key.name);
+    let tried = match &group.node {
+        NodeShape::Pod(shape) => try_out::<Pod>(cluster, node::pod::build(group, shape, &name, None)).await,
+        NodeShape::VirtualMachine(shape) => {
+            try_out::<VirtualMachine>(cluster, node::virtual_machine::build(group, shape, &name, None)).await
+        }
+        NodeShape::Hosts(_) => return,
+    };
+    let (path, noun) = (group.node.kind().path(), group.node.kind().noun());
+    match tried {
+        Ok(()) => {}
+        Err(Error::Refused { code: 400 | 422, message, .. }) => planned.errors.push(format!("{path}: {message}")),
+        Err(error) => planned.notes.push(format!("the {noun} template could not be tried: {error}")),
+    }
+}
+
+async fn try_out<K>(cluster: &Cluster, mut made: Value) -> Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Serialize,
+{
     // The group may not be there yet, and an owner must.
-    if let Some(metadata) = pod["metadata"].as_object_mut() {
+    if let Some(metadata) = made["metadata"].as_object_mut() {
         metadata.remove("ownerReferences");
     }
-    let pod: Pod = match serde_json::from_value(pod) {
-        Ok(pod) => pod,
-        Err(error) => return planned.errors.push(format!("spec.node.pod.template: {error}")),
-    };
+    let made: K = serde_json::from_value(made).map_err(|error| Error::Refused {
+        code: 422,
+        what: "try the template".into(),
+        message: error.to_string(),
+    })?;
     let parameters = PostParams { dry_run: true, ..PostParams::default() };
-    match cluster.ask("try the pod template", cluster.api::<Pod>().create(&parameters, &pod)).await {
-        Ok(_) => {}
-        Err(Error::Refused { code: 400 | 422, message, .. }) => {
-            planned.errors.push(format!("spec.node.pod.template: {message}"))
-        }
-        Err(error) => planned.notes.push(format!("the pod template could not be tried: {error}")),
-    }
+    cluster.ask("try the template", cluster.api::<K>().create(&parameters, &made)).await.map(|_| ())
 }
 
 /// What keeps nodes from going on, as they stand now.
@@ -289,14 +309,14 @@ fn standing(snapshot: &mut Snapshot) -> Vec<String> {
     }
     observe::complete(snapshot);
     let steps = plan::plan(snapshot).steps;
-    let key = snapshot.head.key.clone();
+    let (key, noun) = (snapshot.head.key.clone(), snapshot.kind().noun());
     let note = |(ordinal, step): (u32, Step)| {
         let name = key.node_name(ordinal);
         Some(match step {
             Step::Halt { phase } => format!("{name} has no attempts at {phase} left: kubectl pallet retry gn/{name}"),
             Step::Await(Cause::Manual { due, message, .. }) => format!("{name} waits in {due} for a person: {message}"),
-            Step::Await(Cause::NameTaken) => format!("{name}: a pod of somebody else has its name"),
-            Step::Await(Cause::ContainerWaiting { reason, .. }) => format!("{name} waits for its container: {reason}"),
+            Step::Await(Cause::NameTaken) => format!("{name}: a {noun} of somebody else has its name"),
+            Step::Await(Cause::MachineWaiting { reason, .. }) => format!("{name} waits for its {noun}: {reason}"),
             Step::Await(Cause::Nodes { due, message }) => format!("{name} waits in {due}: {message}"),
             Step::Await(Cause::Stopped { due }) => format!("{name} may not begin {due}: too many nodes have failed"),
             _ => return None,

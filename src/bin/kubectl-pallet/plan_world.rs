@@ -1,20 +1,25 @@
 //! What a plan is made from, asked of the API server.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::api::ListParams;
 use pallet_operator::{
-    api::{GROUP_LABEL, GroupNode, GroupSpec, ServerSpec},
+    api::{GROUP_LABEL, GroupNode, GroupSpec, ServerSpec, actions::KeyFields},
     controller::observe::{self, Beyond, Index},
     group::{
+        FieldError, Group, NodeShape,
         inputs::{Inputs, Peer},
         resolve::{self, ServerSpecs},
     },
+    node::kubevirt::{VirtualMachine, VirtualMachineInstance},
+    phase::action::KeyRef,
     plan::{self, Snapshot},
     run::Seen,
 };
+
+use serde_json::Value;
 
 use crate::{connect::Cluster, exit::Result};
 
@@ -24,8 +29,10 @@ pub struct World {
     groups: Vec<GroupSpec>,
     /// The ServerSpecs, by name.
     pub specs: ServerSpecs,
-    /// Nodes, pods and claims.
+    /// Nodes, what backs them, and claims.
     pub index: Index,
+    /// Inventories that stand in ConfigMaps.
+    inventories: BTreeMap<KeyRef, String>,
 }
 
 impl World {
@@ -45,7 +52,41 @@ impl World {
         for claim in cluster.ask("list claims", cluster.api::<PersistentVolumeClaim>().list(&marked)).await?.items {
             index.upsert(&claim);
         }
-        Ok(Self { groups, specs: specs.items.into_iter().map(named).collect(), index })
+        // Where KubeVirt is not installed there are none, and it may not be this user's to see them.
+        let machines = cluster.ask("list virtual machines", cluster.api::<VirtualMachine>().list(&marked)).await;
+        machines.into_iter().flat_map(|list| list.items).for_each(|machine| drop(index.upsert(&machine)));
+        let instances = cluster.api::<VirtualMachineInstance>();
+        let instances = cluster.ask("list virtual machine instances", instances.list(&marked)).await;
+        instances.into_iter().flat_map(|list| list.items).for_each(|instance| drop(index.upsert(&instance)));
+        let specs = specs.items.into_iter().map(named).collect();
+        let mut world = Self { groups, specs, index, inventories: BTreeMap::new() };
+        for group in world.groups.clone() {
+            world.read_inventory(cluster, &group, &BTreeMap::new()).await?;
+        }
+        Ok(world)
+    }
+
+    /// Reads the inventory of a group's hosts, where it stands in a ConfigMap: one of those given, or one that is there.
+    pub async fn read_inventory(
+        &mut self,
+        cluster: &Cluster,
+        group: &GroupSpec,
+        given: &BTreeMap<String, Value>,
+    ) -> Result<()> {
+        let from = group.spec.node.hosts.as_ref().and_then(|hosts| hosts.inventory_from.as_ref());
+        let Some(KeyFields { name, key }) = from.map(|from| &from.config_map_key_ref) else { return Ok(()) };
+        let at = KeyRef { name: name.clone(), key: key.clone() };
+        let text = match given.get(name) {
+            Some(data) => data[key].as_str().map(str::to_owned),
+            None if self.inventories.contains_key(&at) => return Ok(()),
+            None => {
+                let found =
+                    cluster.ask(format!("get configmap/{name}"), cluster.api::<ConfigMap>().get_opt(name)).await?;
+                found.and_then(|map| map.data?.remove(key))
+            }
+        };
+        self.inventories.extend(text.map(|text| (at, text)));
+        Ok(())
     }
 
     /// The group as it is declared now.
@@ -68,8 +109,25 @@ impl World {
     /// All that the plan of a group depends on, as it would be declared.
     pub fn snapshot(&self, object: &GroupSpec, specs: &ServerSpecs) -> Snapshot {
         let beyond = Beyond { session_limit: u32::MAX, ..Beyond::default() };
-        let group = resolve::resolve(object, specs);
-        observe::snapshot(object, group, &self.index, &beyond, |_: &str| Seen::default(), Timestamp::now())
+        let group = resolve::resolve(object, specs).and_then(|group| self.with_inventory(group));
+        let seen = |_: &str| Seen::default();
+        let mut snapshot = observe::snapshot(object, group, &self.index, &beyond, seen, Timestamp::now());
+        observe::show_hosts(&mut snapshot);
+        snapshot
+    }
+
+    fn with_inventory(&self, mut group: Group) -> std::result::Result<Group, Vec<FieldError>> {
+        if let NodeShape::Hosts(shape) = &mut group.node
+            && let Some(source) = &shape.source
+        {
+            let path = "spec.node.hosts.inventoryFrom.configMapKeyRef".to_owned();
+            let text = self.inventories.get(source);
+            let text = text.ok_or_else(|| {
+                vec![FieldError { path: path.clone(), message: format!("there is no ConfigMap {source}") }]
+            })?;
+            shape.take_inventory(resolve::inventory(text, &path)?);
+        }
+        Ok(group)
     }
 
     /// What templates see of the nodes of roles.

@@ -1,47 +1,55 @@
-//! IO: what is created: GroupNodes, their claims and their pods, after the API server was asked about the template.
+//! IO: what is created: GroupNodes, what backs them, and their claims, after the API server was asked about the template.
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as KubePod};
-use kube::{Api, api::PostParams};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{Api, Resource, api::PostParams};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{Applier, Error, within};
 use crate::{
-    api::{self, GroupNode, GroupNodeFields},
-    group::Group,
+    api::{self, GroupNode, GroupNodeFields, group_node::NodeHost},
+    controller::observe::Indexed,
+    group::{Group, Kind, NodeShape, hosts::place},
     node,
     plan::TemplateVerdict,
 };
 
 impl Applier<'_> {
-    /// Asks the API server, once for each template, whether it would take the pod.
+    /// Asks the API server, once for each template, whether it would take what is made from it.
     pub(super) async fn check_template(&self) -> Result<(), Error> {
         let group = self.group()?;
         let first = group.key.node_name(0);
-        let mut pod = node::pod::build(group, &first, None);
-        if let Some(metadata) = pod["metadata"].as_object_mut() {
+        let (mut made, path) = match &group.node {
+            NodeShape::Pod(shape) => (node::pod::build(group, shape, &first, None), "/api/v1/namespaces/"),
+            NodeShape::VirtualMachine(shape) => {
+                (node::virtual_machine::build(group, shape, &first, None), "/apis/kubevirt.io/v1/namespaces/")
+            }
+            NodeShape::Hosts(_) => return Ok(()),
+        };
+        if let Some(metadata) = made["metadata"].as_object_mut() {
             metadata.remove("name");
             metadata.insert("generateName".into(), format!("{}-", group.key.name).into());
         }
-        let body = serde_json::to_vec(&pod).map_err(|_| Error::Unplanned("a template that is no JSON"))?;
+        let body = serde_json::to_vec(&made).map_err(|_| Error::Unplanned("a template that is no JSON"))?;
+        let resource = if group.node.kind() == Kind::Pod { "pods" } else { "virtualmachines" };
         // Typed parameters know no fieldValidation on create; Strict is what tells a misspelt field.
-        let path = format!("/api/v1/namespaces/{}/pods?dryRun=All&fieldValidation=Strict", self.namespace());
-        let request = post(&path, body)?;
-        let verdict = match within("dry-run create pod", self.client.request::<Value>(request)).await {
+        let path = format!("{path}{}/{resource}?dryRun=All&fieldValidation=Strict", self.namespace());
+        let verdict = match within("dry-run create", self.client.request::<Value>(request(&path, body)?)).await {
             Ok(_) => self.check_claims(group, &first).await?,
             Err(error) => error.verdict().ok_or(error)?,
         };
-        self.state.remember_template(&group.key, &group.pod.checked_as, verdict);
+        self.state.remember_template(&group.key, group.node.checked_as(), verdict);
         Ok(())
     }
 
     async fn check_claims(&self, group: &Group, node: &str) -> Result<TemplateVerdict, Error> {
         let path =
             format!("/api/v1/namespaces/{}/persistentvolumeclaims?dryRun=All&fieldValidation=Strict", self.namespace());
-        for claim in &group.pod.claims {
+        for claim in group.node.claims() {
             let body = node::pod::build_claim(group, claim, node);
             let body = serde_json::to_vec(&body).map_err(|_| Error::Unplanned("a claim that is no JSON"))?;
             let answer =
-                within("dry-run create persistentvolumeclaim", self.client.request::<Value>(post(&path, body)?));
+                within("dry-run create persistentvolumeclaim", self.client.request::<Value>(request(&path, body)?));
             match answer.await {
                 Ok(_) => {}
                 // Its name is taken, by a node's or by somebody's: either is used as it is.
@@ -68,7 +76,7 @@ impl Applier<'_> {
 
     async fn post_claims(&self, group: &Group, node: &str) -> Result<(), Error> {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), self.namespace());
-        for claim in &group.pod.claims {
+        for claim in group.node.claims() {
             let name = claim.claim_name(node);
             if self.snapshot.claims.contains_key(&name) {
                 continue;
@@ -90,7 +98,7 @@ impl Applier<'_> {
                 }
                 Err(error) => {
                     if let Some(verdict) = error.verdict() {
-                        self.state.remember_template(&group.key, &group.pod.checked_as, verdict);
+                        self.state.remember_template(&group.key, group.node.checked_as(), verdict);
                     }
                     return Err(error);
                 }
@@ -99,10 +107,19 @@ impl Applier<'_> {
         Ok(())
     }
 
-    pub(super) async fn create_node(&self, ordinal: u32) -> Result<(), Error> {
+    /// Makes a host a node, unless another group has just done so.
+    pub(super) async fn take_host(&self, ordinal: u32, host: &NodeHost) -> Result<(), Error> {
+        let group = self.group()?;
+        let place = place(&host.address, host.port);
+        let Some(_reserved) = self.state.reserve_host(self.namespace(), &group.uid, place) else { return Ok(()) };
+        self.create_node(ordinal, Some(host)).await
+    }
+
+    pub(super) async fn create_node(&self, ordinal: u32, host: Option<&NodeHost>) -> Result<(), Error> {
         let group = self.group()?;
         let name = group.key.node_name(ordinal);
-        let fields = GroupNodeFields { group: group.key.name.clone(), group_uid: group.uid.clone(), ordinal };
+        let (of, group_uid, host) = (group.key.name.clone(), group.uid.clone(), host.cloned());
+        let fields = GroupNodeFields { group: of, group_uid, ordinal, host };
         let mut object = GroupNode::new(&name, fields);
         object.metadata.namespace = Some(group.key.namespace.clone());
         object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);
@@ -114,9 +131,9 @@ impl Applier<'_> {
         match created {
             Ok(created) => {
                 self.state.learn(&created);
-                // The pod follows at once: a further pass for it would only cost time.
+                // What backs it follows at once: a further pass for it would only cost time.
                 let uid = created.metadata.uid.clone().unwrap_or_default();
-                self.post_pod(group, &name, &uid).await
+                self.post_machine(group, &name, &uid).await
             }
             Err(error) if error.is_conflict() => {
                 let Some(found) = within("get groupnode", self.nodes().get_opt(&name)).await? else { return Ok(()) };
@@ -132,35 +149,55 @@ impl Applier<'_> {
         }
     }
 
-    pub(super) async fn create_pod(&self, ordinal: u32) -> Result<(), Error> {
+    pub(super) async fn create_machine(&self, ordinal: u32) -> Result<(), Error> {
         let Some(node) = self.snapshot.nodes.get(&ordinal) else { return Ok(()) };
-        self.post_pod(self.group()?, &node.name, &node.uid).await
+        self.post_machine(self.group()?, &node.name, &node.uid).await
     }
 
-    async fn post_pod(&self, group: &Group, name: &str, node_uid: &str) -> Result<(), Error> {
-        self.post_claims(group, name).await?;
-        let pod: KubePod = serde_json::from_value(node::pod::build(group, name, Some(node_uid)))
-            .map_err(|_| Error::Unplanned("a template that the API server took and that is no pod"))?;
-        match within("create pod", self.pods().create(&PostParams::default(), &pod)).await {
+    async fn post_machine(&self, group: &Group, name: &str, node_uid: &str) -> Result<(), Error> {
+        match &group.node {
+            NodeShape::Pod(shape) => {
+                self.post_claims(group, name).await?;
+                let pod = node::pod::build(group, shape, name, Some(node_uid));
+                self.post(group, name, &self.pods(), pod).await
+            }
+            NodeShape::VirtualMachine(shape) => {
+                self.post_secrets(group, shape, name, node_uid).await?;
+                let machine = node::virtual_machine::build(group, shape, name, Some(node_uid));
+                self.post(group, name, &self.virtual_machines(), machine).await
+            }
+            NodeShape::Hosts(_) => Ok(()),
+        }
+    }
+
+    /// Creates what backs a node, or finds out who has its name.
+    async fn post<K>(&self, group: &Group, name: &str, api: &Api<K>, made: Value) -> Result<(), Error>
+    where
+        K: Resource + Indexed + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
+    {
+        let made: K = serde_json::from_value(made)
+            .map_err(|_| Error::Unplanned("a template that the API server took and that is none"))?;
+        match within("create what backs a node", api.create(&PostParams::default(), &made)).await {
             Ok(created) => {
                 self.state.learn(&created);
-                self.state.forget_foreign_pod(&group.key, name);
+                self.state.forget_foreign_machine(&group.key, name);
                 Ok(())
             }
             Err(error) if error.is_conflict() => {
-                let Some(found) = within("get pod", self.pods().get_opt(name)).await? else { return Ok(()) };
-                let owners = found.metadata.owner_references.as_deref().unwrap_or_default();
+                let found = within("get what backs a node", api.get_opt(name)).await?;
+                let Some(found) = found else { return Ok(()) };
+                let owners = found.meta().owner_references.as_deref().unwrap_or_default();
                 if owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == group.uid) {
                     self.state.learn(&found);
                 } else {
-                    self.state.remember_foreign_pod(&group.key, name);
+                    self.state.remember_foreign_machine(&group.key, name);
                 }
                 Ok(())
             }
             Err(error) => {
                 // What passed the dry run may be refused all the same later: a quota that is used up.
                 if let Some(verdict) = error.verdict() {
-                    self.state.remember_template(&group.key, &group.pod.checked_as, verdict);
+                    self.state.remember_template(&group.key, group.node.checked_as(), verdict);
                 }
                 Err(error)
             }
@@ -168,7 +205,7 @@ impl Applier<'_> {
     }
 }
 
-fn post(path: &str, body: Vec<u8>) -> Result<http::Request<Vec<u8>>, Error> {
+fn request(path: &str, body: Vec<u8>) -> Result<http::Request<Vec<u8>>, Error> {
     http::Request::post(path)
         .header("content-type", "application/json")
         .body(body)

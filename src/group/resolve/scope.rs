@@ -56,7 +56,8 @@ impl<'a> Scope<'a> {
         let first = rest.split('.').next().unwrap_or_default();
         match root {
             "group" => unknown(name, rest, &["name", "namespace", "count"], "group"),
-            "node" => unknown(name, rest, &["name", "ordinal", "address"], "node"),
+            "node" if ["labels", "params"].contains(&first) => None,
+            "node" => unknown(name, rest, &["name", "ordinal", "address", "host", "labels", "params"], "node"),
             "facts" => self.refuse_fact(name, rest, first),
             "settings" if self.in_bootstrap() => {
                 Some(format!("{name}: bootstrap runs before settings; it may use built-in facts only"))

@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 
 fn group(spec: Value) -> GroupSpec {
@@ -21,7 +23,7 @@ fn a_small_group_gets_every_default() {
     let group = resolve(&group(json!({"node": pod()})), &Default::default()).unwrap();
     assert_eq!((group.count, group.rollout.max_parallel), (1, 1));
     assert_eq!(group.timeout, Duration::from_secs(1800));
-    assert_eq!(group.pod.container, "a");
+    assert_eq!(group.node.pod().unwrap().container, "a");
     assert!(group.phases.is_empty());
 }
 
@@ -29,9 +31,9 @@ fn a_small_group_gets_every_default() {
 fn the_container_is_named_by_the_field_then_the_annotation_then_the_order() {
     let mut node = pod();
     node["pod"]["template"]["metadata"] = json!({"annotations": {"kubectl.kubernetes.io/default-container": "b"}});
-    assert_eq!(resolve(&group(json!({"node": node})), &Default::default()).unwrap().pod.container, "b");
+    assert_eq!(resolve(&group(json!({"node": node})), &Default::default()).unwrap().node.pod().unwrap().container, "b");
     node["pod"]["container"] = json!("a");
-    assert_eq!(resolve(&group(json!({"node": node})), &Default::default()).unwrap().pod.container, "a");
+    assert_eq!(resolve(&group(json!({"node": node})), &Default::default()).unwrap().node.pod().unwrap().container, "a");
     node["pod"]["container"] = json!("c");
     assert_eq!(
         errors(json!({"node": node})),
@@ -93,7 +95,7 @@ fn all_errors_come_at_once_with_their_paths() {
 
 #[test]
 fn the_template_hash_follows_the_template_alone() {
-    let hash = |spec| resolve(&group(spec), &Default::default()).unwrap().pod.hash;
+    let hash = |spec| resolve(&group(spec), &Default::default()).unwrap().node.hash().to_owned();
     let mut gated = pod();
     gated["pod"]["readinessGate"] = json!(false);
     assert_eq!(hash(json!({"node": pod()})), hash(json!({"node": gated, "count": 3})));

@@ -45,7 +45,7 @@ fn at_manual_step() -> Stage {
     for ordinal in [0, 1] {
         let node = stage.web().snapshot.nodes[&ordinal].clone();
         let settings = receipt("settings", lifted.phases.settings.digest.as_str(), Outcome::Succeeded, 1, now());
-        let identity = identity(&node, "10.0.0.1".into());
+        let identity = identity(&node, Some(&machine(node.ordinal)));
         let rendered = next::rendered(&lifted, &identity, &node.record, &PhaseName::app_rollout()).unwrap();
         let mut waiting = receipt("app-rollout", rendered.digest.as_str(), Outcome::Waiting, 1, now());
         waiting.actions = serde_json::from_value(json!([{"name": "look", "result": "Waiting"}])).unwrap();
@@ -109,7 +109,7 @@ fn on_its_way() -> Vec<(&'static str, Value)> {
             let mut stage = begun(json!({"retry": {"limit": 1}}), 1);
             let lifted = stage.web().lifted.clone().unwrap();
             let node = stage.web().snapshot.nodes[&0].clone();
-            let identity = identity(&node, "10.0.0.1".into());
+            let identity = identity(&node, Some(&machine(node.ordinal)));
             let rendered = next::rendered(&lifted, &identity, &node.record, &PhaseName::configure()).unwrap();
             let settings = receipt("settings", lifted.phases.settings.digest.as_str(), Outcome::Succeeded, 1, now());
             let failed = receipt("configure", rendered.digest.as_str(), Outcome::Failed, 1, now());

@@ -69,7 +69,7 @@ fn what_is_required_is_waited_for_and_is_no_failure() {
 #[test]
 fn a_group_shows_the_nodes_that_run_and_are_known() {
     let mut shown = settled(3, &[0, 1, 2]);
-    Arc::make_mut(shown.pods.get_mut("web-1").unwrap()).deleting = true;
+    Arc::make_mut(shown.machines.get_mut("web-1").unwrap()).deleting = true;
     Arc::make_mut(shown.nodes.get_mut(&2).unwrap()).record.incarnation = None;
     let peers = peers(&shown);
     assert_eq!(peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["web-0"]);

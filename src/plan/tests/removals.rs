@@ -31,7 +31,7 @@ fn said(snapshot: &mut Snapshot, outcome: Outcome, attempt: u32, finished: Times
     let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
     let group = snapshot.group.clone().unwrap();
     node.record.receipts.remove(&PhaseName::destroy_server());
-    let identity = progress::identity(node, snapshot.pods["web-0"].as_ref());
+    let identity = progress::identity(node, Some(snapshot.machines["web-0"].as_ref()));
     let Next::Run { rendered, .. } = next::farewell(&group, &identity, &node.record, now()) else { panic!() };
     let receipt = receipt("destroy-server", rendered.digest.as_str(), outcome, attempt, finished);
     node.record.receipts.insert(PhaseName::destroy_server(), receipt);
@@ -42,7 +42,7 @@ fn kinds(snapshot: &Snapshot) -> Vec<&'static str> {
         Effect::StartSession { purpose: Purpose::Farewell, .. } => "farewell",
         Effect::StartSession { .. } => "session",
         Effect::EndSession { .. } => "end",
-        Effect::DeletePod { .. } => "pod",
+        Effect::DeleteMachine { .. } => "pod",
         Effect::ReleaseNode { .. } => "release",
         Effect::Tell { .. } => "tell",
         Effect::DeleteClaim { .. } => "claim",
@@ -64,9 +64,9 @@ fn destroy_server_runs_before_the_pod_goes() {
     snapshot.sessions.clear();
     said(&mut snapshot, Outcome::Succeeded, 1, now());
     assert_eq!(kinds(&snapshot), ["pod"]);
-    Arc::make_mut(snapshot.pods.get_mut("web-0").unwrap()).deleting = true;
+    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).deleting = true;
     assert_eq!(kinds(&snapshot), Vec::<&str>::new());
-    snapshot.pods.clear();
+    snapshot.machines.clear();
     assert_eq!(kinds(&snapshot), ["release"], "and nothing is told");
 }
 
@@ -81,7 +81,7 @@ fn pause_does_not_hold_a_farewell() {
 #[test]
 fn a_group_that_goes_in_the_foreground_says_goodbye_too() {
     let mut snapshot = leaving(1);
-    Arc::make_mut(snapshot.pods.get_mut("web-0").unwrap()).controller = None;
+    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).controller = None;
     snapshot.head.deletion = Some(Cascade::Nodes);
     assert_eq!(kinds(&snapshot), ["farewell"]);
 }
@@ -95,7 +95,7 @@ fn one_that_fails_is_tried_again_and_then_the_node_goes_and_it_is_told() {
     assert_eq!(kinds(&snapshot), ["farewell"]);
     said(&mut snapshot, Outcome::Failed, 2, now());
     assert_eq!(kinds(&snapshot), ["pod"]);
-    snapshot.pods.clear();
+    snapshot.machines.clear();
     assert_eq!(kinds(&snapshot), ["tell", "release"]);
 }
 
@@ -126,7 +126,7 @@ fn a_spec_that_cannot_be_read_says_no_goodbye_and_that_is_told() {
     let mut snapshot = leaving(1);
     snapshot.group = Err(vec![]);
     assert_eq!(kinds(&snapshot), ["pod"]);
-    snapshot.pods.clear();
+    snapshot.machines.clear();
     assert_eq!(kinds(&snapshot), ["tell", "release"]);
 }
 
@@ -147,8 +147,8 @@ fn the_deadline_ends_whatever_is_not_over() {
     snapshot.sessions.insert("web-0".into(), session(true));
     assert_eq!(kinds(&snapshot), ["end", "pod"]);
     let mut waiting = leaving(10);
-    let container = Container::Waiting { reason: "CrashLoopBackOff".into(), message: "m".into() };
-    Arc::make_mut(waiting.pods.get_mut("web-0").unwrap()).container = container;
+    let state = MachineState::Waiting { reason: "CrashLoopBackOff".into(), message: "m".into() };
+    Arc::make_mut(waiting.machines.get_mut("web-0").unwrap()).state = state;
     assert_eq!(kinds(&waiting), Vec::<&str>::new());
     assert_eq!(plan(&waiting).wake, Some(ago(10) + SignedDuration::from_secs(60)));
 }
@@ -156,9 +156,9 @@ fn the_deadline_ends_whatever_is_not_over() {
 #[test]
 fn what_went_by_itself_or_was_never_worked_on_has_no_farewell() {
     let mut snapshot = leaving(1);
-    Arc::make_mut(snapshot.pods.get_mut("web-0").unwrap()).deleting = true;
+    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).deleting = true;
     assert_eq!(kinds(&snapshot), Vec::<&str>::new());
-    snapshot.pods.clear();
+    snapshot.machines.clear();
     assert_eq!(kinds(&snapshot), ["tell", "release"], "a pod that others deleted skips it");
     let mut fresh = leaving(1);
     Arc::make_mut(fresh.nodes.get_mut(&0).unwrap()).record = Record::default();
@@ -171,19 +171,19 @@ fn what_went_by_itself_or_was_never_worked_on_has_no_farewell() {
 #[test]
 fn a_pod_that_was_lost_without_its_farewell_is_told_of() {
     let mut snapshot = settled_as(with_destroy(), &[0]);
-    snapshot.pods.clear();
+    snapshot.machines.clear();
     assert_eq!(kinds(&snapshot), ["tell", "other"]);
 }
 
 // ---- claims --------------------------------------------------------------------------------------------------------
 
 fn with_claims(policy: Value, ordinals: &[u32]) -> Snapshot {
-    let pod = json!({
+    let machine = json!({
         "template": {"spec": {"containers": [{"name": "main", "image": "x"}]}},
         "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
         "persistentVolumeClaimRetentionPolicy": policy
     });
-    let mut snapshot = settled_as(json!({"count": ordinals.len(), "node": {"pod": pod}}), ordinals);
+    let mut snapshot = settled_as(json!({"count": ordinals.len(), "node": {"pod": machine}}), ordinals);
     for ordinal in 0..3 {
         let (name, node) = (format!("data-web-{ordinal}"), format!("web-{ordinal}"));
         let claim =
@@ -219,7 +219,7 @@ fn claims_of_ordinals_that_were_given_up_go_where_the_policy_says_so() {
 fn claims_go_with_the_group_where_the_policy_says_so_and_before_it() {
     let deleted = |policy: Value| {
         let mut snapshot = with_claims(policy, &[0]);
-        (snapshot.head.deletion, snapshot.nodes, snapshot.pods) =
+        (snapshot.head.deletion, snapshot.nodes, snapshot.machines) =
             (Some(Cascade::Nodes), BTreeMap::new(), BTreeMap::new());
         snapshot
     };
@@ -239,7 +239,7 @@ fn a_lost_claim_is_made_again_and_one_that_is_going_holds_the_pod() {
     snapshot.claims.clear();
     assert_eq!(plan(&snapshot).effects, [Effect::CreateClaims { ordinal: 0 }]);
     let mut snapshot = with_claims(json!({}), &[0]);
-    snapshot.pods.clear();
+    snapshot.machines.clear();
     Arc::make_mut(snapshot.claims.get_mut("data-web-0").unwrap()).deleting = true;
     assert_eq!(plan(&snapshot).effects, []);
     assert!(matches!(plan(&snapshot).steps[&0], Step::Await(Cause::ClaimTerminating { .. })));
@@ -261,7 +261,7 @@ fn a_replaced_node_finds_its_claim_wherever_it_stood() {
     Arc::make_mut(snapshot.nodes.get_mut(&2).unwrap()).deletion = Some(Cascade::Nodes);
     assert!(creates(&snapshot).is_empty(), "web-2 is waited for");
     snapshot.nodes.remove(&2);
-    snapshot.pods.remove("web-2");
+    snapshot.machines.remove("web-2");
     assert_eq!(creates(&snapshot), [2]);
     Arc::make_mut(snapshot.claims.get_mut("data-web-2").unwrap()).deleting = true;
     assert_eq!(creates(&snapshot), [0], "a claim that goes holds nobody");

@@ -22,7 +22,7 @@ pub(super) fn rewind(snapshot: &mut Snapshot, ordinal: u32, phases: &[&str]) {
 fn forget(snapshot: &mut Snapshot, ordinal: u32, phases: &[&str]) {
     let node = Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap());
     node.record.receipts.retain(|phase, _| !phases.contains(&phase.as_str()));
-    Arc::make_mut(snapshot.pods.get_mut(&format!("web-{ordinal}")).unwrap()).gate_open = false;
+    Arc::make_mut(snapshot.machines.get_mut(&format!("web-{ordinal}")).unwrap()).gate_open = false;
 }
 
 pub(super) fn halt(snapshot: &mut Snapshot, ordinal: u32, phase: &str) {
@@ -69,7 +69,7 @@ fn in_a_new_group_all_wait_for_all_and_a_pod_that_never_comes_is_waited_for_unti
     forget(&mut snapshot, 1, &["bootstrap", "settings", "init", "configure"]);
     let node = Arc::make_mut(snapshot.nodes.get_mut(&2).unwrap());
     node.record = Record::default();
-    snapshot.pods.remove("web-2");
+    snapshot.machines.remove("web-2");
     assert_eq!(starts(&snapshot), at(&[(1, "bootstrap")]));
     assert!(plan(&snapshot).wake.is_some(), "when patience ends it is looked at again");
     Arc::make_mut(snapshot.nodes.get_mut(&2).unwrap()).created = ago(3600);
@@ -98,7 +98,7 @@ fn who_has_failed_or_is_lost_holds_nobody() {
         rewind(&mut snapshot, ordinal, &["configure"]);
     }
     halt(&mut snapshot, 1, "init");
-    Arc::make_mut(snapshot.pods.get_mut("web-2").unwrap()).deleting = true;
+    Arc::make_mut(snapshot.machines.get_mut("web-2").unwrap()).deleting = true;
     assert_eq!(starts(&snapshot), at(&[(0, "configure")]));
 }
 
@@ -174,7 +174,7 @@ fn outdated(rollout: Value, ordinals: &[u32], old: &[u32]) -> Snapshot {
     let spec = json!({"count": ordinals.len(), "converge": {"rollout": rollout}});
     let mut snapshot = settled_as(spec, ordinals);
     for ordinal in old {
-        Arc::make_mut(snapshot.pods.get_mut(&format!("web-{ordinal}")).unwrap()).template_hash = "older".into();
+        Arc::make_mut(snapshot.machines.get_mut(&format!("web-{ordinal}")).unwrap()).template_hash = "older".into();
     }
     snapshot
 }
@@ -203,11 +203,11 @@ fn as_many_are_replaced_as_may_be_unavailable_the_highest_first() {
 #[test]
 fn what_is_unavailable_already_goes_first_and_counts() {
     let mut snapshot = outdated(json!({}), &[0, 1, 2, 3], &[0, 1, 2, 3]);
-    Arc::make_mut(snapshot.pods.get_mut("web-0").unwrap()).ready = false;
+    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).ready = false;
     assert_eq!(replaced(&snapshot), [0]);
     // A new one that does not come up stops the rollout.
     let mut snapshot = outdated(json!({}), &[0, 1, 2, 3], &[0, 1, 2]);
-    Arc::make_mut(snapshot.pods.get_mut("web-3").unwrap()).ready = false;
+    Arc::make_mut(snapshot.machines.get_mut("web-3").unwrap()).ready = false;
     assert!(replaced(&snapshot).is_empty());
     // So does one that is on its way out.
     let mut snapshot = outdated(json!({}), &[0, 1, 2, 3], &[0, 1, 2, 3]);
@@ -243,9 +243,9 @@ fn nothing_is_replaced_for_a_template_that_no_pod_can_be_made_from_nor_while_the
 #[test]
 fn without_a_readiness_gate_an_edit_of_all_is_no_reason_to_remove_all() {
     let mut snapshot = outdated(json!({}), &[0, 1, 2, 3], &[0, 1, 2, 3]);
-    for pod in snapshot.pods.values_mut() {
-        let pod = Arc::make_mut(pod);
-        (pod.gated, pod.gate_open) = (false, false);
+    for machine in snapshot.machines.values_mut() {
+        let machine = Arc::make_mut(machine);
+        (machine.gated, machine.gate_open) = (false, false);
     }
     for ordinal in 0..4 {
         rewind(&mut snapshot, ordinal, &["configure"]);
@@ -283,7 +283,7 @@ fn a_replaced_node_keeps_its_place_and_a_surge_takes_a_further_one() {
     let mut leaving = outdated(json!({}), &[0, 1, 2], &[1]);
     Arc::make_mut(leaving.nodes.get_mut(&1).unwrap()).deletion = Some(Cascade::Nodes);
     assert!(creates(&leaving).is_empty(), "web-1 is waited for");
-    leaving.pods.remove("web-1");
+    leaving.machines.remove("web-1");
     assert!(creates(&leaving).is_empty(), "it will be gone in a moment");
     leaving.nodes.remove(&1);
     assert_eq!(creates(&leaving), [1]);

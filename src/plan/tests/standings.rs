@@ -31,8 +31,8 @@ fn of_node(snapshot: &mut Snapshot, ordinal: u32, change: impl FnOnce(&mut Node)
     change(Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap()));
 }
 
-fn of_pod(snapshot: &mut Snapshot, name: &str, change: impl FnOnce(&mut Pod)) {
-    change(Arc::make_mut(snapshot.pods.get_mut(name).unwrap()));
+fn of_machine(snapshot: &mut Snapshot, name: &str, change: impl FnOnce(&mut Machine)) {
+    change(Arc::make_mut(snapshot.machines.get_mut(name).unwrap()));
 }
 
 /// Configure failed on a node just now, for the first time.
@@ -100,7 +100,7 @@ fn running(seen: &mut Snapshot) {
 /// The standings of a group, each with what it is called in the table.
 pub(crate) fn groups() -> Vec<(&'static str, Value)> {
     let paused = |seen: &mut Snapshot| seen.group.as_mut().unwrap().paused = true;
-    let unready = |seen: &mut Snapshot| of_pod(seen, "web-0", |pod| pod.ready = false);
+    let unready = |seen: &mut Snapshot| of_machine(seen, "web-0", |machine| machine.ready = false);
     let mut new = shown(&settled(1, &[]));
     new["metadata"]["generation"] = json!(1);
     new["status"] = json!({"observedGeneration": -1, "replicas": 0});
@@ -116,7 +116,7 @@ pub(crate) fn groups() -> Vec<(&'static str, Value)> {
         ("an image cannot be pulled", {
             change(settled(1, &[0]), |seen| {
                 let (reason, message) = ("ErrImagePull".into(), "no such image".into());
-                of_pod(seen, "web-0", |pod| pod.container = Container::Waiting { reason, message });
+                of_machine(seen, "web-0", |machine| machine.state = MachineState::Waiting { reason, message });
             })
         }),
         ("a phase is due", change(settled(2, &[0, 1]), |seen| rewind(seen, 0, &["configure"]))),
@@ -129,14 +129,14 @@ pub(crate) fn groups() -> Vec<(&'static str, Value)> {
             })
         }),
         ("replacing", {
-            change(settled(1, &[0]), |seen| of_pod(seen, "web-0", |pod| pod.template_hash = "older".into()))
+            change(settled(1, &[0]), |seen| of_machine(seen, "web-0", |machine| machine.template_hash = "older".into()))
         }),
         ("a pod is not Ready", change(settled(1, &[0]), unready)),
         ("a plan waits while nodes go on", change(waiting_for_approval(), |seen| rewind(seen, 0, &["configure"]))),
         ("converged", shown(&settled(2, &[0, 1]))),
         ("converged on an older template", {
             change(settled(1, &[0]), |seen| {
-                of_pod(seen, "web-0", |pod| pod.template_hash = "older".into());
+                of_machine(seen, "web-0", |machine| machine.template_hash = "older".into());
                 seen.group.as_mut().unwrap().rollout.replacement = Replacement::Never;
             })
         }),
@@ -171,7 +171,7 @@ pub(crate) fn groups() -> Vec<(&'static str, Value)> {
         ("RolloutStopped", shown(&stopping(json!({"onFailure": "StopAll"})))),
         ("NameTaken", {
             change(settled(1, &[0]), |seen| {
-                of_pod(seen, "web-0", |pod| (pod.controller, pod.node) = (Some("other".into()), None));
+                of_machine(seen, "web-0", |machine| (machine.controller, machine.node) = (Some("other".into()), None));
             })
         }),
         ("NeverSettles", shown(&never_settling())),
@@ -216,11 +216,11 @@ pub(crate) fn nodes() -> Vec<(&'static str, Value)> {
     let mut removed = node_shown(settled(1, &[0]), |_| ());
     removed["metadata"]["deletionTimestamp"] = json!(now().to_string());
     let taken = |seen: &mut Snapshot| {
-        of_pod(seen, "web-0", |pod| (pod.controller, pod.node) = (Some("other".into()), None));
+        of_machine(seen, "web-0", |machine| (machine.controller, machine.node) = (Some("other".into()), None));
     };
     vec![
         ("node: new", new),
-        ("node: its pod is to be made", node_shown(settled(1, &[0]), |seen| seen.pods.clear())),
+        ("node: its pod is to be made", node_shown(settled(1, &[0]), |seen| seen.machines.clear())),
         ("node: a phase is due", node_shown(settled(1, &[0]), |seen| rewind(seen, 0, &["configure"]))),
         ("node: a phase runs", node_shown(settled(1, &[0]), running)),
         ("node: a phase is tried again later", node_shown(settled(1, &[0]), |seen| failed_once(seen, 0))),

@@ -14,11 +14,11 @@ fn the_status_says_how_far_the_group_is() {
     assert_eq!(conditions(&status), [triple("Ready", "False", "Scaling"), triple("Reconciling", "True", "Scaling")]);
 
     let mut unready = settled(1, &[0]);
-    Arc::make_mut(unready.pods.get_mut("web-0").unwrap()).ready = false;
+    Arc::make_mut(unready.machines.get_mut("web-0").unwrap()).ready = false;
     assert_eq!(conditions(&group_status(&unready))[0], triple("Ready", "False", "PodsNotReady"));
 
     let mut old = settled(1, &[0]);
-    Arc::make_mut(old.pods.get_mut("web-0").unwrap()).template_hash = "older".into();
+    Arc::make_mut(old.machines.get_mut("web-0").unwrap()).template_hash = "older".into();
     let status = group_status(&old);
     assert_eq!(status.updated_replicas, 0);
     assert_eq!(conditions(&status)[0], triple("Ready", "False", "Replacing"));
@@ -49,14 +49,14 @@ fn a_group_stalls_only_when_nothing_goes_on_without_a_person() {
         record.receipts.insert(PhaseName::configure(), failed);
         node(ordinal, record)
     };
-    let both_halted = snapshot(json!({"count": 2}), vec![halt(0, 3), halt(1, 3)], vec![pod(0), pod(1)]);
+    let both_halted = snapshot(json!({"count": 2}), vec![halt(0, 3), halt(1, 3)], vec![machine(0), machine(1)]);
     let status = group_status(&both_halted);
     assert_eq!(conditions(&status)[1].0, "Stalled");
     assert!(status.conditions[0].message.contains("no luck") && status.conditions[0].message.contains("1 more"));
     assert_eq!(status.phase_errors[0].action.as_deref(), Some("gate"));
     let counts = status.phases.iter().find(|phase| phase.phase == "configure").unwrap();
     assert_eq!((counts.failed, counts.succeeded), (2, 0));
-    let one_waits = snapshot(json!({"count": 2}), vec![halt(0, 3), halt(1, 1)], vec![pod(0), pod(1)]);
+    let one_waits = snapshot(json!({"count": 2}), vec![halt(0, 3), halt(1, 1)], vec![machine(0), machine(1)]);
     assert_eq!(conditions(&group_status(&one_waits))[1].0, "Reconciling");
 }
 
@@ -81,7 +81,7 @@ fn a_paused_group_does_not_wait_for_gates_that_it_keeps_shut() {
         group.paused = true;
     }
     assert_eq!(conditions(&group_status(&paused))[0].1, "True");
-    Arc::make_mut(paused.pods.get_mut("web-0").unwrap()).ready = false;
+    Arc::make_mut(paused.machines.get_mut("web-0").unwrap()).ready = false;
     assert_eq!(conditions(&group_status(&paused))[0].2, "Paused");
 }
 
@@ -89,14 +89,14 @@ fn a_paused_group_does_not_wait_for_gates_that_it_keeps_shut() {
 fn an_error_of_a_phase_that_is_gone_is_gone() {
     let mut record = done(&group(json!({})), &identity());
     record.receipts.insert(PhaseName::new("gone"), receipt("gone", "d", Outcome::Failed, 3, ago(5)));
-    let status = group_status(&snapshot(json!({}), vec![node(0, record)], vec![pod(0)]));
+    let status = group_status(&snapshot(json!({}), vec![node(0, record)], vec![machine(0)]));
     assert!(status.phase_errors.is_empty(), "{:?}", status.phase_errors);
 }
 
 #[test]
 fn what_keeps_a_group_from_going_on_is_said() {
-    let waiting = Container::Waiting { reason: "ErrImagePull".into(), message: "no such image".into() };
-    let stuck = snapshot(json!({}), vec![node(0, Record::default())], vec![Pod { container: waiting, ..pod(0) }]);
+    let waiting = MachineState::Waiting { reason: "ErrImagePull".into(), message: "no such image".into() };
+    let stuck = snapshot(json!({}), vec![node(0, Record::default())], vec![Machine { state: waiting, ..machine(0) }]);
     let message = group_status(&stuck).conditions[0].message.clone();
     assert!(message.contains("web-0: ErrImagePull: no such image"), "{message}");
 }
@@ -121,8 +121,10 @@ fn the_worst_errors_are_shown_and_the_rest_counted() {
 fn a_new_node_that_starts_as_nodes_do_is_not_written_about() {
     let mut young = node(0, Record::default());
     young.created = ago(3);
-    let waiting =
-        Pod { container: Container::Waiting { reason: "ContainerCreating".into(), message: "m".into() }, ..pod(0) };
+    let waiting = Machine {
+        state: MachineState::Waiting { reason: "ContainerCreating".into(), message: "m".into() },
+        ..machine(0)
+    };
     let snapshot = snapshot(json!({}), vec![young.clone()], vec![waiting]);
     let steps = plan(&snapshot).steps;
     assert_eq!(status::node(&snapshot, &young, steps.get(&0)), status::Due::At(ago(3) + SignedDuration::from_secs(10)));
@@ -142,7 +144,7 @@ fn a_new_node_that_starts_as_nodes_do_is_not_written_about() {
 #[test]
 fn a_run_is_shown_when_it_lasts_and_once() {
     let young = node(0, Record::default());
-    let mut snapshot = snapshot(json!({}), vec![young.clone()], vec![pod(0)]);
+    let mut snapshot = snapshot(json!({}), vec![young.clone()], vec![machine(0)]);
     let running = |started: Timestamp| Running {
         phase: "bootstrap".into(),
         run_id: "r".into(),

@@ -83,31 +83,41 @@ fn whatever_is_observed_there_is_one_next_step() {
     let group = group(json!({}));
     let converged = node(0, done(&group, &identity()));
     let fresh = node(0, Record::default());
-    let running = pod(0);
-    let with = |container: Container| Pod { container, ..pod(0) };
+    let running = machine(0);
+    let with = |state: MachineState| Machine { state, ..machine(0) };
     assert_eq!(step_of(&group, &converged, Some(&running)), Step::Settled);
-    assert_eq!(step_of(&group, &fresh, None), Step::Await(Cause::PodMissing));
-    assert_eq!(step_of(&group, &fresh, Some(&Pod { deleting: true, ..pod(0) })), Step::Await(Cause::PodTerminating));
-    let waiting = with(Container::Waiting { reason: "ErrImagePull".into(), message: "m".into() });
-    assert!(
-        matches!(step_of(&group, &fresh, Some(&waiting)), Step::Await(Cause::ContainerWaiting { reason, .. }) if reason == "ErrImagePull")
+    assert_eq!(step_of(&group, &fresh, None), Step::Await(Cause::MachineMissing));
+    assert_eq!(
+        step_of(&group, &fresh, Some(&Machine { deleting: true, ..machine(0) })),
+        Step::Await(Cause::MachineTerminating)
     );
-    let gone = with(Container::Gone { reason: "Evicted".into() });
-    assert!(matches!(step_of(&group, &fresh, Some(&gone)), Step::Await(Cause::ContainerWaiting { .. })));
+    let waiting = with(MachineState::Waiting { reason: "ErrImagePull".into(), message: "m".into() });
+    assert!(
+        matches!(step_of(&group, &fresh, Some(&waiting)), Step::Await(Cause::MachineWaiting { reason, .. }) if reason == "ErrImagePull")
+    );
+    let gone = with(MachineState::Gone { reason: "Evicted".into() });
+    assert!(matches!(step_of(&group, &fresh, Some(&gone)), Step::Await(Cause::MachineWaiting { .. })));
     assert!(
         matches!(step_of(&group, &fresh, Some(&running)), Step::Run { why: Why::NewNode, phase } if phase == PhaseName::bootstrap())
     );
-    let foreign =
-        Situation { group: &group, node: &fresh, pod: None, foreign: true, session: None, trouble: None, now: now() };
+    let foreign = Situation {
+        group: &group,
+        node: &fresh,
+        machine: None,
+        foreign: true,
+        session: None,
+        trouble: None,
+        now: now(),
+    };
     assert_eq!(step(&foreign), Step::Await(Cause::NameTaken));
 
     let session =
         SessionView { instance: "c-0".into(), since: ago(1), running: None, kind: SessionKind::Converge, lift: None };
-    let followed = Situation { foreign: false, pod: Some(&running), session: Some(&session), ..foreign };
+    let followed = Situation { foreign: false, machine: Some(&running), session: Some(&session), ..foreign };
     assert_eq!(step(&followed), Step::Follow(None));
 
     // Another container: everything again, even where all had succeeded.
-    let restarted = with(Container::Running { id: "c-1".into() });
+    let restarted = with(MachineState::Running { id: "c-1".into() });
     assert!(matches!(step_of(&group, &converged, Some(&restarted)), Step::Run { why: Why::NewIncarnation, .. }));
 
     let mut lost = converged.clone();
@@ -121,7 +131,7 @@ fn whatever_is_observed_there_is_one_next_step() {
 #[test]
 fn a_node_out_of_reach_is_left_alone_for_a_while_and_only_while_it_is_the_same() {
     let group = group(json!({}));
-    let (fresh, running) = (node(0, Record::default()), pod(0));
+    let (fresh, running) = (node(0, Record::default()), machine(0));
     let trouble = |instance: &str, until| Trouble {
         instance: instance.into(),
         reason: "NoShell".into(),
@@ -134,7 +144,7 @@ fn a_node_out_of_reach_is_left_alone_for_a_while_and_only_while_it_is_the_same()
         step(&Situation {
             group: &group,
             node: &fresh,
-            pod: Some(&running),
+            machine: Some(&running),
             foreign: false,
             session: None,
             trouble: Some(trouble),
@@ -155,7 +165,7 @@ fn a_new_incarnation_keeps_what_had_failed() {
     let mut record = Record { receipts: BTreeMap::new(), ..done(&group, &identity()) };
     let Next::Run { rendered, .. } = next(&group, &identity(), &record, now()) else { panic!() };
     let failed = |attempt| receipt("bootstrap", rendered.digest.as_str(), Outcome::Unknown, attempt, ago(1));
-    let restarted = Pod { container: Container::Running { id: "c-1".into() }, ..pod(0) };
+    let restarted = Machine { state: MachineState::Running { id: "c-1".into() }, ..machine(0) };
     record.receipts.insert(PhaseName::bootstrap(), failed(1));
     assert!(matches!(step_of(&group, &node(0, record.clone()), Some(&restarted)), Step::Backoff { .. }));
     record.receipts.insert(PhaseName::bootstrap(), failed(3));
@@ -168,7 +178,7 @@ fn a_new_incarnation_keeps_what_had_failed() {
 #[test]
 fn a_group_without_phases_asks_nothing_of_its_nodes() {
     let group = group(json!({"phases": {}}));
-    assert_eq!(step_of(&group, &node(0, Record::default()), Some(&pod(0))), Step::Settled);
+    assert_eq!(step_of(&group, &node(0, Record::default()), Some(&machine(0))), Step::Settled);
 }
 
 /// Found by review: it was run three times a minute for ever.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Session, Stage, Want, check};
+use super::{Meant, Session, Stage, Want, check};
 use crate::{
     api::group_node::{Incarnation, Outcome},
     phase::PhaseName,
@@ -14,7 +14,10 @@ use crate::{
 impl Session {
     /// The witness tells whether the file system is the one that the record speaks of.
     pub(super) fn meet(&mut self, witness: String) {
-        let met = Incarnation { uid: self.uid.clone(), instance: self.instance.clone(), witness };
+        let met = {
+            let Meant { uid, instance, .. } = self.incarnation.clone();
+            Incarnation { uid, instance, witness }
+        };
         let same = self.record.incarnation.as_ref().is_some_and(|i| i.uid == met.uid && i.witness == met.witness);
         if same {
             self.record.incarnation = Some(met);

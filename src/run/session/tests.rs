@@ -34,16 +34,21 @@ fn identity(retry_token: &str) -> Identity {
         name: "web-0".into(),
         ordinal: 0,
         address: String::new(),
+        attributes: Arc::default(),
         retry_token: retry_token.into(),
         ack: String::new(),
     }
+}
+
+fn meant(instance: &str) -> Meant {
+    Meant { uid: "p".into(), instance: instance.into(), in_pod: true }
 }
 
 fn open(instance: &str, record: Record) -> Session {
     Session::open(
         group(),
         identity(""),
-        ("p".into(), instance.into()),
+        meant(instance),
         record,
         Purpose::Converge(Bound::Free),
         "nonce".into(),
@@ -233,16 +238,7 @@ fn spec(extra: serde_json::Value) -> Arc<Group> {
 }
 
 fn open_for(group: &Arc<Group>, record: Record, purpose: Purpose) -> Session {
-    Session::open(
-        group.clone(),
-        identity(""),
-        ("p".into(), "c".into()),
-        record,
-        purpose,
-        "nonce".into(),
-        Known::default(),
-    )
-    .0
+    Session::open(group.clone(), identity(""), meant("c"), record, purpose, "nonce".into(), Known::default()).0
 }
 
 /// Plays the node: every run succeeds, and settings finds what `java` says at that time. Returns what ran.

@@ -8,8 +8,9 @@ DIR=$CACHE/clusters/$NAME
 # Where Go's own instructions put it; sudo often takes it off the path.
 command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
 
-# The names in the order they start. kwok only runs after `cluster kwok up`.
-COMPONENTS=(etcd kube-apiserver kube-controller-manager kube-scheduler containerd kubelet kube-proxy kwok)
+# The names in the order they start. kwok only runs after `cluster kwok up`, and the last two after `vms up`.
+COMPONENTS=(etcd kube-apiserver kube-controller-manager kube-scheduler containerd kubelet kube-proxy kwok
+  virt-controller stand-in-for-virt-handler)
 
 # Messages go to stderr, so that stdout is free for what scripts want to read.
 say() { printf '%s\n' "$*" >&2; }

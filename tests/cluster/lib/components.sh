@@ -40,6 +40,14 @@ component_command() { # NAME: sets COMMAND
     kube-proxy) COMMAND=(kube-proxy --config=$R/config/kube-proxy.yaml) ;;
     kwok)
       COMMAND=(env PATH="$HERE/kwok:$PATH" kwok --config=$R/config/kwok.yaml --kubeconfig=$R/pki/kwok.kubeconfig) ;;
+    # These two are of tests/vms, which puts them there.
+    virt-controller)
+      # It ends when it cannot renew its lease; with the defaults, ten seconds without an API server would do.
+      COMMAND=($R/vms/bin/virt-controller --kubeconfig=$R/kubeconfig --listen=127.0.0.1 --port=8182
+        --launcher-image=localhost/pallet-launcher:1 --leader-elect-lease-duration=1h --leader-elect-renew-deadline=50m
+        --prom-cert-file=$R/vms/certificates/tls.crt --prom-key-file=$R/vms/certificates/tls.key) ;;
+    stand-in-for-virt-handler)
+      COMMAND=($R/vms/bin/stand-in-for-virt-handler --node=node-1 --kubeconfig=$R/kubeconfig) ;;
   esac
 }
 
@@ -55,6 +63,9 @@ component_serves() { # NAME
     kubelet) listens 127.0.0.1 10248 ;;
     kube-proxy) listens 127.0.0.1 10256 ;;
     kwok) listens $NODE_IP 10247 ;;
+    virt-controller) listens 127.0.0.1 8182 ;;
+    # The node has what machines ask for once this has reported it.
+    stand-in-for-virt-handler) [[ $(kubectl get node node-1 -o 'jsonpath={.status.allocatable.devices\.kubevirt\.io/tun}' 2>&1) == 1k ]] ;;
   esac
 }
 

@@ -20,7 +20,7 @@ fn declared(phases: serde_json::Value, converge: serde_json::Value) -> Arc<Group
 
 fn session(group: &Arc<Group>, ack: &str, record: Record, purpose: Purpose, known: Known) -> Session {
     let identity = Identity { ack: ack.into(), ..identity("") };
-    Session::open(group.clone(), identity, ("p".into(), "c".into()), record, purpose, "nonce".into(), known).0
+    Session::open(group.clone(), identity, meant("c"), record, purpose, "nonce".into(), known).0
 }
 
 fn free() -> Purpose {

@@ -1,0 +1,4 @@
+set -eu
+. /etc/os-release
+echo "os=$ID $VERSION_ID"
+echo "processors=$(nproc)"

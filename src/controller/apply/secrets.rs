@@ -1,0 +1,133 @@
+//! IO: what virtual machines are told at their first start, in Secrets: keys that are made here and nowhere else.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, api::PostParams};
+
+use super::{Applier, Error, key_pair::KeyPair, within};
+use crate::{
+    group::{Group, VirtualMachineShape},
+    node::{
+        cloud_init::{self, Additions, Own},
+        virtual_machine::{LOGIN_KEY, build_group_secret, build_secret, group_secret_name, secret_name},
+    },
+    plan::TemplateVerdict,
+};
+
+impl Applier<'_> {
+    /// Creates the Secret of a virtual machine, and that of its group, where they are not there.
+    pub(super) async fn post_secrets(
+        &self,
+        group: &Group,
+        shape: &VirtualMachineShape,
+        name: &str,
+        node_uid: &str,
+    ) -> Result<(), Error> {
+        let secrets = self.secrets();
+        let own =
+            |secret: &Secret| secret.metadata.owner_references.iter().flatten().any(|owner| owner.uid == node_uid);
+        match within("get secret", secrets.get_opt(&secret_name(name))).await? {
+            Some(found) if own(&found) => return Ok(()),
+            // That of a former node of this name goes with it, in a moment.
+            Some(found) if found.metadata.deletion_timestamp.is_some() => {
+                return Err(Error::Unplanned("the Secret of a former node is still going"));
+            }
+            Some(found) if self.is_ours(&found) => {
+                return Err(Error::Unplanned("the Secret of a former node is not collected yet"));
+            }
+            Some(_) => return self.refuse(group, &secret_name(name)),
+            None => {}
+        }
+        let login = match self.group_key(group).await? {
+            Some(login) => login,
+            None => return self.refuse(group, &group_secret_name(&group.key.name)),
+        };
+        let host = KeyPair::generate()?;
+        let data = self.user_data(shape).await?;
+        let additions = Additions {
+            user: &shape.user,
+            authorized_key: login.public.trim(),
+            host_key: &host.private,
+            host_public_key: host.public.trim(),
+        };
+        let merged = match cloud_init::merge(data.as_deref(), &additions) {
+            Ok(merged) => merged,
+            Err(message) => {
+                let verdict = TemplateVerdict::Refused {
+                    reason: "InvalidTemplate",
+                    message: format!("its user data for cloud-init: {message}"),
+                };
+                self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+                return Err(Error::Unplanned("user data that cannot be merged"));
+            }
+        };
+        let secret = build_secret(group, name, node_uid, &merged, &login.private, &host.public);
+        self.post_secret(&secrets, secret).await
+    }
+
+    /// The key pair that the operator logs in with on the machines of a group: that of its Secret, which is made where it is
+    /// not there. Nothing where somebody else's Secret has its name.
+    async fn group_key(&self, group: &Group) -> Result<Option<KeyPair>, Error> {
+        let (secrets, name) = (self.secrets(), group_secret_name(&group.key.name));
+        for _ in 0..3 {
+            if let Some(found) = within("get secret", secrets.get_opt(&name)).await? {
+                if !self.is_ours(&found) {
+                    return Ok(None);
+                }
+                let private = found.data.and_then(|mut data| data.remove(LOGIN_KEY)).unwrap_or_default();
+                let private = String::from_utf8(private.0).unwrap_or_default();
+                let pair = KeyPair::read(&private);
+                return pair
+                    .map(Some)
+                    .ok_or(Error::Unplanned("the Secret of the group's key pair holds no private key"));
+            }
+            let pair = KeyPair::generate()?;
+            let secret = build_group_secret(group, &pair.private, &pair.public);
+            match self.post_secret(&secrets, secret).await {
+                Ok(()) => return Ok(Some(pair)),
+                // Another pass was faster.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Unplanned("the Secret of the group's key pair was made and removed again and again"))
+    }
+
+    /// The user's own user data.
+    async fn user_data(&self, shape: &VirtualMachineShape) -> Result<Option<String>, Error> {
+        let own = cloud_init::own(&shape.template)
+            .map_err(|_| Error::Unplanned("user data that was found sound and is not"))?;
+        let name = match own {
+            Own::None => return Ok(None),
+            Own::Text(text) => return Ok(Some(text)),
+            Own::Secret(name) => name,
+        };
+        let found = within("get secret", self.secrets().get_opt(&name)).await?;
+        let mut data = found.and_then(|secret| secret.data).unwrap_or_default();
+        // KubeVirt takes either.
+        let text = ["userdata", "userData"].into_iter().find_map(|key| data.remove(key));
+        let text = text.and_then(|text| String::from_utf8(text.0).ok());
+        text.map(Some)
+            .ok_or(Error::Unplanned("the Secret with the user data is not there, or holds no text under userdata"))
+    }
+
+    fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), self.namespace())
+    }
+
+    fn is_ours(&self, secret: &Secret) -> bool {
+        secret.metadata.owner_references.iter().flatten().any(|owner| owner.uid == self.snapshot.head.uid)
+    }
+
+    /// Somebody else's Secret stands at a name that is needed: nothing can be made before it is gone.
+    fn refuse(&self, group: &Group, name: &str) -> Result<(), Error> {
+        let message = format!("there is a Secret {name} that does not belong to this group; delete or rename it");
+        let verdict = TemplateVerdict::Refused { reason: "NameTaken", message };
+        self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+        Err(Error::Unplanned("a Secret of somebody else"))
+    }
+
+    async fn post_secret(&self, secrets: &Api<Secret>, secret: serde_json::Value) -> Result<(), Error> {
+        let secret: Secret = serde_json::from_value(secret).map_err(|_| Error::Unplanned("a Secret that is none"))?;
+        within("create secret", secrets.create(&PostParams::default(), &secret)).await.map(|_| ())
+    }
+}

@@ -1,0 +1,3 @@
+module container-disk
+
+go 1.26
