@@ -1,19 +1,32 @@
 //! The operator: arguments, logs, and the loop that ends gracefully.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{ArgAction, Parser, ValueEnum};
+use ipnet::IpNet;
 use kube::{Client, Config, client::ClientBuilder};
 use pallet_operator::{
-    controller::{self, Settings, references::Polls},
+    controller::{
+        self, Settings,
+        references::{Polls, References},
+    },
     lease::{
         Election,
         lead::{Fenced, Lead},
     },
     probe,
     telemetry::{Telemetry, health::Role, http, logs, requests::Counted},
-    transport::{pod_exec::PodExec, undelayed},
+    transport::{
+        Ways,
+        pod_exec::PodExec,
+        ssh::{Guard, Ssh},
+        undelayed,
+    },
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tower::timeout::TimeoutLayer;
@@ -54,6 +67,10 @@ struct Arguments {
     /// The same for ConfigMaps.
     #[arg(long, value_name = "DURATION", default_value = "1m", env = "PALLET_CONFIG_MAP_POLL")]
     config_map_poll: kube::core::Duration,
+    /// A range of addresses in which hosts may be, though it is refused by itself: loopback, link-local, or the API server's. May be
+    /// given several times.
+    #[arg(long = "allow-host-range", value_name = "CIDR", env = "PALLET_ALLOW_HOST_RANGES", value_delimiter = ',')]
+    allowed_host_ranges: Vec<IpNet>,
     /// Where /livez, /readyz and /metrics are served. Port 0 has the system choose one.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", env = "PALLET_HTTP_ADDRESS")]
     http_address: SocketAddr,
@@ -121,6 +138,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     // A repeated handshake would start a second shell on the node, and a lease that comes late is none.
     let exec = undelayed::client(&named(config.clone())).context("the cluster's configuration cannot be used")?;
     let exec = exec.with_layer(&TimeoutLayer::new(ANSWER)).with_layer(&Counted(telemetry.metrics.clone())).build();
+    let server = config.cluster_url.clone();
     let once = connect(config, false, &Lead::always(), &telemetry)?;
     let version = tokio::time::timeout(Duration::from_secs(30), client.apiserver_version()).await;
     let version =
@@ -132,14 +150,18 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         %http_address,
         "started"
     );
+    let polls = Polls { secrets: arguments.secret_poll.into(), config_maps: arguments.config_map_poll.into() };
     let settings = Settings {
         namespaces: arguments.namespaces,
         sessions: arguments.sessions,
         reconciles: arguments.reconciles,
         own_namespace: namespace.clone(),
-        polls: Polls { secrets: arguments.secret_poll.into(), config_maps: arguments.config_map_poll.into() },
+        polls,
     };
-    let transport = Arc::new(Fenced::new(PodExec::new(exec), lead.clone()));
+    let keyring = Arc::new(References::new(client.clone(), namespace.clone(), polls));
+    let guard = Guard::new(api_servers(&server).await, arguments.allowed_host_ranges);
+    let ways = Ways { exec: PodExec::new(exec), ssh: Ssh::new(keyring, guard) };
+    let transport = Arc::new(Fenced::new(ways, lead.clone()));
     if arguments.leader_elect {
         let election = Election::new(once, namespace, arguments.lease_name, &pod_name(), lead, telemetry.clone());
         let work = move |ending| {
@@ -163,6 +185,21 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
 /// An answer that has not begun after this does not come. A list or a watch has no other deadline: one that is never answered
 /// would leave the operator blind.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// The addresses of the API server: where the operator asks it, and where pods do.
+async fn api_servers(server: &::http::Uri) -> Vec<IpAddr> {
+    let asked = server.host().map(|host| host.trim_matches(['[', ']']).to_owned());
+    let hosts = asked.into_iter().chain(std::env::var("KUBERNETES_SERVICE_HOST").ok());
+    let mut found = Vec::new();
+    for host in hosts {
+        match tokio::time::timeout(ANSWER, tokio::net::lookup_host((host.as_str(), 0))).await {
+            Ok(Ok(addresses)) => found.extend(addresses.map(|address| address.ip())),
+            // It was asked there a moment ago: a proxy may have resolved it.
+            _ => warn!(host, "the API server's name is not resolved; hosts at its address would not be refused"),
+        }
+    }
+    found
+}
 
 /// The name of this pod, or of this machine.
 fn pod_name() -> String {

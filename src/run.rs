@@ -40,7 +40,7 @@ pub use memory::{Memory, Seen};
 use session::{End, Meant, Session, Want};
 use tasks::Spawner;
 use vault::{Known, Vault};
-use warm::Warm;
+use warm::{Place, Warm};
 use watched::Watched;
 
 /// The part that stands on the node, as it is sent: without comments and indentation.
@@ -287,10 +287,10 @@ impl Runs {
         };
         let (mut session, greeting) =
             Session::open(start.group, start.identity, start.incarnation, start.record, start.purpose, nonce(), known);
-        let place = (node_uid.clone(), session.incarnation().uid.clone(), instance.clone());
+        let place = Place { node: node_uid.clone(), incarnation: session.incarnation().clone(), target: start.target };
         let opened = match unknown {
             Some(message) => Err(End::Refused { reason: "SecretUnreadable".into(), message }),
-            None => self.connect(&start.target, &place, &session, &greeting).await,
+            None => self.connect(&place, &session, &greeting).await,
         };
         let end = match opened {
             Err(end) => end,
@@ -316,17 +316,11 @@ impl Runs {
     }
 
     /// A connection on which the agent was greeted, with what it has said already: one that was kept, or a new one.
-    async fn connect(
-        &self,
-        target: &Target,
-        place: &warm::Place,
-        session: &Session,
-        greeting: &[u8],
-    ) -> Result<(Channel, Vec<u8>), End> {
+    async fn connect(&self, place: &Place, session: &Session, greeting: &[u8]) -> Result<(Channel, Vec<u8>), End> {
         if let Some(kept) = self.warm.take(place, &session.hello()).await {
             return Ok(kept);
         }
-        let opened = self.transport.open(target).await;
+        let opened = self.transport.open(&place.target).await;
         let refused = |error: OpenError| End::Refused { reason: error.reason.into(), message: error.message };
         let mut channel = opened.map_err(refused)?;
         if let Err(message) = send(&mut channel, greeting).await {

@@ -1,10 +1,11 @@
 //! How a session's bytes get to a node. The agent and its protocol are the same over every transport.
 
 pub mod pod_exec;
+pub mod ssh;
 pub mod target;
 pub mod undelayed;
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use target::{Container, Endpoint, Target};
@@ -38,6 +39,23 @@ pub struct OpenError {
     pub reason: &'static str,
     /// For people.
     pub message: String,
+}
+
+/// The ways to all kinds of nodes.
+pub struct Ways {
+    /// To pods.
+    pub exec: pod_exec::PodExec,
+    /// To machines.
+    pub ssh: ssh::Ssh,
+}
+
+impl Transport for Ways {
+    fn open<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Channel, OpenError>> {
+        match target {
+            Target::Container(_) => self.exec.open(target),
+            Target::Machine(endpoint) => self.ssh.open(endpoint).boxed(),
+        }
+    }
 }
 
 /// Opens connections.

@@ -21,7 +21,11 @@ const PURE: &[&str] = &[
     "run/frame.rs",
     "run/memory.rs",
     "run/session.rs",
-    "node/pod.rs",
+    "node",
+    "node.rs",
+    "transport/target.rs",
+    "transport/ssh/known_hosts.rs",
+    "transport/ssh/loader.rs",
 ];
 
 const IMPURE: &[&str] = &[

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 
 PR_SET_CHILD_SUBREAPER = 36
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -11,6 +12,16 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 class Failed(Exception):
     """What was to be done was not done."""
+
+
+@dataclass
+class Cost:
+    """Seconds on the clock, and processor seconds: of the client, of the hosts, of what has nothing to do with it."""
+
+    seconds: float
+    client: float
+    hosts: float
+    foreign: float
 
 
 def children(pid):
@@ -44,6 +55,19 @@ def spent():
     return ended.children_user + ended.children_system + sum(living(pid) for pid in descendants(os.getpid()))
 
 
+def beside():
+    """Processor seconds of what else runs in this pid namespace: under `hosts run`, the hosts."""
+    mine = {os.getpid(), *descendants(os.getpid())}
+    return sum(living(int(name)) for name in os.listdir("/proc") if name.isdigit() and int(name) not in mine)
+
+
+def busy():
+    """Processor seconds of the whole machine."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _idle, _waiting, interrupts, soft = (int(field) for field in file.readline().split()[1:8])
+    return (user + nice + system + interrupts + soft) / TICKS
+
+
 def reap():
     while True:
         try:
@@ -60,11 +84,11 @@ class Client:
         self.command, self.environment, self.log, self.patience = command, environment, log, patience
 
     def run(self):
-        """Seconds it took, and processor seconds. Fails if it did, or did not end in time."""
+        """What it cost. Fails if it did, or did not end in time."""
         # Daemons of it become children of this process, not of the first of the namespace.
         if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl")
-        before = spent()
+        client, hosts, all_of_it = spent(), beside(), busy()
         begin = time.monotonic()
         with open(self.log, "wb") as log:
             process = subprocess.Popen(
@@ -79,7 +103,8 @@ class Client:
         reap()
         if code != 0:
             raise Failed(f"{self.command[0]} ended with {code}; the last it said:\n" + self.last_words())
-        return seconds, spent() - before
+        client, hosts, all_of_it = spent() - client, beside() - hosts, busy() - all_of_it
+        return Cost(seconds, client, hosts, max(0.0, all_of_it - client - hosts))
 
     def executable(self):
         """Found by the client's own path."""

@@ -22,6 +22,7 @@ use crate::{
     group::{FieldError, Group, inputs::Inputs},
     phase::{action::KeyRef, hex, secret::Secret},
     run::vault::{Known, Vault},
+    transport::{ssh::Keyring, target::Source},
 };
 
 /// How old what was read may get before it is read again.
@@ -271,6 +272,32 @@ impl References {
             Err(Error::Unplanned("the key of the seals was made and removed again and again"))
         };
         self.key.get_or_try_init(make).await.map(Vec::as_slice)
+    }
+}
+
+impl Keyring for References {
+    /// Read anew each time, and kept nowhere.
+    fn read<'a>(&'a self, namespace: &'a str, source: &'a Source) -> BoxFuture<'a, Result<Vec<u8>, String>> {
+        Box::pin(async move {
+            let (kind, at) = match source {
+                Source::Secret(at) => ("Secret", at),
+                Source::ConfigMap(at) => ("ConfigMap", at),
+            };
+            let explain = |error: Error| format!("{error}: {}", error.explanation());
+            let found = match source {
+                Source::Secret(at) => {
+                    let values = self.values(namespace, &at.name).await.map_err(explain)?;
+                    values.map(|mut values| values.remove(&at.key).map(|value| value.0))
+                }
+                Source::ConfigMap(at) => {
+                    let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+                    let map = within("get configmap", maps.get_opt(&at.name)).await.map_err(explain)?;
+                    map.map(|map| map.data.and_then(|mut data| data.remove(&at.key)).map(String::into_bytes))
+                }
+            };
+            let value = found.ok_or_else(|| format!("there is no {kind} {:?} in this namespace", at.name))?;
+            value.ok_or_else(|| format!("the {kind} {:?} has no key {:?}", at.name, at.key))
+        })
     }
 }
 

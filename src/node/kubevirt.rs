@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{NamespaceResourceScope, Resource};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// The API group.
 pub const GROUP: &str = "kubevirt.io";
@@ -17,11 +18,11 @@ pub const VERSION: &str = "v1";
 pub struct VirtualMachine {
     /// Metadata.
     pub metadata: ObjectMeta,
-    /// What is declared; the operator reads none of it.
+    /// What is declared, as far as it is read.
     #[serde(default)]
     pub spec: Declared,
     /// What is known.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub status: VirtualMachineStatus,
 }
 
@@ -32,6 +33,12 @@ pub struct Declared {
     /// Whether and when it is started: `Always`, `Halted`, `Manual`, ...
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_strategy: Option<String>,
+    /// The same in an older form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<bool>,
+    /// All else, which goes to the API server as it was written.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 /// What is known of a virtual machine.

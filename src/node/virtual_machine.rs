@@ -38,6 +38,8 @@ pub struct Declared {
     namespace: String,
     user: String,
     network: Option<String>,
+    /// Whether it starts by itself, and starts again.
+    lasting: bool,
     status: String,
     trouble: Option<(String, String)>,
 }
@@ -95,6 +97,11 @@ pub fn declared(machine: &VirtualMachine) -> Declared {
         namespace: metadata.namespace.clone().unwrap_or_default(),
         user: annotation(USER_ANNOTATION).unwrap_or_default(),
         network: annotation(NETWORK_ANNOTATION),
+        // The older field, `running`, stands for Always where it is true.
+        lasting: match machine.spec.run_strategy.as_deref() {
+            Some(strategy) => ["Always", "RerunOnFailure"].contains(&strategy),
+            None => machine.spec.running == Some(true),
+        },
         status: machine.status.printable_status.clone(),
         trouble: trouble(&machine.status.conditions, &["Failure"]),
     }
@@ -152,6 +159,8 @@ fn state(declared: &Declared, instance: Option<&Instance>, has_address: bool) ->
             ("" | "Starting" | "Provisioning" | "WaitingForVolumeBinding", None) => {
                 waiting("Starting", "the virtual machine is being started")
             }
+            // Between two starts KubeVirt calls it so, too.
+            ("Stopped", None) if declared.lasting => waiting("Starting", "the virtual machine is being started"),
             ("Stopped", None) => waiting("Stopped", "the virtual machine is stopped; start it to have it go on"),
             (status, None) => waiting(status, "the virtual machine does not run"),
         };
@@ -261,4 +270,143 @@ pub fn build_group_secret(group: &Group, private: &str, public: &str) -> Value {
     });
     adopt(&mut secret, group, &group_secret_name(name), None);
     secret
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::resolve;
+
+    fn group(template: Value) -> Group {
+        let object = serde_json::from_value(json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
+            "metadata": {"name": "web", "namespace": "shop", "uid": "g-uid"},
+            "spec": {"node": {"virtualMachine": {"template": template}}}
+        }));
+        resolve(&object.unwrap(), &Default::default()).unwrap()
+    }
+
+    fn shape(group: &Group) -> &VirtualMachineShape {
+        match &group.node {
+            crate::group::NodeShape::VirtualMachine(shape) => shape,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn template() -> Value {
+        json!({
+            "metadata": {"labels": {"app": "web"}},
+            "spec": {
+                "dataVolumeTemplates": [{"metadata": {"name": "root"}, "spec": {}}],
+                "template": {"spec": {
+                    "domain": {"devices": {"disks": [{"name": "root", "disk": {"bus": "virtio"}}]}},
+                    "volumes": [{"name": "root", "dataVolume": {"name": "root"}}, {"name": "other", "dataVolume": {"name": "golden"}}]
+                }}
+            }
+        })
+    }
+
+    fn machine(strategy: &str, printable: &str) -> Declared {
+        let group = group(template());
+        let mut object = build(&group, shape(&group), "web-0", Some("n-uid"));
+        object["metadata"]["uid"] = "vm-uid".into();
+        object["spec"]["runStrategy"] = strategy.into();
+        object["status"] = json!({"printableStatus": printable, "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": null}]});
+        declared(&serde_json::from_value(object).unwrap())
+    }
+
+    fn started(status: Value) -> Instance {
+        let object = json!({"metadata": {"name": "web-0", "uid": "vmi-1"}, "status": status});
+        instance(&serde_json::from_value(object).unwrap())
+    }
+
+    fn running(extra: Value) -> Instance {
+        let mut conditions = vec![json!({"type": "Ready", "status": "True"})];
+        conditions.extend(extra.as_array().cloned().unwrap_or_default());
+        started(json!({
+            "phase": "Running", "conditions": conditions,
+            "interfaces": [{"name": "storage", "podInterfaceName": "eth1"}, {"name": "default", "ipAddress": "10.1.0.7"}]
+        }))
+    }
+
+    fn reason(machine: &Machine) -> &str {
+        match &machine.state {
+            MachineState::Waiting { reason, .. } => reason,
+            MachineState::Running { .. } => "Running",
+            MachineState::Gone { .. } => "Gone",
+        }
+    }
+
+    #[test]
+    fn the_template_is_kept_and_the_operators_own_is_added() {
+        let group = group(template());
+        let built = build(&group, shape(&group), "web-1", Some("n-uid"));
+        assert_eq!(
+            built["metadata"]["labels"],
+            json!({"app": "web", "pallet.dev/group": "web", "pallet.dev/node": "web-1"})
+        );
+        assert_eq!(
+            built["spec"]["template"]["metadata"]["labels"]["pallet.dev/group"], "web",
+            "its pod is found by it"
+        );
+        assert_eq!(built["spec"]["runStrategy"], "Always");
+        let owners = built["metadata"]["ownerReferences"].as_array().unwrap();
+        assert_eq!((owners[0]["uid"].as_str(), owners[1]["uid"].as_str()), (Some("g-uid"), Some("n-uid")));
+        // Each has a volume of its own; what is shared stays shared.
+        assert_eq!(built["spec"]["dataVolumeTemplates"][0]["metadata"]["name"], "root-web-1");
+        let volumes = &built["spec"]["template"]["spec"]["volumes"];
+        assert_eq!(volumes[0]["dataVolume"]["name"], "root-web-1");
+        assert_eq!(volumes[1]["dataVolume"]["name"], "golden");
+        assert_eq!(volumes[2]["cloudInitNoCloud"]["secretRef"]["name"], "web-1-cloud-init");
+        // What goes to the API server is all of it.
+        let sent: VirtualMachine = serde_json::from_value(built.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&sent).unwrap()["spec"], built["spec"]);
+    }
+
+    #[test]
+    fn a_machine_runs_when_its_instance_does_and_has_an_address() {
+        let seen = observe(&machine("Always", "Running"), Some(&running(json!([]))));
+        assert_eq!(seen.state, MachineState::Running { id: "vmi-1".into() });
+        assert_eq!((seen.uid.as_str(), seen.address.as_deref(), seen.ready), ("vm-uid", Some("10.1.0.7"), true));
+        let Some(Target::Machine(endpoint)) = seen.target else { panic!("{:?}", seen.target) };
+        assert_eq!((endpoint.user.as_str(), endpoint.port), ("pallet", 22));
+        assert_eq!(endpoint.elevation.as_ref().map(|e| e.user.as_str()), Some("root"));
+        assert_eq!(endpoint.key.to_string(), "web-0-cloud-init/ssh-privatekey");
+        assert!(!endpoint.trust.is_empty(), "it is known from birth");
+    }
+
+    #[test]
+    fn stopped_paused_and_being_started_are_told_apart() {
+        let of = |strategy: &str, printable: &str, instance: Option<Instance>| {
+            reason(&observe(&machine(strategy, printable), instance.as_ref())).to_owned()
+        };
+        assert_eq!(of("Halted", "Stopped", None), "Stopped");
+        assert_eq!(of("Always", "Stopped", None), "Starting", "between two starts it is called so, too");
+        assert_eq!(of("Always", "", None), "Starting");
+        assert_eq!(of("Always", "ErrorPvcNotFound", None), "ErrorPvcNotFound");
+        assert_eq!(of("Always", "CrashLoopBackOff", None), "CrashLoopBackOff");
+        let paused = running(json!([{"type": "Paused", "status": "True", "reason": "PausedByUser"}]));
+        assert_eq!(of("Always", "Paused", Some(paused)), "Paused");
+        let nowhere = started(json!({"phase": "Running", "interfaces": [{"name": "default"}]}));
+        assert_eq!(of("Always", "Running", Some(nowhere)), "AddressMissing");
+        let stuck =
+            json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}]);
+        let stuck = started(json!({"phase": "Scheduling", "conditions": stuck}));
+        assert_eq!(of("Always", "ErrorUnschedulable", Some(stuck)), "Unschedulable");
+        assert_eq!(of("Always", "Starting", Some(started(json!({"phase": "Scheduled"})))), "Starting");
+        assert_eq!(of("Always", "Stopped", Some(started(json!({"phase": "Failed"})))), "Stopped");
+    }
+
+    #[test]
+    fn a_migration_keeps_the_instance_and_a_start_makes_another() {
+        let before = observe(&machine("Always", "Running"), Some(&running(json!([]))));
+        let mut moved = running(json!([]));
+        moved.addresses[0].1 = "10.1.0.9".into();
+        let during = observe(&machine("Always", "Migrating"), Some(&moved));
+        assert_eq!(during.state, before.state);
+        assert_ne!(during.target, before.target, "it is reached where it is now");
+        let mut again = running(json!([]));
+        again.uid = "vmi-2".into();
+        assert_ne!(observe(&machine("Always", "Running"), Some(&again)).state, before.state);
+    }
 }

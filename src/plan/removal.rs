@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use jiff::SignedDuration;
 
 use super::{
-    Claim, Effect, MachineRemoval, NOBODYS_AFTER, Node, Notice, Plan, Purpose, Removal, SessionKind, Snapshot, Step,
-    earliest,
+    Claim, Effect, Machine, MachineRemoval, NOBODYS_AFTER, Node, Notice, Plan, Purpose, Removal, SessionKind, Snapshot,
+    Step, earliest,
     next::Why,
     progress::{self, Farewell},
 };
@@ -143,17 +143,12 @@ fn let_go(snapshot: &Snapshot, node: &Node, cascade: Cascade, broken: Option<Str
     }
 }
 
-/// Pods of the group whose node is gone.
+/// What was made for the group and whose node is gone.
 fn nobodys(snapshot: &Snapshot, plan: &mut Plan) {
-    let names: BTreeSet<&str> = snapshot.nodes.values().map(|node| node.name.as_str()).collect();
-    for machine in snapshot
-        .machines
-        .values()
-        .filter(|machine| machine.controller.as_deref() == Some(&snapshot.head.uid) && !machine.deleting)
-    {
-        if names.contains(machine.name.as_str()) {
-            continue;
-        }
+    let nodes: BTreeSet<&str> = snapshot.nodes.values().map(|node| node.name.as_str()).collect();
+    let made = |machine: &Machine| machine.controller.as_deref() == Some(&snapshot.head.uid) && !machine.deleting;
+    let of_nobody = snapshot.machines.iter().filter(|(node, machine)| made(machine) && !nodes.contains(node.as_str()));
+    for (_, machine) in of_nobody {
         if machine.created + NOBODYS_AFTER <= snapshot.now {
             let (name, uid) = (machine.name.clone(), machine.uid.clone());
             plan.effects.push(Effect::DeleteMachine { name, uid, why: MachineRemoval::NodeGone });

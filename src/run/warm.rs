@@ -16,8 +16,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{send, tasks::Spawner};
-use crate::transport::Channel;
+use super::{send, session::Meant, tasks::Spawner};
+use crate::transport::{Channel, Target};
 
 /// How many are kept at once, over all nodes.
 const LIMIT: usize = 32;
@@ -26,8 +26,17 @@ const LASTS: Duration = Duration::from_secs(60);
 /// How long an agent that was kept may take to answer. A new connection is cheaper than more patience.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// The container that a connection leads to: the UID of the GroupNode, the UID of the pod, the container's ID.
-pub type Place = (String, String, String);
+/// Where a connection leads to. It is good for that alone: whoever is to log in as another user, or with another key, does
+/// not go by one that was opened before.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Place {
+    /// The UID of the GroupNode.
+    pub node: String,
+    /// What is meant to be there.
+    pub incarnation: Meant,
+    /// How it is reached.
+    pub target: Target,
+}
 
 /// Connections without a session.
 #[derive(Clone, Default)]
@@ -107,7 +116,10 @@ pub fn part(mut channel: Channel, tasks: &Spawner) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{run::tasks::Tasks, transport::Closed};
+    use crate::{
+        run::tasks::Tasks,
+        transport::{Closed, Container},
+    };
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     /// A connection and the agent's end of it. `over` tells whether it is known to have ended.
@@ -120,7 +132,12 @@ mod tests {
     }
 
     fn place(instance: &str) -> Place {
-        ("node".into(), "pod".into(), instance.into())
+        let container = Container { namespace: "shop".into(), pod: "web-0".into(), container: "main".into() };
+        Place {
+            node: "node".into(),
+            incarnation: Meant { uid: "pod".into(), instance: instance.into(), in_pod: true },
+            target: Target::Container(container),
+        }
     }
 
     #[tokio::test(start_paused = true)]

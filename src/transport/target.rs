@@ -82,6 +82,15 @@ pub enum Source {
     ConfigMap(KeyRef),
 }
 
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret(at) => write!(f, "key {} of the Secret {}", at.key, at.name),
+            Self::ConfigMap(at) => write!(f, "key {} of the ConfigMap {}", at.key, at.name),
+        }
+    }
+}
+
 /// How to become another user, by sudo.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Elevation {

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use kube::api::PostParams;
 use pallet_operator::api::{GroupNode, group_node::Effect};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    harness::{Space, node, receipt},
+    grounds::Ground,
+    harness::{Space, receipt},
     packages::SOURCE,
 };
 
@@ -73,12 +73,8 @@ fn on_debian() -> Vec<Case> {
     ]
 }
 
-async fn keeps_its_promises(what: &str, image: &str, bootstrap: &str, cases: Vec<Case>) {
-    let Some(space) = Space::new(what).await else { return };
-    let secret = json!({"metadata": {"name": "own"}, "stringData": {"secret": "canary"}});
-    let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> =
-        kube::Api::namespaced(space.client.clone(), &space.name);
-    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+async fn keeps_its_promises(what: &str, space: &Space, ground: &Ground, bootstrap: &str, cases: Vec<Case>) {
+    space.secret("own", json!({"secret": "canary"})).await;
     let actions: Vec<Value> = cases
         .iter()
         .map(|case| {
@@ -88,7 +84,7 @@ async fn keeps_its_promises(what: &str, image: &str, bootstrap: &str, cases: Vec
         })
         .collect();
     let spec = |policy: &str, reapply: &str| {
-        json!({"node": node(image), "phases": {
+        json!({"node": ground.node(), "phases": {
             "bootstrap": {"actions": [{"exec": {"script": format!("mkdir -p /srv; echo remote >/srv/remote\n{bootstrap}")}}]},
             "configure": {"actions": actions}
         }, "converge": {"reapply": reapply, "driftCheck": {"interval": "10s", "policy": policy}, "retry": {"limit": 0}}})
@@ -114,12 +110,12 @@ async fn keeps_its_promises(what: &str, image: &str, bootstrap: &str, cases: Vec
     space.node_until("web-0", "a look that agrees", |node| of(node).is_some_and(|found| found.is_empty())).await;
     // What was broken is told by its name, and nothing else.
     let breaks: Vec<&str> = cases.iter().map(|case| case.breaks).collect();
-    space.kubectl_exec("web-0", &format!("set -e\n{}", breaks.join("\n"))).await;
+    ground.run(space, "web-0", &format!("set -e\n{}", breaks.join("\n"))).await;
     let broken: BTreeSet<String> =
         cases.iter().filter(|case| case.breaks != "true").map(|case| case.name.to_owned()).collect();
     let told = |node: &GroupNode| of(node).is_some_and(|found| found == broken);
     space.node_until("web-0", &format!("a look that tells {broken:?}"), told).await;
-    assert_eq!(space.kubectl_exec("web-0", "cat /c/file").await, "other\n", "it was only looked at");
+    assert_eq!(ground.run(space, "web-0", "cat /c/file").await, "other\n", "it was only looked at");
     // It is put right, and what was not broken is left alone.
     space.apply(spec("Reapply", "")).await;
     space.node_until("web-0", "everything is mended", |node| of(node).is_some_and(|found| found.is_empty())).await;
@@ -137,18 +133,37 @@ async fn keeps_its_promises(what: &str, image: &str, bootstrap: &str, cases: Vec
 }
 
 #[tokio::test]
-async fn on_a_debian_node() {
+async fn on_a_debian_pod() {
+    let Some(space) = Space::new("conform-debian").await else { return };
     let bootstrap = SOURCE.replace(
         "echo 'deb [trusted=yes] file:/repo ./' >/etc/apt/sources.list",
         "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*",
     );
     let cases = everywhere().into_iter().chain(on_debian()).collect();
-    keeps_its_promises("conform-debian", "localhost/debian:12", &bootstrap, cases).await;
+    keeps_its_promises("debian", &space, &Ground::Pods("localhost/debian:12"), &bootstrap, cases).await;
 }
 
 #[tokio::test]
-async fn on_a_busybox_node() {
+async fn on_a_busybox_pod() {
+    let Some(space) = Space::new("conform-busybox").await else { return };
     // Debian's busybox has no adduser.
     let cases = everywhere().into_iter().filter(|case| !["user", "group"].contains(&case.name)).collect();
-    keeps_its_promises("conform-busybox", "localhost/busybox:1", "mkdir -p /var/spool/cron/crontabs", cases).await;
+    let ground = Ground::Pods("localhost/busybox:1");
+    keeps_its_promises("busybox", &space, &ground, "mkdir -p /var/spool/cron/crontabs", cases).await;
+}
+
+#[tokio::test]
+async fn on_a_host() {
+    let Some(space) = Space::new("conform-host").await else { return };
+    let ground = Ground::hosts(&space, 1).await;
+    keeps_its_promises("host", &space, &ground, "mkdir -p /etc/sudoers.d /etc/cron.d", everywhere()).await;
+}
+
+/// By `make test-vms`.
+#[tokio::test]
+#[ignore = "needs KubeVirt"]
+async fn on_a_virtual_machine() {
+    let Some(space) = Space::new("conform-vm").await else { return };
+    let ground = Ground::VirtualMachines;
+    keeps_its_promises("virtual machine", &space, &ground, "mkdir -p /etc/sudoers.d /etc/cron.d", everywhere()).await;
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::TryFutureExt;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount};
 use kube::{
     Api, Client, ResourceExt,
     api::{AttachParams, DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -182,6 +182,22 @@ impl Space {
             json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": name}, "spec": spec});
         let parameters = PatchParams::apply("e2e").force();
         self.groups().patch(name, &parameters, &Patch::Apply(object)).await.expect("the GroupSpec is accepted")
+    }
+
+    /// Makes a Secret, or makes it another one.
+    pub async fn secret(&self, name: &str, texts: Value) {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.name);
+        let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": texts});
+        let parameters = PatchParams::apply("e2e").force();
+        secrets.patch(name, &parameters, &Patch::Apply(object)).await.expect("the Secret");
+    }
+
+    /// Makes a ConfigMap, or makes it another one.
+    pub async fn config_map(&self, name: &str, texts: Value) {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.name);
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": texts});
+        let parameters = PatchParams::apply("e2e").force();
+        maps.patch(name, &parameters, &Patch::Apply(object)).await.expect("the ConfigMap");
     }
 
     /// Merges a patch into the GroupSpec.

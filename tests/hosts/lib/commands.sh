@@ -60,7 +60,8 @@ hosts_up() { # [N] [--prefix web] [--small [SIZE]] [--host-keys KIND,...] [--whi
   each configure_host "${NEW[@]}"
   each boot_host "${NEW[@]}"
   trap - EXIT
-  [[ $lease == - ]] || setsid "$0" --dir "$HOSTS_DIR" watch "$lease" </dev/null >/dev/null 2>&1 8<&- 9>&- &
+  # With `||` in front, a subshell would wait for it, and keep the caller's pipes.
+  if [[ $lease != - ]]; then setsid "$0" --dir "$HOSTS_DIR" watch "$lease" </dev/null >/dev/null 2>&1 8<&- 9>&- & fi
   for name in "${NEW[@]}"; do describe "$name"; done
 }
 

@@ -4,7 +4,8 @@
 hosts_run() { # COMMAND...
   local child directory rc=0
   need_root
-  hosts_build >/dev/null
+  # A tree that is there will do, also while another command works on images; `build` is for a newer one.
+  if ! { directory=$(tree_dir) && [[ -d $directory ]]; }; then hosts_build >/dev/null; fi
   directory=$(mktemp -d "$CACHE/hosts/run.XXXXXX")
   # Whoever is killed, and however: when the last that holds descriptor 7 has ended, the directory goes.
   exec 7> >(exec 7>&- 9>&-; exec setsid bash "$HERE/lib/remove.sh" "$directory" >/dev/null 2>&1)

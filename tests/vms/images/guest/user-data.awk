@@ -17,9 +17,9 @@ function path(  i, text) {
 }
 
 function scalar(text) {
-  if (text ~ /^'.*'$/) { text = substr(text, 2, length(text) - 2); gsub(/''/, "'", text); return escaped(text) }
+  if (match(text, /^'([^']|'')*'/)) { text = substr(text, 2, RLENGTH - 2); gsub(/''/, "'", text); return escaped(text) }
   # What is escaped between double quotes is left so: line breaks and backslashes are as they shall be printed.
-  if (text ~ /^".*"$/) { text = substr(text, 2, length(text) - 2); gsub(/\\"/, "\"", text); return text }
+  if (match(text, /^"([^"\\]|\\.)*"/)) { text = substr(text, 2, RLENGTH - 2); gsub(/\\"/, "\"", text); return text }
   sub(/[ ]+#.*$/, "", text)
   return escaped(text)
 }

@@ -1,0 +1,126 @@
+//! Nodes that are hosts: which are taken, who has lost its own, and what is said where there are too few.
+
+use super::*;
+use crate::{api::group_node::NodeHost, controller::observe::show_hosts};
+
+fn host(number: u32) -> NodeHost {
+    NodeHost { name: format!("h{number}"), address: format!("10.9.0.{number}"), port: 22 }
+}
+
+/// A group of `count` nodes with hosts h1 to h`listed`, of which nodes have those of these numbers, settled.
+fn fleet(count: u32, listed: u32, nodes: &[u32]) -> Snapshot {
+    let inventory: Vec<Value> = (1..=listed)
+        .map(|number| json!({"name": format!("h{number}"), "address": format!("10.9.0.{number}")}))
+        .collect();
+    let key = json!({"secretKeyRef": {"name": "login"}});
+    let spec = json!({"count": count, "node": {"hosts": {"key": key, "inventory": inventory}}});
+    let mut snapshot = snapshot(spec, Vec::new(), Vec::new());
+    let group = snapshot.group.clone().unwrap();
+    for (ordinal, number) in nodes.iter().enumerate() {
+        let mut node = Node { host: Some(host(*number)), ..node(ordinal as u32, Record::default()) };
+        let machine = crate::node::host::machine(&snapshot.head, group.node.hosts().unwrap(), &node);
+        node.record = done(&group, &progress::identity(&node, machine.as_ref()));
+        let (uid, instance) = (format!("h{number}"), format!("10.9.0.{number}:22"));
+        node.record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
+        snapshot.nodes.insert(node.ordinal, Arc::new(node));
+    }
+    show_hosts(&mut snapshot);
+    snapshot
+}
+
+fn taken(snapshot: &Snapshot) -> Vec<(u32, String)> {
+    let taken = |effect: Effect| match effect {
+        Effect::TakeHost { ordinal, host } => Some((ordinal, host.name)),
+        _ => None,
+    };
+    plan(snapshot).effects.into_iter().filter_map(taken).collect()
+}
+
+fn verdict(snapshot: &Snapshot) -> (String, String) {
+    let status = group_status(snapshot);
+    let condition = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+    (condition.reason.clone(), condition.message.clone())
+}
+
+#[test]
+fn the_first_that_are_free_are_taken_in_order() {
+    assert_eq!(taken(&fleet(2, 3, &[])), [(0, "h1".into()), (1, "h2".into())]);
+    assert_eq!(taken(&fleet(3, 3, &[2])), [(1, "h1".into()), (2, "h3".into())]);
+    let mut snapshot = fleet(2, 3, &[]);
+    snapshot.occupied.insert("10.9.0.1:22".into(), "node db-0 of group db".into());
+    assert_eq!(taken(&snapshot), [(0, "h2".into()), (1, "h3".into())]);
+    // One whose node is being removed is that node's still.
+    let mut leaving = fleet(1, 2, &[1]);
+    let node = Arc::make_mut(leaving.nodes.get_mut(&0).unwrap());
+    (node.deletion, node.deleted_at) = (Some(Cascade::Nodes), Some(now()));
+    assert_eq!(taken(&leaving), [(1, "h2".into())]);
+}
+
+#[test]
+fn nothing_is_ever_deleted_for_a_settled_fleet() {
+    let snapshot = fleet(2, 3, &[1, 2]);
+    let plan = plan(&snapshot);
+    assert_eq!(plan.effects, []);
+    assert!(plan.steps.values().all(|step| *step == Step::Settled), "{:?}", plan.steps);
+    assert_eq!(verdict(&snapshot).0, "Converged");
+}
+
+#[test]
+fn too_few_hosts_are_said_and_looked_for_again() {
+    let mut snapshot = fleet(3, 2, &[1]);
+    snapshot.occupied.insert("10.9.0.2:22".into(), "node db-0 of group db".into());
+    assert_eq!(taken(&snapshot), []);
+    let (reason, message) = verdict(&snapshot);
+    assert_eq!(reason, "NotEnoughHosts");
+    for part in ["1 of 3 nodes have a host", "2 are in the inventory", "h2 is node db-0 of group db", "spec.count to 1"]
+    {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(plan(&snapshot).wake.is_some(), "nobody tells when one becomes free");
+    // While there is something to do it is said beside that.
+    let mut busy = fleet(3, 1, &[1]);
+    Arc::make_mut(busy.nodes.get_mut(&0).unwrap()).record = Record::default();
+    let (reason, message) = verdict(&busy);
+    assert!(reason == "Scaling" && message.contains("1 of 3 nodes have a host"), "{reason}: {message}");
+}
+
+#[test]
+fn a_node_whose_host_was_taken_off_the_list_is_let_go_and_another_is_taken() {
+    let mut snapshot = fleet(2, 3, &[1, 9]);
+    let effects = plan(&snapshot).effects;
+    assert!(
+        matches!(effects[..], [Effect::DeleteNode { ordinal: 1, why: Removal::HostWithdrawn, .. }]),
+        "one after the other, or there would be one node too many: {effects:?}"
+    );
+    let node = Arc::make_mut(snapshot.nodes.get_mut(&1).unwrap());
+    (node.deletion, node.deleted_at) = (Some(Cascade::Nodes), Some(now()));
+    let effects = plan(&snapshot).effects;
+    assert!(effects.contains(&Effect::ReleaseNode { ordinal: 1 }), "{effects:?}");
+    assert!(effects.iter().all(|effect| !matches!(effect, Effect::DeleteMachine { .. })), "{effects:?}");
+}
+
+#[test]
+fn a_host_that_cannot_be_reached_goes_first() {
+    let mut snapshot = fleet(1, 2, &[1, 2]);
+    assert!(matches!(plan(&snapshot).effects[..], [Effect::DeleteNode { ordinal: 1, .. }]));
+    let trouble = Trouble {
+        instance: "10.9.0.1:22".into(),
+        reason: "Unreachable".into(),
+        message: "m".into(),
+        since: ago(9),
+        until: now(),
+        about: None,
+    };
+    snapshot.troubles.insert("web-0".into(), trouble);
+    assert!(matches!(plan(&snapshot).effects[..], [Effect::DeleteNode { ordinal: 0, .. }]));
+}
+
+#[test]
+fn a_host_that_is_let_go_stays() {
+    let mut snapshot = fleet(0, 1, &[1]);
+    snapshot.head.deletion = Some(Cascade::Nodes);
+    let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
+    (node.deletion, node.deleted_at) = (Some(Cascade::Nodes), Some(now()));
+    let effects = plan(&snapshot).effects;
+    assert_eq!(effects, [Effect::ReleaseNode { ordinal: 0 }]);
+}

@@ -1,0 +1,338 @@
+//! Machines that are reached by SSH, directly or through a jump host.
+//!
+//! Guarantees: nothing is sent to an address that the [`Guard`] refuses, nor to a host whose key is not trusted, beyond the
+//! key exchange that shows its key; secrets are read anew for each connection and held no longer than logging in takes;
+//! every wait has a deadline; what is bounded is said at the constants below; a channel whose guard is dropped leaves
+//! neither a connection nor a task behind.
+//!
+//! Caveats: with a jump host names are resolved there, so the guard can judge literal addresses only. RSA keys are not
+//! supported, neither of hosts nor for logging in: the implementation that there is in Rust leaks private keys by its timing
+//! (RUSTSEC-2023-0071), and ed25519 and ecdsa are everywhere.
+
+mod certificate;
+mod client;
+mod guard;
+mod hops;
+mod keys;
+mod known_hosts;
+mod line;
+mod loader;
+mod places;
+mod session;
+mod sudo;
+
+use std::{
+    borrow::Cow,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+use zeroize::Zeroizing;
+
+use super::{
+    Channel, OpenError,
+    target::{Elevation, Endpoint, Hop, Source, Trust},
+};
+use crate::{phase::action::KeyRef, run::LOADER};
+use client::{Connection, Login};
+pub use guard::Guard;
+use hops::{Hops, Identity};
+use known_hosts::{Host, Trusted};
+use places::Places;
+use session::Elevated;
+
+/// How many connections there are to one address and port at once, those to jump hosts apart.
+const EACH: usize = 2;
+/// How many handshakes are under way at once: they are what costs processor time.
+const HANDSHAKES: usize = 16;
+/// How often the other side is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// Reads what endpoints name.
+pub trait Keyring: Send + Sync + 'static {
+    /// The bytes under a key of an object.
+    ///
+    /// # Errors
+    /// Why there are none, for people.
+    fn read<'a>(&'a self, namespace: &'a str, source: &'a Source) -> BoxFuture<'a, Result<Vec<u8>, String>>;
+}
+
+/// Opens shells over SSH.
+pub struct Ssh(Arc<Inner>);
+
+struct Inner {
+    keyring: Arc<dyn Keyring>,
+    guard: Guard,
+    places: Arc<Places<Spot>>,
+    handshakes: Semaphore,
+    hops: Arc<Hops>,
+    keepalive: Duration,
+}
+
+/// What only so many connections lead to.
+#[derive(Clone, Eq, Hash, PartialEq)]
+enum Spot {
+    Direct(SocketAddr),
+    Through(Box<Identity>, Host),
+}
+
+/// What an attempt is at, for whoever asks why it took too long.
+pub(crate) struct Stage(Mutex<(&'static str, Cow<'static, str>)>);
+
+impl Stage {
+    fn new() -> Self {
+        Self(Mutex::new(("Unreachable", "getting ready".into())))
+    }
+
+    fn enter(&self, what: impl Into<Cow<'static, str>>) {
+        self.enter_as("Unreachable", what);
+    }
+
+    fn enter_as(&self, reason: &'static str, what: impl Into<Cow<'static, str>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (reason, what.into());
+    }
+
+    fn late(&self, name: &str, after: Duration) -> OpenError {
+        let (reason, what) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        error(reason, name, &format!("no shell within {} s (connectTimeout), it was {what}", after.as_secs_f32()))
+    }
+}
+
+fn error(reason: &'static str, name: &str, message: &str) -> OpenError {
+    OpenError { reason, message: format!("{name}: {message}") }
+}
+
+impl Ssh {
+    /// Reads secrets by way of the keyring, and connects to what the guard lets pass.
+    pub fn new(keyring: Arc<dyn Keyring>, guard: Guard) -> Self {
+        Self::with_keepalive(keyring, guard, KEEPALIVE)
+    }
+
+    /// The same, with another pause between two questions whether the other side is still there. It counts as gone when it
+    /// has left three of them unanswered.
+    pub fn with_keepalive(keyring: Arc<dyn Keyring>, guard: Guard, keepalive: Duration) -> Self {
+        let (places, handshakes) = (Places::new(EACH), Semaphore::new(HANDSHAKES));
+        Self(Arc::new(Inner { keyring, guard, places, handshakes, hops: Arc::default(), keepalive }))
+    }
+
+    /// Starts a shell that executes [`LOADER`] on a machine.
+    ///
+    /// # Errors
+    /// Where nothing was started: trying again is safe.
+    pub async fn open(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
+        let stage = Stage::new();
+        let limit = endpoint.connect_timeout;
+        match timeout(limit, Box::pin(self.0.open(endpoint, &stage))).await {
+            Ok(opened) => opened,
+            Err(_) => Err(stage.late(&named(endpoint), limit)),
+        }
+    }
+
+    /// How many addresses and jump hosts are remembered, because somebody is connected to them or is about to be.
+    pub fn remembered(&self) -> usize {
+        self.0.places.len() + self.0.hops.len()
+    }
+}
+
+/// How messages call a machine.
+fn named(endpoint: &Endpoint) -> String {
+    let Endpoint { name, address, port, .. } = endpoint;
+    let port = if *port == 22 { String::new() } else { format!(" port {port}") };
+    if name == address { format!("{name}{port}") } else { format!("{name} ({address}{port})") }
+}
+
+impl Inner {
+    async fn open(self: &Arc<Self>, endpoint: &Endpoint, stage: &Stage) -> Result<Channel, OpenError> {
+        let name = named(endpoint);
+        // What may not be connected to is refused whatever else is wrong.
+        self.guard.check_written(&endpoint.address).map_err(|why| error("AddressRefused", &name, &why))?;
+        let itself = Hop {
+            address: endpoint.address.clone(),
+            port: endpoint.port,
+            user: endpoint.user.clone(),
+            key: endpoint.key.clone(),
+            trust: endpoint.trust.clone(),
+        };
+        let login = self.login(&endpoint.namespace, name.clone(), &itself, stage).await?;
+        let elevated = self.elevated(endpoint, &name, stage).await?;
+        let sudo = elevated.as_ref().map(|it| loader::Sudo { user: it.user, password: it.password.is_some() });
+        let command = loader::command(sudo, LOADER);
+        let command = command.map_err(|why| error("ElevationRefused", &name, &format!("become.user: {why}")))?;
+        let connection = match &endpoint.jump {
+            None => self.connect(&itself, &login, stage, endpoint.connect_timeout, Some(&self.places)).await?,
+            Some(hop) => self.connect_through(hop, endpoint, &login, stage).await?,
+        };
+        drop(login);
+        session::start(connection, &name, &command, elevated, stage).await
+    }
+
+    /// All that is needed to log in.
+    async fn login(&self, namespace: &str, name: String, to: &Hop, stage: &Stage) -> Result<Login, OpenError> {
+        let trusted = self.trusted(namespace, &name, &to.trust, stage).await?;
+        let source = Source::Secret(to.key.clone());
+        stage.enter(format!("reading the private key, {source}"));
+        let unreadable =
+            |why: String| error("KeyUnreadable", &name, &format!("the private key ({source}) cannot be used: {why}"));
+        let bytes = Zeroizing::new(self.keyring.read(namespace, &source).await.map_err(unreadable)?);
+        let key = keys::private_key(&bytes).map_err(unreadable)?;
+        drop(bytes);
+        let beside = Source::Secret(KeyRef { name: to.key.name.clone(), key: format!("{}-cert.pub", to.key.key) });
+        let certificate = match self.keyring.read(namespace, &beside).await {
+            // Most keys have none.
+            Err(_) => None,
+            Ok(bytes) => Some(keys::certificate(&bytes, &key).map_err(|why| {
+                error("KeyUnreadable", &name, &format!("the certificate ({beside}) cannot be used: {why}"))
+            })?),
+        };
+        let (host, user, key_place) = (Host::new(&to.address, to.port), to.user.clone(), source.to_string());
+        Ok(Login { name, host, trusted, user, key: Arc::new(key), key_place, certificate })
+    }
+
+    async fn trusted(&self, namespace: &str, name: &str, trust: &[Trust], stage: &Stage) -> Result<Trusted, OpenError> {
+        let mut trusted = Trusted::default();
+        for (at, trust) in trust.iter().enumerate() {
+            let unreadable =
+                |what: &str, why: &str| error("TrustUnreadable", name, &format!("trust[{at}]{what}: {why}"));
+            match trust {
+                Trust::Key(line) => trusted.add_key(line).map_err(|why| unreadable("", &why))?,
+                Trust::KnownHosts(source) => {
+                    stage.enter(format!("reading the known hosts, {source}"));
+                    let bytes = self.keyring.read(namespace, source).await;
+                    let bytes = bytes.map_err(|why| unreadable(&format!(" ({source})"), &why))?;
+                    trusted.add_known_hosts(&String::from_utf8_lossy(&bytes));
+                }
+            }
+        }
+        Ok(trusted)
+    }
+
+    async fn elevated<'a>(
+        &self,
+        endpoint: &'a Endpoint,
+        name: &str,
+        stage: &Stage,
+    ) -> Result<Option<Elevated<'a>>, OpenError> {
+        let Some(Elevation { user, password }) = &endpoint.elevation else { return Ok(None) };
+        let password = match password {
+            None => None,
+            Some(place) => {
+                let source = Source::Secret(place.clone());
+                stage.enter(format!("reading the password, {source}"));
+                let unreadable = |why: String| {
+                    error("PasswordUnreadable", name, &format!("become.password ({source}) cannot be used: {why}"))
+                };
+                let bytes = Zeroizing::new(self.keyring.read(&endpoint.namespace, &source).await.map_err(unreadable)?);
+                Some(Zeroizing::new(keys::password(&bytes).map_err(unreadable)?.to_vec()))
+            }
+        };
+        Ok(Some(Elevated { user, login: &endpoint.user, password }))
+    }
+
+    /// Logs in directly. With places, one of those at the address is taken.
+    async fn connect(
+        &self,
+        to: &Hop,
+        login: &Login,
+        stage: &Stage,
+        limit: Duration,
+        places: Option<&Arc<Places<Spot>>>,
+    ) -> Result<Connection, OpenError> {
+        let deadline = Instant::now() + limit;
+        let addresses = self.addresses(to, &login.name, stage).await?;
+        let mut tried = Vec::new();
+        for (at, &address) in addresses.iter().enumerate() {
+            let place = match places {
+                None => None,
+                Some(places) => {
+                    stage.enter(format!("waiting for one of the {EACH} connections to {address}"));
+                    Some(places.take(Spot::Direct(address)).await)
+                }
+            };
+            stage.enter(format!("connecting to {address}"));
+            // One that does not answer leaves time for those that follow.
+            let left = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - at) as u32;
+            let failure = match timeout(left, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    // A request is one small write: it waits for nothing.
+                    let _ = stream.set_nodelay(true);
+                    let holds = Box::new(place);
+                    return client::log_in(stream, login, &self.handshakes, self.keepalive, stage, holds).await;
+                }
+                Ok(Err(failure)) => failure.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            tried.push(format!("{address}: {failure}"));
+        }
+        Err(error("Unreachable", &login.name, &format!("it cannot be connected to ({})", tried.join("; "))))
+    }
+
+    /// The addresses that may be connected to. A name is resolved once, and what was checked is what is connected to.
+    async fn addresses(&self, to: &Hop, name: &str, stage: &Stage) -> Result<Vec<SocketAddr>, OpenError> {
+        let refused = |why: String| error("AddressRefused", name, &why);
+        if let Some(literal) = self.guard.check_written(&to.address).map_err(refused)? {
+            return Ok(vec![SocketAddr::new(literal, to.port)]);
+        }
+        stage.enter("resolving its name");
+        let found = lookup_host((to.address.as_str(), to.port)).await;
+        let found = found
+            .map_err(|why| error("Unreachable", name, &format!("its name {} is not resolved: {why}", to.address)))?;
+        let (mut passed, mut why) = (Vec::new(), None);
+        for address in found {
+            match self.guard.check(address.ip()) {
+                Ok(()) if !passed.contains(&address) => passed.push(address),
+                Ok(()) => {}
+                Err(message) => why = Some(message),
+            }
+        }
+        match (passed.is_empty(), why) {
+            (false, _) => Ok(passed),
+            (true, Some(why)) => Err(refused(format!("{} resolves to an address that is refused: {why}", to.address))),
+            (true, None) => Err(error("Unreachable", name, &format!("its name {} has no address", to.address))),
+        }
+    }
+
+    /// Logs in through a jump host.
+    async fn connect_through(
+        self: &Arc<Self>,
+        hop: &Hop,
+        endpoint: &Endpoint,
+        login: &Login,
+        stage: &Stage,
+    ) -> Result<Connection, OpenError> {
+        let name = &login.name;
+        self.guard.check_written(&endpoint.address).map_err(|why| error("AddressRefused", name, &why))?;
+        let identity = Identity { namespace: endpoint.namespace.clone(), hop: hop.clone() };
+        let through = format!("the jump host {}", hop.address);
+        stage.enter(format!("waiting for one of the {EACH} connections to it"));
+        let place = self.places.take(Spot::Through(Box::new(identity.clone()), login.host.clone())).await;
+        stage.enter(format!("connecting to {through}"));
+        let limit = endpoint.connect_timeout;
+        let open =
+            self.hops.get(identity, || self.clone().jump(endpoint.namespace.clone(), hop.clone(), limit).boxed());
+        let open = open.await.map_err(|failure| error(failure.reason, name, &failure.message))?;
+        let stream = hops::tunnel(&open, name, &through, (&endpoint.address, endpoint.port), stage).await?;
+        let holds = Box::new((place, open));
+        client::log_in(stream, login, &self.handshakes, self.keepalive, stage, holds).await
+    }
+
+    /// Logs in on a jump host, for all who are going to share it.
+    async fn jump(self: Arc<Self>, namespace: String, hop: Hop, limit: Duration) -> Result<Connection, OpenError> {
+        let name = format!("the jump host {} port {}", hop.address, hop.port);
+        let stage = Stage::new();
+        let attempt = async {
+            let login = self.login(&namespace, name.clone(), &hop, &stage).await?;
+            self.connect(&hop, &login, &stage, limit, None).await
+        };
+        match timeout(limit, Box::pin(attempt)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(stage.late(&name, limit)),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Pure: which addresses may be connected to. Hosts are named by whoever may create groups, and the operator stands in a
+//! place from which more can be reached than they could reach themselves.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// Which addresses may be connected to: all but the operator's own surroundings, unless the administrator allows them.
+///
+/// Guarantee: the forms in which IPv6 carries an IPv4 address (mapped, compatible, translated, 6to4) are judged as the IPv4
+/// address that they lead to.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    api_servers: Vec<IpAddr>,
+    allowed: Vec<IpNet>,
+}
+
+/// Ranges that are refused, and what people call them.
+const REFUSED_V4: [(Ipv4Net, &str); 5] = [
+    (Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8), "loopback"),
+    (Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8), "unspecified"),
+    (Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16), "link-local"),
+    (Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4), "multicast"),
+    (Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32), "broadcast"),
+];
+const REFUSED_V6: [(Ipv6Net, &str); 4] = [
+    (Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128), "loopback"),
+    (Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128), "unspecified"),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10), "link-local"),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8), "multicast"),
+];
+
+impl Guard {
+    /// `api_servers` are the addresses of the cluster's own API; what lies in `allowed` is never refused.
+    pub fn new(api_servers: Vec<IpAddr>, allowed: Vec<IpNet>) -> Self {
+        Self { api_servers: api_servers.into_iter().map(meant).collect(), allowed }
+    }
+
+    /// # Errors
+    /// Why the address may not be connected to, for people: the address, the range and the remedy.
+    pub fn check(&self, address: IpAddr) -> Result<(), String> {
+        let meant = meant(address);
+        if self.allowed.iter().any(|range| range.contains(&meant) || range.contains(&address)) {
+            return Ok(());
+        }
+        let Some((range, kind)) = self.refused(meant) else { return Ok(()) };
+        let shown = if meant == address { address.to_string() } else { format!("{address} (that is {meant})") };
+        Err(format!(
+            "{shown} is not connected to: {range} is {kind}; where hosts are meant to be there, the administrator allows \
+             it with the operator's flag --allow-host-range={}",
+            IpNet::from(meant),
+        ))
+    }
+
+    fn refused(&self, address: IpAddr) -> Option<(IpNet, &'static str)> {
+        if self.api_servers.contains(&address) {
+            return Some((IpNet::from(address), "the cluster's API server"));
+        }
+        match address {
+            IpAddr::V4(v4) => {
+                let found = REFUSED_V4.iter().find(|(range, _)| range.contains(&v4));
+                found.map(|(range, kind)| (IpNet::from(*range), *kind))
+            }
+            IpAddr::V6(v6) => {
+                let found = REFUSED_V6.iter().find(|(range, _)| range.contains(&v6));
+                found.map(|(range, kind)| (IpNet::from(*range), *kind))
+            }
+        }
+    }
+
+    /// Judges an address as it is written, before anything is resolved. Returns the literal address, if it is one.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); besides, what only a resolver of the C library takes for an address (`127.1`,
+    /// `0x7f000001`), and `localhost`: a jump host would resolve them, past this check.
+    pub fn check_written(&self, address: &str) -> Result<Option<IpAddr>, String> {
+        let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+        if let Ok(literal) = bare.parse() {
+            return self.check(literal).map(|()| Some(literal));
+        }
+        if let Some(scoped) = bare.split_once('%').and_then(|(scoped, _)| scoped.parse::<Ipv6Addr>().ok()) {
+            return self.check(IpAddr::V6(scoped)).map(|()| None);
+        }
+        let name = bare.trim_end_matches('.').to_ascii_lowercase();
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let numeric = |label: &str| {
+            let hexadecimal =
+                label.strip_prefix("0x").is_some_and(|digits| digits.chars().all(|c| c.is_ascii_hexdigit()));
+            hexadecimal || (!label.is_empty() && label.chars().all(|c| c.is_ascii_digit()))
+        };
+        if name.is_empty() || numeric(last) || name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(format!("{address:?} is no address: write an IP address in full, or a DNS name"));
+        }
+        if last == "localhost" {
+            let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            return self.check(local).map(|()| None).map_err(|message| format!("{address}: {message}"));
+        }
+        Ok(None)
+    }
+}
+
+/// The address that packets go to in the end.
+fn meant(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else { return address };
+    if let Some(v4) = v6.to_ipv4_mapped() {
+        return IpAddr::V4(v4);
+    }
+    let [a, b, c, _, _, _, high, low] = v6.segments();
+    let v4 = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
+    match v6.octets() {
+        // Translated (RFC 6052); both the well-known prefix and that for local use.
+        [0x00, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, ..] | [0x00, 0x64, 0xff, 0x9b, 0, 1, ..] => v4(high, low),
+        // 6to4 (RFC 3056).
+        [0x20, 0x02, ..] => v4(b, c),
+        // Compatible (deprecated); the unspecified address and the loopback of IPv6 are none.
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ..] if a == 0 && high != 0 => v4(high, low),
+        _ => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard() -> Guard {
+        Guard::new(vec!["10.96.0.1".parse().unwrap(), "fd00::1".parse().unwrap()], Vec::new())
+    }
+
+    #[test]
+    fn surroundings_of_the_operator_are_refused_in_every_form() {
+        for (address, range) in [
+            ("127.0.0.1", "127.0.0.0/8 is loopback"),
+            ("127.255.255.254", "127.0.0.0/8 is loopback"),
+            ("::1", "::1/128 is loopback"),
+            ("::ffff:127.0.0.1", "127.0.0.0/8 is loopback"),
+            ("::127.0.0.1", "127.0.0.0/8 is loopback"),
+            ("64:ff9b::7f00:1", "127.0.0.0/8 is loopback"),
+            ("64:ff9b:1::7f00:1", "127.0.0.0/8 is loopback"),
+            ("2002:7f00:1::", "127.0.0.0/8 is loopback"),
+            ("0.0.0.0", "0.0.0.0/8 is unspecified"),
+            ("0.1.2.3", "0.0.0.0/8 is unspecified"),
+            ("::", "::/128 is unspecified"),
+            ("::ffff:0.0.0.0", "0.0.0.0/8 is unspecified"),
+            ("169.254.169.254", "169.254.0.0/16 is link-local"),
+            ("::ffff:169.254.169.254", "169.254.0.0/16 is link-local"),
+            ("fe80::1", "fe80::/10 is link-local"),
+            ("febf::1", "fe80::/10 is link-local"),
+            ("224.0.0.1", "224.0.0.0/4 is multicast"),
+            ("ff02::1", "ff00::/8 is multicast"),
+            ("255.255.255.255", "255.255.255.255/32 is broadcast"),
+            ("10.96.0.1", "10.96.0.1/32 is the cluster's API server"),
+            ("::ffff:10.96.0.1", "10.96.0.1/32 is the cluster's API server"),
+            ("fd00::1", "fd00::1/128 is the cluster's API server"),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            let refused = guard().check(address).unwrap_err();
+            assert!(refused.contains(range), "{address}: {refused}");
+            assert!(refused.starts_with(&address.to_string()) && refused.contains("--allow-host-range="), "{refused}");
+        }
+    }
+
+    #[test]
+    fn other_addresses_are_not() {
+        for address in [
+            "10.96.0.2",
+            "192.168.1.7",
+            "8.8.8.8",
+            "169.253.0.1",
+            "128.0.0.1",
+            "fec0::1",
+            "2001:db8::1",
+            "fd00::2",
+            "::2",
+        ] {
+            assert_eq!(guard().check(address.parse().unwrap()), Ok(()), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_administrator_has_the_last_word() {
+        let allowed = |range: &str| Guard::new(vec!["10.96.0.1".parse().unwrap()], vec![range.parse().unwrap()]);
+        for (range, address, passes) in [
+            ("127.0.0.0/24", "127.0.0.1", true),
+            ("127.0.0.0/24", "::ffff:127.0.0.1", true),
+            ("127.0.0.0/24", "127.0.1.1", false),
+            ("127.0.0.0/24", "::1", false),
+            ("::1/128", "::1", true),
+            ("10.96.0.1/32", "10.96.0.1", true),
+            ("169.254.0.0/16", "127.0.0.1", false),
+        ] {
+            assert_eq!(allowed(range).check(address.parse().unwrap()).is_ok(), passes, "{range} {address}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_judged_before_it_is_resolved() {
+        for refused in [
+            "127.0.0.1",
+            "[::1]",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.1",
+            "0177.0.0.1",
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+            "fe80::1%eth0",
+            "",
+            ".",
+            "a b",
+            "web\n",
+        ] {
+            assert!(guard().check_written(refused).is_err(), "{refused:?}");
+        }
+        for name in
+            ["web-1.example.com", "web-1.", "1password.example", "0xdead.example", "10.example", "2001:db8::1%eth0"]
+        {
+            assert_eq!(guard().check_written(name), Ok(None), "{name}");
+        }
+        assert_eq!(guard().check_written("[2001:db8::1]"), Ok(Some("2001:db8::1".parse().unwrap())));
+        let allowed = Guard::new(Vec::new(), vec!["127.0.0.0/8".parse().unwrap()]);
+        assert_eq!(allowed.check_written("localhost"), Ok(None));
+    }
+}

@@ -1,0 +1,289 @@
+use russh::keys::{
+    PrivateKey,
+    key::safe_rng,
+    ssh_key::{certificate::Builder, certificate::CertType},
+};
+
+use super::*;
+
+const P256: Algorithm = Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 };
+
+fn made(kind: Algorithm) -> PrivateKey {
+    PrivateKey::random(&mut safe_rng(), kind).unwrap()
+}
+
+fn data(key: &PrivateKey) -> &KeyData {
+    key.public_key().key_data()
+}
+
+fn public(key: &PrivateKey) -> String {
+    line(data(key))
+}
+
+fn known(text: &str) -> Trusted {
+    let mut trusted = Trusted::default();
+    trusted.add_known_hosts(text);
+    trusted
+}
+
+/// As `ssh-keygen -H` writes it.
+fn hashed(name: &str) -> String {
+    let salt = b"twenty bytes of salt";
+    let mac = Hmac::<Sha1>::new_from_slice(salt).unwrap().chain_update(name).finalize();
+    format!("|1|{}|{}", BASE64.encode(salt), BASE64.encode(&mac.into_bytes()))
+}
+
+#[test]
+fn hosts_are_matched_by_the_rules_of_known_hosts() {
+    let key = made(Algorithm::Ed25519);
+    let web = Host::new("web-1.example.com", 22);
+    let odd = Host::new("WEB-1.example.com.", 2222);
+    let v6 = Host::new("[2001:DB8:0:0::1]", 22);
+    for (hosts, host, fits) in [
+        ("web-1.example.com", &web, true),
+        ("WEB-1.EXAMPLE.COM", &web, true),
+        ("web-2.example.com", &web, false),
+        ("web-1.example.com.evil.com", &web, false),
+        ("*", &web, true),
+        ("*.example.com", &web, true),
+        ("*.example", &web, false),
+        ("web-?.example.com", &web, true),
+        ("web-??.example.com", &web, false),
+        ("w*1*.com", &web, true),
+        ("a,b,web-1.example.com", &web, true),
+        ("*.example.com,!web-1.example.com", &web, false),
+        ("!web-1.example.com,*.example.com", &web, false),
+        ("!web-2.example.com,*.example.com", &web, true),
+        ("!web-2.example.com", &web, false),
+        ("[web-1.example.com]:2222", &odd, true),
+        ("[web-1.example.com]:22", &odd, false),
+        ("[web-1.example.com]:2222", &web, false),
+        ("[*.example.com]:2222", &odd, true),
+        // As OpenSSH does where the port is a special one and only the plain name is known.
+        ("web-1.example.com", &odd, true),
+        ("2001:db8::1", &v6, true),
+        (&hashed("web-1.example.com"), &web, true),
+        (&hashed("web-2.example.com"), &web, false),
+        (&hashed("[web-1.example.com]:2222"), &odd, true),
+        (&hashed("[web-1.example.com]:2222"), &web, false),
+        ("", &web, false),
+    ] {
+        let trusted = known(&format!("{hosts} {} a comment\n", public(&key)));
+        assert_eq!(trusted.judge_key(host, data(&key)).is_ok(), fits, "{hosts} {host:?}");
+    }
+}
+
+/// What `ssh-keygen -H` made of `web-1.example.com` once.
+#[test]
+fn a_hash_that_openssh_has_made_is_understood() {
+    let hosts = Hosts::parse("|1|uEp2WE/K7DXzsCdrQ0Pm5fnY8P0=|HAS").is_none();
+    assert!(hosts, "what is no base64 is not taken");
+    assert!(Hosts::parse(OPENSSH).unwrap().contain("web-1.example.com"));
+    assert!(!Hosts::parse(OPENSSH).unwrap().contain("web-2.example.com"));
+}
+
+const OPENSSH: &str = "|1|jjp7GYQr/ikmLqHqg+gE6y0oEq4=|4gstd8ni/90xf0RVvXalMQwhXNY=";
+
+#[test]
+fn a_long_pattern_does_not_take_long() {
+    let began = std::time::Instant::now();
+    assert!(!matches(&"*a".repeat(500), &"a".repeat(499)));
+    assert!(!matches(&format!("{}b", "*a".repeat(200)), &"a".repeat(5000)));
+    assert!(began.elapsed().as_secs() < 5);
+}
+
+#[test]
+fn a_key_is_trusted_only_where_it_is_pinned_and_not_revoked() {
+    let (own, other, second) = (made(Algorithm::Ed25519), made(Algorithm::Ed25519), made(P256));
+    let host = Host::new("10.0.0.7", 22);
+    let (own_line, other_line) = (public(&own), public(&other));
+    let pinned = |lines: &[String]| {
+        let mut trusted = Trusted::default();
+        lines.iter().for_each(|line| trusted.add_key(line).unwrap());
+        trusted
+    };
+    let key = |line: &String| line.clone();
+    for (what, trusted, offered, expected) in [
+        ("nothing", Trusted::default(), &own, "HostKeyUnknown"),
+        ("pinned", pinned(&[key(&own_line)]), &own, ""),
+        ("with a comment", pinned(&[format!("  {own_line} root@web  ")]), &own, ""),
+        ("one of two", pinned(&[key(&other_line), key(&own_line)]), &own, ""),
+        ("another", pinned(&[key(&other_line)]), &own, "HostKeyChanged"),
+        ("another kind", pinned(&[key(&own_line)]), &second, "HostKeyChanged"),
+        ("revoked", pinned(&[key(&own_line), format!("@revoked {own_line}")]), &own, "HostKeyRevoked"),
+        ("revoked here", known(&format!("* {own_line}\n@revoked 10.0.0.7 {own_line}")), &own, "HostKeyRevoked"),
+        ("revoked there", known(&format!("* {own_line}\n@revoked 10.0.0.8 {own_line}")), &own, ""),
+        ("authority only", pinned(&[format!("@cert-authority {own_line}")]), &own, "HostKeyUnknown"),
+        ("of another host", known(&format!("web {own_line}")), &own, "HostKeyUnknown"),
+    ] {
+        let verdict = trusted.judge_key(&host, data(offered));
+        assert_eq!(verdict.err().map_or("", |refusal| refusal.reason), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_refusal_says_what_is_offered_and_what_to_do() {
+    let (own, other) = (made(Algorithm::Ed25519), made(P256));
+    let host = Host::new("web", 22);
+    let fingerprint = |key: &PrivateKey| data(key).fingerprint(HashAlg::Sha256).to_string();
+    let unknown = Trusted::default().judge_key(&host, data(&own)).unwrap_err().message;
+    for part in [
+        &fingerprint(&own),
+        &public(&own),
+        "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+        "no host key is trusted",
+    ] {
+        assert!(unknown.contains(part), "{part}: {unknown}");
+    }
+    let text =
+        format!("# comment\n\nelse {}\nrubbish\n@what web {}\nweb ssh-ed25519 AAAA\n", public(&own), public(&own));
+    let elsewhere = known(&text).judge_key(&host, data(&own)).unwrap_err().message;
+    assert!(
+        elsewhere.contains("none of the 1 entries") && elsewhere.contains("3 lines of the known hosts"),
+        "{elsewhere}"
+    );
+    let changed = known(&format!("web {}", public(&own))).judge_key(&host, data(&other)).unwrap_err().message;
+    for part in [&fingerprint(&own), &fingerprint(&other), &public(&other), "reinstalled", "ssh_host_ecdsa_key.pub"] {
+        assert!(changed.contains(part), "{part}: {changed}");
+    }
+}
+
+#[test]
+fn a_line_that_is_no_key_is_refused_with_the_remedy() {
+    let key = public(&made(Algorithm::Ed25519));
+    for (line, expected) in [
+        ("", "no OpenSSH public key"),
+        ("ssh-ed25519", "no OpenSSH public key"),
+        ("ssh-ed25519 AAAA", "no OpenSSH public key"),
+        ("@marker ssh-ed25519 AAAA", "neither"),
+        ("@cert-authority", "neither"),
+        (&format!("web {key}"), "leave the host's name out"),
+        (&format!("@cert-authority *.example.com {key}"), "leave the host's name out"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----", "no OpenSSH public key"),
+    ] {
+        let message = Trusted::default().add_key(line).unwrap_err();
+        assert!(message.contains(expected), "{line}: {message}");
+    }
+}
+
+#[test]
+fn the_kind_that_is_pinned_is_asked_for_first() {
+    let (ed25519, ecdsa) = (made(Algorithm::Ed25519), made(P256));
+    let host = Host::new("web", 22);
+    let kinds = |text: String| known(&text).kinds(&host);
+    let (keys, certificates) = kinds(format!("web {}", public(&ecdsa)));
+    assert_eq!(keys[..2], [P256, Algorithm::Ed25519]);
+    assert!(certificates.is_empty());
+    assert_eq!(kinds(format!("else {}", public(&ecdsa))).0[0], Algorithm::Ed25519);
+    assert_eq!(kinds(format!("web {}", public(&ed25519))).0[0], Algorithm::Ed25519);
+    let (keys, certificates) = kinds(format!("@cert-authority web {}", public(&ecdsa)));
+    assert_eq!((keys.len(), certificates.len()), (4, 4));
+    assert!(keys.iter().all(|kind| !kind.clone().is_rsa()), "RSA cannot be checked");
+    assert!(kinds(format!("@cert-authority else {}", public(&ecdsa))).1.is_empty());
+}
+
+struct Certified {
+    authority: PrivateKey,
+    key: PrivateKey,
+    kind: CertType,
+    valid: (u64, u64),
+    principals: Vec<&'static str>,
+    option: bool,
+}
+
+impl Certified {
+    fn new() -> Self {
+        let (authority, key) = (made(Algorithm::Ed25519), made(P256));
+        Self {
+            authority,
+            key,
+            kind: CertType::Host,
+            valid: (1000, 2000),
+            principals: vec!["web.example.com"],
+            option: false,
+        }
+    }
+
+    fn sign(&self) -> Certificate {
+        let (after, before) = self.valid;
+        let mut builder =
+            Builder::new_with_random_nonce(&mut safe_rng(), data(&self.key).clone(), after, before).unwrap();
+        builder.cert_type(self.kind).unwrap();
+        builder.key_id("web").unwrap();
+        for principal in &self.principals {
+            builder.valid_principal(*principal).unwrap();
+        }
+        if self.principals.is_empty() {
+            builder.all_principals_valid().unwrap();
+        }
+        if self.option {
+            builder.critical_option("force-command", "/bin/true").unwrap();
+        }
+        builder.sign(&self.authority).unwrap()
+    }
+
+    fn verdict(&self, extra: &str) -> Result<(), Refusal> {
+        let trusted = known(&format!("@cert-authority *.example.com,web {}\n{extra}", public(&self.authority)));
+        trusted.judge_certificate(&Host::new("web.example.com", 2222), &self.sign(), 1500)
+    }
+}
+
+#[test]
+fn a_certificate_of_a_trusted_authority_is_accepted() {
+    let mut good = Certified::new();
+    assert_eq!(good.verdict(""), Ok(()));
+    good.principals = vec!["db", "*.example.com"];
+    assert_eq!(good.verdict(""), Ok(()), "as OpenSSH does");
+    (good.authority, good.valid) = (made(P256), (0, u64::MAX));
+    assert_eq!(good.verdict(""), Ok(()));
+}
+
+#[test]
+fn any_other_certificate_is_refused_with_the_exact_reason() {
+    let changed = |change: fn(&mut Certified)| {
+        let mut certified = Certified::new();
+        change(&mut certified);
+        certified
+    };
+    for (certified, expected) in [
+        (changed(|it| it.kind = CertType::User), "for a user"),
+        (changed(|it| it.valid = (1501, 2000)), "not valid before 1970-01-01T00:25:01Z"),
+        (changed(|it| it.valid = (1000, 1500)), "valid until 1970-01-01T00:25:00Z"),
+        (changed(|it| it.principals = vec!["db", "web"]), "it is for db, web, not for web.example.com"),
+        (changed(|it| it.principals = vec![]), "it is for no host at all"),
+        (changed(|it| it.option = true), "critical options, which hosts' certificates cannot have: force-command"),
+    ] {
+        let refusal = certified.verdict("").unwrap_err();
+        assert_eq!(refusal.reason, "HostCertificateInvalid");
+        assert!(refusal.message.contains(expected), "{expected}: {}", refusal.message);
+    }
+    let (certified, stranger) = (Certified::new(), made(Algorithm::Ed25519));
+    let trusted = known(&format!("@cert-authority * {}", public(&stranger)));
+    let refusal = trusted.judge_certificate(&Host::new("web.example.com", 22), &certified.sign(), 1500).unwrap_err();
+    assert!(refusal.message.contains(&described(data(&stranger))), "{}", refusal.message);
+    assert!(refusal.message.contains(&described(data(&certified.authority))), "{}", refusal.message);
+}
+
+#[test]
+fn a_certificate_whose_signature_is_false_is_refused() {
+    let certified = Certified::new();
+    let mut bytes = certified.sign().to_bytes().unwrap();
+    let at = bytes.windows(15).position(|window| window == b"web.example.com").unwrap();
+    // It names another host now.
+    bytes[at] = b'x';
+    let forged = Certificate::from_bytes(&bytes).unwrap();
+    let trusted = known(&format!("@cert-authority * {}", public(&certified.authority)));
+    let refusal = trusted.judge_certificate(&Host::new("xeb.example.com", 22), &forged, 1500).unwrap_err();
+    assert!(refusal.message.contains("cannot be confirmed"), "{}", refusal.message);
+}
+
+#[test]
+fn revocation_outweighs_a_certificate_and_a_pinned_key_a_bad_one() {
+    let mut certified = Certified::new();
+    for revoked in [public(&certified.key), public(&certified.authority)] {
+        assert_eq!(certified.verdict(&format!("@revoked * {revoked}")).unwrap_err().reason, "HostKeyRevoked");
+    }
+    certified.valid = (0, 1);
+    assert!(certified.verdict("").is_err());
+    assert_eq!(certified.verdict(&format!("web.example.com {}", public(&certified.key))), Ok(()));
+}
