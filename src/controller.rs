@@ -82,6 +82,12 @@ pub enum Error {
         /// The call.
         what: &'static str,
     },
+    /// What is needed will be there in a moment.
+    #[error("{0}; it is looked at again")]
+    NotYet(&'static str),
+    /// What a group needs is not as it must be, for people.
+    #[error("{0}")]
+    Unfit(String),
     /// Something that the types should rule out.
     #[error("this should not happen: {0}")]
     Unplanned(&'static str),
@@ -93,6 +99,8 @@ impl Error {
         match self {
             Error::Api { .. } => "api",
             Error::Deadline { .. } => "deadline",
+            Error::NotYet(_) => "not-yet",
+            Error::Unfit(_) => "unfit",
             Error::Unplanned(_) => "unplanned",
         }
     }

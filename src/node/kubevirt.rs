@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::{NamespaceResourceScope, Resource};
+use kube::core::{NamespaceResourceScope, Resource, TypeMeta};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -16,6 +16,9 @@ pub const VERSION: &str = "v1";
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualMachine {
+    /// Which kind it is, and of what version.
+    #[serde(flatten)]
+    pub types: Option<TypeMeta>,
     /// Metadata.
     pub metadata: ObjectMeta,
     /// What is declared, as far as it is read.
@@ -57,6 +60,9 @@ pub struct VirtualMachineStatus {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualMachineInstance {
+    /// Which kind it is, and of what version.
+    #[serde(flatten)]
+    pub types: Option<TypeMeta>,
     /// Metadata.
     pub metadata: ObjectMeta,
     /// What is known.

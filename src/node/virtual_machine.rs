@@ -249,7 +249,7 @@ fn own_volumes(machine: &mut Value, node: &str) {
 }
 
 /// The Secret of a machine, as it is posted: what it is told at its first start, and what the operator needs to know it by.
-/// With two owners, so that a foreground deletion of the group does not take it before the machine has said goodbye.
+/// Its node alone owns it: it goes with the node, and not before, though the group be deleted in the foreground.
 pub fn build_secret(group: &Group, name: &str, node_uid: &str, user_data: &str, login: &str, host: &str) -> Value {
     let mut secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
@@ -257,7 +257,10 @@ pub fn build_secret(group: &Group, name: &str, node_uid: &str, user_data: &str, 
             (cloud_init::USER_DATA_KEY): user_data, (LOGIN_KEY): login, (KNOWN_HOSTS_KEY): format!("* {}\n", host.trim())
         }
     });
-    adopt(&mut secret, group, &secret_name(name), Some((name, Some(node_uid))));
+    let metadata = adopt(&mut secret, group, &secret_name(name), Some((name, Some(node_uid))));
+    if let Some(owners) = metadata["ownerReferences"].as_array_mut() {
+        owners.retain(|owner| owner["kind"] == "GroupNode");
+    }
     secret
 }
 
@@ -360,7 +363,9 @@ mod tests {
         assert_eq!(volumes[2]["cloudInitNoCloud"]["secretRef"]["name"], "web-1-cloud-init");
         // What goes to the API server is all of it.
         let sent: VirtualMachine = serde_json::from_value(built.clone()).unwrap();
-        assert_eq!(serde_json::to_value(&sent).unwrap()["spec"], built["spec"]);
+        let sent = serde_json::to_value(&sent).unwrap();
+        assert_eq!((&sent["spec"], &sent["kind"]), (&built["spec"], &built["kind"]));
+        assert_eq!(sent["apiVersion"], "kubevirt.io/v1");
     }
 
     #[test]

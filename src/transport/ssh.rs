@@ -151,8 +151,6 @@ fn named(endpoint: &Endpoint) -> String {
 impl Inner {
     async fn open(self: &Arc<Self>, endpoint: &Endpoint, stage: &Stage) -> Result<Channel, OpenError> {
         let name = named(endpoint);
-        // What may not be connected to is refused whatever else is wrong.
-        self.guard.check_written(&endpoint.address).map_err(|why| error("AddressRefused", &name, &why))?;
         let itself = Hop {
             address: endpoint.address.clone(),
             port: endpoint.port,
@@ -160,6 +158,8 @@ impl Inner {
             key: endpoint.key.clone(),
             trust: endpoint.trust.clone(),
         };
+        // What may not be connected to is refused whatever else is wrong.
+        self.guard.check_written(&endpoint.address).map_err(|why| error("AddressRefused", &name, &why))?;
         let login = self.login(&endpoint.namespace, name.clone(), &itself, stage).await?;
         let elevated = self.elevated(endpoint, &name, stage).await?;
         let sudo = elevated.as_ref().map(|it| loader::Sudo { user: it.user, password: it.password.is_some() });
@@ -307,7 +307,6 @@ impl Inner {
         stage: &Stage,
     ) -> Result<Connection, OpenError> {
         let name = &login.name;
-        self.guard.check_written(&endpoint.address).map_err(|why| error("AddressRefused", name, &why))?;
         let identity = Identity { namespace: endpoint.namespace.clone(), hop: hop.clone() };
         let through = format!("the jump host {}", hop.address);
         stage.enter(format!("waiting for one of the {EACH} connections to it"));
@@ -317,7 +316,8 @@ impl Inner {
         let open =
             self.hops.get(identity, || self.clone().jump(endpoint.namespace.clone(), hop.clone(), limit).boxed());
         let open = open.await.map_err(|failure| error(failure.reason, name, &failure.message))?;
-        let stream = hops::tunnel(&open, name, &through, (&endpoint.address, endpoint.port), stage).await?;
+        let address = endpoint.address.trim_matches(['[', ']']);
+        let stream = hops::tunnel(&open, name, &through, (address, endpoint.port), stage).await?;
         let holds = Box::new((place, open));
         client::log_in(stream, login, &self.handshakes, self.keepalive, stage, holds).await
     }

@@ -27,12 +27,9 @@ impl Applier<'_> {
             |secret: &Secret| secret.metadata.owner_references.iter().flatten().any(|owner| owner.uid == node_uid);
         match within("get secret", secrets.get_opt(&secret_name(name))).await? {
             Some(found) if own(&found) => return Ok(()),
-            // That of a former node of this name goes with it, in a moment.
-            Some(found) if found.metadata.deletion_timestamp.is_some() => {
-                return Err(Error::Unplanned("the Secret of a former node is still going"));
-            }
-            Some(found) if self.is_ours(&found) => {
-                return Err(Error::Unplanned("the Secret of a former node is not collected yet"));
+            // The collector takes that of a former node of this name, in a moment.
+            Some(found) if was_a_nodes(&found, name) => {
+                return Err(Error::NotYet("the Secret of a former node is going"));
             }
             Some(_) => return self.refuse(group, &secret_name(name)),
             None => {}
@@ -57,7 +54,7 @@ impl Applier<'_> {
                     message: format!("its user data for cloud-init: {message}"),
                 };
                 self.state.remember_template(&group.key, group.node.checked_as(), verdict);
-                return Err(Error::Unplanned("user data that cannot be merged"));
+                return Err(Error::Unfit("the user data cannot be merged".into()));
             }
         };
         let secret = build_secret(group, name, node_uid, &merged, &login.private, &host.public);
@@ -76,9 +73,11 @@ impl Applier<'_> {
                 let private = found.data.and_then(|mut data| data.remove(LOGIN_KEY)).unwrap_or_default();
                 let private = String::from_utf8(private.0).unwrap_or_default();
                 let pair = KeyPair::read(&private);
-                return pair
-                    .map(Some)
-                    .ok_or(Error::Unplanned("the Secret of the group's key pair holds no private key"));
+                return pair.map(Some).ok_or_else(|| {
+                    Error::Unfit(format!(
+                        "the Secret {name} holds no private key under {LOGIN_KEY}; delete it, and one is made"
+                    ))
+                });
             }
             let pair = KeyPair::generate()?;
             let secret = build_group_secret(group, &pair.private, &pair.public);
@@ -106,14 +105,16 @@ impl Applier<'_> {
         // KubeVirt takes either.
         let text = ["userdata", "userData"].into_iter().find_map(|key| data.remove(key));
         let text = text.and_then(|text| String::from_utf8(text.0).ok());
-        text.map(Some)
-            .ok_or(Error::Unplanned("the Secret with the user data is not there, or holds no text under userdata"))
+        text.map(Some).ok_or_else(|| {
+            Error::Unfit(format!("the Secret {name} with the user data is not there, or holds no text under userdata"))
+        })
     }
 
     fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), self.namespace())
     }
 
+    /// Whether it is the Secret of the group itself.
     fn is_ours(&self, secret: &Secret) -> bool {
         secret.metadata.owner_references.iter().flatten().any(|owner| owner.uid == self.snapshot.head.uid)
     }
@@ -123,11 +124,17 @@ impl Applier<'_> {
         let message = format!("there is a Secret {name} that does not belong to this group; delete or rename it");
         let verdict = TemplateVerdict::Refused { reason: "NameTaken", message };
         self.state.remember_template(&group.key, group.node.checked_as(), verdict);
-        Err(Error::Unplanned("a Secret of somebody else"))
+        Err(Error::Unfit(format!("the Secret {name} is somebody else's")))
     }
 
     async fn post_secret(&self, secrets: &Api<Secret>, secret: serde_json::Value) -> Result<(), Error> {
         let secret: Secret = serde_json::from_value(secret).map_err(|_| Error::Unplanned("a Secret that is none"))?;
         within("create secret", secrets.create(&PostParams::default(), &secret)).await.map(|_| ())
     }
+}
+
+/// Whether a Secret was made for a node of this name.
+fn was_a_nodes(secret: &Secret, name: &str) -> bool {
+    let owners = secret.metadata.owner_references.iter().flatten();
+    owners.into_iter().any(|owner| owner.kind == "GroupNode" && owner.name == name)
 }

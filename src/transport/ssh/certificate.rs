@@ -34,7 +34,7 @@ pub fn judge(certificate: &Certificate, authorities: &[&KeyData], name: &str, no
         return Err(format!("it was valid until {}", time(certificate.valid_before())));
     }
     if !certificate.critical_options().is_empty() {
-        let options: Vec<&str> = certificate.critical_options().iter().map(|(name, _)| name.as_str()).collect();
+        let options: Vec<&str> = certificate.critical_options().keys().map(String::as_str).collect();
         return Err(format!("it has critical options, which hosts' certificates cannot have: {}", options.join(", ")));
     }
     let principals = certificate.valid_principals();

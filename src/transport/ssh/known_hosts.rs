@@ -32,7 +32,7 @@ impl Host {
     /// An IP address is taken in its canonical form, a name in lower case.
     pub fn new(address: &str, port: u16) -> Self {
         let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-        let canonical = bare.parse::<std::net::IpAddr>().map(|literal| literal.to_string());
+        let canonical = bare.parse::<core::net::IpAddr>().map(|literal| literal.to_string());
         Self { address: canonical.unwrap_or_else(|_| bare.trim_end_matches('.').to_ascii_lowercase()), port }
     }
 

@@ -30,9 +30,10 @@ pub fn command(sudo: Option<Sudo<'_>>, loader: &str) -> Result<String, String> {
     if user.is_empty() || user.starts_with('-') || !user.chars().all(plain) {
         return Err(format!("{user:?} is no name of a user: letters, digits and . _ - @ are"));
     }
+    // English is for what `sudo` says alone: the loader may inherit it.
+    let begin = format!("unset LC_ALL; echo {}; ", BEGUN.trim_end());
     // Without -k a password that is cached on the host would hide that this one is wrong.
     let how = if password { "-k -S -p ''" } else { "-n" };
-    let begin = format!("echo {}; ", BEGUN.trim_end());
     let skip = format!("while read -r line; do [ \"$line\" = {} ] && break; done; unset line; ", INPUT.trim_end());
     Ok(format!("env LC_ALL=C sudo {how} -u '{user}' -H -- sh -c '{PATH}{begin}{skip}{loader}'"))
 }

@@ -65,8 +65,10 @@ pub async fn start(
     stage.enter("starting the shell");
     writes.exec(true, command).await.map_err(broken)?;
     let mut ending = Ending::default();
-    if !accepted(&mut reads, &mut ending).await {
-        return Ok(refused(connection, ending.closed(&ended)));
+    match accepted(&mut reads, &mut ending).await {
+        Some(true) => {}
+        Some(false) => return Ok(refused(connection, ending.closed(&ended))),
+        None => return Err(error("Unreachable", name, &ended.why())),
     }
     let mut printed = Vec::new();
     if let Some(elevated) = elevated {
@@ -76,17 +78,17 @@ pub async fn start(
     Ok(carried(connection, reads, writes, ending, printed))
 }
 
-/// Whether the host executes the command. It says nothing else before, but for bounded complaints.
-async fn accepted(reads: &mut ChannelReadHalf, ending: &mut Ending) -> bool {
+/// Whether the host executes the command; nothing where it has gone before it said.
+async fn accepted(reads: &mut ChannelReadHalf, ending: &mut Ending) -> Option<bool> {
     loop {
-        match reads.wait().await {
-            Some(ChannelMsg::Success) => return true,
-            Some(ChannelMsg::Failure) => {
+        match reads.wait().await? {
+            ChannelMsg::Success => return Some(true),
+            ChannelMsg::Failure => {
                 ending.refused = true;
-                return false;
+                return Some(false);
             }
-            Some(ChannelMsg::Close) | None => return false,
-            Some(message) => ending.note(&message),
+            ChannelMsg::Close => return None,
+            message => ending.note(&message),
         }
     }
 }
@@ -262,6 +264,7 @@ struct Ending {
     complaints: Vec<u8>,
     printed: bool,
     refused: bool,
+    closed: bool,
     code: Option<u32>,
     signal: Option<String>,
 }
@@ -271,10 +274,12 @@ impl Ending {
         match message {
             ChannelMsg::Data { data } => self.printed |= !data.is_empty(),
             ChannelMsg::ExtendedData { data, .. } => {
-                let room = COMPLAINTS.saturating_sub(self.complaints.len());
-                self.complaints.extend_from_slice(&data[..data.len().min(room)]);
+                self.complaints.extend_from_slice(data);
+                // What a shell says last is why it ended.
+                self.complaints.drain(..self.complaints.len().saturating_sub(COMPLAINTS));
             }
             ChannelMsg::ExitStatus { exit_status } => self.code = Some(*exit_status),
+            ChannelMsg::Close => self.closed = true,
             ChannelMsg::ExitSignal { signal_name, .. } => self.signal = Some(format!("{signal_name:?}")),
             _ => {}
         }
@@ -291,6 +296,7 @@ impl Ending {
             _ if self.refused => "the host refuses to execute commands".to_owned(),
             (Some(signal), _) => format!("the shell was ended by the signal {signal}"),
             (None, Some(code)) => format!("the shell ended with exit code {code}"),
+            (None, None) if self.closed => "the host closed the session".to_owned(),
             (None, None) => ended.why(),
         };
         Closed { no_shell: self.refused || (self.code == Some(127) && !self.printed), message: format!("{how}{said}") }

@@ -6,14 +6,14 @@ pub fn refusal(user: &str, login: &str, with_password: bool, complaints: &str, c
     let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
     let why = if rejected(complaints) {
         format!(
-            "sudo did not accept the password of {login}: set the right one in the Secret that elevate.password names"
+            "sudo did not accept the password of {login}: set the right one in the Secret that become.password names"
         )
     } else if says(&["password is required", "password was provided", "authentication is required", "askpass"]) {
         if with_password {
             format!("sudo wants another answer of {login} than a password on stdin, which cannot be given")
         } else {
             format!(
-                "sudo wants a password of {login}: name the Secret that has it in elevate.password, or allow it without \
+                "sudo wants a password of {login}: name the Secret that has it in become.password, or allow it without \
                  (`{login} ALL=({user}) NOPASSWD: ALL` in /etc/sudoers.d)"
             )
         }
@@ -24,7 +24,7 @@ pub fn refusal(user: &str, login: &str, with_password: bool, complaints: &str, c
             "sudo wants a terminal: take requiretty away for {login} (`Defaults:{login} !requiretty` in /etc/sudoers.d)"
         )
     } else if says(&["unknown user", "invalid user", "user not found"]) {
-        format!("there is no user {user} on the host, whom elevate.user names")
+        format!("there is no user {user} on the host, whom become.user names")
     } else if says(&["no new privileges", "nosuid", "effective uid is not 0", "setuid"]) {
         "sudo cannot raise privileges there: it is not setuid root, or is run under no-new-privileges".to_owned()
     } else if code == Some(127) || says(&["sudo: not found", "command not found", "unknown command", "no such file"]) {
@@ -63,8 +63,8 @@ mod tests {
             ),
             (true, "sudo: 3 incorrect password attempts", Some(1), "did not accept"),
             (true, "sudo-rs: incorrect authentication attempt", Some(1), "did not accept"),
-            (false, "sudo: a password is required\n", Some(1), "elevate.password"),
-            (false, "sudo: interactive authentication is required", Some(1), "elevate.password"),
+            (false, "sudo: a password is required\n", Some(1), "become.password"),
+            (false, "sudo: interactive authentication is required", Some(1), "become.password"),
             (true, "sudo: a password is required\n", Some(1), "cannot be given"),
             (
                 true,
