@@ -5,13 +5,16 @@ TEST := CLUSTER_NAME=test $(CLUSTER_TOOL)
 BENCH := CLUSTER_NAME=bench $(CLUSTER_TOOL)
 # What is installed there is cluster-wide, so nothing else may run in it.
 INSTALL := CLUSTER_NAME=install $(CLUSTER_TOOL)
+HOSTS_TOOL := tests/hosts/hosts
+# What needs KubeVirt has an instance of its own: it is cluster-wide, and its guests want the machine for themselves.
+VMS := CLUSTER_NAME=vms $(CLUSTER_TOOL)
 # The profile of the binary in the image under test: test-image is built in a fraction of release's time.
 TEST_PROFILE ?= test-image
 SEEDS ?= 3000
 SMOKE_NODES ?= 500
 ROUNDS ?= 1
 
-.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages test-install bench-smoke bench-lift soak image sbom cluster cluster-down crds lint fmt
+.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages test-vms test-install bench-smoke bench-lift soak image sbom cluster cluster-down crds lint fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,10 +29,12 @@ test: test-unit test-otel test-cluster test-install ## every tier: unit, simulat
 
 test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor
+	YES=$(YES) $(HOSTS_TOOL) doctor
 	cargo build --locked --all-targets
 	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell --test templates --test server_specs \
 	  --test kstatus --test argocd
 	cargo test --locked --test agent -- --test-threads=6
+	cargo test --locked --test ssh -- --test-threads=6
 	SEEDS=$(SEEDS) cargo test --locked --test simulation -- --nocapture
 
 test-otel: ## traces, which are built in with --features otel only: a collector on loopback receives them
@@ -40,6 +45,7 @@ test-cluster: ## the tiers that need one: started here, and ended
 	YES=$(YES) $(CLUSTER_TOOL) doctor
 	YES=$(YES) tests/cluster/images/build debian >/dev/null
 	YES=$(YES) tests/cluster/packages/build >/dev/null
+	YES=$(YES) $(HOSTS_TOOL) build >/dev/null
 	cargo build --locked --all-targets
 	$(TEST) up
 	@status=0; \
@@ -59,6 +65,16 @@ test-faults: ## the operator killed before and after each write, each write met 
 test-outages: ## API server, etcd, kubelet and containerd go away while groups work; needs the test instance up
 	$(TEST) run -- env PALLET_TEST_CLUSTER=1 \
 		cargo test --offline --locked --test e2e -- --ignored --test-threads=1 --nocapture outages::
+
+# Not part of `test`: the first build takes ten minutes, and a guest that is emulated wants a processor for itself.
+test-vms: ## virtual machines through KubeVirt's API and real guests (a stand-in for virt-handler runs them); first 10 min, then 5
+	YES=$(YES) tests/vms/vms doctor
+	cargo build --locked --bins --test e2e
+	$(VMS) up
+	@status=0; CLUSTER_NAME=vms YES=$(YES) tests/vms/vms up && \
+	$(VMS) run -- env PALLET_TEST_CLUSTER=1 cargo test --offline --locked --test e2e -- --include-ignored \
+		--test-threads=2 --nocapture virtual_machine || status=1; \
+	$(VMS) down || status=1; exit $$status
 
 test-install: ## the installation tier: image, kustomize, chart and roles, on a cluster of its own
 	YES=$(YES) $(CLUSTER_TOOL) doctor

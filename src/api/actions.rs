@@ -4,6 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::nodes::ElevationFields;
+
 /// One action: exactly one kind, and what all kinds have in common.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,6 +41,10 @@ pub struct ActionFields {
     /// How often the action is tried before the phase fails for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<ActionRetryFields>,
+    /// As whom an `exec` runs, its guards included, where not as the session does: by `su` where that is root, else by `sudo`.
+    /// What runs can be ended only by who may signal it: to become root, rather set `become` of the node.
+    #[serde(default, rename = "become", skip_serializing_if = "Option::is_none")]
+    pub elevation: Option<ElevationFields>,
     /// Runs a shell script.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<ExecFields>,

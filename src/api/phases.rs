@@ -1,13 +1,13 @@
 //! What a phase may hold, by its name: actions, settings' facts and values, test's expectations.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::actions::ActionFields;
+use super::{actions::ActionFields, nodes::ElevationFields};
 
 /// One phase. Which fields it may have depends on its name.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -16,6 +16,9 @@ pub struct PhaseFields {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub actions: Vec<ActionFields>,
+    /// As whom the `exec` actions of the phase run that do not say so themselves.
+    #[serde(default, rename = "become", skip_serializing_if = "Option::is_none")]
+    pub elevation: Option<ElevationFields>,
     /// Of app-rollout: what converge does for it beforehand, such as downloads. The actions themselves wait for a demand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -32,6 +35,19 @@ pub struct PhaseFields {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub expect: Vec<ExpectFields>,
+}
+
+impl PhaseFields {
+    /// A list of its actions, each script with the user that the phase names for those that name none.
+    pub fn with_user<'a>(&self, actions: &'a [ActionFields]) -> Cow<'a, [ActionFields]> {
+        let Some(elevation) = &self.elevation else { return Cow::Borrowed(actions) };
+        let of_phase = |action: &ActionFields| {
+            let lacks = action.exec.is_some() && action.elevation.is_none();
+            let elevation = if lacks { Some(elevation.clone()) } else { action.elevation.clone() };
+            ActionFields { elevation, ..action.clone() }
+        };
+        Cow::Owned(actions.iter().map(of_phase).collect())
+    }
 }
 
 /// One fact of the group's own: exactly one source.

@@ -14,7 +14,7 @@ pub enum NodeShape {
     /// A virtual machine of KubeVirt.
     VirtualMachine(VirtualMachineShape),
     /// A machine that exists.
-    Hosts(HostsShape),
+    Hosts(Box<HostsShape>),
 }
 
 impl NodeShape {
@@ -63,7 +63,7 @@ impl NodeShape {
     /// The hosts, where nodes are such.
     pub fn hosts(&self) -> Option<&HostsShape> {
         match self {
-            Self::Hosts(hosts) => Some(hosts),
+            Self::Hosts(hosts) => Some(hosts.as_ref()),
             Self::Pod(_) | Self::VirtualMachine(_) => None,
         }
     }

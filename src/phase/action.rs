@@ -23,6 +23,17 @@ pub struct Action {
     pub timeout: Option<Duration>,
     /// How often it is tried before the phase fails for it.
     pub retry: Option<Repeat>,
+    /// As whom it runs, where not as the session does.
+    pub run_as: Option<RunAs>,
+}
+
+/// As whom a script runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RunAs {
+    /// The user.
+    pub user: String,
+    /// The password that sudo asks for.
+    pub password: Option<KeyRef>,
 }
 
 impl Action {
@@ -37,6 +48,7 @@ impl Action {
             on_one_node: false,
             timeout: None,
             retry: None,
+            run_as: None,
         }
     }
 }
@@ -48,7 +60,8 @@ pub fn secrets(actions: &[Action]) -> Vec<KeyRef> {
         ActionKind::SecretFile { secret, .. } => vec![secret.at.clone()],
         _ => Vec::new(),
     };
-    let all: BTreeSet<KeyRef> = actions.iter().flat_map(of_action).collect();
+    let passwords = actions.iter().filter_map(|action| action.run_as.as_ref()?.password.clone());
+    let all: BTreeSet<KeyRef> = actions.iter().flat_map(of_action).chain(passwords).collect();
     all.into_iter().collect()
 }
 

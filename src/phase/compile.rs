@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     FactSource, Source,
-    action::{ActionKind, AptSource, Content, KeyRef, Repeat},
+    action::{ActionKind, AptSource, Content, KeyRef, Repeat, RunAs},
     render::{Call, Rendered, quote},
     secret::variable,
 };
@@ -25,6 +25,7 @@ const USERS: &str = include_str!("sh/users.sh");
 const SUDOERS: &str = include_str!("sh/sudoers.sh");
 const SECRETS: &str = include_str!("sh/secrets.sh");
 const CRON: &str = include_str!("sh/cron.sh");
+const OTHERS: &str = include_str!("sh/others.sh");
 const GATHER: &str = include_str!("sh/gather.sh");
 
 /// The script of a phase with actions.
@@ -47,6 +48,9 @@ fn script(rendered: &Rendered, from: usize, mode: &str) -> String {
     let mut script = format!("{mode} phase={}\n", rendered.phase) + &stripped(PRELUDE);
     let mut parts: Vec<&str> =
         rendered.calls.iter().filter(|call| !call.skipped).flat_map(|call| parts(&call.kind)).copied().collect();
+    if rendered.calls.iter().any(|call| call.run_as.is_some()) {
+        parts.push(OTHERS);
+    }
     parts.sort_unstable();
     parts.dedup();
     script.extend(parts.into_iter().map(stripped));
@@ -57,7 +61,7 @@ fn script(rendered: &Rendered, from: usize, mode: &str) -> String {
     }
     for (place, call) in rendered.calls.iter().enumerate().skip(from) {
         let listened_to = rendered.calls.iter().any(|other| other.after.contains(&place));
-        let options = options(rendered, call, listened_to);
+        let options = options(rendered, call, listened_to, &secrets);
         let _ = writeln!(script, "perform {}{options} -- {}", quote(&call.name), invocation(&call.kind, &secrets));
     }
     script.push_str("succeed\n");
@@ -73,7 +77,8 @@ pub fn secrets(rendered: &Rendered) -> Vec<KeyRef> {
             ActionKind::SecretFile { secret, .. } => vec![&secret.at],
             _ => Vec::new(),
         };
-        for place in of_call {
+        let password = call.run_as.as_ref().and_then(|run_as| run_as.password.as_ref());
+        for place in of_call.into_iter().chain(password) {
             if !places.contains(place) {
                 places.push(place.clone());
             }
@@ -83,7 +88,7 @@ pub fn secrets(rendered: &Rendered) -> Vec<KeyRef> {
 }
 
 /// How it is performed, as the prelude takes it.
-fn options(rendered: &Rendered, call: &Call, listened_to: bool) -> String {
+fn options(rendered: &Rendered, call: &Call, listened_to: bool, secrets: &[KeyRef]) -> String {
     if call.skipped {
         return " skip".to_owned();
     }
@@ -97,6 +102,13 @@ fn options(rendered: &Rendered, call: &Call, listened_to: bool) -> String {
     }
     if let Some(timeout) = call.timeout {
         let _ = write!(options, " limit={}", timeout.as_secs().max(1));
+    }
+    if let Some(RunAs { user, password }) = &call.run_as {
+        let _ = write!(options, " {}", quote(&format!("run_as={user}")));
+        let place = password.as_ref().and_then(|at| secrets.iter().position(|place| place == at));
+        if let Some(place) = place {
+            let _ = write!(options, " run_as_password={}", variable(place));
+        }
     }
     if let Some(Repeat { limit, pause }) = call.retry {
         let _ = write!(options, " retries={limit} pause={}", pause.as_secs());
@@ -312,7 +324,8 @@ mod tests {
 
     #[test]
     fn no_function_stands_before_a_command_of_its_name() {
-        let texts = [PRELUDE, FILES, PACKAGES, SERVICES, LINES, DOWNLOADS, SOURCES, USERS, SUDOERS, CRON, GATHER];
+        let texts =
+            [PRELUDE, FILES, PACKAGES, SERVICES, LINES, DOWNLOADS, SOURCES, USERS, SUDOERS, CRON, OTHERS, GATHER];
         let functions: Vec<&str> =
             texts.iter().flat_map(|text| text.lines()).filter_map(|line| Some(line.split_once("() ")?.0)).collect();
         assert!(functions.len() > 80, "{functions:?}");

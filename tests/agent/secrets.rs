@@ -6,7 +6,7 @@ use pallet_operator::{
     api::group_node::Effect::{Changed, Unchanged},
     phase::{
         ActionKind, Digest, PhaseName,
-        action::{KeyRef, Sealed, SecretEnv},
+        action::{KeyRef, RunAs, Sealed, SecretEnv},
         compile,
         render::{Call, Rendered},
         secret::{Secret, Secrets, payload},
@@ -22,6 +22,7 @@ under_every_shell! {
     a_script_that_never_reads_its_secrets_holds_nobody
     a_secret_of_any_bytes_arrives_whole
     a_check_needs_its_secrets_and_leaves_nothing
+    a_script_of_another_user_has_its_secrets_its_guards_and_its_code
 }
 
 const CANARY: &str = "c4nary-%s\\n-'quoted' $(x) ünï";
@@ -53,6 +54,33 @@ fn secret_file(path: &std::path::Path, key: &str, mode: &str) -> ActionKind {
 fn rendered(kinds: Vec<ActionKind>) -> Rendered {
     let calls = kinds.into_iter().enumerate().map(|(place, kind)| Call::new(format!("a{place}"), kind)).collect();
     Rendered { phase: PhaseName::configure(), calls, digest: Digest::default() }
+}
+
+/// Somebody else, where that can be had.
+fn another() -> String {
+    let me = std::process::Command::new("id").arg("-un").output().expect("id");
+    let me = String::from_utf8_lossy(&me.stdout).trim().to_owned();
+    if me == "root" { "nobody".into() } else { me }
+}
+
+fn a_script_of_another_user_has_its_secrets_its_guards_and_its_code(shell: Shell) {
+    let node = Node::new(shell);
+    let mut agent = node.agent();
+    let user = another();
+    let run_as = Some(RunAs { user: user.clone(), password: None });
+    let run = |agent: &mut Agent, kind: ActionKind| {
+        let calls = vec![Call { run_as: run_as.clone(), ..Call::new("as another", kind) }];
+        let rendered = Rendered { phase: PhaseName::configure(), calls, digest: Digest::default() };
+        send(agent, &rendered, &compile::phase(&rendered, 0), CANARY.as_bytes())
+    };
+    let ended = run(&mut agent, exec("id -un; printf '%s' \"$PW\"; false; echo not reached", &["pw"]));
+    assert_eq!((ended.verdict, ended.output.as_str()), (Verdict::Exit(1), &*format!("{user}\n{CANARY}")));
+    assert_eq!(run(&mut agent, exec("exit 7", &[])).verdict, Verdict::Exit(7));
+    let ActionKind::Exec { script, creates, only_if, secret_env, .. } = exec("exit 7", &[]) else { unreachable!() };
+    let unless = Some(format!("[ \"$(id -un)\" = {user} ]"));
+    let ended = run(&mut agent, ActionKind::Exec { script, creates, unless, only_if, secret_env });
+    assert_eq!((ended.verdict, ended.actions[0].result), (Verdict::Exit(0), Unchanged));
+    agent.bye();
 }
 
 fn send(agent: &mut Agent, rendered: &Rendered, script: &str, value: &[u8]) -> Ended {

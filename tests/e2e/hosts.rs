@@ -271,6 +271,25 @@ async fn who_logs_in_becomes_root() {
     assert!(!log.contains("open sesame") && !log.contains("PRIVATE KEY"));
 }
 
+/// A script may run as somebody else than its session: by su where that is root, by sudo with a password where it is not.
+#[tokio::test]
+async fn a_script_becomes_who_it_says() {
+    let Some(space) = Space::new("hosts-as").await else { return };
+    let hosts = Hosts::new(&space, 2).await;
+    space.secret("sudo", json!({"password": "open sesame"})).await;
+    let mut node = hosts.node();
+    node["hosts"]["inventory"][1]["user"] = json!("keeper");
+    let root = json!({"user": "root", "password": {"secretKeyRef": {"name": "sudo", "key": "password"}}});
+    let who = |user: &str| json!({"exec": {"script": "id -un"}, "become": {"user": user}});
+    let phases = json!({"configure": {"become": root, "actions": [{"exec": {"script": "id -un"}}, who("keeper")]}});
+    space.apply(json!({"count": 2, "node": node, "phases": phases})).await;
+    space.ready().await;
+    for name in ["web-0", "web-1"] {
+        let node = space.nodes().get(name).await.unwrap();
+        assert_eq!(receipt(&node, "configure").unwrap().output, "root\nkeeper\n", "{name}");
+    }
+}
+
 /// Hosts that only a jump host leads to.
 #[tokio::test]
 async fn a_jump_host_leads_to_the_others() {

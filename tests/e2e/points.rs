@@ -240,7 +240,8 @@ async fn enumerate(what: &str, count: usize, set: impl Fn(&Proxy, usize, Fate) +
                 continue;
             }
             let set = |proxy: &Proxy| set(proxy, point, BLOWS[blow]);
-            let hits = told(&format!("killed at {point}, {:?}", BLOWS[blow]), worker.round(set, set)).await;
+            let round = Box::pin(worker.round(set, set));
+            let hits = Box::pin(told(&format!("killed at {point}, {:?}", BLOWS[blow]), round)).await;
             for (count, hit) in struck.iter().zip(hits) {
                 count.fetch_add(usize::from(hit), Ordering::Relaxed);
             }
@@ -356,7 +357,7 @@ async fn every_kind_of_write_may_meet_every_fault() {
                 assert!(round < rounds() + 12, "not met in {round} rounds: {:?}", missing());
                 let seed = seed + (number * 1000 + round) as u64;
                 let set = |proxy: &Proxy| proxy.judge(dice(seed, met.clone()));
-                told(&format!("of dice {seed}"), worker.round(set, set)).await;
+                Box::pin(told(&format!("of dice {seed}"), worker.round(set, set))).await;
                 done.fetch_add(1, Ordering::Relaxed);
                 round += 1;
             }

@@ -185,13 +185,11 @@ async fn a_changed_template_replaces_the_machine_and_its_keys() {
 async fn user_data_that_contradicts_the_operators_is_refused() {
     let Some(space) = Space::new("vm-data").await else { return };
     let mut node = guest();
-    let own = |text: &str| {
-        json!([
-            {"name": "root", "containerDisk": {"image": "localhost/pallet-guest:1"}},
-            {"name": "init", "cloudInitNoCloud": {"userData": text}}
-        ])
-    };
-    node["virtualMachine"]["template"]["spec"]["template"]["spec"]["volumes"] = own("#cloud-config\nssh_keys: {}\n");
+    let volumes = json!([
+        {"name": "root", "containerDisk": {"image": "localhost/pallet-guest:1"}},
+        {"name": "init", "cloudInitNoCloud": {"userData": "#cloud-config\nssh_keys: {}\n"}}
+    ]);
+    node["virtualMachine"]["template"]["spec"]["template"]["spec"]["volumes"] = volumes;
     space.apply(json!({"count": 1, "node": node})).await;
     let group = space.until("it is refused", |group| condition(group, "Stalled").1 == "InvalidSpec").await;
     let message = condition(&group, "Stalled").2;

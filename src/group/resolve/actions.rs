@@ -7,7 +7,8 @@ use crate::{
     api::actions::*,
     phase::{
         action::{
-            Action, ActionKind, AptSource, Content, DEFAULT_MODE, KeyRef, Repeat, SECRET_MODE, Sealed, SecretEnv, User,
+            Action, ActionKind, AptSource, Content, DEFAULT_MODE, KeyRef, Repeat, RunAs, SECRET_MODE, Sealed,
+            SecretEnv, User,
         },
         expect, render,
     },
@@ -76,7 +77,31 @@ impl Errors {
             self.add(format!("{path}.manual"), "a person is waited for as long as it takes; remove timeout and retry");
         }
         let (origin, when, on_one_node) = (layer.origin.clone(), fields.when.clone(), fields.on_one_node);
-        Some(Action { name, origin, kind, when, on_change_of, on_one_node, timeout, retry })
+        let run_as = self.run_as(path, fields, &kind);
+        Some(Action { name, origin, kind, when, on_change_of, on_one_node, timeout, retry, run_as })
+    }
+
+    /// As whom an action runs. Only a script runs as another user; what else is made has an owner.
+    fn run_as(&mut self, path: &str, fields: &ActionFields, kind: &ActionKind) -> Option<RunAs> {
+        let is_script = matches!(kind, ActionKind::Exec { .. });
+        if fields.elevation.is_some() && !is_script {
+            let message = "only exec runs as another user; what else is made belongs to whom owner and group say";
+            self.add(format!("{path}.become"), message);
+        }
+        let wanted = fields.elevation.as_ref().filter(|_| is_script)?;
+        let sound = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.', '$'].contains(&c);
+        if wanted.user.is_empty() || wanted.user.starts_with('-') || !wanted.user.chars().all(sound) {
+            self.add(format!("{path}.become.user"), format!("{:?} is no name of a user", wanted.user));
+        }
+        let password = wanted.password.as_ref().map(|password| {
+            let at = &password.secret_key_ref;
+            KeyRef { name: at.name.clone(), key: at.key.clone() }
+        });
+        if let Some(at) = &password {
+            let path = format!("{path}.become.password.secretKeyRef");
+            self.secrets.entry(at.clone()).or_insert(path);
+        }
+        Some(RunAs { user: wanted.user.clone(), password })
     }
 
     fn exec(&mut self, path: &str, exec: &ExecFields, scope: &Scope) -> ActionKind {

@@ -94,7 +94,7 @@ impl Errors {
         match (&fields.pod, &fields.virtual_machine, &fields.hosts) {
             (Some(pod), None, None) => self.pod(pod).map(NodeShape::Pod),
             (None, Some(machine), None) => self.virtual_machine(machine).map(NodeShape::VirtualMachine),
-            (None, None, Some(hosts)) => Some(NodeShape::Hosts(self.hosts(hosts))),
+            (None, None, Some(hosts)) => Some(NodeShape::Hosts(Box::new(self.hosts(hosts)))),
             _ => {
                 let message =
                     "names no kind of node, or more than one; set exactly one of pod, virtualMachine and hosts";

@@ -58,10 +58,17 @@ impl Errors {
                     "test" => self.expectations(layer, fields, settings, &mut expectations),
                     _ => {
                         let own = actions.entry(PhaseName::new(name)).or_default();
-                        self.actions(layer, &format!("{name}.actions"), &fields.actions, settings, own);
+                        self.actions(
+                            layer,
+                            &format!("{name}.actions"),
+                            &fields.with_user(&fields.actions),
+                            settings,
+                            own,
+                        );
                         if *name == PhaseName::app_rollout().as_str() {
                             let prepared = actions.entry(PhaseName::prepare()).or_default();
-                            self.actions(layer, "app-rollout.prepare", &fields.prepare, settings, prepared);
+                            let fields = fields.with_user(&fields.prepare);
+                            self.actions(layer, "app-rollout.prepare", &fields, settings, prepared);
                         }
                     }
                 }
@@ -121,6 +128,9 @@ impl Errors {
         }
         if name == PhaseName::prepare().as_str() {
             self.add(&path, "this name stands for the prepare of app-rollout; choose another one");
+        }
+        if matches!(name, "settings" | "test") && fields.elevation.is_some() {
+            self.add(format!("{path}.become"), format!("{name} has no actions that it could be for; take it out"));
         }
         if name != "test" && !fields.expect.is_empty() {
             self.add(format!("{path}.expect"), "only test holds expectations; move them to spec.phases.test");

@@ -16,7 +16,7 @@ use crate::{
     phase::{
         Digest, PhaseName,
         action::{
-            Action, ActionKind, AptSource, Content, DEFAULT_MODE, PACKAGE_MANAGERS, Repeat, SECRET_MODE,
+            Action, ActionKind, AptSource, Content, DEFAULT_MODE, PACKAGE_MANAGERS, Repeat, RunAs, SECRET_MODE,
             SERVICE_MANAGERS, Sealed, SecretEnv, User,
         },
         expect,
@@ -49,12 +49,14 @@ pub struct Call {
     pub timeout: Option<Duration>,
     /// How often it is tried.
     pub retry: Option<Repeat>,
+    /// As whom it runs, where not as the session does.
+    pub run_as: Option<RunAs>,
 }
 
 impl Call {
     /// A call with nothing but a name and a kind.
     pub fn new(name: impl Into<String>, kind: ActionKind) -> Self {
-        Self { name: name.into(), kind, skipped: false, after: Vec::new(), timeout: None, retry: None }
+        Self { name: name.into(), kind, skipped: false, after: Vec::new(), timeout: None, retry: None, run_as: None }
     }
 
     /// Whether it is a script that nothing keeps from running, so that what it would change cannot be told.
@@ -138,6 +140,7 @@ fn fill_in(
         after: action.on_change_of.clone(),
         timeout: action.timeout,
         retry: action.retry,
+        run_as: action.run_as.clone(),
     };
     if action.on_one_node && !chosen {
         return Ok((call(action.kind.clone(), true), None));
@@ -172,6 +175,10 @@ fn fill_in(
 fn with_circumstances(action: &Action, kind: &ActionKind, when: Option<&str>) -> Value {
     let mut model = kind_model(kind);
     if let Value::Object(fields) = &mut model {
+        // By which password it becomes that user makes no difference.
+        if let Some(run_as) = &action.run_as {
+            fields.insert("runAs".into(), run_as.user.as_str().into());
+        }
         if let Some(when) = when {
             fields.insert("when".into(), when.into());
         }

@@ -6,12 +6,13 @@ unset PALLET_JOURNAL PALLET_ONLY
 
 # perform NAME OPTION... -- FUNCTION ARGUMENT...: runs one action and notes what came of it. The first failure ends the
 # phase with its code. Options: limit=SECONDS, retries=NUMBER, pause=SECONDS, mark=NAME (it is listened to under this
-# name), after=NAME,... (it runs only where one of these has changed something since the phase last succeeded), skip.
+# name), after=NAME,... (it runs only where one of these has changed something since the phase last succeeded), skip,
+# run_as=USER and run_as_password=VARIABLE (of exec).
 # There are no local variables in POSIX sh: $mode, $phase, $action and $result are for nobody else to set.
 perform() {
   number=$((number + 1))
   [ -z "$only" ] || [ "$only" = "$number" ] || return 0
-  action=$1 result=Changed limit= retries=0 pause=0 mark= after= skip= attempt=0 code=0
+  action=$1 result=Changed limit= retries=0 pause=0 mark= after= skip= attempt=0 code=0 run_as= run_as_password=
   shift
   while [ "$1" != -- ]; do
     case $1 in
@@ -21,6 +22,8 @@ perform() {
     mark=*) mark=${1#*=} ;;
     after=*) after=${1#*=} ;;
     skip) skip=yes ;;
+    run_as=*) run_as=${1#*=} ;;
+    run_as_password=*) run_as_password=${1#*=} ;;
     esac
     shift
   done
@@ -185,6 +188,14 @@ exec_() {
   script=$1 creates=$2 unless=$3 only_if=$4
   shift 4
   if [ -n "$creates" ] && [ -e "$creates" ]; then result=Unchanged; return 0; fi
+  if [ -n "$run_as" ]; then
+    if [ -n "$unless" ] && as_other_ "$unless" "$@" >/dev/null 2>&1; then result=Unchanged; return 0; fi
+    if [ -n "$only_if" ] && ! as_other_ "$only_if" "$@" >/dev/null 2>&1; then result=Unchanged; return 0; fi
+    [ "$mode" = apply ] || return 0
+    as_other_ "set -e
+$script" "$@"
+    return
+  fi
   if [ -n "$unless" ] && (lend_secrets "$@"; forget_secrets; set --; eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
   if [ -n "$only_if" ] && ! (lend_secrets "$@"; forget_secrets; set --; eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
   [ "$mode" = apply ] || return 0
