@@ -14,7 +14,7 @@ SEEDS ?= 3000
 SMOKE_NODES ?= 500
 ROUNDS ?= 1
 
-.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages test-vms test-install bench-smoke bench-lift soak image sbom cluster cluster-down crds lint fmt
+.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages test-vms test-install bench-smoke bench-lift bench-ssh soak image sbom cluster cluster-down crds lint fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,17 @@ bench-lift: ## one hot Lift beside kubectl exec and a Job, optimised: a table, a
 	$(BENCH) up
 	@status=0; $(BENCH) run -- env PALLET_TEST_CLUSTER=1 $(if $(filter-out 1,$(ROUNDS)),ROUNDS=$(ROUNDS)) \
 		cargo bench --offline --locked --bench lift || status=1; $(BENCH) down || status=1; exit $$status
+
+# TOOLS names some of them (see benches/ssh/others --help), HOSTS how many hosts there are.
+bench-ssh: ## 100 sshd hosts through four phases, beside Ansible, pyinfra and parallel-ssh: target/bench/ssh.json (HOSTS=, TOOLS=)
+	YES=$(YES) $(CLUSTER_TOOL) doctor
+	YES=$(YES) $(HOSTS_TOOL) doctor
+	YES=$(YES) $(HOSTS_TOOL) build >/dev/null
+	benches/ssh/others --install
+	cargo bench --locked --bench ssh --no-run
+	$(BENCH) up
+	@status=0; $(BENCH) run -- env PALLET_TEST_CLUSTER=1 HOSTS_DIR=/run/pallet/hosts ROUNDS=$(ROUNDS) HOSTS=$(or $(HOSTS),100) \
+		TOOLS="$(TOOLS)" cargo bench --offline --locked --bench ssh || status=1; $(BENCH) down || status=1; exit $$status
 
 soak: ## the simulation, optimised: SEEDS of them from FIRST on, or for MINUTES
 	env $(if $(MINUTES),MINUTES=$(MINUTES),SEEDS=$(SEEDS)) $(if $(FIRST),FIRST=$(FIRST)) \

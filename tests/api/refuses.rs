@@ -45,6 +45,16 @@ fn exec(fields: Value) -> Value {
     actions(json!([{ "exec": exec }]))
 }
 
+fn hosts(fields: Value) -> Value {
+    let mut hosts = json!({"key": {"secretKeyRef": {"name": "login"}}, "inventory": [{"name": "db1"}]});
+    support::merge(&mut hosts, fields);
+    hosts
+}
+
+fn on_hosts(fields: Value) -> Value {
+    json!({"node": {"pod": null, "hosts": hosts(fields)}})
+}
+
 fn named(name: &str) -> Value {
     actions(json!([{"name": name, "exec": {"script": "true"}}]))
 }
@@ -57,6 +67,9 @@ fn table() -> Vec<Bad> {
     const SOURCE: &str = "a fact has exactly one source: set exec or file";
     const PARALLEL: &str = "spec.converge.rollout.maxParallel";
     const SHARE: &str = "must be a number from 1 to 10000, or a share from 1% to 100%";
+    const ONE_KIND: &str = "names no kind of node, or more than one; set exactly one of pod, virtualMachine and hosts";
+    const HOSTS: &str = "spec.node.hosts";
+    const INVENTORY: &str = "spec.node.hosts.inventory[";
     const TIMEOUT: &str = "spec.converge.timeout";
     const BACKOFF: &str = "spec.converge.retry.backoff";
     const DURATION: &str = "must be a duration from 1s to 24h, such as 90s, 30m or 1h30m";
@@ -77,7 +90,35 @@ fn table() -> Vec<Bad> {
         bad("an absurd count", json!({"count": 10001}), "spec.count", "should be less than or equal to 10000"),
         bad("half a node", json!({"count": 1.5}), "spec.count", "must be of type integer"),
         bad("a count in quotes", json!({"count": "3"}), "spec.count", "must be of type integer"),
-        bad("no kind of node", json!({"node": {"pod": null}}), "spec.node", "names no kind of node; set spec.node.pod"),
+        bad("no kind of node", json!({"node": {"pod": null}}), "spec.node", ONE_KIND),
+        bad("two kinds of node", json!({"node": {"hosts": hosts(json!({}))}}), "spec.node", ONE_KIND),
+        bad(
+            "hosts without a list",
+            on_hosts(json!({"inventory": null})),
+            HOSTS,
+            "names no hosts, or two lists of them",
+        ),
+        bad(
+            "a host twice",
+            on_hosts(json!({"inventory": [{"name": "a"}, {"name": "a"}]})),
+            INVENTORY,
+            "Duplicate value",
+        ),
+        bad("a host without a name", on_hosts(json!({"inventory": [{}]})), INVENTORY, "Required value"),
+        bad(
+            "a port that is none",
+            on_hosts(json!({"inventory": [{"name": "a", "port": 70000}]})),
+            INVENTORY,
+            "less than or equal to 65535",
+        ),
+        bad("known hosts nowhere", on_hosts(json!({"knownHosts": {}})), HOSTS, "names no place, or two"),
+        bad("hosts without a key", on_hosts(json!({"key": null})), HOSTS, "Required value"),
+        bad(
+            "a login that is none",
+            json!({"node": {"pod": null, "virtualMachine": {"template": {}, "user": "not one"}}}),
+            "spec.node.virtualMachine.user",
+            "must be the name of a user",
+        ),
         bad(
             "a pod without a template",
             json!({"node": {"pod": {"template": null}}}),

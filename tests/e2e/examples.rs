@@ -10,7 +10,10 @@ use kube::{
 use pallet_operator::api::Lift;
 use serde_json::{Value, json};
 
-use crate::harness::{Space, condition, receipt, wait};
+use crate::{
+    harness::{Space, condition, receipt, wait},
+    sshd::Hosts,
+};
 
 /// A test for each file, and a list of them.
 macro_rules! examples {
@@ -37,8 +40,8 @@ examples! {
 }
 
 /// Those that wait for a person have tests of their own, which do what their heads tell the person to do; and so have those
-/// whose result does not stand in a condition.
-const WAITING: &[&str] = &["approval.yaml", "lift.yaml", "manual.yaml"];
+/// whose result does not stand in a condition, or that need more than a cluster.
+const WAITING: &[&str] = &["approval.yaml", "hosts.yaml", "lift.yaml", "manual.yaml"];
 
 fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples"))
@@ -55,6 +58,31 @@ fn every_example_has_its_test() {
         names.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
     let tested: BTreeSet<String> = FILES.iter().chain(WAITING).map(ToString::to_string).collect();
     assert_eq!(there, tested);
+}
+
+/// On real hosts in place of those that it names: their addresses and keys, and nothing else, are others.
+#[tokio::test]
+async fn hosts_of_an_inventory() {
+    let Some(space) = Space::new("example").await else { return };
+    let hosts = Hosts::new(&space, 3).await;
+    let login = fs::read_to_string(&hosts.all[0].key).expect("the key");
+    space.secret("fleet-login", json!({"ssh-privatekey": login})).await;
+    let known: String = hosts
+        .all
+        .iter()
+        .flat_map(|host| host.host_keys.iter().map(move |key| format!("{} {key}\n", host.address)))
+        .collect();
+    space.config_map("fleet-known-hosts", json!({"known_hosts": known})).await;
+    let mut text = text("hosts.yaml");
+    for (host, written) in hosts.all.iter().zip(["192.0.2.11", "192.0.2.12", "192.0.2.13"]) {
+        assert!(text.contains(written), "hosts.yaml names no {written}");
+        text = text.replace(written, &host.address);
+    }
+    let object: Value = serde_saphyr::from_str(&text).expect("YAML");
+    space.apply_as("fleet", object["spec"].clone()).await;
+    becomes_what_it_says(&space, "hosts.yaml").await;
+    let said = hosts.run(&hosts.all[1].name, "cat /etc/fleet/node").await;
+    assert_eq!(said, format!("fleet-1 is db-2 at {}, rack a, weight 5\n", hosts.all[1].address));
 }
 
 /// What a file says becomes of its groups and Lifts, in lines such as `# Then: web is Ready` or `# Then: lift look is

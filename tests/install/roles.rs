@@ -238,7 +238,16 @@ async fn operator(client: &Client) {
         "delete lifts",
         "patch lifts/status",
         "get secrets",
+        "create secrets",
         "get configmaps",
+        "get virtualmachines.kubevirt.io",
+        "list virtualmachines.kubevirt.io",
+        "watch virtualmachines.kubevirt.io",
+        "create virtualmachines.kubevirt.io",
+        "delete virtualmachines.kubevirt.io",
+        "update virtualmachines.kubevirt.io/finalizers",
+        "list virtualmachineinstances.kubevirt.io",
+        "watch virtualmachineinstances.kubevirt.io",
         "create events.events.k8s.io",
         "patch events.events.k8s.io",
     ];
@@ -266,8 +275,10 @@ async fn operator(client: &Client) {
         "patch persistentvolumeclaims",
         "list secrets",
         "watch secrets",
-        "create secrets",
         "patch secrets",
+        "delete secrets",
+        "patch virtualmachines.kubevirt.io",
+        "patch virtualmachineinstances.kubevirt.io",
         "list configmaps",
         "watch configmaps",
         "patch serverspecs",
@@ -305,7 +316,7 @@ async fn operator(client: &Client) {
     operator
         .assert(
             "pallet-system",
-            &[&lease[..], &["create leases.coordination.k8s.io", "create secrets"]].concat(),
+            &[&lease[..], &["create leases.coordination.k8s.io"]].concat(),
             &[
                 "get leases.coordination.k8s.io other",
                 "update leases.coordination.k8s.io other",
