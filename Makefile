@@ -71,7 +71,7 @@ test-vms: ## virtual machines through KubeVirt's API and real guests (a stand-in
 	YES=$(YES) tests/vms/vms doctor
 	cargo build --locked --bins --test e2e
 	$(VMS) up
-	@status=0; CLUSTER_NAME=vms YES=$(YES) tests/vms/vms up && \
+	@status=0; CLUSTER_NAME=vms YES=$(YES) tests/vms/vms up cloud-init && \
 	$(VMS) run -- env PALLET_TEST_CLUSTER=1 cargo test --offline --locked --test e2e -- --include-ignored \
 		--test-threads=2 --nocapture virtual_machine || status=1; \
 	$(VMS) down || status=1; exit $$status

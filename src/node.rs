@@ -42,3 +42,13 @@ fn object<'a>(outer: &'a mut Value, name: &str) -> &'a mut Value {
     }
     inner
 }
+
+/// A group with this `node`, for tests.
+#[cfg(test)]
+fn group_of(node: Value) -> Group {
+    let object = json!({
+        "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "g-uid"}, "spec": {"node": node}
+    });
+    crate::group::resolve(&serde_json::from_value(object).unwrap(), &Default::default()).unwrap()
+}

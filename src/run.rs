@@ -140,11 +140,12 @@ impl Start {
         let MachineState::Running { id } = &machine.state else { return None };
         let target = machine.target.clone()?;
         let (uid, instance) = (machine.uid.clone(), id.clone());
+        let told = if target.is_container() { uid.clone() } else { format!("@{}", node.uid) };
         Some(Self {
             group: Arc::new(group.clone()),
             node_uid: node.uid.clone(),
             identity,
-            incarnation: Meant { uid, instance, in_pod: target.is_container() },
+            incarnation: Meant { uid, instance, told },
             target,
             record: node.record.clone(),
             purpose,
@@ -534,7 +535,7 @@ mod tests {
         let container = Container { namespace: "shop".into(), pod: node.into(), container: "main".into() };
         let (target, attributes) = (Target::Container(container), Arc::default());
         let identity = Identity { name, ordinal: 0, address, attributes, retry_token, ack: String::new() };
-        let incarnation = Meant { uid: "p".into(), instance: "c".into(), in_pod: true };
+        let incarnation = Meant { uid: "p".into(), instance: "c".into(), told: "p".into() };
         let (record, purpose) = (Record::default(), Purpose::Farewell);
         Start { group, node_uid: node.into(), identity, incarnation, target, record, purpose }
     }

@@ -162,7 +162,8 @@ pub struct Incarnation {
     /// The container's ID, the UID of the virtual machine's instance, or where the host was reached. For a pod another one is
     /// another life; a machine that was only started again has the same witness.
     pub instance: String,
-    /// What the agent found on the node's file system: made once on it, at random; on machines with the machine ID behind it.
+    /// What the agent found on the node's file system: made once on it, at random; on machines with the
+    /// machine ID and the UID of the GroupNode behind it.
     pub witness: String,
 }
 

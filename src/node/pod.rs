@@ -152,15 +152,10 @@ fn push(list: &mut Value, key: &str, item: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::group::resolve;
+    use crate::node::group_of;
 
     fn group(template: Value) -> Group {
-        let object = serde_json::from_value(json!({
-            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
-            "metadata": {"name": "web", "namespace": "shop", "uid": "g-uid"},
-            "spec": {"node": {"pod": {"template": template}}}
-        }));
-        resolve(&object.unwrap(), &Default::default()).unwrap()
+        group_of(json!({"pod": {"template": template}}))
     }
 
     #[test]

@@ -278,15 +278,10 @@ pub fn build_group_secret(group: &Group, private: &str, public: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::group::resolve;
+    use crate::node::group_of;
 
     fn group(template: Value) -> Group {
-        let object = serde_json::from_value(json!({
-            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
-            "metadata": {"name": "web", "namespace": "shop", "uid": "g-uid"},
-            "spec": {"node": {"virtualMachine": {"template": template}}}
-        }));
-        resolve(&object.unwrap(), &Default::default()).unwrap()
+        group_of(json!({"virtualMachine": {"template": template}}))
     }
 
     fn shape(group: &Group) -> &VirtualMachineShape {

@@ -95,22 +95,25 @@ writable() { { true >"$S/writable"; } 2>/dev/null; }
 
 # The witness: random, made once on a file system, so that a lost one shows. It is the text of a symbolic link, which is
 # there whole or not at all. In a pod it is joined with the start of process 1, since a state directory on a volume
-# survives a container whose own file system does not; on a machine with its ID, for the same reason.
+# survives a container whose own file system does not; on a machine with its ID, for the same reason, and with the node that
+# it is: whatever another one did there was done for that.
 find_witness() {
   if [ ! -L "$S/witness" ]; then
     { read -r fresh </proc/sys/kernel/random/uuid; } 2>/dev/null || fresh=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
     ln -s "$fresh" "$S/witness" 2>/dev/null
   fi
   witness=$(readlink "$S/witness") && [ -n "$witness" ] || return 1
-  if [ "$1" != - ]; then
-    born 1 && witness=$witness.${born%%.*}
-  else
+  case $1 in
+  - | @*)
     machine=
     { read -r machine </etc/machine-id || read -r machine </var/lib/dbus/machine-id; } 2>/dev/null
     # Before its first boot is over, a machine has none yet.
     case $machine in *[!0-9a-f]*) machine= ;; esac
     witness=$witness${machine:+.$machine}
-  fi
+    [ "$1" = - ] || witness=$witness.${1#@}
+    ;;
+  *) born 1 && witness=$witness.${born%%.*} ;;
+  esac
 }
 
 # What a killed agent was at, its script before all.
@@ -539,10 +542,11 @@ addresses() {
   printf '%s' "${seen# }"
 }
 
-# hello NONCE UID: UID is the pod that the operator means ("-": no pod).
+# hello NONCE UID: UID is the pod that the operator means, or behind a "@" the node that this machine is ("-": neither).
 hello() {
   nonce=$1
-  if [ "$2" != - ] && [ "$2" != "${PALLET_POD_UID-}" ]; then
+  case $2 in - | @* | "${PALLET_POD_UID-}") pod=yes ;; *) pod= ;; esac
+  if [ -z "$pod" ]; then
     refuse "incarnation this is pod ${PALLET_POD_UID:-without PALLET_POD_UID}, not $2"
     exit 1
   fi

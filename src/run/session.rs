@@ -165,18 +165,14 @@ pub struct Meant {
     pub uid: String,
     /// Its instance.
     pub instance: String,
-    /// Whether it is a pod: then the agent knows the UID, and refuses the work of another one.
-    pub in_pod: bool,
+    /// For whom the agent shall take us: the UID of its pod, and it refuses the work of another one; or, on a machine, which has
+    /// none, `@` and the UID of the GroupNode. What other nodes did there, as which it was taken before, is nothing to this one.
+    pub told: String,
 }
 
 impl Meant {
-    /// The UID that the agent is told; of a machine it knows none.
-    fn told(&self) -> &str {
-        if self.in_pod { &self.uid } else { "-" }
-    }
-
     fn hello(&self, nonce: &str) -> String {
-        format!("hello {nonce} {}\n", self.told())
+        format!("hello {nonce} {}\n", self.told)
     }
 }
 
@@ -200,7 +196,7 @@ impl Session {
     ) -> (Self, Vec<u8>) {
         let agent = super::agent();
         let greeting =
-            format!("{} {}\n{agent}{}", agent.len(), incarnation.told(), incarnation.hello(&nonce)).into_bytes();
+            format!("{} {}\n{agent}{}", agent.len(), incarnation.told, incarnation.hello(&nonce)).into_bytes();
         let stage = Stage::Hello;
         let aside = match &purpose {
             Purpose::Lift(run) => Some(Aside::take(run, &mut record)),

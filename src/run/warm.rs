@@ -135,7 +135,7 @@ mod tests {
         let container = Container { namespace: "shop".into(), pod: "web-0".into(), container: "main".into() };
         Place {
             node: "node".into(),
-            incarnation: Meant { uid: "pod".into(), instance: instance.into(), in_pod: true },
+            incarnation: Meant { uid: "pod".into(), instance: instance.into(), told: "pod".into() },
             target: Target::Container(container),
         }
     }

@@ -81,6 +81,19 @@ fn a_host_needs_no_uid(shell: Shell) {
     let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let (file_system, id) = host.split_once('.').unwrap_or((&host, ""));
     assert_eq!(id, machine.trim(), "the witness of a machine has its ID");
+    // What one node did there is nothing to another that the machine is later.
+    let meet = |uid: &str| {
+        let mut agent = Agent::start(&node);
+        agent.greet(agent::text(), uid);
+        agent.meet();
+        agent
+    };
+    let mut first = meet("@n-1");
+    assert_eq!(first.witness, format!("{host}.n-1"));
+    first.run("true");
+    first.bye();
+    assert_eq!(meet("@n-1").pasts.len(), 1);
+    assert_eq!(meet("@n-2").pasts.len(), 0);
     let pod = node.agent().witness.clone();
     let born = pod.strip_prefix(&format!("{file_system}.")).expect("the same file system");
     assert!(born.bytes().all(|byte| byte.is_ascii_digit()), "a pod's witness {pod} knows when process 1 began");

@@ -61,7 +61,7 @@ fn open(node: &Node, group: &Arc<Group>, record: Record) -> (Session, Agent) {
     };
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
     let nonce = format!("{:032x}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-    let meant = Meant { uid: UID.to_owned(), instance: "container".to_owned(), in_pod: true };
+    let meant = Meant { uid: UID.to_owned(), instance: "container".to_owned(), told: UID.to_owned() };
     let (session, greeting) = Session::open(
         group.clone(),
         identity,

@@ -75,6 +75,8 @@ async fn a_host_belongs_to_one_group_at_a_time() {
     space.ready_as("other").await;
     let motd = hosts.run(first, "cat /etc/motd").await;
     assert!(motd.starts_with(&format!("other-1 is {first}")), "{motd}");
+    let bootstraps = hosts.run(first, "cat /root/bootstrap").await;
+    assert_eq!(bootstraps, "bootstrapped\nbootstrapped\n", "what was done for one group is nothing to another");
 }
 
 /// An inventory in a ConfigMap: a host that is added is taken, one that is taken off is let go.

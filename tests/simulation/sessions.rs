@@ -44,7 +44,7 @@ impl World {
         let (session, greeting) = Session::open(
             group,
             identity,
-            Meant { uid: pod.uid.clone(), instance: id.clone(), in_pod: true },
+            Meant { uid: pod.uid.clone(), instance: id.clone(), told: pod.uid.clone() },
             node.record.clone(),
             purpose,
             format!("nonce-{}-{}-{}", self.operator.seat, self.now, self.operator.nonces),

@@ -57,9 +57,13 @@ fn known_hosts(fields: &KnownHostsFields) -> Option<Trust> {
 /// Everything that is wrong with it.
 pub fn inventory(text: &str, path: &str) -> Result<Vec<Host>, Vec<FieldError>> {
     let mut errors = Errors::default();
-    // Nothing listed is no list, and not a mistake that takes all hosts away.
     let fields: Vec<HostFields> = match serde_saphyr::from_str::<Option<Vec<HostFields>>>(text) {
-        Ok(fields) => fields.unwrap_or_default(),
+        Ok(Some(fields)) => fields,
+        // That would take all hosts away, by mistake most likely.
+        Ok(None) => {
+            errors.add(path, "its text is empty; write [] where no host is meant");
+            return Err(errors.found);
+        }
         Err(error) => {
             let first = error.to_string();
             let first = first.lines().next().unwrap_or_default().to_owned();

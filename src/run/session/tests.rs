@@ -41,7 +41,7 @@ fn identity(retry_token: &str) -> Identity {
 }
 
 fn meant(instance: &str) -> Meant {
-    Meant { uid: "p".into(), instance: instance.into(), in_pod: true }
+    Meant { uid: "p".into(), instance: instance.into(), told: "p".into() }
 }
 
 fn open(instance: &str, record: Record) -> Session {
