@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, channel::mpsc};
+use futures::{FutureExt, Stream, StreamExt, channel::mpsc};
 use jiff::Timestamp;
 use kube::{
     Api, Resource,
@@ -140,7 +140,9 @@ impl Converger {
     /// One pass over one Lift.
     async fn lift(&self, object: &Lift) -> Result<Action, Error> {
         let key = key(object);
-        if !self.state.synced() {
+        // A group that is not listed yet must not be taken for gone, and its nodes with it.
+        let listed = self.groups.wait_until_ready().now_or_never().is_some();
+        if !self.state.synced() || !listed {
             return Ok(Action::requeue(BETWEEN_PASSES));
         }
         let nodes = object.status.as_ref().map_or(0, |status| status.nodes);

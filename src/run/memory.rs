@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::session::End;
 use crate::{
-    api::conditions::clip,
+    api::conditions::{MESSAGE_LIMIT, clip},
     plan::{Record, SessionView, Trouble},
 };
 
@@ -72,7 +72,7 @@ impl Memory {
             End::NeverSettles { about, message } => {
                 let until = now + SignedDuration::try_from(UNSETTLED_PAUSE).unwrap_or_default();
                 let (reason, instance) = ("NeverSettles".to_owned(), instance.to_owned());
-                let message = clip(&message, 512);
+                let message = clip(&message, MESSAGE_LIMIT);
                 let trouble = Trouble { instance, reason, message, since, until, about: Some(about) };
                 self.trouble = Some((trouble, before + 1));
                 return;
@@ -80,8 +80,14 @@ impl Memory {
         };
         let pause = Duration::from_secs(1 << before.min(16)).min(LONGEST_PAUSE);
         let until = now + SignedDuration::try_from(pause).unwrap_or_default();
-        let trouble =
-            Trouble { instance: instance.to_owned(), reason, message: clip(&message, 512), since, until, about: None };
+        let trouble = Trouble {
+            instance: instance.to_owned(),
+            reason,
+            message: clip(&message, MESSAGE_LIMIT),
+            since,
+            until,
+            about: None,
+        };
         self.trouble = Some((trouble, before + 1));
     }
 }

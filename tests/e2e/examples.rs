@@ -41,7 +41,7 @@ examples! {
 
 /// Those that wait for a person have tests of their own, which do what their heads tell the person to do; and so have those
 /// whose result does not stand in a condition, or that need more than a cluster.
-const WAITING: &[&str] = &["approval.yaml", "hosts.yaml", "lift.yaml", "manual.yaml"];
+const WAITING: &[&str] = &["approval.yaml", "hosts.yaml", "lift.yaml", "manual.yaml", "virtual-machines.yaml"];
 
 fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples"))

@@ -267,6 +267,20 @@ async fn cloud_init_takes_both_parts_of_the_user_data() {
     assert_eq!(Ground::VirtualMachines.run(&space, "web-0", found).await, "640\nmine\nbob\npallet\n");
 }
 
+/// The example, as it stands, but for the image.
+#[tokio::test]
+#[ignore = "needs KubeVirt"]
+async fn the_example_of_virtual_machines_becomes_ready() {
+    let Some(space) = Space::new("vm-example").await else { return };
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/virtual-machines.yaml");
+    let text = std::fs::read_to_string(path).expect("the example");
+    let image = "registry.example/debian-cloud:12";
+    assert!(text.contains(image) && text.contains("# Then: guests is Ready"));
+    let object: Value = serde_saphyr::from_str(&text.replace(image, "localhost/pallet-guest:1")).expect("YAML");
+    space.apply_as("guests", object["spec"].clone()).await;
+    space.ready_as("guests").await;
+}
+
 /// A guest that is destroyed in the midst of a phase comes back, and the phase runs again, as another attempt.
 #[tokio::test]
 #[ignore = "needs KubeVirt"]

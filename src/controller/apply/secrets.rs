@@ -39,7 +39,10 @@ impl Applier<'_> {
             None => return self.refuse(group, &group_secret_name(&group.key.name)),
         };
         let host = KeyPair::generate()?;
-        let data = self.user_data(shape).await?;
+        let data = match self.user_data(shape).await {
+            Err(Error::Unfit(message)) => return self.refuse_template(group, "InvalidTemplate", message),
+            data => data?,
+        };
         let additions = Additions {
             user: &shape.user,
             authorized_key: login.public.trim(),
@@ -49,12 +52,8 @@ impl Applier<'_> {
         let merged = match cloud_init::merge(data.as_deref(), &additions) {
             Ok(merged) => merged,
             Err(message) => {
-                let verdict = TemplateVerdict::Refused {
-                    reason: "InvalidTemplate",
-                    message: format!("its user data for cloud-init: {message}"),
-                };
-                self.state.remember_template(&group.key, group.node.checked_as(), verdict);
-                return Err(Error::Unfit("the user data cannot be merged".into()));
+                let message = format!("its user data for cloud-init: {message}");
+                return self.refuse_template(group, "InvalidTemplate", message);
             }
         };
         let secret = build_secret(group, name, node_uid, &merged, &login.private, &host.public);
@@ -122,9 +121,14 @@ impl Applier<'_> {
     /// Somebody else's Secret stands at a name that is needed: nothing can be made before it is gone.
     fn refuse(&self, group: &Group, name: &str) -> Result<(), Error> {
         let message = format!("there is a Secret {name} that does not belong to this group; delete or rename it");
-        let verdict = TemplateVerdict::Refused { reason: "NameTaken", message };
+        self.refuse_template(group, "NameTaken", message)
+    }
+
+    /// Has the status say why no machine can be made.
+    fn refuse_template(&self, group: &Group, reason: &'static str, message: String) -> Result<(), Error> {
+        let verdict = TemplateVerdict::Refused { reason, message: message.clone() };
         self.state.remember_template(&group.key, group.node.checked_as(), verdict);
-        Err(Error::Unfit(format!("the Secret {name} is somebody else's")))
+        Err(Error::Unfit(message))
     }
 
     async fn post_secret(&self, secrets: &Api<Secret>, secret: serde_json::Value) -> Result<(), Error> {

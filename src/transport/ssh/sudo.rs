@@ -27,7 +27,9 @@ pub fn refusal(user: &str, login: &str, with_password: bool, complaints: &str, c
         format!("there is no user {user} on the host, whom become.user names")
     } else if says(&["no new privileges", "nosuid", "effective uid is not 0", "setuid"]) {
         "sudo cannot raise privileges there: it is not setuid root, or is run under no-new-privileges".to_owned()
-    } else if code == Some(127) || says(&["sudo: not found", "command not found", "unknown command", "no such file"]) {
+    } else if code == Some(127)
+        || says(&["sudo: not found", "command not found", "unknown command", "sudo: no such file"])
+    {
         format!("the host has no sudo: install it, or log in as {user}")
     } else {
         format!("sudo did not let {login} be {user}")
