@@ -64,7 +64,7 @@ test-faults: ## the operator killed before and after each write, each write met 
 
 test-outages: ## API server, etcd, kubelet and containerd go away while groups work; needs the test instance up
 	$(TEST) run -- env PALLET_TEST_CLUSTER=1 \
-		cargo test --offline --locked --test e2e -- --ignored --test-threads=1 --nocapture outages::
+		cargo test --offline --locked --test e2e -- --ignored --test-threads=1 --nocapture outages:: virtual_machines::kubevirt
 
 # Not part of `test`: the first build takes ten minutes, and a guest that is emulated wants a processor for itself.
 test-vms: ## virtual machines through KubeVirt's API and real guests (a stand-in for virt-handler runs them); first 10 min, then 5
