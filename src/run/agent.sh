@@ -4,12 +4,17 @@
 # the operator chose and that no script ever sees, so no output can pass for a reply. A run is journalled under the state
 # directory and carried through, once, by a supervisor that outlives the connection.
 # Comment lines and indentation are stripped before this text is sent. Files are emptied by true, not by the colon: a
-# redirection that fails under a special built-in ends the whole shell.
+# redirection that fails under a special built-in ends the whole shell. A process costs a small machine as much as a
+# thousand lines of this: none is started for what the shell can do itself.
 
 mask=$(umask)
 umask 077
 nonce=-
 me=$$
+due= arch=
+tab='	'
+newline='
+'
 boot=-
 { read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
 boot=${boot%%-*}
@@ -29,37 +34,33 @@ born() {
 # alive PID BORN: whether it is still that process. What an agent before wrote down names no boot.
 alive() { born "$1" && { [ "$born" = "$2" ] || [ "${born%%.*}" = "$2" ]; }; }
 
-# after SECONDS SIGNAL PID BORN: signals later, in the background ($! is the timer), and goes on every second, since a
-# signal that comes just before a wait does not end it. It ends by TERM, or with the process that it is for.
-after() {
-  (
-    before=$! left=$1
-    trap 'stop_child; exit 0' TERM
-    while alive "$3" "$4"; do
-      step=1
-      if [ "$left" -gt 10 ]; then step=10; elif [ "$left" -gt 0 ]; then step=$left; else kill -s "$2" "$3"; fi
-      sleep "$step" &
-      wait "$!"
-      left=$((left - step))
-    done
-  ) </dev/null >/dev/null 2>&1 &
+# uptime: sets $up to the seconds since the boot.
+uptime() {
+  up=0
+  { read -r up rest </proc/uptime; } 2>/dev/null
+  up=${up%.*}
 }
-
-# Ends what the present subshell started last, where it did start something since $before. A child that has not come to
-# its exec yet may lose any signal but KILL.
-stop_child() { [ "$!" = "$before" ] || kill -s KILL "$!" 2>/dev/null; }
 
 nap() { sleep 0.2 2>/dev/null || sleep 1; }
 
-# take BYTES FILE: moves exactly BYTES from stdin to FILE. dd with count=1 never reads past what it is asked for.
+# copy BYTES COUNT FILE: appends to FILE what comes by at most COUNT reads of at most BYTES, and sets $records to how many there
+# were, full ones and others, such as 1+0. dd never reads past what it is asked for.
+copy() {
+  records=$(LC_ALL=C dd bs="$1" count="$2" 2>&1 >>"$3") || return 1
+  records=${records%%" records in"*}
+  records=${records##*"$newline"}
+  case $records in [0-9]*+[0-9]*) ;; *) return 1 ;; esac
+}
+
+# take BYTES FILE: moves exactly BYTES from stdin to FILE.
 take() {
   left=$1
   true >"$2" || return 1
   while [ "$left" -gt 0 ]; do
     had=$left block=$left
     [ "$block" -le 65536 ] || block=65536
-    dd bs="$block" count=1 2>/dev/null >>"$2" || return 1
-    left=$(($1 - $(wc -c <"$2")))
+    copy "$block" 1 "$2" || return 1
+    case $records in 1+0) left=$((left - block)) ;; *) left=$(($1 - $(wc -c <"$2"))) ;; esac
     [ "$left" -lt "$had" ] || return 1
   done
 }
@@ -67,7 +68,10 @@ take() {
 # The state directory: the one that already holds a journal, else the first that can be written and is ours. A journal
 # that cannot be written is no reason to begin another: the node would pass for a new one.
 find_state() {
-  user=$(id -u 2>/dev/null) || user=0
+  user=0
+  while read -r key value rest; do
+    [ "$key" != Uid: ] || { user=$value; break; }
+  done </proc/self/status 2>/dev/null
   set -- "${PALLET_STATE_DIR:-/var/lib/pallet}" "/var/tmp/pallet-$user" "/tmp/pallet-$user"
   # Whoever names a directory wants that one, whatever lies about elsewhere.
   S=$1
@@ -82,7 +86,10 @@ find_state() {
 }
 
 usable() {
-  mkdir -p "$S" 2>/dev/null && ours && chmod 700 "$S" 2>/dev/null && mkdir -p "$S/runs" 2>/dev/null && writable
+  if [ -e "$S" ]; then
+    ours && chmod 700 "$S" 2>/dev/null || return 1
+  fi
+  { [ -d "$S/runs" ] || mkdir -p "$S/runs" 2>/dev/null; } && ours && writable
 }
 
 # Where everybody may write, somebody else may have put a link for us.
@@ -98,11 +105,14 @@ writable() { { true >"$S/writable"; } 2>/dev/null; }
 # survives a container whose own file system does not; on a machine with its ID, for the same reason, and with the node that
 # it is: whatever another one did there was done for that.
 find_witness() {
+  witness=
   if [ ! -L "$S/witness" ]; then
-    { read -r fresh </proc/sys/kernel/random/uuid; } 2>/dev/null || fresh=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-    ln -s "$fresh" "$S/witness" 2>/dev/null
+    { read -r witness </proc/sys/kernel/random/uuid; } 2>/dev/null || witness=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    ln -s "$witness" "$S/witness" 2>/dev/null || witness=
   fi
-  witness=$(readlink "$S/witness") && [ -n "$witness" ] || return 1
+  # Somebody may have been faster.
+  [ -n "$witness" ] || witness=$(readlink "$S/witness")
+  [ -n "$witness" ] || return 1
   case $1 in
   - | @*)
     machine=
@@ -118,9 +128,18 @@ find_witness() {
 
 # What a killed agent was at, its script before all.
 tidy() {
-  for file in "$S"/inbox.* "$S"/tail.* "$S"/facts.*; do
-    born "${file##*.}" || rm -f "$file"
+  for file in "$S"/inbox.* "$S"/tail.* "$S"/pipe.*; do
+    [ ! -e "$file" ] || born "${file##*.}" || rm -f "$file"
   done
+}
+
+# What the present agent was at.
+leave() {
+  set --
+  for file in "$S/inbox.$me" "$S/tail.$me" "$S/pipe.$me"; do
+    [ ! -e "$file" ] || set -- "$@" "$file"
+  done
+  [ "$#" = 0 ] || rm -f "$@"
 }
 
 # The state of a run is one line of fixed width, overwritten in place: a full disk cannot keep a result from being kept.
@@ -148,9 +167,11 @@ newest() {
   done
 }
 
-# Sets $top, and $holder to the run that has the lock; fails where none has.
+# Sets $top, and $holder to the run that has the lock; fails where none has. $freed is a lock that is known to have fallen.
 held() {
   newest
+  holder=
+  [ "$top" != "$freed" ] || return 1
   set -- $(readlink "$S/lock.$top" 2>/dev/null)
   holder=${1-}
   [ -n "$holder" ] || return 1
@@ -179,6 +200,7 @@ lock() {
       rm -f "$S/lock.$mine"
       continue
     fi
+    [ $((mine % 8)) = 0 ] || return 0
     for link in "$S"/lock.*; do
       [ "${link##*.}" = "$mine" ] || rm -f "$link"
     done
@@ -195,23 +217,41 @@ bury() {
 
 # drain: takes in all that a script prints, for ever if need be, and keeps the last 1 to 4 MiB.
 drain() {
-  rotated=0 had=0
-  true >"$d/out.1"
-  while :; do
-    dd bs=4096 count=256 2>/dev/null >>"$d/out.1" || break
+  rotated=0
+  while copy 4096 256 "$d/out.1"; do
+    # Fewer than it asked for are the last ones.
+    [ $(($records)) = 256 ] || return 0
     has=$(wc -c <"$d/out.1") || break
-    [ "$has" -gt "$had" ] || return 0
-    had=$has
     [ "$has" -gt 1048576 ] || continue
-    rotated=$((rotated + has)) had=0
+    rotated=$((rotated + has))
     mv "$d/out.1" "$d/out.0" && true >"$d/out.1" && echo "$rotated" >"$d/rotated"
   done
   cat >/dev/null
 }
 
-# supervise ID TIMEOUT PHASE ATTEMPT DIGEST SEAL FROM: takes the lock, runs the script in the inbox in a process group of its own, ends
+# clock SECONDS: what ticks beside a run. It asks the agent for a sign of life every ten seconds; it tells the supervisor
+# when the time is over, and to wait no longer when the script has been gone for a second and its output has not ended. It
+# goes on saying so, since a signal that comes just before a wait does not end it.
+clock() {
+  (
+    trap '[ -z "$sleeper" ] || kill -s KILL "$sleeper" 2>/dev/null; exit 0' TERM
+    sleeper= left=$1 ticks=1 gone=0
+    while alive "$self" "$self_born"; do
+      if born "$script"; then gone=0; else gone=$((gone + 1)); fi
+      [ "$left" -gt 0 ] && [ "$gone" -lt 2 ] || kill -s ALRM "$self"
+      [ $((ticks % 10)) != 0 ] || ! alive "$me" "$my_born" || kill -s USR2 "$me"
+      sleep 1 &
+      sleeper=$!
+      wait "$sleeper"
+      left=$((left - 1)) ticks=$((ticks + 1))
+    done
+  ) </dev/null >/dev/null 2>&1 &
+}
+
+# supervise ID TIMEOUT PHASE ATTEMPT DIGEST SEAL FROM NOW: takes the lock, runs the script in the inbox in a process group of its own, ends
 # it at its deadline, writes its result. Exits with 1 where it has said why not, with 75 where the run is somebody
-# else's.
+# else's, with 2 where something holds on to the pipe of its output. The times that it writes are the operator's NOW and
+# what has passed since: the clock of a node may be wrong, and may be set while the script runs.
 supervise() {
   trap '' HUP INT PIPE
   asked=
@@ -228,11 +268,14 @@ supervise() {
   get_state "$1"
   [ "$word" = none ] || exit 75
   d=$S/runs/$1
-  prune
+  in_log "$1" && known=yes || known=
+  [ "$logged" -le 32 ] || prune
   prepare "$@" || { rm -rf "$d"; refuse "disk the journal $d could not be written"; exit 1; }
   reply "started $1"
   exec >/dev/null
-  began=$(date +%s)
+  began=$8
+  uptime
+  before=$up
   # By exec, since a shell that redirects for a while only keeps what it has closed.
   (exec <&5 4>&- 5<&- 6>&- 7<&-; drain) &
   reader=$!
@@ -251,8 +294,8 @@ supervise() {
     exec 6>&- 7<&-
     secrets=
   fi
-  after "$2" ALRM "$self" "$self_born"
-  deadline=$!
+  clock "$2"
+  clock=$!
   wait "$script"
   code=$?
   if [ -n "$asked" ] && born "$script"; then
@@ -268,31 +311,32 @@ supervise() {
       if [ "$code" -lt 127 ]; then verdict=exit:$code; else verdict=$asked; fi
     fi
   fi
-  kill "$deadline" 2>/dev/null
   # A daemon may hold the pipe open: what it prints is drained on, but nobody waits for it.
-  after 1 ALRM "$self" "$self_born"
-  late=$!
   wait "$reader"
-  kill "$late" 2>/dev/null
-  rm -f "$d/script"
-  put_state "ended $verdict $began $(date +%s)"
-  exit 0
+  exits=0
+  ! born "$reader" || exits=2
+  kill "$clock" 2>/dev/null
+  wait "$clock"
+  true >"$d/script"
+  uptime
+  put_state "ended $verdict $began $((began + up - before))"
+  exit "$exits"
 }
 
 # Leaves the output pipe on 4 and 5, and that of the secrets on 6 and 7, opened by way of 3 so that neither end waits for the
-# other. The state comes last: from then on the script may have run.
+# other. That of the output serves one run after the other, as long as nothing holds on to it. The state comes last: from then on the script may have run.
 prepare() {
   [ ! -e "$d" ] || rm -rf "$d"
-  mkdir "$d" && echo "$witness $3 $4 $5 $6 $7" >"$d/meta" && mkfifo "$d/pipe" || return 1
-  exec 3<>"$d/pipe" 4>"$d/pipe" 5<"$d/pipe" 3>&-
-  rm -f "$d/pipe"
+  mkdir "$d" && echo "$witness $3 $4 $5 $6 $7" >"$d/meta" || return 1
+  [ -p "$S/pipe.$me" ] || mkfifo "$S/pipe.$me" || return 1
+  exec 3<>"$S/pipe.$me" 4>"$S/pipe.$me" 5<"$S/pipe.$me" 3>&-
   if [ -n "$secrets" ]; then
     mkfifo "$d/pipe" || return 1
     exec 3<>"$d/pipe" 6>"$d/pipe" 7<"$d/pipe" 3>&-
     rm -f "$d/pipe"
   fi
   mv "$S/inbox.$me" "$d/script" || return 1
-  in_log "$1" || echo "$1" >>"$S/log" || return 1
+  [ -n "$known" ] || echo "$1" >>"$S/log" || return 1
   put_state "running $self $self_born"
 }
 
@@ -348,36 +392,38 @@ hold() {
   part=
 }
 
-# run ID TIMEOUT BYTES PHASE ATTEMPT DIGEST BYTES SEAL FROM, then the script and its secrets: starts it, or joins the run of that id.
+# run ID TIMEOUT BYTES PHASE ATTEMPT DIGEST BYTES SEAL FROM NOW, then the script and its secrets: starts it, or joins the run
+# of that id.
 run() {
   take "$3" "$S/inbox.$me" || { rm -f "$S/inbox.$me"; refuse "disk the script could not be written to $S"; exit 1; }
   hold "$7" || exit 1
-  beat &
-  beating=$! code=
+  newest
+  next=$((top + 1)) code=
   while get_state "$1" && [ "$word" = none ]; do
-    (exec </dev/null 2>/dev/null; supervise "$1" "$2" "$4" "$5" "$6" "$8" "$9") &
-    wait "$!"
-    code=$?
+    (exec </dev/null 2>/dev/null; supervise "$1" "$2" "$4" "$5" "$6" "$8" "$9" "${10}") &
+    wait_for "$!"
     [ "$code" = 75 ] || break
     nap
   done
-  kill "$beating" 2>/dev/null
-  wait "$beating" 2>/dev/null
-  rm -f "$S/inbox.$me"
+  # Where one lock only has been made since, it was for this run, and fell with it.
+  newest
+  [ "$code" != 0 ] || [ "$top" != "$next" ] || freed=$top
+  [ "$code" = 0 ] || rm -f "$S/inbox.$me" "$S/pipe.$me"
   secrets=
   [ "$code" = 1 ] || attach "$1"
 }
 
-# A sign of life, so that a dead connection can be told from a long run. Stopped before any longer reply is written.
-# It looks for the agent more often: where that was killed, it alone would keep the connection open.
-beat() {
-  before=$! looks=0
-  trap 'stop_child; exit 0' TERM
-  while alive "$me" "$my_born"; do
-    looks=$((looks + 1))
-    [ $((looks % 6)) != 0 ] || reply beat
-    sleep 2 </dev/null >/dev/null 2>&1 &
-    wait "$!"
+# wait_for PID: sets $code to what it exits with. Meanwhile the agent gives signs of life, when the clock of the run asks it
+# to, so that a dead connection can be told from a long run.
+wait_for() {
+  while :; do
+    wait "$1"
+    ended=$?
+    # Where a signal comes just after it has ended, it is not known any more.
+    [ "$ended" = 127 ] || code=$ended
+    [ -n "$due" ] || return 0
+    due=
+    reply beat
   done
 }
 
@@ -400,48 +446,57 @@ attach() {
   done
 }
 
-# length FILE: how much of it is reported. No honest one comes near the limit.
-length() {
+# measure FILE: sets $length to how much of it is reported. No honest one comes near the limit.
+measure() {
   length=0
   [ ! -s "$1" ] || length=$(($(wc -c <"$1")))
   [ "$length" -le 393216 ] || length=393216
-  echo "$length"
 }
 
 # send LENGTH FILE: that much of it, should it have grown meanwhile.
 send() { [ "$1" = 0 ] || dd bs="$1" count=1 <"$2" 2>/dev/null; }
+
+# Sets $text to the lines of a file, and $lines to their number.
+read_lines() {
+  text= lines=0
+  [ -s "$1" ] || return 0
+  while IFS= read -r line || [ -n "$line" ]; do
+    [ "${#text}" -le 393216 ] || break
+    text=$text$line$newline lines=$((lines + 1))
+  done <"$1"
+}
 
 report() {
   get_state "$1"
   d=$S/runs/$1
   # A supervisor that died without a word: its run ended, nobody knows how.
   [ "$word" = ended ] || { bury "$1"; s1=died s2=0 s3=0; }
-  rotated=
-  { read -r rotated <"$d/rotated"; } 2>/dev/null
-  total=0
-  [ ! -f "$d/out.1" ] || total=$((${rotated:-0} + $(wc -c <"$d/out.1")))
-  # A copy, since a daemon may still be printing; on a full disk there is none.
-  output=0 sum=-
-  if [ "$total" != 0 ]; then
-    cat "$d/out.0" "$d/out.1" 2>/dev/null | tail -c 2048 >"$S/tail.$me"
-    output=$(length "$S/tail.$me")
+  rotated=0 total=0 output=0 sum=-
+  [ ! -e "$d/rotated" ] || read -r rotated <"$d/rotated"
+  if [ -s "$d/out.1" ] || [ "$rotated" != 0 ]; then
+    total=$((rotated + $(wc -c <"$d/out.1")))
+    # A copy, since a daemon may still be printing; on a full disk there is none.
+    if [ "$rotated" = 0 ]; then tail -c 2048 <"$d/out.1"; else cat "$d/out.0" "$d/out.1" | tail -c 2048; fi \
+      >"$S/tail.$me" 2>/dev/null
+    measure "$S/tail.$me"
+    output=$length
   fi
   # Not every node has sha256sum; without it the length alone speaks for the output.
   [ "$output" = 0 ] || sum=$(sha256sum <"$S/tail.$me" 2>/dev/null) || sum=-
-  actions=$(length "$d/actions") facts=$(length "$d/facts")
+  measure "$d/facts"
+  read_lines "$d/actions"
   seal= from=
   read -r run_witness phase attempt digest seal from <"$d/meta"
-  reply "ended $1 $phase $attempt $digest $s1 $s2 $s3 $total ${sum%% *} ${seal:--} ${from:-0} $output $actions $facts"
+  reply "ended $1 $phase $attempt $digest $s1 $s2 $s3 $total ${sum%% *} ${seal:--} ${from:-0} $output $length $lines"
   send "$output" "$S/tail.$me"
-  send "$actions" "$d/actions"
-  send "$facts" "$d/facts"
-  [ "$total" = 0 ] || rm -f "$S/tail.$me"
+  send "$length" "$d/facts"
+  printf '%s' "$text"
+  text=
 }
 
 # The newest 24 runs stay, and beside them the last few readings of facts and looks, of which there are many; their script
 # is gone already when they ended.
 prune() {
-  in_log - || [ "$logged" -gt 32 ] || return 0
   {
     grep -v -e '^settings-' -e '[.]check-' "$S/log" | tail -n 24
     grep -e '^settings-' -e '[.]check-' "$S/log" | tail -n 6
@@ -468,9 +523,11 @@ list() {
   done <"$S/log"
 }
 
-fact() { printf '%s\t%s\n' "$1" "$2"; }
+fact() { text=$text$1$tab$2$newline lines=$((lines + 1)); }
 
+# facts: sets $text to them, a line each, and $lines to their number.
 facts() {
+  text= lines=0
   ID= ID_LIKE= VERSION_ID=
   if [ -r /etc/os-release ]; then
     while IFS='=' read -r key value; do
@@ -493,8 +550,10 @@ facts() {
   fact os.family "$family"
   fact os.name "${ID:-linux}"
   fact os.version "$VERSION_ID"
-  fact os.arch "$(uname -m)"
-  fact os.kernel "$(uname -r)"
+  [ -n "$arch" ] || arch=$(uname -m) processors=$(nproc 2>/dev/null || grep -c ^processor /proc/cpuinfo)
+  fact os.arch "$arch"
+  { read -r kernel </proc/sys/kernel/osrelease; } 2>/dev/null || kernel=$(uname -r)
+  fact os.kernel "$kernel"
   fact os.packageManager "$manager"
   services=none
   if [ -d /run/systemd/system ]; then
@@ -505,29 +564,30 @@ facts() {
     services=sysv
   fi
   fact os.serviceManager "$services"
-  fact cpu.count "$(nproc 2>/dev/null || grep -c ^processor /proc/cpuinfo)"
+  fact cpu.count "$processors"
   while read -r key value rest; do
     case $key in
     MemTotal:) fact memory.totalBytes "$((value * 1024))" ;;
-    MemAvailable:) fact memory.availableBytes "$((value * 1024))" ;;
+    MemAvailable:) fact memory.availableBytes "$((value * 1024))"; break ;;
     esac
   done </proc/meminfo
-  df -Pk / 2>/dev/null | {
-    read -r heading
-    read -r device blocks used free percent mount
-    fact disk.totalBytes "$((blocks * 1024))"
-    fact disk.freeBytes "$((free * 1024))"
-    fact disk.freePercent "$((blocks > 0 ? free * 100 / blocks : 0))"
-  }
+  disk=$(df -Pk / 2>/dev/null)
+  set -- ${disk#*"$newline"}
+  blocks=${2:-0} free=${4:-0}
+  fact disk.totalBytes "$((blocks * 1024))"
+  fact disk.freeBytes "$((free * 1024))"
+  fact disk.freePercent "$((blocks > 0 ? free * 100 / blocks : 0))"
   read -r load rest </proc/loadavg && fact load.one "$load"
-  read -r up rest </proc/uptime && fact uptimeSeconds "${up%%.*}"
+  uptime
+  fact uptimeSeconds "$up"
   { read -r name </proc/sys/kernel/hostname; } 2>/dev/null && fact hostname "$name"
-  fact addresses "$(addresses)"
+  addresses
+  fact addresses "$addresses"
 }
 
-# IPv4 from the kernel's own table of local addresses: no ip, ifconfig or awk is needed.
+# Sets $addresses, IPv4, from the kernel's own table of local addresses: no ip, ifconfig or awk is needed.
 addresses() {
-  seen=' '
+  addresses= seen=' '
   [ -r /proc/net/fib_trie ] || return 0
   while read -r a b c; do
     case $a in
@@ -539,7 +599,7 @@ addresses() {
       ;;
     esac
   done </proc/net/fib_trie
-  printf '%s' "${seen# }"
+  addresses=${seen# }
 }
 
 # hello NONCE UID: UID is the pod that the operator means, or behind a "@" the node that this machine is ("-": neither).
@@ -550,33 +610,33 @@ hello() {
     refuse "incarnation this is pod ${PALLET_POD_UID:-without PALLET_POD_UID}, not $2"
     exit 1
   fi
-  for tool in dd wc mkdir mkfifo chmod ln mv rm cat tail grep date readlink sleep; do
+  for tool in dd wc mkdir mkfifo chmod ln mv rm cat tail grep readlink sleep; do
     command -v "$tool" >/dev/null 2>&1 || { refuse "tools the node has no $tool"; exit 1; }
   done
   find_state || { refuse "state no writable directory for the journal among ${PALLET_STATE_DIR:-/var/lib/pallet} /var/tmp /tmp"; exit 1; }
   find_witness "$2" || { refuse "state the witness in $S cannot be read"; exit 1; }
   born "$me"
-  my_born=$born
+  my_born=$born freed=0
+  trap 'due=yes' USR2
   tidy
   reply "hello $witness $S"
   list
   reply ready
 }
 
-while read -r verb a1 a2 a3 a4 a5 a6 a7 a8 a9; do
+while read -r verb a1 a2 a3 a4 a5 a6 a7 a8 a9 a10; do
   case $verb in
   hello) hello "$a1" "$a2" ;;
   facts)
-    facts >"$S/facts.$me" 2>/dev/null || { refuse "disk the facts could not be written to $S"; exit 1; }
-    length=$(length "$S/facts.$me")
-    reply "facts $length"
-    send "$length" "$S/facts.$me"
-    rm -f "$S/facts.$me"
+    facts
+    reply "facts $lines"
+    printf '%s' "$text"
     ;;
-  run) run "$a1" "$a2" "$a3" "$a4" "$a5" "$a6" "${a7:-0}" "${a8:--}" "${a9:-0}" ;;
+  run) run "$a1" "$a2" "$a3" "$a4" "$a5" "$a6" "${a7:-0}" "${a8:--}" "${a9:-0}" "${a10:-0}" ;;
   attach) attach "$a1" ;;
   cancel) attach "$a1" USR1 ;;
-  bye) exit 0 ;;
+  bye) break ;;
   *) refuse "protocol unknown request $verb" ;;
   esac
 done
+leave

@@ -1,6 +1,6 @@
 //! Pure: what the agent says, out of a stream of bytes.
 //!
-//! A reply is a line led by the session's nonce, with counted payloads behind it. Whatever else comes is noise: it is kept,
+//! A reply is a line led by the session's nonce, with payloads behind it that are counted in bytes or in lines. Whatever else comes is noise: it is kept,
 //! bounded, for messages, and can be nothing but noise, since no script knows the nonce.
 
 use sha2::{Digest as _, Sha256};
@@ -87,7 +87,8 @@ pub struct Ended {
     pub digest: String,
     /// How it ended.
     pub verdict: Verdict,
-    /// When it began and ended, in seconds of the node's clock.
+    /// When it began and ended, in seconds since 1970: by the clock of the operator that started it, and what passed on the
+    /// node since.
     pub times: Option<(i64, i64)>,
     /// What tells the secrets that it was given from others; `-` where it was given none.
     pub seal: String,
@@ -127,7 +128,7 @@ pub struct Decoder {
     prefix: String,
     buffer: Vec<u8>,
     /// A header whose payloads are not all there yet.
-    open: Option<(Header, usize)>,
+    open: Option<(Header, Wanted)>,
     noise: Vec<u8>,
     skipping: bool,
 }
@@ -135,7 +136,25 @@ pub struct Decoder {
 #[derive(Debug)]
 enum Header {
     Facts,
-    Ended { ended: Box<Ended>, sum: String, lengths: [usize; 3] },
+    /// The lengths are those of the output and of the facts.
+    Ended { ended: Box<Ended>, sum: String, lengths: [usize; 2] },
+}
+
+/// What follows a header: so many bytes, and so many lines behind them.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    bytes: usize,
+    lines: usize,
+}
+
+impl Wanted {
+    /// How long it is, where it is all there.
+    fn length(self, buffer: &[u8]) -> Option<usize> {
+        let behind = buffer.get(self.bytes..)?;
+        let Some(last) = self.lines.checked_sub(1) else { return Some(self.bytes) };
+        let ends = behind.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        ends.map(|(at, _)| self.bytes + at + 1).nth(last)
+    }
 }
 
 /// The stream does not keep to the protocol: the session must end.
@@ -171,13 +190,17 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
         let mut frames = Vec::new();
         loop {
-            if let Some((_, wanted)) = &self.open {
-                if self.buffer.len() < *wanted {
-                    return Ok(frames);
-                }
-                if let Some((header, wanted)) = self.open.take() {
-                    let payload: Vec<u8> = self.buffer.drain(..wanted).collect();
-                    frames.push(complete(header, payload)?);
+            if let Some((header, wanted)) = self.open.take() {
+                match wanted.length(&self.buffer) {
+                    Some(length) => {
+                        let payload: Vec<u8> = self.buffer.drain(..length).collect();
+                        frames.push(complete(header, payload)?);
+                    }
+                    None if self.buffer.len() > PAYLOAD_LIMIT => return Err(Error::TooLarge(self.buffer.len())),
+                    None => {
+                        self.open = Some((header, wanted));
+                        return Ok(frames);
+                    }
                 }
                 continue;
             }
@@ -200,7 +223,7 @@ impl Decoder {
                 None => self.keep_noise(&line),
                 Some(reply) => match parse(reply).ok_or_else(|| Error::Malformed(reply.to_owned()))? {
                     Reply::Frame(frame) => frames.push(frame),
-                    Reply::Open(_, wanted) if wanted > PAYLOAD_LIMIT => return Err(Error::TooLarge(wanted)),
+                    Reply::Open(_, wanted) if wanted.bytes > PAYLOAD_LIMIT => return Err(Error::TooLarge(wanted.bytes)),
                     Reply::Open(header, wanted) => self.open = Some((header, wanted)),
                 },
             }
@@ -216,7 +239,7 @@ impl Decoder {
 
 enum Reply {
     Frame(Frame),
-    Open(Header, usize),
+    Open(Header, Wanted),
 }
 
 fn parse(reply: &str) -> Option<Reply> {
@@ -232,7 +255,7 @@ fn parse(reply: &str) -> Option<Reply> {
             started: *words.get(4)? != "none",
         }),
         "ready" => Frame::Ready,
-        "facts" => return Some(Reply::Open(Header::Facts, word(0)?.parse().ok()?)),
+        "facts" => return Some(Reply::Open(Header::Facts, Wanted { bytes: 0, lines: word(0)?.parse().ok()? })),
         "started" => Frame::Started(word(0)?),
         "attached" => Frame::Attached(word(0)?),
         "absent" => Frame::Absent(word(0)?),
@@ -248,9 +271,10 @@ fn parse(reply: &str) -> Option<Reply> {
     Some(Reply::Frame(frame))
 }
 
-/// `ended RUN PHASE ATTEMPT DIGEST STATUS STARTED FINISHED TOTAL SUM SEAL FROM OUTPUT ACTIONS FACTS`, the last three lengths.
+/// `ended RUN PHASE ATTEMPT DIGEST STATUS STARTED FINISHED TOTAL SUM SEAL FROM OUTPUT FACTS ACTIONS`: the bytes of the
+/// output, those of the facts, and the lines of what the actions did, in the order in which they follow.
 fn ended(words: &[&str]) -> Option<Reply> {
-    let [run_id, phase, attempt, digest, status, began, finished, total, sum, seal, from, output, actions, facts] =
+    let [run_id, phase, attempt, digest, status, began, finished, total, sum, seal, from, output, facts, actions] =
         words
     else {
         return None;
@@ -261,7 +285,7 @@ fn ended(words: &[&str]) -> Option<Reply> {
         "died" => Verdict::Died,
         status => Verdict::Exit(status.strip_prefix("exit:")?.parse().ok()?),
     };
-    let lengths: [usize; 3] = [output.parse().ok()?, actions.parse().ok()?, facts.parse().ok()?];
+    let lengths: [usize; 2] = [output.parse().ok()?, facts.parse().ok()?];
     let ended = Ended {
         run_id: (*run_id).to_owned(),
         phase: (*phase).to_owned(),
@@ -276,16 +300,16 @@ fn ended(words: &[&str]) -> Option<Reply> {
         actions: Vec::new(),
         facts: Vec::new(),
     };
-    let wanted = lengths.iter().fold(0usize, |sum, length| sum.saturating_add(*length));
+    let wanted = Wanted { bytes: lengths[0].saturating_add(lengths[1]), lines: actions.parse().ok()? };
     Some(Reply::Open(Header::Ended { ended: Box::new(ended), sum: (*sum).to_owned(), lengths }, wanted))
 }
 
 fn complete(header: Header, mut payload: Vec<u8>) -> Result<Frame, Error> {
     match header {
         Header::Facts => Ok(Frame::Facts(payload)),
-        Header::Ended { mut ended, sum, lengths: [output, actions, _] } => {
-            let facts = payload.split_off(output + actions);
-            let actions = payload.split_off(output);
+        Header::Ended { mut ended, sum, lengths: [output, facts] } => {
+            let actions = payload.split_off(output + facts);
+            let facts = payload.split_off(output);
             if sum != "-" && hex(&Sha256::digest(&payload)) != sum {
                 return Err(Error::Damaged(ended.run_id));
             }
@@ -373,14 +397,14 @@ mod tests {
         bytes.extend_from_slice(b"n0nce run r0 configure 2 d0 running\nn0nce ready\nn0nce started r1\nn0nce beat\n");
         bytes.extend_from_slice(
             format!(
-                "n0nce ended r1 configure 1 d1 exit:3 10 12 5000 {} - 0 {} 23 9\n",
+                "n0nce ended r1 configure 1 d1 exit:3 10 12 5000 {} - 0 {} 9 3\n",
                 hex(&Sha256::digest(output)),
                 output.len()
             )
             .as_bytes(),
         );
         bytes.extend_from_slice(output);
-        bytes.extend_from_slice(b"Changed a b\nFailed two\na ok 1\nx\n\nn0nce refused state no room\n"[..].as_ref());
+        bytes.extend_from_slice(b"a ok 1\nx\nChanged a b\n\tn0nce ready\nFailed two\nn0nce refused state no room\n");
         bytes
     }
 
@@ -390,7 +414,8 @@ mod tests {
         assert_eq!(whole.len(), 7, "{whole:#?}");
         let Frame::Ended(ended) = &whole[5] else { panic!("{:?}", whole[5]) };
         assert_eq!((ended.verdict, ended.times, ended.output_bytes), (Verdict::Exit(3), Some((10, 12)), 5000));
-        assert_eq!(ended.actions[0].name, "a b");
+        assert_eq!((ended.actions[0].name.as_str(), ended.facts.as_slice()), ("a b", &b"a ok 1\nx\n"[..]));
+        assert_eq!(ended.actions[0].diff, "n0nce ready\n");
         assert_eq!(ended.actions[1].result, Effect::Failed);
         assert_eq!(whole[6], Frame::Refused { reason: "state".into(), message: "no room".into() });
         for cut in 0..stream().len() {
@@ -422,7 +447,13 @@ mod tests {
     fn a_damaged_output_is_no_result() {
         let error = Decoder::new("n").push(b"n ended r p 1 d exit:0 1 2 3 99 - 0 3 0 0\nabc").unwrap_err();
         assert_eq!(error, Error::Damaged("r".into()));
-        assert!(matches!(Decoder::new("n").push(b"n facts 99999999\n"), Err(Error::TooLarge(_))));
+        let header = "n ended r p 1 d exit:0 1 2 3 - - 0 99999999 0 0\n";
+        assert!(matches!(Decoder::new("n").push(header.as_bytes()), Err(Error::TooLarge(_))));
+        let mut endless = Decoder::new("n");
+        endless.push(b"n facts 99999999\n").unwrap();
+        let lines = b"a\tb\n".repeat(1 << 16);
+        let refused = (0..8).find_map(|_| endless.push(&lines).err());
+        assert!(matches!(refused, Some(Error::TooLarge(_))), "{refused:?}");
         assert!(matches!(Decoder::new("n").push(b"n ended short\n"), Err(Error::Malformed(_))));
     }
 

@@ -551,7 +551,8 @@ impl Session {
         let seal = if secrets.is_empty() { "-".to_owned() } else { self.known.seal() };
         let (length, beside) = (text.len(), secrets.len());
         let request = format!(
-            "run {run_id} {seconds} {length} {journalled} {attempt} {shown} {beside} {seal} {from}\n{text}{secrets}"
+            "run {run_id} {seconds} {length} {journalled} {attempt} {shown} {beside} {seal} {from} {}\n{text}{secrets}",
+            now.as_second()
         );
         let (from, retry_token) = (*from, next::retry_token(&self.group, &self.identity));
         self.stage =

@@ -189,8 +189,13 @@ impl Node {
         fn search(dir: &Path, text: &[u8]) -> Option<PathBuf> {
             fs::read_dir(dir).ok()?.flatten().find_map(|entry| {
                 let path = entry.path();
-                if entry.file_type().ok()?.is_dir() {
+                let kind = entry.file_type().ok()?;
+                if kind.is_dir() {
                     return search(&path, text);
+                }
+                // A pipe is read by whoever waits for it.
+                if !kind.is_file() {
+                    return None;
                 }
                 let bytes = fs::read(&path).unwrap_or_default();
                 bytes.windows(text.len()).any(|window| window == text).then_some(path)
@@ -452,7 +457,8 @@ impl Drop for Agent {
 }
 
 pub fn request(id: &str, timeout: u32, script: &str) -> Vec<u8> {
-    format!("run {id} {timeout} {} configure 1 d0\n{script}", script.len()).into_bytes()
+    let now = jiff::Timestamp::now().as_second();
+    format!("run {id} {timeout} {} configure 1 d0 0 - 0 {now}\n{script}", script.len()).into_bytes()
 }
 
 pub fn signal(pid: u32, name: &str) {

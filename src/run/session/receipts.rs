@@ -81,7 +81,8 @@ impl Session {
         }
     }
 
-    /// Makes a receipt of what the journal says. The node's clock tells the times, but never the future.
+    /// Makes a receipt of what the journal says. Its times are those of the operator that started the run, as far as it is known
+    /// here, and never the future.
     pub(super) fn settle(&mut self, ended: &Ended, now: Timestamp) {
         let asked = self.in_flight().filter(|flight| flight.run_id == ended.run_id).cloned();
         // Somebody else's look at the node, or its settings, whose facts may be old by now.
