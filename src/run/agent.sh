@@ -22,10 +22,11 @@ boot=${boot%%-*}
 reply() { printf '%s %s\n' "$nonce" "$*"; }
 refuse() { reply "refused $*"; }
 
-# born PID: sets $born to the process's start time in clock ticks since the boot, and which boot that was; fails where it is
-# gone or a zombie.
+# born PID: sets $born to the process's start time in clock ticks since the boot, and which boot that was, and $pid to its PID,
+# where "self" was asked for; fails where it is gone or a zombie.
 born() {
   { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
+  pid=${stat%% *}
   set -- ${stat##*) }
   [ "$1" != Z ] || return 1
   born=${20}.$boot
@@ -34,11 +35,11 @@ born() {
 # alive PID BORN: whether it is still that process. What an agent before wrote down names no boot.
 alive() { born "$1" && { [ "$born" = "$2" ] || [ "${born%%.*}" = "$2" ]; }; }
 
-# uptime: sets $up to the seconds since the boot.
+# uptime: sets $up to the hundredths of a second since the boot.
 uptime() {
-  up=0
+  up=
   { read -r up rest </proc/uptime; } 2>/dev/null
-  up=${up%.*}
+  case $up in *.[0-9][0-9]) up=${up%.*}${up#*.} ;; *) up=0 ;; esac
 }
 
 nap() { sleep 0.2 2>/dev/null || sleep 1; }
@@ -146,8 +147,12 @@ leave() {
 #   running PID BORN | ended STATUS STARTED FINISHED
 put_state() { printf '%-79s\n' "$*" 1<>"$d/state"; }
 read_state() {
-  word= s1= s2= s3=
-  { read -r word s1 s2 s3 <"$S/runs/$1/state"; } 2>/dev/null
+  for try in 1 2; do
+    word= s1= s2= s3=
+    { read -r word s1 s2 s3 <"$S/runs/$1/state"; } 2>/dev/null
+    # A shell reads byte by byte: the first half may have been of the line before.
+    case $word in running | ended | '') break ;; esac
+  done
   case $word in running | ended) ;; *) word=none ;; esac
 }
 get_state() {
@@ -234,16 +239,20 @@ drain() {
 # goes on saying so, since a signal that comes just before a wait does not end it.
 clock() {
   (
-    trap '[ -z "$sleeper" ] || kill -s KILL "$sleeper" 2>/dev/null; exit 0' TERM
-    sleeper= left=$1 ticks=1 gone=0
-    while alive "$self" "$self_born"; do
-      if born "$script"; then gone=0; else gone=$((gone + 1)); fi
-      [ "$left" -gt 0 ] && [ "$gone" -lt 2 ] || kill -s ALRM "$self"
-      [ $((ticks % 10)) != 0 ] || ! alive "$me" "$my_born" || kill -s USR2 "$me"
+    sleeper= ticks=0 gone=0
+    # Waited for, since process 1 of a container may be one that buries nobody. What has not come to its exec yet may lose
+    # any signal but KILL.
+    trap '[ -z "$sleeper" ] || { kill -s KILL "$sleeper"; wait "$sleeper"; }; exit 0' TERM
+    while :; do
       sleep 1 &
       sleeper=$!
       wait "$sleeper"
-      left=$((left - 1)) ticks=$((ticks + 1))
+      sleeper=
+      ticks=$((ticks + 1))
+      alive "$self" "$self_born" || break
+      born "$script" || gone=$((gone + 1))
+      [ "$ticks" -lt "$1" ] && [ "$gone" -lt 2 ] || kill -s ALRM "$self"
+      [ $((ticks % 10)) != 0 ] || ! alive "$me" "$my_born" || kill -s USR2 "$me"
     done
   ) </dev/null >/dev/null 2>&1 &
 }
@@ -257,9 +266,8 @@ supervise() {
   asked=
   trap 'asked=${asked:-timeout}' ALRM
   trap 'asked=${asked:-cancelled}' USR1
-  read -r self rest </proc/self/stat
-  born "$self" || exit 75
-  self_born=$born
+  born self || exit 75
+  self=$pid self_born=$born
   if ! lock "$1" "$self" "$self_born"; then
     [ "$holder" != "$1" ] || exit 75
     if [ -n "$holder" ]; then reply "busy $holder"; else refuse "disk no lock could be made in $S"; fi
@@ -289,8 +297,10 @@ supervise() {
   ) &
   script=$!
   exec 4>&- 5<&-
+  feeder=
   if [ -n "$secrets" ]; then
     (exec 7<&-; printf '%s' "$secrets" >&6) &
+    feeder=$!
     exec 6>&- 7<&-
     secrets=
   fi
@@ -317,9 +327,10 @@ supervise() {
   ! born "$reader" || exits=2
   kill "$clock" 2>/dev/null
   wait "$clock"
+  [ -z "$feeder" ] || born "$feeder" || wait "$feeder"
   true >"$d/script"
   uptime
-  put_state "ended $verdict $began $((began + up - before))"
+  put_state "ended $verdict $began $((began + (up - before) / 100))"
   exit "$exits"
 }
 
@@ -456,7 +467,7 @@ measure() {
 # send LENGTH FILE: that much of it, should it have grown meanwhile.
 send() { [ "$1" = 0 ] || dd bs="$1" count=1 <"$2" 2>/dev/null; }
 
-# Sets $text to the lines of a file, and $lines to their number.
+# read_lines FILE: sets $text to the lines of a file, and $lines to their number.
 read_lines() {
   text= lines=0
   [ -s "$1" ] || return 0
@@ -466,8 +477,8 @@ read_lines() {
   done <"$1"
 }
 
+# report ID, whose state was just got.
 report() {
-  get_state "$1"
   d=$S/runs/$1
   # A supervisor that died without a word: its run ended, nobody knows how.
   [ "$word" = ended ] || { bury "$1"; s1=died s2=0 s3=0; }
@@ -579,7 +590,7 @@ facts() {
   fact disk.freePercent "$((blocks > 0 ? free * 100 / blocks : 0))"
   read -r load rest </proc/loadavg && fact load.one "$load"
   uptime
-  fact uptimeSeconds "$up"
+  fact uptimeSeconds "${up%??}"
   { read -r name </proc/sys/kernel/hostname; } 2>/dev/null && fact hostname "$name"
   addresses
   fact addresses "$addresses"
