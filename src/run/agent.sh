@@ -1,8 +1,10 @@
 # The part of pallet-operator that stands on a node: POSIX sh (busybox ash, dash, bash) and POSIX tools, nothing else.
 #
 # Requests come on stdin, one line each, payloads counted in bytes. Replies go to stdout, each line led by a nonce that
-# the operator chose and that no script ever sees, so no output can pass for a reply. A run is journalled under the state
-# directory and carried through, once, by a supervisor that outlives the connection.
+# the operator chose and that no script ever sees, so no output can pass for a reply; payloads behind them are counted in
+# bytes or in lines. A run is journalled under the state directory and carried through, once, by a supervisor that outlives
+# the connection.
+#
 # Comment lines and indentation are stripped before this text is sent. Files are emptied by true, not by the colon: a
 # redirection that fails under a special built-in ends the whole shell. A process costs a small machine as much as a
 # thousand lines of this: none is started for what the shell can do itself.
@@ -11,7 +13,7 @@ mask=$(umask)
 umask 077
 nonce=-
 me=$$
-due= arch=
+due= arch= my_born=
 tab='	'
 newline='
 '
@@ -22,8 +24,8 @@ boot=${boot%%-*}
 reply() { printf '%s %s\n' "$nonce" "$*"; }
 refuse() { reply "refused $*"; }
 
-# born PID: sets $born to the process's start time in clock ticks since the boot, and which boot that was, and $pid to its PID,
-# where "self" was asked for; fails where it is gone or a zombie.
+# born PID: sets $born to the process's start time in clock ticks since the boot, and which boot that was, and $pid to its
+# PID, where "self" was asked for; fails where it is gone or a zombie.
 born() {
   { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
   pid=${stat%% *}
@@ -44,8 +46,8 @@ uptime() {
 
 nap() { sleep 0.2 2>/dev/null || sleep 1; }
 
-# copy BYTES COUNT FILE: appends to FILE what comes by at most COUNT reads of at most BYTES, and sets $records to how many there
-# were, full ones and others, such as 1+0. dd never reads past what it is asked for.
+# copy BYTES COUNT FILE: appends to FILE what comes by at most COUNT reads of at most BYTES, and sets $records to how many
+# there were, full ones and others, such as 1+0. dd never reads past what it is asked for.
 copy() {
   records=$(LC_ALL=C dd bs="$1" count="$2" 2>&1 >>"$3") || return 1
   records=${records%%" records in"*}
@@ -70,8 +72,8 @@ take() {
 # that cannot be written is no reason to begin another: the node would pass for a new one.
 find_state() {
   user=0
-  while read -r key value rest; do
-    [ "$key" != Uid: ] || { user=$value; break; }
+  while read -r key real effective rest; do
+    [ "$key" != Uid: ] || { user=$effective; break; }
   done </proc/self/status 2>/dev/null
   set -- "${PALLET_STATE_DIR:-/var/lib/pallet}" "/var/tmp/pallet-$user" "/tmp/pallet-$user"
   # Whoever names a directory wants that one, whatever lies about elsewhere.
@@ -239,7 +241,7 @@ drain() {
 # goes on saying so, since a signal that comes just before a wait does not end it.
 clock() {
   (
-    sleeper= ticks=0 gone=0
+    sleeper= ticks=0 gone=0 script_born=
     # Waited for, since process 1 of a container may be one that buries nobody. What has not come to its exec yet may lose
     # any signal but KILL.
     trap '[ -z "$sleeper" ] || { kill -s KILL "$sleeper"; wait "$sleeper"; }; exit 0' TERM
@@ -248,19 +250,22 @@ clock() {
       sleeper=$!
       wait "$sleeper"
       sleeper=
-      ticks=$((ticks + 1))
+      # A tick takes longer than a second, on a busy machine much longer.
+      ticks=$((ticks + 1)) passed=$ticks
+      uptime
+      [ "$up" = 0 ] || passed=$(((up - before) / 100))
       alive "$self" "$self_born" || break
-      born "$script" || gone=$((gone + 1))
-      [ "$ticks" -lt "$1" ] && [ "$gone" -lt 2 ] || kill -s ALRM "$self"
+      born "$script" && [ "${script_born:=$born}" = "$born" ] || gone=$((gone + 1))
+      [ "$passed" -lt "$1" ] && [ "$gone" -lt 2 ] || kill -s ALRM "$self"
       [ $((ticks % 10)) != 0 ] || ! alive "$me" "$my_born" || kill -s USR2 "$me"
     done
   ) </dev/null >/dev/null 2>&1 &
 }
 
-# supervise ID TIMEOUT PHASE ATTEMPT DIGEST SEAL FROM NOW: takes the lock, runs the script in the inbox in a process group of its own, ends
-# it at its deadline, writes its result. Exits with 1 where it has said why not, with 75 where the run is somebody
-# else's, with 2 where something holds on to the pipe of its output. The times that it writes are the operator's NOW and
-# what has passed since: the clock of a node may be wrong, and may be set while the script runs.
+# supervise ID TIMEOUT PHASE ATTEMPT DIGEST SEAL FROM NOW: takes the lock, runs the script in the inbox in a process group
+# of its own, ends it at its deadline, writes its result. Exits with 1 where it has said why not, with 75 where the run is
+# somebody else's, with 2 where something holds on to the pipe of its output. The times that it writes are the operator's
+# NOW and what has passed since: the clock of a node may be wrong, and may be set while the script runs.
 supervise() {
   trap '' HUP INT PIPE
   asked=
@@ -334,8 +339,9 @@ supervise() {
   exit "$exits"
 }
 
-# Leaves the output pipe on 4 and 5, and that of the secrets on 6 and 7, opened by way of 3 so that neither end waits for the
-# other. That of the output serves one run after the other, as long as nothing holds on to it. The state comes last: from then on the script may have run.
+# Leaves the output pipe on 4 and 5, and that of the secrets on 6 and 7, opened by way of 3 so that neither end waits for
+# the other. That of the output serves one run after the other, as long as nothing holds on to it. The state comes last:
+# from then on the script may have run.
 prepare() {
   [ ! -e "$d" ] || rm -rf "$d"
   mkdir "$d" && echo "$witness $3 $4 $5 $6 $7" >"$d/meta" || return 1
@@ -384,8 +390,10 @@ sweep() {
     # What cannot be read is not ours; grep fails for it, whatever else it found. With -F, that of busybox ends at a NUL.
     found=$(grep -ls "PALLET_RUN=$1" /proc/[0-9]*/environ)
     [ -n "$found" ] || return 0
-    for process in $found; do
-      process=${process#/proc/}
+    for environ in $found; do
+      # A number that was found a while ago may be another process's by now.
+      grep -qs "PALLET_RUN=$1" "$environ" || continue
+      process=${environ#/proc/}
       kill -s KILL "${process%/environ}" 2>/dev/null
     done
   done
@@ -482,10 +490,11 @@ report() {
   d=$S/runs/$1
   # A supervisor that died without a word: its run ended, nobody knows how.
   [ "$word" = ended ] || { bury "$1"; s1=died s2=0 s3=0; }
-  rotated=0 total=0 output=0 sum=-
+  rotated=0 output=0 sum=-
   [ ! -e "$d/rotated" ] || read -r rotated <"$d/rotated"
-  if [ -s "$d/out.1" ] || [ "$rotated" != 0 ]; then
-    total=$((rotated + $(wc -c <"$d/out.1")))
+  total=$rotated
+  [ ! -s "$d/out.1" ] || total=$((rotated + $(wc -c <"$d/out.1")))
+  if [ "$total" != 0 ]; then
     # A copy, since a daemon may still be printing; on a full disk there is none.
     if [ "$rotated" = 0 ]; then tail -c 2048 <"$d/out.1"; else cat "$d/out.0" "$d/out.1" | tail -c 2048; fi \
       >"$S/tail.$me" 2>/dev/null
@@ -627,6 +636,8 @@ hello() {
   find_state || { refuse "state no writable directory for the journal among ${PALLET_STATE_DIR:-/var/lib/pallet} /var/tmp /tmp"; exit 1; }
   find_witness "$2" || { refuse "state the witness in $S cannot be read"; exit 1; }
   born "$me"
+  # One that had our number may have left something.
+  [ -n "$my_born" ] || leave
   my_born=$born freed=0
   trap 'due=yes' USR2
   tidy

@@ -166,17 +166,21 @@ impl Node {
 
     /// The processes that were started on this node and are not zombies.
     pub fn processes(&self) -> Vec<(u32, String)> {
-        let mark = format!("PALLET_STATE_DIR={}\0", self.state().display()).into_bytes();
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-            if environment.windows(mark.len()).any(|window| window == mark) {
+            if self.has_started(pid) {
                 let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
                 found.push((pid, String::from_utf8_lossy(&words).replace('\0', " ").chars().take(60).collect()));
             }
         }
         found
+    }
+
+    fn has_started(&self, pid: u32) -> bool {
+        let mark = format!("PALLET_STATE_DIR={}\0", self.state().display()).into_bytes();
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.windows(mark.len()).any(|window| window == mark)
     }
 
     /// Waits until nothing that was started on this node is left.
@@ -213,7 +217,10 @@ impl Drop for Node {
                 break;
             }
             for (pid, _) in left {
-                signal(pid, "KILL");
+                // Numbers come round within seconds while all tests run.
+                if self.has_started(pid) {
+                    signal(pid, "KILL");
+                }
             }
             thread::sleep(Duration::from_millis(10));
         }

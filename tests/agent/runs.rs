@@ -9,6 +9,7 @@ use crate::node::{Node, Shell, request, run_id};
 under_every_shell! {
     exit_codes_and_signals_are_told
     one_session_carries_many_runs
+    a_long_run_gives_signs_of_life
     a_script_may_be_a_megabyte
     a_script_finds_an_ordinary_world
     nothing_of_a_script_stays_on_disk
@@ -43,6 +44,21 @@ fn exit_codes_and_signals_are_told(shell: Shell) {
         assert!(began <= finished && finished <= now && began > now - 60, "{ended:?}");
         assert_eq!((ended.phase.as_str(), ended.digest.as_str()), ("configure", "d0"));
     }
+    agent.bye();
+    node.wait_until_quiet();
+}
+
+fn a_long_run_gives_signs_of_life(shell: Shell) {
+    let node = Node::new(shell);
+    let mut agent = node.agent();
+    agent.begin(&run_id(), 60, "sleep 12; exit 4");
+    let ended = agent.ended();
+    assert_eq!(ended.verdict, Verdict::Exit(4));
+    let (began, finished) = ended.times.unwrap();
+    assert!((11..=30).contains(&(finished - began)), "{ended:?}");
+    let beats = agent.said().lines().filter(|line| line.ends_with(" beat")).count();
+    assert!((1..=3).contains(&beats), "{beats} of them: {}", agent.said());
+    // Whoever joins it later gives them, too, as long as it goes on.
     agent.bye();
     node.wait_until_quiet();
 }

@@ -50,6 +50,30 @@ async fn a_process_runs_its_phases_in_order_and_each_as_often_as_it_should() {
     assert_eq!(names, ["bootstrap", "settings", "init", "install", "configure", "test"]);
 }
 
+/// Process 1 of these containers is a sleep, which buries nobody: what a session leaves unwaited would stay for ever.
+#[tokio::test]
+async fn a_session_leaves_no_zombies() {
+    let Some(space) = Space::new("zombies").await else { return };
+    space.secret("login", json!({"password": "swordfish"})).await;
+    space
+        .apply(json!({
+            "node": busybox(),
+            "phases": {
+                "bootstrap": script("echo printed; exec sleep 1"),
+                "settings": {"facts": [{"name": "kernel", "exec": "uname -r"}]},
+                "configure": {"actions": [
+                    {"exec": {"script": "true", "secretEnv": [{"name": "PW", "secretKeyRef": {"name": "login", "key": "password"}}]}},
+                    {"exec": {"script": "sleep 1"}, "timeout": "20s"}
+                ]}
+            }
+        }))
+        .await;
+    space.ready().await;
+    let zombies = "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
+    assert_eq!(space.kubectl_exec("web-0", "tr '\\0' ' ' </proc/1/cmdline").await.split(' ').next(), Some("sleep"));
+    assert_eq!(space.kubectl_exec("web-0", zombies).await.trim(), "0");
+}
+
 #[tokio::test]
 async fn a_test_that_fails_says_what_was_found_and_heals() {
     let Some(space) = Space::new("test").await else { return };

@@ -144,8 +144,10 @@ end_tree() {
   for pass in 1 2 3 4 5; do
     strays=$(grep -ls "PALLET_ACTION=${PALLET_RUN}_${number}_${attempt}_" /proc/[0-9]*/environ)
     [ -n "$strays" ] || return 0
-    for process in $strays; do
-      process=${process#/proc/}
+    for environ in $strays; do
+      # A number that was found a while ago may be another process's by now.
+      grep -qs "PALLET_ACTION=${PALLET_RUN}_${number}_${attempt}_" "$environ" || continue
+      process=${environ#/proc/}
       kill -s KILL "${process%/environ}" 2>/dev/null
     done
   done
