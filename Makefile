@@ -13,6 +13,8 @@ TEST_PROFILE ?= test-image
 SEEDS ?= 3000
 SMOKE_NODES ?= 500
 ROUNDS ?= 1
+# All that `benches/ssh/others` knows, but for Ansible with its default of 5 forks: that takes ten minutes.
+TOOLS ?= parallel-ssh pyinfra pyinfra-scripts ansible-raw-forks-50 ansible-forks-50
 
 .PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages test-vms test-install bench-smoke bench-lift bench-ssh soak image sbom cluster cluster-down crds lint fmt
 

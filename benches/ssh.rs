@@ -55,7 +55,14 @@ impl Drop for Operator {
 impl Operator {
     fn start(namespace: &str) -> Self {
         let operator = Command::new(env!("CARGO_BIN_EXE_pallet-operator"))
-            .args(["--namespace", namespace, "--leader-elect=false", "--http-address=127.0.0.1:0", "--sessions=256", "--log=info,pallet_operator=debug"])
+            .args([
+                "--namespace",
+                namespace,
+                "--leader-elect=false",
+                "--http-address=127.0.0.1:0",
+                "--sessions=256",
+                "--log=info",
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create("target/bench/operator.log").expect("target/bench"))

@@ -288,7 +288,9 @@ impl Runs {
         };
         let (mut session, greeting) =
             Session::open(start.group, start.identity, start.incarnation, start.record, start.purpose, nonce(), known);
-        let place = Place { node: node_uid.clone(), incarnation: session.incarnation().clone(), target: start.target };
+        let target = start.target;
+        let place =
+            Place { node: node_uid.clone(), incarnation: session.incarnation().clone(), target: target.clone() };
         let opened = match unknown {
             Some(message) => Err(End::Refused { reason: "SecretUnreadable".into(), message }),
             None => self.connect(&place, &session, &greeting).await,
@@ -313,7 +315,7 @@ impl Runs {
                 }
             }
         };
-        self.finish(&node_uid, &instance, session, end);
+        self.finish(&node_uid, &instance, &target, session, end);
     }
 
     /// A connection on which the agent was greeted, with what it has said already: one that was kept, or a new one.
@@ -345,7 +347,7 @@ impl Runs {
         }
     }
 
-    fn finish(&self, node_uid: &str, instance: &str, session: Session, end: End) {
+    fn finish(&self, node_uid: &str, instance: &str, target: &Target, session: Session, end: End) {
         match &end {
             End::Done | End::Stopped => debug!(?end, "the session is over"),
             End::Lost(message) => warn!(message, "the connection was lost"),
@@ -363,7 +365,7 @@ impl Runs {
         if let Some(entry) = self.entries().get_mut(node_uid) {
             entry.live = None;
             entry.memory.learn(&session.record());
-            entry.memory.finish(instance, end, Timestamp::now());
+            entry.memory.finish(instance, target, end, Timestamp::now());
         }
     }
 }

@@ -77,13 +77,12 @@ fn ending(snapshot: &LiftSnapshot, view: &GroupView, node: &Node, since: Timesta
     if written(&node.record, &snapshot.head.uid).is_some_and(|lift| lift.outcome.is_some()) {
         return Ending::Written;
     }
-    let instance = match view.snapshot.machine(node).map(|machine| &machine.state) {
-        // What ran there has ended with it.
-        None | Some(MachineState::Gone { .. } | MachineState::Waiting { .. }) => return Ending::Over,
-        Some(MachineState::Running { id }) => id,
-    };
+    // What ran there has ended with it.
+    let machine = view.snapshot.machine(node);
+    let running = machine.filter(|machine| matches!(machine.state, MachineState::Running { .. }));
+    let Some(machine) = running else { return Ending::Over };
     match view.snapshot.troubles.get(&node.name) {
-        Some(trouble) if trouble.instance == *instance && snapshot.now < trouble.until && trouble.about.is_none() => {
+        Some(trouble) if trouble.holds(machine, snapshot.now) && trouble.about.is_none() => {
             Ending::Wait(Some(trouble.until))
         }
         _ if view.snapshot.sessions.contains_key(&node.name) => Ending::Wait(None),

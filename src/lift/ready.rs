@@ -59,15 +59,14 @@ pub(super) fn ready(
         let kind = view.snapshot.kind();
         return Err(Hold::Till(Wait::new(&format!("No{}", kind.name()), format!("it has no {}", kind.noun()))));
     };
-    let instance = match &machine.state {
-        MachineState::Running { id } => id,
+    match &machine.state {
+        MachineState::Running { .. } => {}
         MachineState::Waiting { reason, message } => return Err(Hold::Till(Wait::new(reason, message.clone()))),
         MachineState::Gone { reason } => return Err(Hold::Till(Wait::new(reason, "it has ended for good"))),
-    };
+    }
     if let Some(trouble) = view.snapshot.troubles.get(&node.name)
-        && trouble.instance == *instance
+        && trouble.holds(machine, snapshot.now)
         && trouble.about.is_none()
-        && snapshot.now < trouble.until
     {
         return Err(Hold::At(trouble.until, Wait::new(&trouble.reason, trouble.message.clone())));
     }

@@ -493,7 +493,8 @@ fn a_node_that_cannot_be_reached_holds_the_end_of_a_lift_for_a_minute() {
         seen.sessions.clear();
         let until = now() + SignedDuration::from_secs(600);
         let (reason, message) = ("ConnectionLost".into(), "no route".into());
-        let trouble = Trouble { instance: "c-0".into(), reason, message, since: now(), until, about: None };
+        let target = machine(0).target.unwrap();
+        let trouble = Trouble { instance: "c-0".into(), target, reason, message, since: now(), until, about: None };
         seen.troubles.insert("web-0".into(), trouble);
     });
     stage.later(3600);

@@ -144,11 +144,11 @@ pub fn step(situation: &Situation) -> Step {
         Some(machine) if machine.deleting => return Step::Await(Cause::MachineTerminating),
         Some(machine) => machine,
     };
-    let instance = match &machine.state {
+    match &machine.state {
         MachineState::Waiting { reason, message } => return Step::Await(waiting(reason, message)),
         MachineState::Gone { reason } => return Step::Await(waiting(reason, "it ended for good and is replaced")),
-        MachineState::Running { id } => id,
-    };
+        MachineState::Running { .. } => {}
+    }
     let identity = identity(node, Some(machine));
     let due = if is_current(node, machine) {
         match node.record.receipts.values().find(|receipt| receipt.outcome == Outcome::Unknown) {
@@ -168,8 +168,7 @@ pub fn step(situation: &Situation) -> Step {
     };
     match (due, trouble) {
         (Step::Run { .. }, Some(trouble))
-            if trouble.instance == *instance
-                && now < trouble.until
+            if trouble.holds(machine, now)
                 && trouble
                     .about
                     .as_ref()

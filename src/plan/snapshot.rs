@@ -338,8 +338,10 @@ pub enum SessionKind {
 /// A node that could not be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// The container that it concerns.
+    /// The instance of the machine that it concerns.
     pub instance: String,
+    /// How that was to be reached.
+    pub target: Target,
     /// One CamelCase word.
     pub reason: String,
     /// For people.
@@ -350,6 +352,14 @@ pub struct Trouble {
     pub until: Timestamp,
     /// Over what it depends on, where something else than time may mend it.
     pub about: Option<Digest>,
+}
+
+impl Trouble {
+    /// Whether it still keeps a machine from being tried. Another instance, or another way there, is another matter.
+    pub fn holds(&self, machine: &Machine, now: Timestamp) -> bool {
+        let same = matches!(&machine.state, MachineState::Running { id } if *id == self.instance);
+        same && machine.target.as_ref() == Some(&self.target) && now < self.until
+    }
 }
 
 impl Node {

@@ -137,7 +137,11 @@ pub struct Decoder {
 enum Header {
     Facts,
     /// The lengths are those of the output and of the facts.
-    Ended { ended: Box<Ended>, sum: String, lengths: [usize; 2] },
+    Ended {
+        ended: Box<Ended>,
+        sum: String,
+        lengths: [usize; 2],
+    },
 }
 
 /// What follows a header: so many bytes, and so many lines behind them.
@@ -223,7 +227,9 @@ impl Decoder {
                 None => self.keep_noise(&line),
                 Some(reply) => match parse(reply).ok_or_else(|| Error::Malformed(reply.to_owned()))? {
                     Reply::Frame(frame) => frames.push(frame),
-                    Reply::Open(_, wanted) if wanted.bytes > PAYLOAD_LIMIT => return Err(Error::TooLarge(wanted.bytes)),
+                    Reply::Open(_, wanted) if wanted.bytes > PAYLOAD_LIMIT => {
+                        return Err(Error::TooLarge(wanted.bytes));
+                    }
                     Reply::Open(header, wanted) => self.open = Some((header, wanted)),
                 },
             }

@@ -8,6 +8,7 @@ use super::session::End;
 use crate::{
     api::conditions::{MESSAGE_LIMIT, clip},
     plan::{Record, SessionView, Trouble},
+    transport::Target,
 };
 
 /// What is remembered of a node beyond the cache. It is lost with the operator, and found again in the node's journal.
@@ -60,10 +61,11 @@ impl Memory {
         }
     }
 
-    /// A session on a container is over. Where the node could not be reached, it is left alone for a while: 1 s at first,
-    /// doubling while the same container stays out of reach.
-    pub fn finish(&mut self, instance: &str, end: End, now: Timestamp) {
-        let before = self.trouble.take().filter(|(trouble, _)| trouble.instance == instance);
+    /// A session on a machine is over. Where that could not be reached, it is left alone for a while: 1 s at first, doubling
+    /// while the same instance stays out of reach in the same way.
+    pub fn finish(&mut self, instance: &str, target: &Target, end: End, now: Timestamp) {
+        let same = |trouble: &Trouble| trouble.instance == instance && trouble.target == *target;
+        let before = self.trouble.take().filter(|(trouble, _)| same(trouble));
         let (since, before) = before.map_or((now, 0), |(trouble, times)| (trouble.since, times));
         let (reason, message) = match end {
             End::Done | End::Stopped => return,
@@ -71,9 +73,9 @@ impl Memory {
             End::Refused { reason, message } => (reason, message),
             End::NeverSettles { about, message } => {
                 let until = now + SignedDuration::try_from(UNSETTLED_PAUSE).unwrap_or_default();
-                let (reason, instance) = ("NeverSettles".to_owned(), instance.to_owned());
+                let (reason, instance, target) = ("NeverSettles".to_owned(), instance.to_owned(), target.clone());
                 let message = clip(&message, MESSAGE_LIMIT);
-                let trouble = Trouble { instance, reason, message, since, until, about: Some(about) };
+                let trouble = Trouble { instance, target, reason, message, since, until, about: Some(about) };
                 self.trouble = Some((trouble, before + 1));
                 return;
             }
@@ -82,6 +84,7 @@ impl Memory {
         let until = now + SignedDuration::try_from(pause).unwrap_or_default();
         let trouble = Trouble {
             instance: instance.to_owned(),
+            target: target.clone(),
             reason,
             message: clip(&message, MESSAGE_LIMIT),
             since,
@@ -95,19 +98,27 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::Container;
 
     #[test]
     fn the_pause_grows_while_the_same_container_stays_out_of_reach() {
         let (mut memory, now) = (Memory::default(), Timestamp::from_second(1000).unwrap());
-        let pause = |memory: &mut Memory, instance: &str| {
-            memory.finish(instance, End::Lost("cut".into()), now);
+        let target = |pod: &str| {
+            let container = Container { namespace: "shop".into(), pod: pod.into(), container: "main".into() };
+            Target::Container(container)
+        };
+        let (here, there) = (target("web-0"), target("web-1"));
+        let pause = |memory: &mut Memory, instance: &str, target: &Target| {
+            memory.finish(instance, target, End::Lost("cut".into()), now);
             memory.seen(None).trouble.unwrap().until.duration_since(now).as_secs()
         };
-        assert_eq!([pause(&mut memory, "a"), pause(&mut memory, "a"), pause(&mut memory, "a")], [1, 2, 4]);
-        assert_eq!(pause(&mut memory, "b"), 1);
-        memory.finish("b", End::Done, now);
+        let pauses = [pause(&mut memory, "a", &here), pause(&mut memory, "a", &here), pause(&mut memory, "a", &here)];
+        assert_eq!(pauses, [1, 2, 4]);
+        assert_eq!(pause(&mut memory, "a", &there), 1, "another way there");
+        assert_eq!(pause(&mut memory, "b", &there), 1, "another instance");
+        memory.finish("b", &there, End::Done, now);
         assert!(memory.seen(None).trouble.is_none());
-        assert_eq!(pause(&mut memory, "b"), 1);
+        assert_eq!(pause(&mut memory, "b", &there), 1);
     }
 
     #[test]

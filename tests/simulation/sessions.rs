@@ -34,7 +34,7 @@ impl World {
     ) {
         let node = &snapshot.nodes[&ordinal];
         let Some(pod) = snapshot.machine(node) else { return };
-        let MachineState::Running { id } = &pod.state else { return };
+        let (MachineState::Running { id }, Some(target)) = (&pod.state, &pod.target) else { return };
         if self.operator.links.contains_key(&node.uid) {
             return;
         }
@@ -56,6 +56,7 @@ impl World {
             session,
             node: node.name.clone(),
             instance: instance.clone().unwrap_or_default(),
+            target: target.clone(),
             since: self.now,
             lift,
             inbox: VecDeque::new(),
@@ -81,7 +82,7 @@ impl World {
         self.operator.woken = true;
         let memory = self.operator.memories.entry(uid.to_owned()).or_default();
         memory.learn(&link.session.record());
-        memory.finish(&link.instance, end, now);
+        memory.finish(&link.instance, &link.target, end, now);
     }
 
     pub fn hear_one(&mut self, uid: &str) {

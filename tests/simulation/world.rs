@@ -14,6 +14,7 @@ use pallet_operator::{
         frame::{Frame, Verdict},
         session::Session,
     },
+    transport::Target,
 };
 use serde_json::{Value, json};
 
@@ -31,6 +32,7 @@ pub struct Link {
     pub session: Session,
     pub node: String,
     pub instance: String,
+    pub target: Target,
     pub since: Timestamp,
     /// The UID of the Lift that it is for.
     pub lift: Option<String>,

@@ -105,6 +105,7 @@ fn a_host_that_cannot_be_reached_goes_first() {
     assert!(matches!(plan(&snapshot).effects[..], [Effect::DeleteNode { ordinal: 1, .. }]));
     let trouble = Trouble {
         instance: "10.9.0.1:22".into(),
+        target: machine(0).target.unwrap(),
         reason: "Unreachable".into(),
         message: "m".into(),
         since: ago(9),

@@ -79,7 +79,8 @@ fn never_settling() -> Snapshot {
     let about = Some(snapshot.group.as_ref().unwrap().fingerprint(""));
     let until = now() + SignedDuration::from_secs(3600);
     let (reason, message) = ("NeverSettles".into(), "configure changes facts that it uses".into());
-    let trouble = Trouble { instance: "c-0".into(), reason, message, since: now(), until, about };
+    let target = machine(0).target.unwrap();
+    let trouble = Trouble { instance: "c-0".into(), target, reason, message, since: now(), until, about };
     snapshot.troubles.insert("web-0".into(), trouble);
     snapshot
 }

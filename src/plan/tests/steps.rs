@@ -134,6 +134,7 @@ fn a_node_out_of_reach_is_left_alone_for_a_while_and_only_while_it_is_the_same()
     let (fresh, running) = (node(0, Record::default()), machine(0));
     let trouble = |instance: &str, until| Trouble {
         instance: instance.into(),
+        target: machine(0).target.unwrap(),
         reason: "NoShell".into(),
         message: "m".into(),
         since: now(),
@@ -156,6 +157,9 @@ fn a_node_out_of_reach_is_left_alone_for_a_while_and_only_while_it_is_the_same()
     assert_eq!(look(&trouble("c-0", later)).wake(now()), Some(later));
     assert!(matches!(look(&trouble("c-0", ago(1))), Step::Run { .. }));
     assert!(matches!(look(&trouble("c-9", later)), Step::Run { .. }));
+    // An edit of how a host is reached is not kept waiting.
+    let elsewhere = Trouble { target: machine(1).target.unwrap(), ..trouble("c-0", later) };
+    assert!(matches!(look(&elsewhere), Step::Run { .. }));
 }
 
 /// A phase that kills its own container must not go round for ever: attempts count across incarnations.
@@ -190,6 +194,7 @@ fn a_phase_that_never_settles_rests_until_it_is_edited_and_stalls_its_group() {
     let about = snapshot.group.as_ref().unwrap().fingerprint("");
     let trouble = Trouble {
         instance: "c-0".into(),
+        target: machine(0).target.unwrap(),
         reason: "NeverSettles".into(),
         message: "configure changes facts that it uses".into(),
         since: now(),
