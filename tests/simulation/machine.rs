@@ -99,7 +99,7 @@ impl Request {
             ["facts"] => Request::Facts,
             ["attach", id] => Request::Attach { id: (*id).to_owned() },
             ["cancel", id] => Request::Cancel { id: (*id).to_owned() },
-            ["run", id, seconds, length, phase, attempt, digest, "0", "-", from] => {
+            ["run", id, seconds, length, phase, attempt, digest, "0", "-", from, _] => {
                 assert_eq!(length.parse::<usize>().unwrap(), script.len(), "the payload is counted wrong");
                 Request::Run {
                     id: (*id).to_owned(),
