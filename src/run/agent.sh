@@ -37,11 +37,19 @@ born() {
 # alive PID BORN: whether it is still that process. What an agent before wrote down names no boot.
 alive() { born "$1" && { [ "$born" = "$2" ] || [ "${born%%.*}" = "$2" ]; }; }
 
-# uptime: sets $up to the hundredths of a second since the boot.
+# uptime: sets $up to the hundredths of a second since the boot, 0 where they cannot be told.
 uptime() {
   up=
   { read -r up rest </proc/uptime; } 2>/dev/null
-  case $up in *.[0-9][0-9]) up=${up%.*}${up#*.} ;; *) up=0 ;; esac
+  # With a zero in front it would be octal.
+  case $up in 0*) up=0 ;; *.[0-9][0-9]) up=${up%.*}${up#*.} ;; *) up=0 ;; esac
+}
+
+# Sets $passed to the seconds since the time was $before.
+passed() {
+  uptime
+  passed=0
+  [ "$before" = 0 ] || [ "$up" -lt "$before" ] || passed=$(((up - before) / 100))
 }
 
 nap() { sleep 0.2 2>/dev/null || sleep 1; }
@@ -131,7 +139,7 @@ find_witness() {
 
 # What a killed agent was at, its script before all.
 tidy() {
-  for file in "$S"/inbox.* "$S"/tail.* "$S"/pipe.*; do
+  for file in "$S"/inbox.* "$S"/tail.* "$S"/pipe.* "$S"/facts.*; do
     [ ! -e "$file" ] || born "${file##*.}" || rm -f "$file"
   done
 }
@@ -209,7 +217,7 @@ lock() {
     fi
     [ $((mine % 8)) = 0 ] || return 0
     for link in "$S"/lock.*; do
-      [ "${link##*.}" = "$mine" ] || rm -f "$link"
+      [ "${link##*.}" -ge "$mine" ] || rm -f "$link"
     done
     return 0
   done
@@ -241,30 +249,32 @@ drain() {
 # goes on saying so, since a signal that comes just before a wait does not end it.
 clock() {
   (
-    sleeper= ticks=0 gone=0 script_born=
-    # Waited for, since process 1 of a container may be one that buries nobody. What has not come to its exec yet may lose
-    # any signal but KILL.
-    trap '[ -z "$sleeper" ] || { kill -s KILL "$sleeper"; wait "$sleeper"; }; exit 0' TERM
-    while :; do
+    slept=$! ticks=0 gone=0 lost=0 script_born=
+    # The sleep is waited for, since process 1 of a container may be one that buries nobody; what has not come to its exec yet
+    # may lose any signal but KILL.
+    trap 'trap - EXIT; [ "$!" = "$slept" ] || { kill -s KILL "$!"; wait "$!"; }; exit 0' TERM
+    # Where no process can be started any more, the shell ends: then the time is over.
+    trap 'kill -s ALRM "$self"; signal_group KILL' EXIT
+    while [ "$lost" -lt 2 ]; do
       sleep 1 &
-      sleeper=$!
-      wait "$sleeper"
-      sleeper=
+      wait "$!"
+      slept=$! ticks=$((ticks + 1))
       # A tick takes longer than a second, on a busy machine much longer.
-      ticks=$((ticks + 1)) passed=$ticks
-      uptime
-      [ "$up" = 0 ] || passed=$(((up - before) / 100))
-      alive "$self" "$self_born" || break
-      born "$script" && [ "${script_born:=$born}" = "$born" ] || gone=$((gone + 1))
+      passed
+      [ "$passed" -ge "$ticks" ] || passed=$ticks
+      # One look may fail where memory is short.
+      if alive "$self" "$self_born"; then lost=0; else lost=$((lost + 1)); continue; fi
+      if born "$script" && [ "${script_born:=$born}" = "$born" ]; then gone=0; else gone=$((gone + 1)); fi
       [ "$passed" -lt "$1" ] && [ "$gone" -lt 2 ] || kill -s ALRM "$self"
       [ $((ticks % 10)) != 0 ] || ! alive "$me" "$my_born" || kill -s USR2 "$me"
     done
+    trap - EXIT
   ) </dev/null >/dev/null 2>&1 &
 }
 
 # supervise ID TIMEOUT PHASE ATTEMPT DIGEST SEAL FROM NOW: takes the lock, runs the script in the inbox in a process group
-# of its own, ends it at its deadline, writes its result. Exits with 1 where it has said why not, with 75 where the run is
-# somebody else's, with 2 where something holds on to the pipe of its output. The times that it writes are the operator's
+# of its own, ends it at its deadline, writes its result. Exits with 4 where it has said why not, with 75 where the run is
+# somebody else's, with 3 where something holds on to the pipe of its output. The times that it writes are the operator's
 # NOW and what has passed since: the clock of a node may be wrong, and may be set while the script runs.
 supervise() {
   trap '' HUP INT PIPE
@@ -276,14 +286,14 @@ supervise() {
   if ! lock "$1" "$self" "$self_born"; then
     [ "$holder" != "$1" ] || exit 75
     if [ -n "$holder" ]; then reply "busy $holder"; else refuse "disk no lock could be made in $S"; fi
-    exit 1
+    exit 4
   fi
   get_state "$1"
   [ "$word" = none ] || exit 75
   d=$S/runs/$1
   in_log "$1" && known=yes || known=
   [ "$logged" -le 32 ] || prune
-  prepare "$@" || { rm -rf "$d"; refuse "disk the journal $d could not be written"; exit 1; }
+  prepare "$@" || { rm -rf "$d"; refuse "disk the journal $d could not be written"; exit 4; }
   reply "started $1"
   exec >/dev/null
   began=$8
@@ -327,15 +337,15 @@ supervise() {
     fi
   fi
   # A daemon may hold the pipe open: what it prints is drained on, but nobody waits for it.
-  wait "$reader"
-  exits=0
-  ! born "$reader" || exits=2
+  exits=3
+  wait "$reader" && exits=0
+  trap '' ALRM USR1
   kill "$clock" 2>/dev/null
   wait "$clock"
   [ -z "$feeder" ] || born "$feeder" || wait "$feeder"
   true >"$d/script"
-  uptime
-  put_state "ended $verdict $began $((began + (up - before) / 100))"
+  passed
+  put_state "ended $verdict $began $((began + passed))"
   exit "$exits"
 }
 
@@ -429,7 +439,7 @@ run() {
   [ "$code" != 0 ] || [ "$top" != "$next" ] || freed=$top
   [ "$code" = 0 ] || rm -f "$S/inbox.$me" "$S/pipe.$me"
   secrets=
-  [ "$code" = 1 ] || attach "$1"
+  [ "$code" = 4 ] || attach "$1"
 }
 
 # wait_for PID: sets $code to what it exits with. Meanwhile the agent gives signs of life, when the clock of the run asks it
@@ -475,14 +485,19 @@ measure() {
 # send LENGTH FILE: that much of it, should it have grown meanwhile.
 send() { [ "$1" = 0 ] || dd bs="$1" count=1 <"$2" 2>/dev/null; }
 
-# read_lines FILE: sets $text to the lines of a file, and $lines to their number.
+# read_lines FILE: sets $text to the lines of a file, and $lines to their number. No more than is reported, and in two
+# steps: what is appended to is copied each time.
 read_lines() {
-  text= lines=0
+  text= part= lines=0
   [ -s "$1" ] || return 0
   while IFS= read -r line || [ -n "$line" ]; do
-    [ "${#text}" -le 393216 ] || break
-    text=$text$line$newline lines=$((lines + 1))
+    [ "${#line}" -le 16384 ] || break
+    part=$part$line$newline lines=$((lines + 1))
+    [ "${#part}" -gt 4096 ] || continue
+    text=$text$part part=
+    [ "${#text}" -le 327680 ] || break
   done <"$1"
+  text=$text$part
 }
 
 # report ID, whose state was just got.
@@ -491,15 +506,12 @@ report() {
   # A supervisor that died without a word: its run ended, nobody knows how.
   [ "$word" = ended ] || { bury "$1"; s1=died s2=0 s3=0; }
   rotated=0 output=0 sum=-
-  [ ! -e "$d/rotated" ] || read -r rotated <"$d/rotated"
-  total=$rotated
+  [ ! -s "$d/rotated" ] || read -r rotated <"$d/rotated"
+  total=${rotated:=0}
   [ ! -s "$d/out.1" ] || total=$((rotated + $(wc -c <"$d/out.1")))
   if [ "$total" != 0 ]; then
     # A copy, since a daemon may still be printing; on a full disk there is none.
-    if [ "$rotated" = 0 ]; then tail -c 2048 <"$d/out.1"; else cat "$d/out.0" "$d/out.1" | tail -c 2048; fi \
-      >"$S/tail.$me" 2>/dev/null
-    measure "$S/tail.$me"
-    output=$length
+    { cat "$d/out.0" "$d/out.1" | tail -c 2048 >"$S/tail.$me"; } 2>/dev/null && measure "$S/tail.$me" && output=$length
   fi
   # Not every node has sha256sum; without it the length alone speaks for the output.
   [ "$output" = 0 ] || sum=$(sha256sum <"$S/tail.$me" 2>/dev/null) || sum=-
@@ -592,8 +604,10 @@ facts() {
     esac
   done </proc/meminfo
   disk=$(df -Pk / 2>/dev/null)
-  set -- ${disk#*"$newline"}
+  # Where / is no mount of its own, that of busybox prints the heading only.
+  case $disk in *"$newline"*) set -- ${disk#*"$newline"} ;; *) set -- ;; esac
   blocks=${2:-0} free=${4:-0}
+  case $blocks$free in *[!0-9]*) blocks=0 free=0 ;; esac
   fact disk.totalBytes "$((blocks * 1024))"
   fact disk.freeBytes "$((free * 1024))"
   fact disk.freePercent "$((blocks > 0 ? free * 100 / blocks : 0))"

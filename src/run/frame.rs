@@ -120,7 +120,7 @@ pub enum Verdict {
 /// The longest line that is understood, and the most noise that is kept, in bytes.
 const LINE_LIMIT: usize = 4096;
 /// The largest payload that is taken in. The agent's own bounds lie far below.
-const PAYLOAD_LIMIT: usize = 1 << 20;
+const PAYLOAD_LIMIT: usize = 2 << 20;
 
 /// Takes bytes in and gives frames out.
 #[derive(Debug)]

@@ -1,6 +1,13 @@
 //! The first words: how the agent arrives, whom it serves, and where it keeps its journal.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::symlink, sync::Barrier, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    sync::Barrier,
+    thread,
+    time::Duration,
+};
 
 use pallet_operator::{facts, run::frame::Frame};
 
@@ -14,6 +21,7 @@ under_every_shell! {
     the_witness_stays_until_the_file_system_goes
     two_first_greetings_make_one_witness
     facts_are_whole_and_typed
+    a_disk_that_cannot_be_told_is_no_reason_to_tell_nothing
     an_unknown_request_is_refused
     the_journal_falls_back_where_its_place_is_read_only
     no_writable_place_is_a_refusal
@@ -132,6 +140,32 @@ fn two_first_greetings_make_one_witness(shell: Shell) {
             greeters.into_iter().map(|greeter| greeter.join().unwrap()).collect()
         });
         assert_eq!(witnesses.len(), 1, "{witnesses:?}");
+    }
+}
+
+/// That of busybox prints the heading only where / is no mount, as in a chroot; and names may have spaces.
+fn a_disk_that_cannot_be_told_is_no_reason_to_tell_nothing(shell: Shell) {
+    if shell == Shell::Busybox {
+        // It runs its own, whatever the path says.
+        return;
+    }
+    for said in ["Filesystem 1024-blocks Used Available Capacity Mounted on", "Filesystem\\ntank/my fs 1 1 1 1% /", ""]
+    {
+        let mut node = Node::new(shell);
+        fs::create_dir(node.file("bin")).unwrap();
+        let df = node.file("bin").join("df");
+        fs::write(&df, format!("#!/bin/sh\nprintf '{said}\\n'\nexit 1\n")).unwrap();
+        fs::set_permissions(&df, fs::Permissions::from_mode(0o755)).unwrap();
+        node.path = Some(format!("{}:{}:/usr/bin:/bin", node.file("bin").display(), shell.bin().display()));
+        let mut agent = node.agent();
+        agent.say("facts\n");
+        let Some(Frame::Facts(payload)) = agent.hear() else { panic!("it said {}", agent.said()) };
+        let facts = facts::parse_built_in(&payload);
+        assert_eq!(
+            (&facts["disk"]["totalBytes"], facts["os"]["arch"].as_str()),
+            (&0.into(), Some(std::env::consts::ARCH))
+        );
+        agent.bye();
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use pallet_operator::run::frame::{Frame, Verdict};
 
-use crate::node::{Agent, Node, Shell, UID, agent, run_id};
+use crate::node::{Agent, Node, SOON, Shell, UID, agent, run_id, wait_until};
 
 under_every_shell! {
     the_tail_is_what_was_printed_last
@@ -16,6 +16,8 @@ under_every_shell! {
     escape_sequences_are_left_out
     a_flood_without_newlines_is_bounded
     many_small_writes_are_counted
+    thousands_of_lines_about_actions_are_told_in_time
+    a_size_that_was_lost_with_the_disk_is_no_reason_to_say_nothing
     no_output_passes_for_a_reply
 }
 
@@ -98,6 +100,28 @@ fn many_small_writes_are_counted(shell: Shell) {
     let all: String = (0..60_000).map(|n| format!("line number {n}\n")).collect();
     assert_eq!(ended.output_bytes as usize, all.len());
     assert_eq!(ended.output, all[all.len() - 2048..]);
+    agent.bye();
+}
+
+fn thousands_of_lines_about_actions_are_told_in_time(shell: Shell) {
+    let node = Node::new(shell);
+    let mut agent = node.agent();
+    let script = "n=0; while [ $n -lt 250 ]; do echo \"Changed a$n\"; d=0; while [ $d -lt 40 ]; do \
+        printf '\\t+a line of twenty-four\\n'; d=$((d + 1)); done; n=$((n + 1)); done >\"$PALLET_JOURNAL/actions\"; touch told";
+    agent.begin(&run_id(), 60, script);
+    wait_until(|| "it is not written".into(), || node.file("told").exists());
+    let began = Instant::now();
+    let ended = agent.ended();
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert_eq!((ended.verdict, ended.actions.len()), (Verdict::Exit(0), 250));
+    agent.bye();
+}
+
+fn a_size_that_was_lost_with_the_disk_is_no_reason_to_say_nothing(shell: Shell) {
+    let node = Node::new(shell);
+    let mut agent = node.agent();
+    let ended = agent.succeed("true >\"$PALLET_JOURNAL/rotated\"");
+    assert_eq!((ended.output_bytes, ended.output.as_str()), (0, ""));
     agent.bye();
 }
 
