@@ -167,9 +167,11 @@ read_state() {
 }
 get_state() {
   read_state "$1"
+  [ "$word" = running ] || return 0
+  ! alive "$s1" "$s2" || return 0
   # A supervisor that is gone may have written its result since.
-  [ "$word" != running ] || alive "$s1" "$s2" || read_state "$1"
-  [ "$word" != running ] || alive "$s1" "$s2" || word=running-dead
+  read_state "$1"
+  [ "$word" != running ] || word=running-dead
 }
 
 # One run at a time on a node. The lock is the newest of numbered symbolic links, each made atomically and never changed:
@@ -191,9 +193,13 @@ held() {
   holder=${1-}
   [ -n "$holder" ] || return 1
   get_state "$holder"
-  [ "$word" != ended ] || return 1
-  alive "$2" "$3" && return 0
-  bury "$holder"
+  if [ "$word" = none ]; then
+    # Before it has written anything, its link alone speaks for it.
+    ! alive "$2" "$3" || return 0
+    get_state "$holder"
+  fi
+  [ "$word" != running ] || return 0
+  [ "$word" = ended ] || bury "$holder"
   return 1
 }
 

@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, fs, sync::Barrier, thread};
 
 use pallet_operator::run::frame::{Frame, Verdict};
 
-use crate::node::{Node, Shell, request, run_id};
+use crate::node::{Agent, Node, Shell, UID, agent, request, run_id};
 
 under_every_shell! {
     exit_codes_and_signals_are_told
     one_session_carries_many_runs
     a_long_run_gives_signs_of_life
+    whoever_looks_slowly_hears_the_result
     a_script_may_be_a_megabyte
     a_script_finds_an_ordinary_world
     nothing_of_a_script_stays_on_disk
@@ -61,6 +62,30 @@ fn a_long_run_gives_signs_of_life(shell: Shell) {
     // Whoever joins it later gives them, too, as long as it goes on.
     agent.bye();
     node.wait_until_quiet();
+}
+
+/// The run may end between any two looks at it.
+fn whoever_looks_slowly_hears_the_result(shell: Shell) {
+    let mutants = agent::mutants("get_state", "nap").into_iter().chain(agent::mutants("held", "nap"));
+    thread::scope(|scope| {
+        for (place, text) in mutants {
+            scope.spawn(move || {
+                let node = Node::new(shell);
+                let (mut first, mut second) = (node.agent(), Agent::start(&node));
+                second.greet(&text, UID);
+                second.meet();
+                for tenths in 1..=4 {
+                    let id = run_id();
+                    first.begin(&id, 60, &format!("sleep 0.{tenths}; exit 3"));
+                    second.say(format!("attach {id}\n"));
+                    assert_eq!(second.ended().verdict, Verdict::Exit(3), "{place}, after 0.{tenths} s");
+                    assert_eq!(first.ended().verdict, Verdict::Exit(3), "{place}, after 0.{tenths} s");
+                }
+                first.bye();
+                second.bye();
+            });
+        }
+    });
 }
 
 fn one_session_carries_many_runs(shell: Shell) {

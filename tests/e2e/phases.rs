@@ -57,7 +57,9 @@ async fn a_session_leaves_no_zombies() {
     space.secret("login", json!({"password": "swordfish"})).await;
     space
         .apply(json!({
-            "node": busybox(),
+            "node": {"pod": {"template": {"spec": {"terminationGracePeriodSeconds": 1, "containers": [{
+                "name": "main", "image": "localhost/busybox:1", "imagePullPolicy": "Never", "command": ["sleep", "3600"]
+            }]}}}},
             "phases": {
                 "bootstrap": script("echo printed; exec sleep 1"),
                 "settings": {"facts": [{"name": "kernel", "exec": "uname -r"}]},
