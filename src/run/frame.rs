@@ -458,7 +458,7 @@ mod tests {
         let mut endless = Decoder::new("n");
         endless.push(b"n facts 99999999\n").unwrap();
         let lines = b"a\tb\n".repeat(1 << 16);
-        let refused = (0..8).find_map(|_| endless.push(&lines).err());
+        let refused = (0..9).find_map(|_| endless.push(&lines).err());
         assert!(matches!(refused, Some(Error::TooLarge(_))), "{refused:?}");
         assert!(matches!(Decoder::new("n").push(b"n ended short\n"), Err(Error::Malformed(_))));
     }
