@@ -137,6 +137,16 @@ find_witness() {
   esac
 }
 
+# settle_in NODE: what another node had marked as changed on this machine wakes no action of this one.
+settle_in() {
+  case $1 in @*) ;; *) return 0 ;; esac
+  settled=
+  { read -r settled <"$S/node"; } 2>/dev/null
+  [ "$settled" != "$1" ] || return 0
+  [ ! -e "$S/marks" ] || rm -rf "$S/marks"
+  { echo "$1" >"$S/node"; } 2>/dev/null
+}
+
 # What a killed agent was at, its script before all.
 tidy() {
   for file in "$S"/inbox.* "$S"/tail.* "$S"/pipe.* "$S"/facts.*; do
@@ -230,6 +240,15 @@ lock() {
   return 1
 }
 
+# foreign ID: whether a run is another life's: that of a node which was this machine before, or takes itself for it. It is
+# nobody's here to join, to end or to tell of.
+foreign() {
+  run_witness=
+  { read -r run_witness rest <"$S/runs/$1/meta"; } 2>/dev/null
+  [ -n "$run_witness" ] && [ "$run_witness" != "$witness" ]
+}
+refuse_foreign() { refuse "foreign run $1 of another node, or of an earlier life, is still at work on this machine"; }
+
 # A run whose supervisor was killed is over, but its processes may not be: nothing else may run beside them.
 bury() {
   sweep "$1"
@@ -291,7 +310,13 @@ supervise() {
   self=$pid self_born=$born
   if ! lock "$1" "$self" "$self_born"; then
     [ "$holder" != "$1" ] || exit 75
-    if [ -n "$holder" ]; then reply "busy $holder"; else refuse "disk no lock could be made in $S"; fi
+    if [ -z "$holder" ]; then
+      refuse "disk no lock could be made in $S"
+    elif foreign "$holder"; then
+      refuse_foreign "$holder"
+    else
+      reply "busy $holder"
+    fi
     exit 4
   fi
   get_state "$1"
@@ -467,6 +492,7 @@ wait_for() {
 attach() {
   polls=0
   while get_state "$1"; do
+    if foreign "$1"; then refuse_foreign "$1"; return; fi
     case $word in
     running) [ -z "${2-}" ] || kill -s "$2" "$s1" 2>/dev/null ;;
     none)
@@ -655,6 +681,7 @@ hello() {
   done
   find_state || { refuse "state no writable directory for the journal among ${PALLET_STATE_DIR:-/var/lib/pallet} /var/tmp /tmp"; exit 1; }
   find_witness "$2" || { refuse "state the witness in $S cannot be read"; exit 1; }
+  settle_in "$2" || { refuse "disk $S/node could not be written"; exit 1; }
   born "$me"
   # One that had our number may have left something.
   [ -n "$my_born" ] || leave

@@ -398,6 +398,7 @@ impl Session {
             "state" => "NoStateDirectory",
             "tools" => "ToolMissing",
             "disk" => "DiskFull",
+            "foreign" => "MachineBusy",
             _ => "AgentRefused",
         };
         Want::End(End::Refused { reason: reason.into(), message })

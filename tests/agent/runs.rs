@@ -17,6 +17,8 @@ under_every_shell! {
     a_run_is_never_executed_again
     one_run_asked_for_twice_at_once_is_executed_once
     different_runs_at_once_never_overlap
+    another_nodes_run_is_neither_joined_nor_ended_nor_told
+    what_another_node_had_marked_wakes_nothing
     the_journal_is_told_oldest_first_and_is_bounded
 }
 
@@ -285,4 +287,56 @@ fn the_journal_is_told_oldest_first_and_is_bounded(shell: Shell) {
     assert!(told.len() >= 24 && ids.ends_with(&told), "{told:?}");
     assert!(agent.pasts.iter().all(|past| past.started && !past.active));
     agent.bye();
+}
+
+/// On a machine that is another node by now, a run of the former one may still be at work: it is waited for, and is nobody's.
+fn another_nodes_run_is_neither_joined_nor_ended_nor_told(shell: Shell) {
+    let node = Node::new(shell);
+    let go = node.file("go");
+    let mut former = Agent::start(&node);
+    former.greet(agent::text(), "@node-1");
+    former.meet();
+    let (theirs, ours) = (run_id(), run_id());
+    former.begin(&theirs, 60, &format!("while [ ! -e '{}' ]; do sleep 0.1; done; echo theirs", go.display()));
+    for request in [
+        format!("attach {theirs}\n").into_bytes(),
+        format!("cancel {theirs}\n").into_bytes(),
+        request(&ours, 60, "echo ours"),
+    ] {
+        let mut later = Agent::start(&node);
+        later.greet(agent::text(), "@node-2");
+        later.meet();
+        assert_eq!(later.pasts, []);
+        later.say(&request);
+        let (reason, message) = later.refusal();
+        assert!(reason == "foreign" && message.contains(&theirs), "{reason}: {message}");
+        later.bye();
+    }
+    fs::write(&go, "").unwrap();
+    assert_eq!((former.ended().verdict, former.said().contains("theirs")), (Verdict::Exit(0), true), "nobody ended it");
+    former.bye();
+    let mut later = Agent::start(&node);
+    later.greet(agent::text(), "@node-2");
+    later.meet();
+    later.ask(&ours, 60, "echo ours");
+    assert_eq!(later.ended().output, "ours\n");
+    later.say(format!("attach {theirs}\n"));
+    assert_eq!(later.refusal().0, "foreign", "what it came to is not told either");
+    later.bye();
+}
+
+fn what_another_node_had_marked_wakes_nothing(shell: Shell) {
+    let node = Node::new(shell);
+    let marks = node.state().join("marks");
+    let meet = |who: &str| {
+        let mut agent = Agent::start(&node);
+        agent.greet(agent::text(), who);
+        agent.meet();
+        agent.bye();
+        marks.exists()
+    };
+    meet("@node-1");
+    fs::create_dir_all(marks.join("configure")).unwrap();
+    assert!(meet("@node-1"), "they are its own");
+    assert!(!meet("@node-2"), "it has changed nothing");
 }
