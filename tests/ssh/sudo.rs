@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use pallet_operator::{
-    phase::action::KeyRef,
+    phase::{
+        ActionKind, Digest, PhaseName,
+        action::{KeyRef, RunAs, Sealed, SecretEnv},
+        compile,
+        render::{Call, Rendered},
+        secret::{Secret, Secrets, payload},
+    },
     transport::target::{Elevation, Endpoint},
 };
 use tokio::io::AsyncWriteExt;
@@ -186,4 +192,51 @@ async fn every_login_shell_will_do() {
             world.ssh.open(&Endpoint { elevation: None, ..endpoint(&server, "free", false) }).await.unwrap();
         greet(&mut channel).await;
     }
+}
+
+/// An action's own `become` is told the password alone, before anything that is meant for the user: sudo would take the script and
+/// its secrets for further passwords, and a guard that cannot be asked must not pass for one that says no.
+#[tokio::test]
+async fn a_script_that_cannot_become_its_user_fails_before_its_guards() {
+    if !have_root("sudo") {
+        return;
+    }
+    let server = host("Defaults passwd_tries=3", "/bin/sh");
+    let world = World::new(&[&server]);
+    let at = |key: &str| KeyRef { name: "sudo".into(), key: key.into() };
+    let exec = |only_if: Option<&str>| ActionKind::Exec {
+        script: "echo \"$(id -un) has $PW\"".into(),
+        creates: None,
+        unless: None,
+        only_if: only_if.map(str::to_owned),
+        secret_env: vec![SecretEnv { name: "PW".into(), secret: Sealed { at: at("pw"), seal: "s".into() } }],
+    };
+    let run_as = Some(RunAs { user: "root".into(), password: Some(at("password")) });
+    for (password, only_if, expected) in [
+        ("correct horse", Some("true"), Ok("root has c4nary")),
+        ("wrong", Some("true"), Err("1 incorrect password attempt")),
+        ("wrong", None, Err("1 incorrect password attempt")),
+    ] {
+        let calls = vec![Call { run_as: run_as.clone(), ..Call::new("as root", exec(only_if)) }];
+        let rendered = Rendered { phase: PhaseName::configure(), calls, digest: Digest::default() };
+        let script = compile::phase(&rendered, 0);
+        let known: Secrets =
+            [(at("pw"), Secret::new(&b"c4nary"[..])), (at("password"), Secret::new(password.as_bytes()))].into();
+        let secrets = payload(&compile::secrets(&rendered), &known).unwrap();
+        let login = Endpoint { elevation: None, ..endpoint(&server, "admin", false) };
+        let mut channel = world.ssh.open(&login).await.unwrap();
+        greet(&mut channel).await;
+        let id = format!("configure-{}-{}", password.len(), only_if.is_some());
+        let request =
+            format!("run {id} 60 {} configure 1 d0 {} seal-1 0 0\n{script}{secrets}", script.len(), secrets.len());
+        channel.input.write_all(request.as_bytes()).await.unwrap();
+        channel.input.flush().await.unwrap();
+        let result = if expected.is_ok() { "Changed as root\n" } else { "Failed as root\n" };
+        let said = until(&mut channel, result).await;
+        let (code, words) = expected.map_or_else(|words| ("exit:1", words), |words| ("exit:0", words));
+        assert!(said.contains(code) && said.contains(words), "{said}");
+        assert!(expected.is_ok() || !said.contains("c4nary"), "{said}");
+        drop(channel);
+    }
+    world.settles().await;
 }

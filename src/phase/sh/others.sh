@@ -1,3 +1,9 @@
+# can_become_: whether the user $run_as can be become at all. It is asked before anything is said that is meant for that user:
+# sudo would take what follows a wrong password for further ones.
+can_become_() {
+  if [ -n "$run_as_password" ]; then { eval "printf \"\$$run_as_password\""; echo; }; fi | become_ true
+}
+
 # as_other_ SCRIPT [NAME VARIABLE]...: runs a script as the user $run_as, with these secrets in its environment. All of it goes
 # down stdin, behind a mark: the password comes first, and who asks for none leaves it lying there.
 as_other_() {

@@ -191,6 +191,7 @@ exec_() {
   shift 4
   if [ -n "$creates" ] && [ -e "$creates" ]; then result=Unchanged; return 0; fi
   if [ -n "$run_as" ]; then
+    can_become_ || return
     if [ -n "$unless" ] && as_other_ "$unless" "$@" >/dev/null 2>&1; then result=Unchanged; return 0; fi
     if [ -n "$only_if" ] && ! as_other_ "$only_if" "$@" >/dev/null 2>&1; then result=Unchanged; return 0; fi
     [ "$mode" = apply ] || return 0

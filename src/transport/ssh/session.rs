@@ -132,7 +132,11 @@ async fn elevate(
             _ => {}
         }
     }
-    let complaints = ending.complaints();
+    let mut complaints = ending.complaints();
+    if let Some(password) = password.as_ref().and_then(|password| std::str::from_utf8(password).ok()) {
+        // Something else than sudo may have read it, and may say what it makes of it.
+        complaints = complaints.replace(password, "[password]");
+    }
     if ending.code.is_none() && complaints.is_empty() {
         return Err(error("Unreachable", name, &ended.why()));
     }
