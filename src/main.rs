@@ -71,6 +71,10 @@ struct Arguments {
     /// given several times.
     #[arg(long = "allow-host-range", value_name = "CIDR", env = "PALLET_ALLOW_HOST_RANGES", value_delimiter = ',')]
     allowed_host_ranges: Vec<IpNet>,
+    /// A range of addresses in which no host may be, such as that of the control plane's machines: of the API server's addresses the
+    /// operator knows only those that it uses itself. May be given several times, and counts more than --allow-host-range.
+    #[arg(long = "refuse-host-range", value_name = "CIDR", env = "PALLET_REFUSE_HOST_RANGES", value_delimiter = ',')]
+    refused_host_ranges: Vec<IpNet>,
     /// Where /livez, /readyz and /metrics are served. Port 0 has the system choose one.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", env = "PALLET_HTTP_ADDRESS")]
     http_address: SocketAddr,
@@ -160,6 +164,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     };
     let keyring = Arc::new(References::new(client.clone(), namespace.clone(), polls));
     let guard = Guard::new(api_servers(&server).await, arguments.allowed_host_ranges);
+    let guard = guard.refusing(arguments.refused_host_ranges);
     let ways = Ways { exec: PodExec::new(exec), ssh: Ssh::new(keyring, guard) };
     let transport = Arc::new(Fenced::new(ways, lead.clone()));
     if arguments.leader_elect {

@@ -50,10 +50,18 @@ use session::Elevated;
 
 /// How many connections there are to one address and port at once, those to jump hosts apart.
 const EACH: usize = 2;
-/// How many handshakes are under way at once: they are what costs processor time.
+/// How many handshakes are under way at once, and how many of one namespace: they are what costs processor time, and a host
+/// that stops in the midst of one must not keep everybody else's waiting.
 const HANDSHAKES: usize = 16;
+const HANDSHAKES_EACH: usize = 8;
+/// How long a handshake may take, from its place to the login. What waits for a place before has `connectTimeout` alone.
+const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How often the other side is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+
+fn no_shell(limit: Duration) -> String {
+    format!("no shell within {} s (connectTimeout)", limit.as_secs_f32())
+}
 
 /// Reads what endpoints name.
 pub trait Keyring: Send + Sync + 'static {
@@ -71,9 +79,24 @@ struct Inner {
     keyring: Arc<dyn Keyring>,
     guard: Guard,
     places: Arc<Places<Spot>>,
-    handshakes: Semaphore,
+    handshakes: Handshakes,
     hops: Arc<Hops>,
     keepalive: Duration,
+}
+
+/// Who may exchange keys and log in now.
+struct Handshakes {
+    all: Semaphore,
+    each: Arc<Places<String>>,
+}
+
+impl Handshakes {
+    /// Waits for a place of a namespace.
+    async fn take(&self, namespace: &str) -> impl Send + '_ {
+        let own = self.each.take(namespace.to_owned()).await;
+        // The semaphore is never closed.
+        (self.all.acquire().await.ok(), own)
+    }
 }
 
 /// What only so many connections lead to.
@@ -99,9 +122,10 @@ impl Stage {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (reason, what.into());
     }
 
-    fn late(&self, name: &str, after: Duration) -> OpenError {
+    /// Why an attempt ends: what was not there in time.
+    fn late(&self, name: &str, missed: &str) -> OpenError {
         let (reason, what) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        error(reason, name, &format!("no shell within {} s (connectTimeout), it was {what}", after.as_secs_f32()))
+        error(reason, name, &format!("{missed}, it was {what}"))
     }
 }
 
@@ -118,7 +142,8 @@ impl Ssh {
     /// The same, with another pause between two questions whether the other side is still there. It counts as gone when it
     /// has left three of them unanswered.
     pub fn with_keepalive(keyring: Arc<dyn Keyring>, guard: Guard, keepalive: Duration) -> Self {
-        let (places, handshakes) = (Places::new(EACH), Semaphore::new(HANDSHAKES));
+        let places = Places::new(EACH);
+        let handshakes = Handshakes { all: Semaphore::new(HANDSHAKES), each: Places::new(HANDSHAKES_EACH) };
         Self(Arc::new(Inner { keyring, guard, places, handshakes, hops: Arc::default(), keepalive }))
     }
 
@@ -131,13 +156,13 @@ impl Ssh {
         let limit = endpoint.connect_timeout;
         match timeout(limit, Box::pin(self.0.open(endpoint, &stage))).await {
             Ok(opened) => opened,
-            Err(_) => Err(stage.late(&named(endpoint), limit)),
+            Err(_) => Err(stage.late(&named(endpoint), &no_shell(limit))),
         }
     }
 
     /// How many addresses and jump hosts are remembered, because somebody is connected to them or is about to be.
     pub fn remembered(&self) -> usize {
-        self.0.places.len() + self.0.hops.len()
+        self.0.places.len() + self.0.handshakes.each.len() + self.0.hops.len()
     }
 }
 
@@ -192,7 +217,8 @@ impl Inner {
             })?),
         };
         let (host, user, key_place) = (Host::new(&to.address, to.port), to.user.clone(), source.to_string());
-        Ok(Login { name, host, trusted, user, key: Arc::new(key), key_place, certificate })
+        let namespace = namespace.to_owned();
+        Ok(Login { namespace, name, host, trusted, user, key: Arc::new(key), key_place, certificate })
     }
 
     async fn trusted(&self, namespace: &str, name: &str, trust: &[Trust], stage: &Stage) -> Result<Trusted, OpenError> {
@@ -310,14 +336,15 @@ impl Inner {
         let identity = Identity { namespace: endpoint.namespace.clone(), hop: hop.clone() };
         let through = format!("the jump host {}", hop.address);
         stage.enter(format!("waiting for one of the {EACH} connections to it"));
-        let place = self.places.take(Spot::Through(Box::new(identity.clone()), login.host.clone())).await;
+        let place = Arc::new(self.places.take(Spot::Through(Box::new(identity.clone()), login.host.clone())).await);
         stage.enter(format!("connecting to {through}"));
         let limit = endpoint.connect_timeout;
         let open =
             self.hops.get(identity, || self.clone().jump(endpoint.namespace.clone(), hop.clone(), limit).boxed());
         let open = open.await.map_err(|failure| error(failure.reason, name, &failure.message))?;
         let address = endpoint.address.trim_matches(['[', ']']);
-        let stream = hops::tunnel(&open, name, &through, (address, endpoint.port), stage).await?;
+        let until_closed = place.clone();
+        let stream = hops::tunnel(&open, name, &through, (address, endpoint.port), until_closed, stage).await?;
         let holds = Box::new((place, open));
         client::log_in(stream, login, &self.handshakes, self.keepalive, stage, holds).await
     }
@@ -332,7 +359,7 @@ impl Inner {
         };
         match timeout(limit, Box::pin(attempt)).await {
             Ok(connected) => connected,
-            Err(_) => Err(stage.late(&name, limit)),
+            Err(_) => Err(stage.late(&name, &no_shell(limit))),
         }
     }
 }

@@ -88,19 +88,35 @@ async fn a_third_connection_to_a_host_waits_for_one_of_two() {
     world.settles().await;
 }
 
-/// Hosts that say nothing take no place; those that begin a handshake and hang take it until their deadline.
+/// Hosts that say nothing take no place; those that begin a handshake and hang take it until their deadline, and no more of one
+/// namespace than leave some to the others.
 #[tokio::test]
-async fn no_more_than_sixteen_handshakes_are_under_way() {
+async fn no_more_than_sixteen_handshakes_are_under_way_and_eight_of_a_namespace() {
     let server = Server::start(&Setup::default());
     let world = World::new(&[&server]);
-    for (greeting, passes) in [(&b""[..], true), (b"SSH-2.0-mute\r\n", false)] {
-        let mute = Mute::start(16, greeting).await;
-        let patient = |&port| Endpoint { port, ..server.endpoint() };
-        let good = Endpoint { connect_timeout: Duration::from_secs(if passes { 20 } else { 1 }), ..server.endpoint() };
-        let bad: Vec<_> = mute.ports.iter().map(patient).collect();
+    for namespace in ["farm", "yard"] {
+        let key = std::fs::read(server.scratch.path("login")).unwrap();
+        world.ring.put(&format!("secret/{namespace}/login/id"), key);
+    }
+    let (silent, mute) = (&b""[..], &b"SSH-2.0-mute\r\n"[..]);
+    for (greeting, of, namespace, passes) in [
+        (silent, &["shop"; 16][..], "shop", true),
+        (mute, &["shop"; 8], "shop", false),
+        (mute, &["shop"; 8], "farm", true),
+        (mute, &[["shop"; 8], ["farm"; 8]].concat(), "yard", false),
+    ] {
+        let mute = Mute::start(of.len(), greeting).await;
+        let patient = |(&port, namespace): (&u16, &&str)| Endpoint {
+            port,
+            namespace: (*namespace).to_owned(),
+            ..server.endpoint()
+        };
+        let connect_timeout = Duration::from_secs(if passes { 20 } else { 1 });
+        let good = Endpoint { connect_timeout, namespace: namespace.to_owned(), ..server.endpoint() };
+        let bad: Vec<_> = mute.ports.iter().zip(of).map(patient).collect();
         let hanging = join_all(bad.iter().map(|endpoint| world.ssh.open(endpoint)));
         let healthy = async {
-            mute.has_met(16).await;
+            mute.has_met(of.len()).await;
             world.ssh.open(&good).await
         };
         // What hangs is given up when the one that matters is over.
@@ -110,7 +126,7 @@ async fn no_more_than_sixteen_handshakes_are_under_way() {
         };
         match opened {
             Ok(channel) => {
-                assert!(passes, "a seventeenth began");
+                assert!(passes, "one more of {namespace} began");
                 drop(channel);
             }
             Err(error) => {

@@ -1,12 +1,15 @@
 //! A server that does what OpenSSH's does not: it refuses commands, and asks for what nobody gives it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use pallet_operator::{
     phase::action::KeyRef,
     transport::{
         ssh::Guard,
-        target::{Endpoint, Trust},
+        target::{Endpoint, Hop, Trust},
     },
 };
 use russh::{
@@ -122,6 +125,87 @@ async fn whatever_a_host_asks_for_is_refused() {
         assert!(matches!(refusal, Some(russh::Error::ChannelOpenFailure(_))), "{at}: {refusal:?}");
     }
     drop(channel);
+    world.settles().await;
+}
+
+/// A jump host that never says what became of its attempts to connect, but to this port.
+struct Stubborn {
+    answers: u16,
+    replies: Arc<Mutex<Vec<ChannelOpenHandle>>>,
+}
+
+impl Handler for Stubborn {
+    type Error = russh::Error;
+
+    async fn auth_publickey(&mut self, _: &str, _: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        Ok(Auth::Accept)
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        _: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Self::Error> {
+        if port != u32::from(self.answers) {
+            self.replies.lock().unwrap().push(reply);
+            return Ok(());
+        }
+        reply.accept().await;
+        let mut target = TcpStream::connect(("127.0.0.1", self.answers)).await.unwrap();
+        tokio::spawn(async move { tokio::io::copy_bidirectional(&mut channel.into_stream(), &mut target).await });
+        Ok(())
+    }
+}
+
+/// A jump host may try for minutes to reach a host that drops what it is sent. Those who have given up must not keep the others
+/// from going through.
+#[tokio::test]
+async fn hosts_that_a_jump_host_never_reaches_take_no_places_from_others() {
+    let (world, elsewhere) = (World::new(&[]), Elsewhere::new());
+    let (server, _handles) = hostile(&world, &elsewhere, true);
+    let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hop = Hop {
+        address: "127.0.0.1".into(),
+        port: listener.local_addr().unwrap().port(),
+        user: "root".into(),
+        key: server.key.clone(),
+        trust: vec![Trust::Key(key.public_key().to_openssh().unwrap())],
+    };
+    let config = Arc::new(Config { keys: vec![key], ..Config::default() });
+    let (replies, answers) = (Arc::<Mutex<Vec<_>>>::default(), server.port);
+    let held = replies.clone();
+    elsewhere.spawn(async move {
+        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
+        while let Ok((stream, _)) = listener.accept().await {
+            let handler = Stubborn { answers, replies: held.clone() };
+            tokio::spawn(server::run_stream(config.clone(), stream, handler).await.unwrap());
+        }
+    });
+    let through = Endpoint { jump: Some(Box::new(hop)), ..server };
+    // One is connected all the time, so that all go through the same connection.
+    let first = world.ssh.open(&through).await.unwrap();
+    let dead = (0..100).map(|last| {
+        let endpoint = Endpoint {
+            address: format!("10.9.9.{last}"),
+            port: 22,
+            connect_timeout: Duration::from_secs(2),
+            ..through.clone()
+        };
+        let ssh = world.ssh.clone();
+        async move { ssh.open(&endpoint).await.map(|_| ()) }
+    });
+    let failures = futures::future::join_all(dead).await;
+    assert!(failures.iter().all(Result::is_err));
+    assert!(replies.lock().unwrap().len() >= 64, "{}", replies.lock().unwrap().len());
+    drop(world.ssh.open(&through).await.expect("there is a place"));
+    drop(first);
     world.settles().await;
 }
 

@@ -18,12 +18,12 @@ use russh::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    sync::Semaphore,
     task::AbortHandle,
+    time::timeout,
 };
 
 use super::{
-    Stage, error,
+    HANDSHAKE, Handshakes, Stage, error,
     known_hosts::{Host, Trusted, line},
     line::{Line, Scissors},
 };
@@ -38,6 +38,8 @@ const MISSED: usize = 3;
 
 /// What is needed to log in somewhere. Its key lives as long as the attempt does.
 pub struct Login {
+    /// For whom.
+    pub namespace: String,
     /// How people call it.
     pub name: String,
     /// Whom the key has to be for.
@@ -196,7 +198,7 @@ fn config(login: &Login, keepalive: Duration) -> Config {
 pub async fn log_in<S>(
     mut stream: S,
     login: &Login,
-    handshakes: &Semaphore,
+    handshakes: &Handshakes,
     keepalive: Duration,
     stage: &Stage,
     holds: Box<dyn Send + Sync>,
@@ -214,8 +216,7 @@ where
     }
     heard.truncate(length);
     stage.enter("waiting for one of the places for handshakes");
-    // The semaphore is never closed.
-    let _place = handshakes.acquire().await.ok();
+    let _place = handshakes.take(&login.namespace).await;
     stage.enter("exchanging keys");
     let (line, scissors) = Line::new(stream, heard);
     let farewell = Arc::default();
@@ -224,10 +225,15 @@ where
     let given_up = CutUnlessKept(Some(ended.clone()));
     let client = Client { host: login.host.clone(), trusted: login.trusted.clone(), farewell };
     let config = Arc::new(config(login, keepalive));
-    let connected = client::connect_stream(config, line, client).await;
-    let mut handle = connected.map_err(|failure| failed(login, failure, &ended))?;
-    stage.enter("logging in");
-    authenticate(&mut handle, login, &ended).await?;
+    let shake = async {
+        let connected = client::connect_stream(config, line, client).await;
+        let mut handle = connected.map_err(|failure| failed(login, failure, &ended))?;
+        stage.enter("logging in");
+        authenticate(&mut handle, login, &ended).await?;
+        Ok(handle)
+    };
+    let late = |_| stage.late(&login.name, &format!("no login within {} s", HANDSHAKE.as_secs()));
+    let handle = timeout(HANDSHAKE, Box::pin(shake)).await.map_err(late)??;
     given_up.keep();
     // A backup for the keepalives, which are not sent while a write is stuck.
     let silent = ended.scissors.when_silent(keepalive * (MISSED as u32 + 1) + Duration::from_secs(1));

@@ -13,6 +13,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub struct Guard {
     api_servers: Vec<IpAddr>,
     allowed: Vec<IpNet>,
+    refused: Vec<IpNet>,
 }
 
 /// Ranges that are refused, and what people call them.
@@ -33,13 +34,24 @@ const REFUSED_V6: [(Ipv6Net, &str); 4] = [
 impl Guard {
     /// `api_servers` are the addresses of the cluster's own API; what lies in `allowed` is never refused.
     pub fn new(api_servers: Vec<IpAddr>, allowed: Vec<IpNet>) -> Self {
-        Self { api_servers: api_servers.into_iter().map(meant).collect(), allowed }
+        Self { api_servers: api_servers.into_iter().map(meant).collect(), allowed, refused: Vec::new() }
+    }
+
+    /// What lies in `ranges` is refused besides, whatever is allowed.
+    #[must_use]
+    pub fn refusing(self, ranges: Vec<IpNet>) -> Self {
+        Self { refused: ranges, ..self }
     }
 
     /// # Errors
     /// Why the address may not be connected to, for people: the address, the range and the remedy.
     pub fn check(&self, address: IpAddr) -> Result<(), String> {
         let meant = meant(address);
+        if let Some(range) = self.refused.iter().find(|range| range.contains(&meant) || range.contains(&address)) {
+            return Err(format!(
+                "{address} is not connected to: the administrator refuses {range} (--refuse-host-range)"
+            ));
+        }
         if self.allowed.iter().any(|range| range.contains(&meant) || range.contains(&address)) {
             return Ok(());
         }
@@ -190,6 +202,19 @@ mod tests {
         ] {
             assert_eq!(allowed(range).check(address.parse().unwrap()).is_ok(), passes, "{range} {address}");
         }
+    }
+
+    #[test]
+    fn what_the_administrator_refuses_is_refused_though_it_is_allowed() {
+        let guard = Guard::new(Vec::new(), vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.0/8".parse().unwrap()]);
+        let guard = guard.refusing(vec!["10.1.0.0/16".parse().unwrap()]);
+        for (address, passes) in
+            [("10.1.2.3", false), ("::ffff:10.1.2.3", false), ("10.2.0.1", true), ("127.0.0.1", true)]
+        {
+            assert_eq!(guard.check(address.parse().unwrap()).is_ok(), passes, "{address}");
+        }
+        let message = guard.check("10.1.2.3".parse().unwrap()).unwrap_err();
+        assert!(message.contains("10.1.0.0/16 (--refuse-host-range)"), "{message}");
     }
 
     #[test]

@@ -168,15 +168,17 @@ impl Entry {
     }
 }
 
-/// A stream to `address` through a jump host. Names are resolved there.
+/// A stream to `address` through a jump host. Names are resolved there. `until_closed` is held until nothing is left of it there:
+/// a jump host may try to connect for minutes after everybody has given up.
 ///
 /// # Errors
 /// Where the jump host does not connect.
-pub async fn tunnel(
+pub async fn tunnel<H: Send + Sync + 'static>(
     open: &Arc<Open>,
     name: &str,
     through: &str,
     (address, port): (&str, u16),
+    until_closed: H,
     stage: &Stage,
 ) -> Result<DuplexStream, OpenError> {
     stage.enter(format!("waiting for one of the {TUNNELS} places through {through}"));
@@ -186,8 +188,13 @@ pub async fn tunnel(
     let (near, far) = duplex(BUFFER);
     let (opened, opens) = oneshot::channel();
     let ended = open.connection.ended();
-    // A task of its own: a channel that is opened for nobody has to be closed, and has its place until then.
-    tokio::spawn(dig(open.connection.handle.clone(), address.to_owned(), port, opened, far, place));
+    // A task of its own: a channel that is opened for nobody has to be closed.
+    let handle = open.connection.handle.clone();
+    let dug = dig(handle, address.to_owned(), port, opened, far, place);
+    tokio::spawn(async move {
+        dug.await;
+        drop(until_closed);
+    });
     match opens.await {
         Ok(Ok(())) => Ok(near),
         Ok(Err(russh::Error::ChannelOpenFailure(why))) => {
@@ -212,11 +219,21 @@ async fn dig(
     handle: Arc<russh::client::Handle<super::client::Client>>,
     address: String,
     port: u16,
-    opened: oneshot::Sender<Result<(), russh::Error>>,
+    mut opened: oneshot::Sender<Result<(), russh::Error>>,
     far: DuplexStream,
-    _place: Option<OwnedSemaphorePermit>,
+    mut place: Option<OwnedSemaphorePermit>,
 ) {
-    let channel = handle.channel_open_direct_tcpip(address, u32::from(port), "127.0.0.1", 0).await;
+    let channel = {
+        let mut opens = std::pin::pin!(handle.channel_open_direct_tcpip(address, u32::from(port), "127.0.0.1", 0));
+        tokio::select! {
+            channel = &mut opens => channel,
+            // Nobody waits any more, and others need not wait for it.
+            () = opened.closed() => {
+                place = None;
+                opens.await
+            }
+        }
+    };
     drop(handle);
     match channel {
         Err(failure) => {
@@ -224,6 +241,7 @@ async fn dig(
         }
         Ok(channel) => carry(channel, far, opened).await,
     }
+    drop(place);
 }
 
 async fn carry(channel: Channel<Msg>, far: DuplexStream, opened: oneshot::Sender<Result<(), russh::Error>>) {

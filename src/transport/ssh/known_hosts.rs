@@ -41,6 +41,7 @@ impl Host {
         &self.address
     }
 
+    /// What it is looked up as, in this order: the first name of which there is any entry counts.
     fn names(&self) -> Vec<String> {
         let plain = self.address.clone();
         if self.port == 22 { vec![plain] } else { vec![self.to_string(), plain] }
@@ -165,7 +166,14 @@ impl Trusted {
     }
 
     fn of<'a>(&'a self, host: &Host, marker: Marker) -> impl Iterator<Item = &'a KeyData> {
-        let names = host.names();
+        let mut names = host.names();
+        // What is revoked under either name is.
+        if marker != Marker::Revoked {
+            let known =
+                |name: &String| self.entries.iter().any(|e| e.marker != Marker::Revoked && e.hosts.contain(name));
+            let first = names.iter().position(known).unwrap_or_default();
+            names = vec![names.swap_remove(first)];
+        }
         let fits = move |entry: &&Entry| entry.marker == marker && names.iter().any(|name| entry.hosts.contain(name));
         self.entries.iter().filter(fits).map(|entry| &entry.key)
     }
@@ -187,7 +195,9 @@ impl Trusted {
     /// Where it is not trusted for this host.
     pub fn judge_key(&self, host: &Host, offered: &KeyData) -> Result<(), Refusal> {
         self.judge_revoked(host, offered)?;
-        let pinned: Vec<&KeyData> = self.of(host, Marker::Key).collect();
+        // One of a kind that cannot be checked says nothing about the others.
+        let checked = |key: &&KeyData| KINDS.contains(&key.algorithm());
+        let pinned: Vec<&KeyData> = self.of(host, Marker::Key).filter(checked).collect();
         if pinned.contains(&offered) {
             return Ok(());
         }
@@ -223,6 +233,8 @@ impl Trusted {
     fn unknown(&self, host: &Host, offered: &KeyData) -> Refusal {
         let trusted = if self.of(host, Marker::Authority).next().is_some() {
             "only certificates are trusted for it, and it shows none".to_owned()
+        } else if self.of(host, Marker::Key).next().is_some() {
+            "the keys that are trusted for it are of kinds that cannot be checked here (RSA)".to_owned()
         } else if self.entries.is_empty() {
             "no host key is trusted for it".to_owned()
         } else {

@@ -287,3 +287,34 @@ fn revocation_outweighs_a_certificate_and_a_pinned_key_a_bad_one() {
     assert!(certified.verdict("").is_err());
     assert_eq!(certified.verdict(&format!("web.example.com {}", public(&certified.key))), Ok(()));
 }
+
+/// As OpenSSH has it: what is pinned for the port is for that port, and then nothing else counts there.
+#[test]
+fn an_entry_with_the_port_comes_before_one_without() {
+    let (inner, gateway) = (made(Algorithm::Ed25519), made(Algorithm::Ed25519));
+    let trusted = known(&format!("[gw]:2201 {}\ngw {}\n", public(&inner), public(&gateway)));
+    let of = |port: u16, key: &PrivateKey| trusted.judge_key(&Host::new("gw", port), data(key)).map_err(|r| r.reason);
+    assert_eq!(
+        (of(2201, &inner), of(2201, &gateway)),
+        (Ok(()), Err("HostKeyChanged")),
+        "the gateway is not what is behind it"
+    );
+    assert_eq!(of(2202, &gateway), Ok(()), "nothing is pinned for that port");
+    let revoked = known(&format!("[gw]:2201 {}\n@revoked gw {}\n", public(&inner), public(&inner)));
+    assert!(revoked.judge_key(&Host::new("gw", 2201), data(&inner)).is_err(), "under either name");
+}
+
+/// A key that cannot be checked says nothing about the one that is offered.
+#[test]
+fn a_host_of_which_only_an_rsa_key_is_pinned_is_unknown() {
+    let modulus = [&[0][..], &[0xa5; 256]].concat();
+    let mut blob = Vec::new();
+    for part in [&b"ssh-rsa"[..], &[1, 0, 1], &modulus] {
+        blob.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        blob.extend_from_slice(part);
+    }
+    let trusted = known(&format!("web ssh-rsa {}\n", data_encoding::BASE64.encode(&blob)));
+    let refusal = trusted.judge_key(&Host::new("web", 22), data(&made(Algorithm::Ed25519))).unwrap_err();
+    assert_eq!(refusal.reason, "HostKeyUnknown");
+    assert!(refusal.message.contains("of kinds that cannot be checked here (RSA)"), "{}", refusal.message);
+}
