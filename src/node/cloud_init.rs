@@ -4,6 +4,7 @@
 //! merges by itself. It is looked into only for what would contradict the operator's part.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use data_encoding::BASE64_MIME;
 use serde_json::{Value, json};
 
 /// The volume that is added where the template has none with user data.
@@ -102,9 +103,24 @@ fn is_message(text: &str) -> bool {
     head.starts_with("content-type:") || head.starts_with("mime-version:")
 }
 
+/// Whether cloud-init takes a text for configuration in YAML. What only begins alike (an archive, a patch) is of another kind.
+fn is_config(text: &str) -> bool {
+    text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| line.trim() == "#cloud-config")
+}
+
+/// Configuration as it is read to be looked into. Of a key that stands twice the last counts, as for cloud-init, and what is in
+/// base64 needs to be no text.
+fn read(text: &str) -> Result<Value, serde_saphyr::Error> {
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+        ignore_binary_tag_for_string: true,
+    };
+    serde_saphyr::from_str_with_options(text, options)
+}
+
 /// Why the user's own user data cannot be merged with the operator's, where it cannot.
 fn refuse_conflicts(text: &str, user: &str) -> Result<(), String> {
-    if !text.trim_start().starts_with("#cloud-config") {
+    if !is_config(text) {
         // A script, a template, several parts: what looks as if it set the same is refused all the same.
         let sets = |line: &str| OURS.iter().any(|name| line.trim_start().starts_with(&format!("{name}:")));
         return match text.lines().find(|line| sets(line)) {
@@ -112,7 +128,7 @@ fn refuse_conflicts(text: &str, user: &str) -> Result<(), String> {
             None => Ok(()),
         };
     }
-    let own: Value = serde_saphyr::from_str(text)
+    let own = read(text)
         .map_err(|error| format!("is no YAML: {}; mend it", error.to_string().lines().next().unwrap_or_default()))?;
     if let Some(name) = OURS.iter().find(|name| own.get(**name).is_some()) {
         return Err(conflict(name));
@@ -120,7 +136,12 @@ fn refuse_conflicts(text: &str, user: &str) -> Result<(), String> {
     if user == "root" && own["disable_root"] == true {
         return Err("disable_root keeps the operator out, who logs in as root; take it out, or set spec.node.virtualMachine.user".into());
     }
-    let users = own["users"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let users = match own.get("users") {
+        None => &[],
+        Some(Value::Array(users)) => users.as_slice(),
+        // cloud-init appends to lists only: the operator's user would not be made.
+        Some(_) => return Err("users is no list, so that the operator's user cannot be added; write it as one".into()),
+    };
     if users.iter().any(|other| other["name"] == user || *other == user) {
         return Err(format!(
             "users names {user:?}, whom the operator makes; rename yours, or set spec.node.virtualMachine.user"
@@ -141,20 +162,30 @@ pub fn merge(own: Option<&str>, additions: &Additions) -> Result<String, String>
     let Some(own) = own.filter(|own| !own.trim().is_empty()) else { return ours(additions, true) };
     refuse_conflicts(own, additions.user)?;
     // Whoever lists users has said whether the image's own is one of them.
-    let listed = serde_saphyr::from_str::<Value>(own).is_ok_and(|own| own.get("users").is_some());
+    let listed = match is_config(own) {
+        true => read(own).is_ok_and(|own| own.get("users").is_some()),
+        false => own.lines().any(|line| line.trim_start().starts_with("users:")),
+    };
     let ours = ours(additions, !listed)?;
     let mut boundary = "pallet-part".to_owned();
     while own.contains(&boundary) {
         boundary.push('-');
     }
     // cloud-init tells the kind of a part that says text/plain by its first line.
-    let header = if is_message(own) { "" } else { "Content-Type: text/plain; charset=\"utf-8\"\n\n" };
+    let kind = "Content-Type: text/plain; charset=\"utf-8\"\n";
+    let part = match (is_message(own), own.is_ascii()) {
+        (true, _) => own.trim_end().to_owned(),
+        (false, true) => format!("{kind}\n{}", own.trim_end()),
+        // It takes what stands in a message as it is for ASCII.
+        (false, false) => {
+            format!("{kind}Content-Transfer-Encoding: base64\n\n{}", BASE64_MIME.encode(own.as_bytes()).trim_end())
+        }
+    };
     Ok(format!(
         "Content-Type: multipart/mixed; boundary=\"{boundary}\"\nMIME-Version: 1.0\n\n\
-         --{boundary}\n{header}{}\n\n\
+         --{boundary}\n{part}\n\n\
          --{boundary}\nContent-Type: text/cloud-config; charset=\"utf-8\"\n\
-         Merge-Type: list(append)+dict(no_replace,recurse_list)+str()\n\n{ours}\n--{boundary}--\n",
-        own.trim_end()
+         Merge-Type: list(append)+dict(no_replace,recurse_list)+str()\n\n{ours}\n--{boundary}--\n"
     ))
 }
 
@@ -171,7 +202,6 @@ fn ours(additions: &Additions, with_default: bool) -> Result<String, String> {
     users.push(account);
     let mut config = json!({
         "ssh_deletekeys": true,
-        "ssh_genkeytypes": [],
         "ssh_keys": {"ed25519_private": host_key, "ed25519_public": host_public_key},
         "users": users
     });
@@ -199,10 +229,11 @@ pub fn attach(machine: &mut Value, secret: &str) {
     }
     if !attached {
         volumes.push(json!({"name": VOLUME, "cloudInitNoCloud": {"secretRef": {"name": secret}}}));
-        let devices = &mut spec["domain"]["devices"];
-        let mut disks = devices["disks"].as_array().cloned().unwrap_or_default();
-        disks.push(json!({"name": VOLUME, "disk": {"bus": "virtio"}}));
-        devices["disks"] = disks.into();
+        // Where none is listed KubeVirt has a disk for each volume, in their order: ours must not be the first, to boot from.
+        let disks = spec.pointer_mut("/domain/devices/disks").and_then(Value::as_array_mut);
+        if let Some(disks) = disks.filter(|disks| !disks.is_empty()) {
+            disks.push(json!({"name": VOLUME, "disk": {"bus": "virtio"}}));
+        }
     }
     spec["volumes"] = volumes.into();
 }
@@ -247,6 +278,28 @@ mod tests {
         assert!(nested.contains("--pallet-part\nContent-Type: multipart/mixed; boundary=\"x\""), "{nested}");
     }
 
+    /// cloud-init takes what is not ASCII in a part that is not encoded for something else, and drops all of it.
+    #[test]
+    fn what_is_not_ascii_arrives_as_it_was_written() {
+        let own = "#cloud-config\nwrite_files:\n- {path: /a, content: \"Grüße, 5 €\"}\n";
+        let text = merge(Some(own), &ADDITIONS).unwrap();
+        assert!(text.is_ascii(), "{text}");
+        let encoded = text.split("base64\n\n").nth(1).unwrap().split("\n\n--").next().unwrap();
+        let decoded = BASE64_STANDARD.decode(encoded.replace(['\r', '\n'], "")).unwrap();
+        assert_eq!(String::from_utf8(decoded).unwrap(), own);
+    }
+
+    #[test]
+    fn what_cloud_init_reads_is_not_refused() {
+        let twice = "#cloud-config\nruncmd: [a]\nruncmd: [b]\n";
+        let binary = "#cloud-config\nwrite_files:\n- {path: /a, encoding: b64, content: !!binary \"/w==\"}\n";
+        for own in [twice, binary] {
+            assert_eq!(merge(Some(own), &ADDITIONS).map(|_| ()), Ok(()), "{own}");
+        }
+        let jinja = "## template: jinja\n#cloud-config\nusers:\n- name: bob\n";
+        assert!(!merge(Some(jinja), &ADDITIONS).unwrap().contains("- default"), "they were listed");
+    }
+
     #[test]
     fn what_contradicts_the_operators_part_is_refused() {
         for (own, user, said) in [
@@ -256,6 +309,9 @@ mod tests {
             ("#cloud-config\nusers: [{name: pallet}]", "pallet", "users names \"pallet\""),
             ("#cloud-config\ndisable_root: true", "root", "disable_root keeps the operator out"),
             ("#cloud-config\na: [", "pallet", "is no YAML"),
+            ("#cloud-config\nusers: {bob: {}}", "pallet", "users is no list"),
+            ("#cloud-config\nusers: bob, alice", "pallet", "users is no list"),
+            ("#cloud-config-archive\n- content: |\n    ssh_keys: {}", "pallet", "ssh_keys: {} is set"),
         ] {
             let additions = Additions { user, ..ADDITIONS };
             let error = merge(Some(own), &additions).unwrap_err();
@@ -293,5 +349,10 @@ mod tests {
         let spec = &bare["spec"]["template"]["spec"];
         assert_eq!(spec["volumes"][0]["cloudInitNoCloud"]["secretRef"]["name"], "s");
         assert_eq!(spec["domain"]["devices"]["disks"][1]["name"], spec["volumes"][0]["name"]);
+        // KubeVirt has a disk for each volume where none is listed: one that is would come before them all.
+        let mut automatic = json!({"spec": {"template": {"spec": {"domain": {}, "volumes": [{"name": "root"}]}}}});
+        attach(&mut automatic, "s");
+        let spec = &automatic["spec"]["template"]["spec"];
+        assert_eq!((spec["volumes"].as_array().unwrap().len(), &spec["domain"]), (2, &json!({})));
     }
 }

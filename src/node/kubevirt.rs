@@ -95,6 +95,9 @@ pub struct Interface {
     /// Its first address.
     #[serde(default, rename = "ipAddress")]
     pub ip_address: String,
+    /// All of them.
+    #[serde(default, rename = "ipAddresses")]
+    pub ip_addresses: Vec<String>,
 }
 
 /// A condition, as far as it is read.

@@ -1,19 +1,19 @@
 //! Pure: nodes that are virtual machines of KubeVirt: how one is read, and how one is made from the group's template.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
     adopt, cloud_init,
-    kubevirt::{GROUP, StatusCondition, VERSION, VirtualMachine, VirtualMachineInstance},
+    kubevirt::{GROUP, Interface, StatusCondition, VERSION, VirtualMachine, VirtualMachineInstance},
     object,
 };
 use crate::{
     api,
     group::{Group, GroupKey, Kind, VirtualMachineShape},
-    phase::action::KeyRef,
+    phase::{Digest, action::KeyRef},
     plan::{Machine, MachineState},
     transport::target::{Elevation, Endpoint, Source, Target, Trust},
 };
@@ -57,9 +57,11 @@ pub struct Instance {
     trouble: Option<(String, String)>,
 }
 
-/// The name of the Secret with what a machine is told at its first start.
-pub fn secret_name(node: &str) -> String {
-    format!("{node}-cloud-init")
+/// The name of the Secret with what a machine is told at its first start: another one for each node, though it have the name of
+/// a former one, and for each template, since what is told stands in that.
+pub fn secret_name(node: &str, node_uid: &str, template_hash: &str) -> String {
+    let digest = Digest::of("cloud-init", &json!([node_uid, template_hash]));
+    format!("{node}-cloud-init-{}", digest.as_str().chars().take(10).collect::<String>())
 }
 
 /// The name of the Secret with the key pair that the operator logs in with on the machines of a group.
@@ -99,7 +101,8 @@ pub fn declared(machine: &VirtualMachine) -> Declared {
         network: annotation(NETWORK_ANNOTATION),
         // The older field, `running`, stands for Always where it is true.
         lasting: match machine.spec.run_strategy.as_deref() {
-            Some(strategy) => ["Always", "RerunOnFailure"].contains(&strategy),
+            // One by RerunOnFailure that is stopped has most likely ended well, and stays so.
+            Some(strategy) => strategy == "Always",
             None => machine.spec.running == Some(true),
         },
         status: machine.status.printable_status.clone(),
@@ -111,16 +114,29 @@ pub fn declared(machine: &VirtualMachine) -> Declared {
 pub fn instance(instance: &VirtualMachineInstance) -> Instance {
     let (metadata, status) = (&instance.metadata, &instance.status);
     let holds = |kind: &str| status.conditions.iter().any(|c| c.kind == kind && c.status == "True");
-    let addresses = status.interfaces.iter().filter(|interface| !interface.ip_address.is_empty());
+    // One without a name is known to the guest only: a bridge of its own, whose address leads nowhere from here.
+    let networks = status.interfaces.iter().filter(|interface| !interface.name.is_empty());
     Instance {
         uid: metadata.uid.clone().unwrap_or_default(),
         deleting: metadata.deletion_timestamp.is_some(),
         phase: status.phase.clone(),
         ready: holds("Ready"),
         paused: holds("Paused"),
-        addresses: addresses.map(|interface| (interface.name.clone(), interface.ip_address.clone())).collect(),
+        addresses: networks.filter_map(|interface| Some((interface.name.clone(), usable(interface)?))).collect(),
         trouble: trouble(&status.conditions, &["Failure", "Provisioning", "Synchronized", "PodScheduled"]),
     }
+}
+
+/// The first address of an interface that can be connected to from elsewhere. It is the guest that reports them: what is no
+/// address is none.
+fn usable(interface: &Interface) -> Option<String> {
+    let reported = std::iter::once(&interface.ip_address).chain(&interface.ip_addresses);
+    let local = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
+    };
+    let mut addresses = reported.filter_map(|text| text.parse::<IpAddr>().ok());
+    addresses.find(|address| !local(address)).map(|address| address.to_string())
 }
 
 /// What a condition says that something is wrong.
@@ -185,8 +201,9 @@ fn state(declared: &Declared, instance: Option<&Instance>, has_address: bool) ->
 }
 
 fn endpoint(declared: &Declared, address: &str) -> Endpoint {
-    let (name, user) = (declared.machine.name.clone(), declared.user.clone());
-    let secret = secret_name(&name);
+    let Machine { name, node, template_hash, .. } = declared.machine.clone();
+    let user = declared.user.clone();
+    let secret = secret_name(&name, &node.unwrap_or_default(), &template_hash);
     let place = |key: &str| KeyRef { name: secret.clone(), key: key.into() };
     Endpoint {
         namespace: declared.namespace.clone(),
@@ -222,7 +239,7 @@ pub fn build(group: &Group, shape: &VirtualMachineShape, name: &str, node_uid: O
     let labels = object(object(&mut machine["spec"]["template"], "metadata"), "labels");
     labels[api::GROUP_LABEL] = group.key.name.as_str().into();
     labels[api::NODE_LABEL] = name.into();
-    cloud_init::attach(&mut machine, &secret_name(name));
+    cloud_init::attach(&mut machine, &secret_name(name, node_uid.unwrap_or_default(), &shape.hash));
     own_volumes(&mut machine, name);
     machine
 }
@@ -248,16 +265,27 @@ fn own_volumes(machine: &mut Value, node: &str) {
     }
 }
 
+/// What a machine is told at its first start, and what the operator needs to know it by.
+pub struct Told<'a> {
+    /// The user data.
+    pub user_data: &'a str,
+    /// The private key to log in with.
+    pub login: &'a str,
+    /// The machine's public host key.
+    pub host: &'a str,
+}
+
 /// The Secret of a machine, as it is posted: what it is told at its first start, and what the operator needs to know it by.
 /// Its node alone owns it: it goes with the node, and not before, though the group be deleted in the foreground.
-pub fn build_secret(group: &Group, name: &str, node_uid: &str, user_data: &str, login: &str, host: &str) -> Value {
+pub fn build_secret(group: &Group, (node, node_uid): (&str, &str), name: &str, told: &Told) -> Value {
+    let Told { user_data, login, host } = told;
     let mut secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
         "stringData": {
             (cloud_init::USER_DATA_KEY): user_data, (LOGIN_KEY): login, (KNOWN_HOSTS_KEY): format!("* {}\n", host.trim())
         }
     });
-    let metadata = adopt(&mut secret, group, &secret_name(name), Some((name, Some(node_uid))));
+    let metadata = adopt(&mut secret, group, name, Some((node, Some(node_uid))));
     if let Some(owners) = metadata["ownerReferences"].as_array_mut() {
         owners.retain(|owner| owner["kind"] == "GroupNode");
     }
@@ -355,7 +383,10 @@ mod tests {
         let volumes = &built["spec"]["template"]["spec"]["volumes"];
         assert_eq!(volumes[0]["dataVolume"]["name"], "root-web-1");
         assert_eq!(volumes[1]["dataVolume"]["name"], "golden");
-        assert_eq!(volumes[2]["cloudInitNoCloud"]["secretRef"]["name"], "web-1-cloud-init");
+        assert_eq!(
+            volumes[2]["cloudInitNoCloud"]["secretRef"]["name"],
+            secret_name("web-1", "n-uid", &shape(&group).hash)
+        );
         // What goes to the API server is all of it.
         let sent: VirtualMachine = serde_json::from_value(built.clone()).unwrap();
         let sent = serde_json::to_value(&sent).unwrap();
@@ -371,8 +402,36 @@ mod tests {
         let Some(Target::Machine(endpoint)) = seen.target else { panic!("{:?}", seen.target) };
         assert_eq!((endpoint.user.as_str(), endpoint.port), ("pallet", 22));
         assert_eq!(endpoint.elevation.as_ref().map(|e| e.user.as_str()), Some("root"));
-        assert_eq!(endpoint.key.to_string(), "web-0-cloud-init/ssh-privatekey");
+        let group = group(template());
+        let secret = secret_name("web-0", "n-uid", &shape(&group).hash);
+        assert_eq!(endpoint.key.to_string(), format!("{secret}/ssh-privatekey"), "the one that it was made with");
         assert!(!endpoint.trust.is_empty(), "it is known from birth");
+    }
+
+    /// What stands in it was made for one node and from one template: a successor of the same name, or a machine that is made
+    /// anew from another template, must not be told the same.
+    #[test]
+    fn each_node_and_each_template_has_a_secret_of_its_own() {
+        let names =
+            [("n-1", "t-1"), ("n-2", "t-1"), ("n-1", "t-2")].map(|(node, hash)| secret_name("web-0", node, hash));
+        assert!(names[0] != names[1] && names[0] != names[2] && names[1] != names[2], "{names:?}");
+        assert!(names.iter().all(|name| name.starts_with("web-0-cloud-init-")));
+    }
+
+    #[test]
+    fn only_addresses_that_lead_to_the_guest_are_taken() {
+        let of = |interfaces: Value| started(json!({"phase": "Running", "interfaces": interfaces})).addresses;
+        let guests_own = json!([{"ipAddress": "172.17.0.1", "interfaceName": "docker0"}]);
+        assert_eq!(of(guests_own), []);
+        let local_first =
+            json!([{"name": "default", "ipAddress": "fe80::1", "ipAddresses": ["fe80::1", "2001:db8::7"]}]);
+        assert_eq!(of(local_first), [("default".to_owned(), "2001:db8::7".to_owned())]);
+        assert_eq!(
+            of(json!([{"name": "default", "ipAddress": "db.example.com"}])),
+            [],
+            "what is resolved is not reported"
+        );
+        assert_eq!(of(json!([{"name": "default", "ipAddress": "127.0.0.1"}])), []);
     }
 
     #[test]
@@ -382,6 +441,7 @@ mod tests {
         };
         assert_eq!(of("Halted", "Stopped", None), "Stopped");
         assert_eq!(of("Always", "Stopped", None), "Starting", "between two starts it is called so, too");
+        assert_eq!(of("RerunOnFailure", "Stopped", None), "Stopped", "it has ended well");
         assert_eq!(of("Always", "", None), "Starting");
         assert_eq!(of("Always", "ErrorPvcNotFound", None), "ErrorPvcNotFound");
         assert_eq!(of("Always", "CrashLoopBackOff", None), "CrashLoopBackOff");

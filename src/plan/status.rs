@@ -430,7 +430,9 @@ fn aside(group: &Group, old_template: u32) -> String {
             }
             Replacement::Never if group.needs_approval => String::new(),
             Replacement::Never => {
-                format!("; {old_template} run an older {noun} template: delete their {noun}s to have them made anew")
+                let what =
+                    if group.node.kind() == Kind::VirtualMachine { "GroupNodes".into() } else { format!("{noun}s") };
+                format!("; {old_template} run an older {noun} template: delete their {what} to have them made anew")
             }
         };
     }

@@ -1,7 +1,10 @@
 //! What nodes stand on: pods, hosts, virtual machines. One suite runs on each of them, unchanged.
 
-use k8s_openapi::api::core::v1::Secret;
+use std::collections::BTreeMap;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::Api;
+use pallet_operator::node::kubevirt::VirtualMachine;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -59,10 +62,19 @@ pub fn guest() -> Value {
     }}}}}})
 }
 
+/// What a guest was told at its first start: the Secret that its machine names.
+pub async fn told(space: &Space, node: &str) -> BTreeMap<String, ByteString> {
+    let machines: Api<VirtualMachine> = Api::namespaced(space.client.clone(), &space.name);
+    let machine = serde_json::to_value(machines.get(node).await.expect("its machine")).unwrap();
+    let volumes = machine["spec"]["template"]["spec"]["volumes"].as_array().expect("volumes");
+    let name = volumes.iter().find_map(|volume| volume["cloudInitNoCloud"]["secretRef"]["name"].as_str());
+    let secrets: Api<Secret> = Api::namespaced(space.client.clone(), &space.name);
+    secrets.get(name.expect("its name")).await.expect("its Secret").data.expect("data")
+}
+
 /// Logs in on a guest with what its Secret holds, as a person could.
 async fn in_guest(space: &Space, node: &str, script: &str) -> String {
-    let secrets: Api<Secret> = Api::namespaced(space.client.clone(), &space.name);
-    let secret = secrets.get(&format!("{node}-cloud-init")).await.expect("its Secret").data.expect("data");
+    let secret = told(space, node).await;
     let (key, known) = (space.scratch(&format!("{node}.key")), space.scratch(&format!("{node}.known")));
     std::fs::write(&key, &secret["ssh-privatekey"].0).unwrap();
     std::fs::write(&known, &secret["known_hosts"].0).unwrap();

@@ -35,7 +35,10 @@ impl Applier<'_> {
         // Typed parameters know no fieldValidation on create; Strict is what tells a misspelt field.
         let path = format!("{path}{}/{resource}?dryRun=All&fieldValidation=Strict", self.namespace());
         let verdict = match within("dry-run create", self.client.request::<Value>(request(&path, body)?)).await {
-            Ok(_) => self.check_claims(group, &first).await?,
+            Ok(_) => match &group.node {
+                NodeShape::VirtualMachine(shape) => self.check_secrets(group, shape).await?,
+                _ => self.check_claims(group, &first).await?,
+            },
             Err(error) => error.verdict().ok_or(error)?,
         };
         self.state.remember_template(&group.key, group.node.checked_as(), verdict);

@@ -1,6 +1,6 @@
 //! IO: what virtual machines are told at their first start, in Secrets: keys that are made here and nowhere else.
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Api, api::PostParams};
 
 use super::{Applier, Error, key_pair::KeyPair, within};
@@ -8,7 +8,7 @@ use crate::{
     group::{Group, VirtualMachineShape},
     node::{
         cloud_init::{self, Additions, Own},
-        virtual_machine::{LOGIN_KEY, build_group_secret, build_secret, group_secret_name, secret_name},
+        virtual_machine::{LOGIN_KEY, Told, build_group_secret, build_secret, group_secret_name, secret_name},
     },
     plan::TemplateVerdict,
 };
@@ -22,42 +22,58 @@ impl Applier<'_> {
         name: &str,
         node_uid: &str,
     ) -> Result<(), Error> {
-        let secrets = self.secrets();
+        let (secrets, secret) = (self.secrets(), secret_name(name, node_uid, &shape.hash));
         let own =
             |secret: &Secret| secret.metadata.owner_references.iter().flatten().any(|owner| owner.uid == node_uid);
-        match within("get secret", secrets.get_opt(&secret_name(name))).await? {
+        match within("get secret", secrets.get_opt(&secret)).await? {
             Some(found) if own(&found) => return Ok(()),
-            // The collector takes that of a former node of this name, in a moment.
-            Some(found) if was_a_nodes(&found, name) => {
-                return Err(Error::NotYet("the Secret of a former node is going"));
-            }
-            Some(_) => return self.refuse(group, &secret_name(name)),
+            Some(_) => return self.refuse_template(group, taken(&secret)),
             None => {}
         }
-        let login = match self.group_key(group).await? {
-            Some(login) => login,
-            None => return self.refuse(group, &group_secret_name(&group.key.name)),
+        let (login, user_data) = match self.needed(group, shape).await? {
+            Ok(needed) => needed,
+            Err(verdict) => return self.refuse_template(group, verdict),
         };
         let host = KeyPair::generate()?;
-        let data = match self.user_data(shape).await {
-            Err(Error::Unfit(message)) => return self.refuse_template(group, "InvalidTemplate", message),
-            data => data?,
-        };
-        let additions = Additions {
-            user: &shape.user,
-            authorized_key: login.public.trim(),
-            host_key: &host.private,
-            host_public_key: host.public.trim(),
-        };
-        let merged = match cloud_init::merge(data.as_deref(), &additions) {
+        let merged = match merged(shape, user_data.as_deref(), &login, &host) {
             Ok(merged) => merged,
-            Err(message) => {
-                let message = format!("its user data for cloud-init: {message}");
-                return self.refuse_template(group, "InvalidTemplate", message);
-            }
+            Err(verdict) => return self.refuse_template(group, verdict),
         };
-        let secret = build_secret(group, name, node_uid, &merged, &login.private, &host.public);
-        self.post_secret(&secrets, secret).await
+        let told = Told { user_data: &merged, login: &login.private, host: &host.public };
+        self.post_secret(&secrets, build_secret(group, (name, node_uid), &secret, &told)).await
+    }
+
+    /// Whether a virtual machine could be told what it needs: asked before any is replaced for one that could not be made.
+    pub(super) async fn check_secrets(
+        &self,
+        group: &Group,
+        shape: &VirtualMachineShape,
+    ) -> Result<TemplateVerdict, Error> {
+        let (login, user_data) = match self.needed(group, shape).await? {
+            Ok(needed) => needed,
+            Err(verdict) => return Ok(verdict),
+        };
+        // Which key it is makes no difference.
+        Ok(merged(shape, user_data.as_deref(), &login, &login).err().unwrap_or(TemplateVerdict::Accepted))
+    }
+
+    /// The key pair to log in with, and the user's own user data; or why they are not to be had.
+    async fn needed(
+        &self,
+        group: &Group,
+        shape: &VirtualMachineShape,
+    ) -> Result<Result<(KeyPair, Option<String>), TemplateVerdict>, Error> {
+        let login = match self.group_key(group).await {
+            Ok(Some(login)) => login,
+            Ok(None) => return Ok(Err(taken(&group_secret_name(&group.key.name)))),
+            Err(Error::Unfit(message)) => return Ok(Err(invalid(message))),
+            Err(error) => return Err(error),
+        };
+        match self.user_data(shape).await {
+            Ok(user_data) => Ok(Ok((login, user_data))),
+            Err(Error::Unfit(message)) => Ok(Err(invalid(message))),
+            Err(error) => Err(error),
+        }
     }
 
     /// The key pair that the operator logs in with on the machines of a group: that of its Secret, which is made where it is
@@ -66,6 +82,9 @@ impl Applier<'_> {
         let (secrets, name) = (self.secrets(), group_secret_name(&group.key.name));
         for _ in 0..3 {
             if let Some(found) = within("get secret", secrets.get_opt(&name)).await? {
+                if self.was_ours(&found) {
+                    return Err(Error::NotYet("the Secret of a former group of this name is going"));
+                }
                 if !self.is_ours(&found) {
                     return Ok(None);
                 }
@@ -118,15 +137,20 @@ impl Applier<'_> {
         secret.metadata.owner_references.iter().flatten().any(|owner| owner.uid == self.snapshot.head.uid)
     }
 
-    /// Somebody else's Secret stands at a name that is needed: nothing can be made before it is gone.
-    fn refuse(&self, group: &Group, name: &str) -> Result<(), Error> {
-        let message = format!("there is a Secret {name} that does not belong to this group; delete or rename it");
-        self.refuse_template(group, "NameTaken", message)
+    /// Whether it is that of a former group of the same name, which the collector takes in a moment.
+    fn was_ours(&self, secret: &Secret) -> bool {
+        let head = &self.snapshot.head;
+        let former =
+            |owner: &OwnerReference| owner.kind == "GroupSpec" && owner.name == head.key.name && owner.uid != head.uid;
+        secret.metadata.owner_references.iter().flatten().any(former)
     }
 
     /// Has the status say why no machine can be made.
-    fn refuse_template(&self, group: &Group, reason: &'static str, message: String) -> Result<(), Error> {
-        let verdict = TemplateVerdict::Refused { reason, message: message.clone() };
+    fn refuse_template(&self, group: &Group, verdict: TemplateVerdict) -> Result<(), Error> {
+        let message = match &verdict {
+            TemplateVerdict::Refused { message, .. } => message.clone(),
+            TemplateVerdict::Unchecked | TemplateVerdict::Accepted => return Ok(()),
+        };
         self.state.remember_template(&group.key, group.node.checked_as(), verdict);
         Err(Error::Unfit(message))
     }
@@ -137,8 +161,29 @@ impl Applier<'_> {
     }
 }
 
-/// Whether a Secret was made for a node of this name.
-fn was_a_nodes(secret: &Secret, name: &str) -> bool {
-    let owners = secret.metadata.owner_references.iter().flatten();
-    owners.into_iter().any(|owner| owner.kind == "GroupNode" && owner.name == name)
+/// The user data of a machine, or why what the user has of it cannot be merged.
+fn merged(
+    shape: &VirtualMachineShape,
+    user_data: Option<&str>,
+    login: &KeyPair,
+    host: &KeyPair,
+) -> Result<String, TemplateVerdict> {
+    let additions = Additions {
+        user: &shape.user,
+        authorized_key: login.public.trim(),
+        host_key: &host.private,
+        host_public_key: host.public.trim(),
+    };
+    cloud_init::merge(user_data, &additions)
+        .map_err(|message| invalid(format!("its user data for cloud-init: {message}")))
+}
+
+/// Somebody else's Secret stands at a name that is needed: nothing can be made before it is gone.
+fn taken(name: &str) -> TemplateVerdict {
+    let message = format!("there is a Secret {name} that does not belong to this group; delete or rename it");
+    TemplateVerdict::Refused { reason: "NameTaken", message }
+}
+
+fn invalid(message: String) -> TemplateVerdict {
+    TemplateVerdict::Refused { reason: "InvalidTemplate", message }
 }
