@@ -5,10 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::warn;
 
-use super::{Converger, observe, references};
+use super::{Converger, references, state::Inventory};
 use crate::{
     api::GroupSpec,
-    group::{FieldError, Group, NodeShape, resolve},
+    group::{FieldError, Group, GroupKey, Host, NodeShape, resolve},
     plan::{self, Snapshot},
 };
 
@@ -51,11 +51,8 @@ impl Converger {
                 }
             };
             again = wake.and_then(|wake| jiff::SignedDuration::try_from(wake).ok()).map(|wake| snapshot.now + wake);
-            match inventory.and_then(|text| resolve::inventory(&text, SOURCE)) {
-                Ok(hosts) => {
-                    shape.take_inventory(hosts);
-                    self.state.known().entry(key.clone()).or_default().inventory.clone_from(&shape.inventory);
-                }
+            match inventory.and_then(|text| self.inventory(&key, text)) {
+                Ok(hosts) => shape.take_inventory(&hosts),
                 // Nodes that are being removed say goodbye all the same.
                 Err(errors) => snapshot.last_good = std::mem::replace(&mut snapshot.group, Err(errors)).ok(),
             }
@@ -64,10 +61,25 @@ impl Converger {
         if let Some(Group { node: NodeShape::Hosts(shape), .. }) = &mut snapshot.last_good
             && shape.source.is_some()
         {
-            shape.inventory = self.state.known().entry(key).or_default().inventory.clone();
+            match self.state.known().get(&key).and_then(|known| known.inventory.as_ref()) {
+                Some(known) => shape.take_inventory(&known.hosts),
+                None => shape.is_read = false,
+            }
         }
-        observe::show_hosts(snapshot);
+        plan::hosts::show(snapshot);
         again
+    }
+
+    /// What an inventory lists. One that stands as it stood is not parsed again: passes are many, and it may be long.
+    fn inventory(&self, key: &GroupKey, text: Arc<str>) -> Result<Arc<[Host]>, Vec<FieldError>> {
+        let known = self.state.known().get(key).and_then(|known| known.inventory.clone());
+        if let Some(known) = known.filter(|known| known.text == text) {
+            return Ok(known.hosts);
+        }
+        let hosts: Arc<[Host]> = resolve::inventory(&text, SOURCE)?.into();
+        let read = Inventory { text, hosts: hosts.clone() };
+        self.state.known().entry(key.clone()).or_default().inventory = Some(read);
+        Ok(hosts)
     }
 
     /// Shows a group the nodes of the roles that it uses. Returns when to look again; nothing at all while other groups are yet

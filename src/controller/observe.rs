@@ -17,7 +17,7 @@ use kube::runtime::watcher::Event;
 
 use crate::{
     api::{self, GroupNode, GroupSpec},
-    group::{Cascade, FieldError, Group, GroupKey, Kind, NodeShape, hosts::place, resolve},
+    group::{Cascade, FieldError, Group, GroupKey, Kind, hosts::place, resolve},
     node::{
         self,
         kubevirt::{VirtualMachine, VirtualMachineInstance},
@@ -27,6 +27,7 @@ use crate::{
     plan::{
         Claim, Machine, MachineState, Node, Record, Reported, Snapshot, TemplateVerdict, Trouble,
         approval::{self, Leave},
+        hosts::{self, Occupant},
         scale,
     },
     run::Seen,
@@ -361,6 +362,11 @@ impl Index {
         slots.map(|(name, slot)| (name.clone(), slot.kept.clone())).collect()
     }
 
+    /// There are none any more, and nobody would tell: what defines them is gone.
+    pub fn forget_virtual_machines(&mut self) {
+        (self.virtual_machines, self.instances) = Default::default();
+    }
+
     /// Whether virtual machines and their instances were listed.
     pub fn knows_virtual_machines(&self) -> bool {
         self.virtual_machines.listed && self.instances.listed
@@ -377,18 +383,29 @@ impl Index {
         slots.map(observe).collect()
     }
 
-    /// The machines of a namespace that are nodes of groups other than the one with this UID, by their place, and whose they are.
-    pub fn occupied(&self, namespace: &str, uid: &str) -> BTreeMap<String, String> {
-        let groups = self.nodes.groups.iter().filter(|(key, _)| key.namespace == namespace);
+    /// The machines of a namespace that are nodes of groups other than the one with this UID, by their place. Where two have the
+    /// same, it is the one with the better right.
+    pub fn occupied(&self, namespace: &str, uid: &str) -> BTreeMap<String, Occupant> {
+        let mut occupied = BTreeMap::new();
+        let all = self.occupants(namespace, uid);
+        all.for_each(|(place, occupant)| hosts::seat(&mut occupied, place, occupant));
+        occupied
+    }
+
+    /// Whether a machine is a node of another group than the one with this UID.
+    pub fn is_occupied(&self, namespace: &str, uid: &str, place: &str) -> bool {
+        self.occupants(namespace, uid).any(|(other, _)| other == place)
+    }
+
+    fn occupants(&self, namespace: &str, uid: &str) -> impl Iterator<Item = (String, Occupant)> {
+        let groups = self.nodes.groups.iter().filter(move |(key, _)| key.namespace == namespace);
         let others = groups.flat_map(|(key, slots)| slots.values().map(move |slot| (key, &slot.kept)));
-        let others = others.filter(|(_, kept)| kept.group_uid != uid);
-        let place = |(key, kept): (&GroupKey, &KeptNode)| {
+        others.filter(move |(_, kept)| kept.group_uid != uid).filter_map(|(key, kept)| {
             let host = kept.node.host.as_ref()?;
             // The inventory may have another address for it by now.
             let address = kept.node.reported.address.as_ref().unwrap_or(&host.address);
-            Some((place(address, host.port), format!("node {} of group {}", kept.node.name, key.name)))
-        };
-        others.filter_map(place).collect()
+            Some((place(address, host.port), Occupant::new(&kept.node, address, host.port, &key.name)))
+        })
     }
 
     /// The claims that say they belong to this group.
@@ -459,7 +476,13 @@ pub fn snapshot(
         strays: Vec::new(),
         recheck: beyond.recheck,
         session_limit: beyond.session_limit,
-        machines: index.pods(&head.key).into_iter().chain(index.virtual_machines(&head.key)).collect(),
+        machines: match group.as_ref().map(|group| group.node.kind()) {
+            Ok(Kind::Pod) => index.pods(&head.key),
+            Ok(Kind::VirtualMachine) => index.virtual_machines(&head.key),
+            // Hosts are shown when their inventory is known.
+            Ok(Kind::Host) => BTreeMap::new(),
+            Err(_) => index.pods(&head.key).into_iter().chain(index.virtual_machines(&head.key)).collect(),
+        },
         occupied: BTreeMap::new(),
         claims: index.claims(&head.key),
         sessions: BTreeMap::new(),
@@ -493,7 +516,7 @@ pub fn snapshot(
         snapshot.troubles.extend(trouble.map(|trouble: Trouble| (node.name.clone(), trouble)));
         snapshot.nodes.insert(node.ordinal, node);
     }
-    if hosts {
+    if hosts || snapshot.nodes.values().any(|node| node.host.is_some()) {
         snapshot.occupied = index.occupied(&snapshot.head.key.namespace, &snapshot.head.uid);
     }
     // What is there is certain.
@@ -504,16 +527,6 @@ pub fn snapshot(
         snapshot.head.deletion = seen.or_else(|| Some(cascade(object, &snapshot)));
     }
     snapshot
-}
-
-/// Shows the hosts that are nodes. Nobody watches them: they are there as long as the inventory says so.
-pub fn show_hosts(snapshot: &mut Snapshot) {
-    let Some(NodeShape::Hosts(hosts)) = snapshot.for_removal().map(|group| group.node.clone()) else { return };
-    let machines = snapshot.nodes.values().filter_map(|node| {
-        let machine = node::host::machine(&snapshot.head, &hosts, node)?;
-        Some((node.name.clone(), Arc::new(machine)))
-    });
-    snapshot.machines = machines.collect();
 }
 
 /// Completes a snapshot when all that the templates see is known: what has no leave is taken back, and the node is chosen for

@@ -69,8 +69,17 @@ pub(super) struct Known {
     pub(super) pace: Pace,
     /// How many nodes it had in the last pass.
     pub(super) nodes: usize,
-    /// The hosts that it could use, as they were read last.
-    pub(super) inventory: Vec<Host>,
+    /// Its inventory, as it was read last.
+    pub(super) inventory: Option<Inventory>,
+}
+
+/// An inventory that stands in a ConfigMap.
+#[derive(Clone)]
+pub(super) struct Inventory {
+    /// As it is written.
+    pub(super) text: Arc<str>,
+    /// All hosts that it lists.
+    pub(super) hosts: Arc<[Host]>,
 }
 
 impl State {
@@ -194,7 +203,7 @@ impl State {
     /// at once, and neither shows in the caches yet.
     pub fn reserve_host(&self, namespace: &str, group_uid: &str, place: String) -> Option<Reserved<'_>> {
         let mut reserved = self.reserved();
-        let taken = self.index().occupied(namespace, group_uid).contains_key(&place);
+        let taken = self.index().is_occupied(namespace, group_uid, &place);
         let place = (namespace.to_owned(), place);
         if taken || !reserved.insert(place.clone()) {
             return None;

@@ -17,6 +17,10 @@ pub struct HostsShape {
     /// The hosts that may be used, in the order in which they are taken. Empty until the inventory was read, where it stands
     /// elsewhere.
     pub inventory: Vec<Host>,
+    /// Whether it is known what the inventory lists. Where it stands elsewhere and cannot be read, it may not be.
+    pub is_read: bool,
+    /// How many hosts the inventory lists, those that are not selected too.
+    pub listed: usize,
     /// Where the inventory stands, where not in the group.
     pub source: Option<KeyRef>,
     /// The labels that a host must have.
@@ -69,6 +73,17 @@ pub struct Attributes {
 }
 
 impl Host {
+    /// A host of which only that is known what its node remembers.
+    pub fn remembered(bound: &NodeHost) -> Self {
+        Self {
+            address: bound.address.clone(),
+            port: bound.port,
+            user: None,
+            trust: Vec::new(),
+            attributes: Arc::new(Attributes { host: bound.name.clone(), ..Attributes::default() }),
+        }
+    }
+
     /// What it is called in the inventory.
     pub fn name(&self) -> &str {
         &self.attributes.host
@@ -97,14 +112,10 @@ pub fn place(address: &str, port: u16) -> String {
 
 impl HostsShape {
     /// Takes over the hosts of an inventory that was read, as far as they are selected.
-    pub fn take_inventory(&mut self, mut hosts: Vec<Host>) {
-        hosts.retain(|host| host.matches(&self.selector));
-        self.inventory = hosts;
-    }
-
-    /// The host of this name.
-    pub fn find(&self, name: &str) -> Option<&Host> {
-        self.inventory.iter().find(|host| host.name() == name)
+    pub fn take_inventory(&mut self, hosts: &[Host]) {
+        self.inventory = hosts.iter().filter(|host| host.matches(&self.selector)).cloned().collect();
+        self.listed = hosts.len();
+        self.is_read = true;
     }
 
     /// How a host is reached.

@@ -4,16 +4,15 @@
 use std::sync::Arc;
 
 use crate::{
-    group::{GroupKey, Head, HostsShape, Kind},
+    group::{GroupKey, Head, Host, HostsShape, Kind},
     plan::{Machine, MachineState, Node},
     transport::Target,
 };
 
-/// The host of a node, where the inventory still has it.
-pub fn machine(head: &Head, hosts: &HostsShape, node: &Node) -> Option<Machine> {
-    let host = hosts.find(&node.host.as_ref()?.name)?;
+/// The host of a node.
+pub fn machine(head: &Head, hosts: &HostsShape, host: &Host, node: &Node) -> Machine {
     let GroupKey { namespace, .. } = &head.key;
-    Some(Machine {
+    Machine {
         name: host.name().to_owned(),
         uid: host.name().to_owned(),
         controller: Some(head.uid.clone()),
@@ -30,5 +29,5 @@ pub fn machine(head: &Head, hosts: &HostsShape, node: &Node) -> Option<Machine> 
         gated: false,
         template_hash: String::new(),
         created: node.created,
-    })
+    }
 }

@@ -1,18 +1,35 @@
-//! Pure: which hosts of an inventory become nodes, and which nodes have lost theirs.
+//! Pure: which hosts of an inventory become nodes, which nodes have lost theirs, and whose a host is that two nodes have.
 
-use std::collections::BTreeSet;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{Node, Snapshot};
-use crate::group::{Group, Host, HostsShape, hosts::place};
+use jiff::Timestamp;
+
+use super::{MachineState, Node, Removal, Snapshot};
+use crate::{
+    api::group_node::NodeHost,
+    group::{Group, Host, HostsShape},
+    node,
+};
 
 /// How many hosts a message names.
 const NAMED: usize = 3;
+/// Why a node waits whose host is another's.
+pub const TAKEN: &str = "HostTaken";
 
 /// The hosts that are nobody's, in the order in which they are taken. One whose node is being removed is still that node's.
 pub fn free<'a>(snapshot: &Snapshot, hosts: &'a HostsShape) -> Vec<&'a Host> {
+    let named = by_name(hosts);
     let mine = snapshot.nodes.values().filter_map(|node| node.host.as_ref());
+    let place = |bound: &NodeHost| match named.get(bound.name.as_str()) {
+        Some(host) => host.place(),
+        None => Host::remembered(bound).place(),
+    };
     let (names, places): (BTreeSet<&str>, BTreeSet<String>) =
-        mine.map(|host| (host.name.as_str(), place(&host.address, host.port))).unzip();
+        mine.map(|host| (host.name.as_str(), place(host))).unzip();
     let free = |host: &&Host| {
         let place = host.place();
         !names.contains(host.name()) && !places.contains(&place) && !snapshot.occupied.contains_key(&place)
@@ -20,12 +37,107 @@ pub fn free<'a>(snapshot: &Snapshot, hosts: &'a HostsShape) -> Vec<&'a Host> {
     hosts.inventory.iter().filter(free).collect()
 }
 
-/// The nodes whose host is in the inventory no more.
-pub fn withdrawn<'a>(snapshot: &Snapshot, group: &Group, live: &[&'a Node]) -> Vec<&'a Node> {
+/// The nodes that have no host: it is in the inventory no more, or somebody else's since before anything was done there.
+pub fn without<'a>(snapshot: &Snapshot, group: &Group, live: &[&'a Node]) -> Vec<(&'a Node, Removal)> {
     if group.node.hosts().is_none() {
         return Vec::new();
     }
-    live.iter().filter(|node| snapshot.machine(node).is_none()).copied().collect()
+    let why = |node: &Node| match snapshot.machine(node) {
+        None => Some(Removal::HostWithdrawn),
+        Some(machine) if machine.state.is_waiting() && node.record.incarnation.is_none() => Some(Removal::HostTaken),
+        Some(_) => None,
+    };
+    live.iter().filter_map(|node| Some((*node, why(node)?))).collect()
+}
+
+/// What a node's right to a machine is worth: of two that have the same, the smaller prevails.
+///
+/// Two groups may take one machine at once, where a creation had no clear answer or the operator that leads has changed; and an
+/// edit of an inventory may lead a node to a machine that is another's.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Right {
+    /// Whether an edit led it there: whoever took the machine as it is comes first.
+    pub moved: bool,
+    /// Since when the node is there.
+    pub since: Timestamp,
+    /// The node's UID.
+    pub node: String,
+}
+
+/// A node that has a machine, as the nodes of other groups see it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Occupant {
+    /// What its right is worth.
+    pub right: Right,
+    /// Which it is, for people.
+    pub who: String,
+}
+
+impl Occupant {
+    /// A node of `group` whose machine is reached there now.
+    pub fn new(node: &Node, address: &str, port: u16, group: &str) -> Self {
+        let moved = node.host.as_ref().is_none_or(|taken| (taken.address.as_str(), taken.port) != (address, port));
+        let right = Right { moved, since: node.created, node: node.uid.clone() };
+        Self { right, who: format!("node {} of group {group}", node.name) }
+    }
+}
+
+/// Keeps who has the better right to a place.
+pub fn seat(holders: &mut BTreeMap<String, Occupant>, place: String, occupant: Occupant) {
+    let better = |known: &Occupant| occupant.right < known.right;
+    if holders.get(&place).is_none_or(better) {
+        holders.insert(place, occupant);
+    }
+}
+
+fn by_name(hosts: &HostsShape) -> BTreeMap<&str, &Host> {
+    hosts.inventory.iter().map(|host| (host.name(), host)).collect()
+}
+
+/// The nodes with their hosts, as the inventory has them now. What one that was not read says of them is not known.
+fn present<'a>(snapshot: &'a Snapshot, hosts: &'a HostsShape) -> Vec<(&'a Node, Cow<'a, Host>)> {
+    let named = by_name(hosts);
+    let host = |node: &'a Arc<Node>| {
+        let bound = node.host.as_ref()?;
+        match named.get(bound.name.as_str()) {
+            Some(host) => Some((&**node, Cow::Borrowed(*host))),
+            None if hosts.is_read => None,
+            None => Some((&**node, Cow::Owned(Host::remembered(bound)))),
+        }
+    };
+    snapshot.nodes.values().filter_map(host).collect()
+}
+
+/// Shows the hosts that are nodes. Nobody watches them: they are there as long as the inventory says so, and no other node has a
+/// better right to them.
+pub fn show(snapshot: &mut Snapshot) {
+    let Some(group) = snapshot.for_removal() else { return };
+    let Some(hosts) = group.node.hosts() else { return };
+    let found = present(snapshot, hosts);
+    let mut holders: BTreeMap<String, Occupant> = BTreeMap::new();
+    let name = &snapshot.head.key.name;
+    let own = found.iter().map(|(node, host)| (host.place(), Occupant::new(node, &host.address, host.port, name)));
+    let others = snapshot.occupied.iter().map(|(place, occupant)| (place.clone(), occupant.clone()));
+    own.chain(others).for_each(|(place, occupant)| seat(&mut holders, place, occupant));
+    let machines = found.iter().map(|(node, host)| {
+        let mut machine = node::host::machine(&snapshot.head, hosts, host, node);
+        let place = host.place();
+        if let Some(holder) = holders.get(&place).filter(|holder| holder.right.node != node.uid) {
+            let message = format!(
+                "{place} is {}; a machine is one node at a time: correct the address, or delete one of the nodes",
+                holder.who
+            );
+            machine.state = MachineState::Waiting { reason: TAKEN.into(), message };
+            machine.ready = false;
+        } else if !hosts.is_read {
+            // How it is reached may stand there, and its keys.
+            let message = "its inventory has not been read since the operator started".into();
+            machine.state = MachineState::Waiting { reason: "InventoryUnread".into(), message };
+            machine.ready = false;
+        }
+        (node.name.clone(), machine.into())
+    });
+    snapshot.machines = machines.collect();
 }
 
 /// What is said where there are fewer hosts than nodes are asked for.
@@ -36,16 +148,20 @@ pub fn shortage(snapshot: &Snapshot, group: &Group) -> Option<String> {
         return None;
     }
     let others = hosts.inventory.iter().filter_map(|host| Some((host.name(), snapshot.occupied.get(&host.place())?)));
-    let others: Vec<String> = others.map(|(name, owner)| format!("{name} is {owner}")).collect();
+    let others: Vec<String> = others.map(|(name, owner)| format!("{name} is {}", owner.who)).collect();
     let more = others.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
     let taken = match others.len() {
         0 => String::new(),
         _ => format!("; of others: {}{more}", others[..others.len().min(NAMED)].join(", ")),
     };
-    let listed = hosts.inventory.len();
+    let (selected, listed) = (hosts.inventory.len(), hosts.listed);
+    let listed = match selected == listed {
+        true => format!("{listed} are in the inventory"),
+        false => format!("{listed} are in the inventory, {selected} have the labels of selector"),
+    };
     Some(format!(
-        "{live} of {} nodes have a host: {listed} are in the inventory{taken}; add hosts, or set spec.count to {live}",
+        "{live} of {} nodes have a host: {listed}{taken}; add hosts, or set spec.count to {live}",
         group.count
     ))
 }

@@ -46,6 +46,10 @@ impl Step {
     pub fn wake(&self, now: Timestamp) -> Option<Timestamp> {
         match self {
             Step::Await(Cause::NameTaken) => Some(now + super::LOOK_AGAIN),
+            // Nobody tells when the other lets go.
+            Step::Await(Cause::MachineWaiting { reason, .. }) if reason == super::hosts::TAKEN => {
+                Some(now + super::ASK_AGAIN)
+            }
             Step::Backoff { until, .. } => Some(*until),
             Step::Await(Cause::Unreachable(trouble)) => Some(trouble.until),
             _ => None,
@@ -239,10 +243,8 @@ pub fn farewell(situation: &Situation) -> Farewell {
     Farewell::Due(match &machine.state {
         MachineState::Gone { .. } => return broken(),
         MachineState::Waiting { reason, message } => Step::Await(waiting(reason, message)),
-        MachineState::Running { id } => match trouble {
-            Some(trouble) if trouble.instance == *id && now < trouble.until => {
-                Step::Await(Cause::Unreachable(trouble.clone()))
-            }
+        MachineState::Running { .. } => match trouble {
+            Some(trouble) if trouble.holds(machine, now) => Step::Await(Cause::Unreachable(trouble.clone())),
             _ => due,
         },
     })

@@ -8,7 +8,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{approval::Leave, progress::Situation};
+use super::{approval::Leave, hosts::Occupant, progress::Situation};
 use crate::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
@@ -33,8 +33,8 @@ pub struct Snapshot {
     pub template: TemplateVerdict,
     /// The group's status as it stands.
     pub status: GroupSpecStatus,
-    /// The machines of the namespace that are nodes of other groups, by their place, and whose they are.
-    pub occupied: BTreeMap<String, String>,
+    /// The machines of the namespace that are nodes of other groups, by their place.
+    pub occupied: BTreeMap<String, Occupant>,
     /// The GroupNodes that belong to the group by UID, by ordinal.
     pub nodes: BTreeMap<u32, Arc<Node>>,
     /// Ordinals whose GroupNode name is taken by an object of somebody else, with its description.
@@ -304,6 +304,23 @@ pub enum MachineState {
         /// As the kubelet calls it.
         reason: String,
     },
+}
+
+impl Machine {
+    /// What it runs as, where it runs: the container's ID, the UID of the instance, or where the host is reached.
+    pub fn instance(&self) -> Option<&str> {
+        match &self.state {
+            MachineState::Running { id } => Some(id),
+            MachineState::Waiting { .. } | MachineState::Gone { .. } => None,
+        }
+    }
+}
+
+impl MachineState {
+    /// Whether it does not run yet, or not just now.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, MachineState::Waiting { .. })
+    }
 }
 
 /// A session in flight, as the plan sees it.

@@ -37,6 +37,8 @@ pub fn about(reason: &str, group: &str, node: &str) -> Option<String> {
         "AuthenticationFailed" => "let the key in on the host, or name another one or another user".to_owned(),
         "ElevationRefused" => "give the user sudo on the host, or a password under become".to_owned(),
         "AddressRefused" => "the administrator allows such addresses with --allow-host-range".to_owned(),
+        "HostTaken" => format!("correct the address in the inventory, or delete the node: kubectl delete gn {node}"),
+        "MachineBusy" => "wait for the run that is still at work there, or end it on the machine".to_owned(),
         "KubeVirtMissing" => "install KubeVirt: it is noticed".to_owned(),
         "Stopped" => format!("start the virtual machine: virtctl start {node}"),
         "Paused" => format!("let the virtual machine go on: virtctl unpause vm {node}"),
@@ -52,6 +54,7 @@ pub fn about(reason: &str, group: &str, node: &str) -> Option<String> {
 pub fn is_trouble(reason: &str) -> bool {
     const TROUBLES: &[&str] = &[
         "NameTaken",
+        "HostTaken",
         "NoShell",
         "ToolMissing",
         "NoStateDirectory",

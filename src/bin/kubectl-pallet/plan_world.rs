@@ -112,7 +112,7 @@ impl World {
         let group = resolve::resolve(object, specs).and_then(|group| self.with_inventory(group));
         let seen = |_: &str| Seen::default();
         let mut snapshot = observe::snapshot(object, group, &self.index, &beyond, seen, Timestamp::now());
-        observe::show_hosts(&mut snapshot);
+        plan::hosts::show(&mut snapshot);
         snapshot
     }
 
@@ -125,7 +125,7 @@ impl World {
             let text = text.ok_or_else(|| {
                 vec![FieldError { path: path.clone(), message: format!("there is no ConfigMap {source}") }]
             })?;
-            shape.take_inventory(resolve::inventory(text, &path)?);
+            shape.take_inventory(&resolve::inventory(text, &path)?);
         }
         Ok(group)
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use serde_json::json;
@@ -32,6 +33,9 @@ const KEY_KINDS: [&str; 7] = [
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
 ];
+
+/// How long `connectTimeout` may be: what waits for a host has a session's place.
+const LONGEST_CONNECT: Duration = Duration::from_secs(300);
 
 fn short(digest: Digest) -> String {
     digest.as_str().chars().take(10).collect()
@@ -119,6 +123,15 @@ impl Errors {
         if let Err(problem) = cloud_init::check(template, &fields.user) {
             self.add(format!("{PATH}.{}", problem.path), problem.message);
         }
+        let networks = template["spec"]["template"]["spec"]["networks"].as_array();
+        let mut names = networks.into_iter().flatten().filter_map(|network| network["name"].as_str());
+        if let Some(network) = &fields.network
+            && networks.is_some()
+            && !names.any(|name| name == network)
+        {
+            let message = format!("the template has no network {network:?}; name one of spec.template.spec.networks");
+            self.add("spec.node.virtualMachine.network", message);
+        }
         Some(VirtualMachineShape {
             template: Arc::new(template.clone()),
             hash: short(Digest::of("virtualMachine", &json!([template, fields.user]))),
@@ -139,14 +152,26 @@ impl Errors {
             known_hosts: fields.known_hosts.as_ref().and_then(known_hosts),
             elevation,
             jump: fields.jump.as_ref().and_then(|jump| self.jump(jump, fields, &key)),
-            connect_timeout: self.duration(&format!("{PATH}.connectTimeout"), &fields.connect_timeout),
+            connect_timeout: self.connect_timeout(&format!("{PATH}.connectTimeout"), &fields.connect_timeout),
             key,
         };
         let source = fields.inventory_from.as_ref().map(|from| key_ref(&from.config_map_key_ref));
         let listed = self.inventory(fields.inventory.as_deref().unwrap_or_default(), &format!("{PATH}.inventory"));
-        let mut hosts = HostsShape { inventory: Vec::new(), source, selector: fields.selector.clone(), access };
-        hosts.take_inventory(listed);
+        let selector = fields.selector.clone();
+        let mut hosts = HostsShape { inventory: Vec::new(), is_read: true, listed: 0, source, selector, access };
+        hosts.take_inventory(&listed);
         hosts
+    }
+
+    fn connect_timeout(&mut self, path: &str, text: &str) -> Duration {
+        let timeout = self.duration(path, text);
+        if timeout > LONGEST_CONNECT {
+            self.add(
+                path,
+                format!("{text} is too long to wait for a host; write {} s at most", LONGEST_CONNECT.as_secs()),
+            );
+        }
+        timeout
     }
 
     fn jump(&mut self, fields: &JumpFields, hosts: &HostsFields, key: &KeyRef) -> Option<Hop> {
@@ -189,8 +214,19 @@ impl Errors {
     }
 
     fn host(&mut self, fields: &HostFields, path: &str) -> Option<Host> {
-        if fields.name.is_empty() {
-            self.add(format!("{path}.name"), "is empty; give the host a name");
+        // The API server sees to these in a group; in a ConfigMap nobody has yet.
+        for (name, text, most) in [
+            ("name", Some(&fields.name), 253),
+            ("address", fields.address.as_ref(), 253),
+            ("user", fields.user.as_ref(), 64),
+        ] {
+            if text.is_some_and(|text| text.is_empty() || text.chars().count() > most) {
+                self.add(format!("{path}.{name}"), format!("must have 1 to {most} characters"));
+                return None;
+            }
+        }
+        if fields.port == 0 {
+            self.add(format!("{path}.port"), "must be from 1 to 65535");
             return None;
         }
         let trust = self.trust(&fields.host_keys, &format!("{path}.hostKeys"));

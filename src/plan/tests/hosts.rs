@@ -1,7 +1,8 @@
 //! Nodes that are hosts: which are taken, who has lost its own, and what is said where there are too few.
 
+use super::super::hosts::{Occupant, Right, show};
 use super::*;
-use crate::{api::group_node::NodeHost, controller::observe::show_hosts};
+use crate::api::group_node::NodeHost;
 
 fn host(number: u32) -> NodeHost {
     NodeHost { name: format!("h{number}"), address: format!("10.9.0.{number}"), port: 22 }
@@ -18,13 +19,15 @@ fn fleet(count: u32, listed: u32, nodes: &[u32]) -> Snapshot {
     let group = snapshot.group.clone().unwrap();
     for (ordinal, number) in nodes.iter().enumerate() {
         let mut node = Node { host: Some(host(*number)), ..node(ordinal as u32, Record::default()) };
-        let machine = crate::node::host::machine(&snapshot.head, group.node.hosts().unwrap(), &node);
+        let hosts = group.node.hosts().unwrap();
+        let found = hosts.inventory.iter().find(|other| other.name() == host(*number).name);
+        let machine = found.map(|found| crate::node::host::machine(&snapshot.head, hosts, found, &node));
         node.record = done(&group, &progress::identity(&node, machine.as_ref()));
         let (uid, instance) = (format!("h{number}"), format!("10.9.0.{number}:22"));
         node.record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
         snapshot.nodes.insert(node.ordinal, Arc::new(node));
     }
-    show_hosts(&mut snapshot);
+    show(&mut snapshot);
     snapshot
 }
 
@@ -47,7 +50,7 @@ fn the_first_that_are_free_are_taken_in_order() {
     assert_eq!(taken(&fleet(2, 3, &[])), [(0, "h1".into()), (1, "h2".into())]);
     assert_eq!(taken(&fleet(3, 3, &[2])), [(1, "h1".into()), (2, "h3".into())]);
     let mut snapshot = fleet(2, 3, &[]);
-    snapshot.occupied.insert("10.9.0.1:22".into(), "node db-0 of group db".into());
+    snapshot.occupied.insert("10.9.0.1:22".into(), db(false, 0));
     assert_eq!(taken(&snapshot), [(0, "h2".into()), (1, "h3".into())]);
     // One whose node is being removed is that node's still.
     let mut leaving = fleet(1, 2, &[1]);
@@ -68,7 +71,7 @@ fn nothing_is_ever_deleted_for_a_settled_fleet() {
 #[test]
 fn too_few_hosts_are_said_and_looked_for_again() {
     let mut snapshot = fleet(3, 2, &[1]);
-    snapshot.occupied.insert("10.9.0.2:22".into(), "node db-0 of group db".into());
+    snapshot.occupied.insert("10.9.0.2:22".into(), db(false, 0));
     assert_eq!(taken(&snapshot), []);
     let (reason, message) = verdict(&snapshot);
     assert_eq!(reason, "NotEnoughHosts");
@@ -124,4 +127,69 @@ fn a_host_that_is_let_go_stays() {
     (node.deletion, node.deleted_at) = (Some(Cascade::Nodes), Some(now()));
     let effects = plan(&snapshot).effects;
     assert_eq!(effects, [Effect::ReleaseNode { ordinal: 0 }]);
+}
+
+/// A node of another group, made so many seconds ago.
+fn db(moved: bool, age: i64) -> Occupant {
+    let right = Right { moved, since: ago(age), node: "db-uid".into() };
+    Occupant { right, who: "node db-0 of group db".into() }
+}
+
+fn removed(snapshot: &Snapshot) -> Vec<(u32, Removal)> {
+    let removed = |effect: &Effect| match effect {
+        Effect::DeleteNode { ordinal, why, .. } => Some((*ordinal, *why)),
+        _ => None,
+    };
+    plan(snapshot).effects.iter().filter_map(removed).collect()
+}
+
+/// What a creation without a clear answer, or a former leader's, can bring about: two nodes that have the same machine. Nothing
+/// must be done there twice, and nobody has to mend it.
+#[test]
+fn of_two_nodes_that_took_one_machine_the_later_gives_way() {
+    let mut snapshot = fleet(2, 3, &[1, 2]);
+    Arc::make_mut(snapshot.nodes.get_mut(&1).unwrap()).record = Record::default();
+    for (other, goes) in [(db(false, 301), true), (db(false, 299), false), (db(true, 301), false)] {
+        snapshot.occupied = [("10.9.0.2:22".to_owned(), other)].into();
+        show(&mut snapshot);
+        let gone = if goes { vec![(1, Removal::HostTaken)] } else { Vec::new() };
+        assert_eq!(removed(&snapshot), gone);
+        assert_eq!(plan(&snapshot).effects.iter().any(|effect| effect.starts() == Some(1)), !goes);
+    }
+    let mut own = fleet(2, 3, &[1, 1]);
+    Arc::make_mut(own.nodes.get_mut(&1).unwrap()).record = Record::default();
+    show(&mut own);
+    assert_eq!(removed(&own), [(1, Removal::HostTaken)], "its name decides where both are as old");
+}
+
+/// An edit of an address may lead a node to a machine that is another's. It keeps what it has done, and waits.
+#[test]
+fn a_node_that_is_led_to_anothers_machine_does_nothing_there() {
+    let mut snapshot = fleet(1, 2, &[1]);
+    let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
+    node.host = Some(NodeHost { address: "10.9.0.9".into(), ..host(1) });
+    node.record.receipts.clear();
+    snapshot.occupied.insert("10.9.0.1:22".into(), db(false, 0));
+    show(&mut snapshot);
+    let waits = plan(&snapshot);
+    assert_eq!(waits.effects, []);
+    let Some(Step::Await(progress::Cause::MachineWaiting { reason, message })) = waits.steps.get(&0) else {
+        panic!("{:?}", waits.steps)
+    };
+    assert!(reason == "HostTaken" && message.contains("10.9.0.1:22 is node db-0 of group db"), "{message}");
+    let at_work = SessionView {
+        instance: "10.9.0.9:22".into(),
+        since: ago(1),
+        running: None,
+        kind: SessionKind::Converge,
+        lift: None,
+    };
+    snapshot.sessions.insert("web-0".into(), at_work);
+    assert!(matches!(plan(&snapshot).effects[..], [Effect::EndSession { .. }]));
+    snapshot.sessions.clear();
+    // Whoever was there all the time goes on, though it came later.
+    snapshot.occupied.insert("10.9.0.1:22".into(), db(true, 400));
+    Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).host = Some(host(1));
+    show(&mut snapshot);
+    assert_eq!(plan(&snapshot).effects.iter().filter_map(Effect::starts).collect::<Vec<_>>(), [0]);
 }
