@@ -1,12 +1,14 @@
 //! What must hold after every step, and what must hold in the end. Numbers as in the project's list of invariants.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use pallet_operator::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
         group_node::{self, Outcome},
         nodes::Retention,
     },
-    plan::{Effect, Plan, Removal, Snapshot, Step, plan, progress::Cause, status},
+    plan::{Effect, Node, Plan, Removal, Snapshot, Step, plan, progress::Cause, status},
     run::frame::Verdict,
 };
 
@@ -26,15 +28,15 @@ impl World {
 
     /// 1: no creation raises the live nodes above the count that was read.
     pub fn check_creation(&self, snapshot: &Snapshot) {
-        let live =
-            self.cluster.nodes.objects.values().filter(|node| node.metadata.deletion_timestamp.is_none()).count();
+        let own = self.cluster.nodes.objects.values().filter(|node| node.spec.group == GROUP);
+        let live = own.filter(|node| node.metadata.deletion_timestamp.is_none()).count();
         let group = snapshot.group.as_ref().unwrap();
         let most = (group.count + group.rollout.max_surge) as usize;
         assert!(live <= most, "1: {live} live nodes, {most} at most");
     }
 
     /// 3 and 5: what a run may follow on.
-    pub fn check_start(&mut self, name: &str, run: &Run, script: &str) {
+    pub fn check_start(&mut self, name: &str, machine: &str, run: &Run, script: &str) {
         if run.is_look() {
             assert!(script.starts_with("mode=check "), "a look would change {name}");
             self.count("looks");
@@ -43,16 +45,16 @@ impl World {
         self.count("runs");
         if let Some((phase, tag)) = run.phase.split_once(".lift.") {
             let (phase, tag) = (phase.to_owned(), tag.to_owned());
-            self.check_lift_start(name, &phase, &tag);
+            self.check_lift_start(name, (machine, &run.life), &phase, &tag);
             return self.check_new(name, run);
         }
         if run.from > 0 {
             self.count("runs behind a manual step");
         }
-        let machine = &self.machines[name];
-        let latest = |phase: &str| machine.journal.iter().rev().find(|other| other.phase == phase);
+        let machine = &self.machines[machine];
+        let latest = |phase: &str| machine.lived(&run.life).rev().find(|other| other.phase == phase);
         let phase = run.phase.as_str();
-        let succeeded = machine.journal.iter().any(|other| other.phase == phase && other.succeeded());
+        let succeeded = machine.lived(&run.life).any(|other| other.phase == phase && other.succeeded());
         match phase {
             "bootstrap" | "install" | "destroy-server" => {
                 assert!(!succeeded, "3: {phase} starts again on {name} after a success");
@@ -64,7 +66,7 @@ impl World {
                     other.phase == looks && other.actions.iter().any(|a| a.result == group_node::Effect::Changed)
                 };
                 // What has succeeded last, and whether a look has found something since.
-                let mut since = machine.journal.iter().rev().take_while(|other| other.phase != phase);
+                let mut since = machine.lived(&run.life).rev().take_while(|other| other.phase != phase);
                 let drifted = since.any(differs);
                 let again =
                     latest(phase).is_some_and(|other| other.succeeded() && other.digest == run.digest) && !drifted;
@@ -101,7 +103,7 @@ impl World {
     }
 
     fn check_new(&mut self, name: &str, run: &Run) {
-        match self.history.get(&(self.machines[name].witness.clone(), run.id.clone())) {
+        match self.history.get(&(run.life.clone(), run.id.clone())) {
             Some(_) => panic!("run {} was started twice on {name}", run.id),
             None => self.tell(|| format!("{name}: {} attempt {} starts", run.phase, run.attempt)),
         }
@@ -146,7 +148,45 @@ impl World {
             }
         }
         self.count_stops(planned);
+        self.check_hosts(snapshot, planned);
         assert_eq!(plan(snapshot), *planned, "a plan is a function of its snapshot");
+    }
+
+    /// 10: nothing is begun on a host that is known to be another's before this group's, and no host is taken twice.
+    fn check_hosts(&mut self, snapshot: &Snapshot, planned: &Plan) {
+        let own = |place: &str, but: u32| {
+            let of =
+                |node: &&Arc<Node>| snapshot.machine(node).is_some_and(|machine| machine.instance() == Some(place));
+            snapshot.nodes.values().filter(of).any(|node| node.ordinal != but)
+        };
+        for effect in &planned.effects {
+            match effect {
+                Effect::StartSession { ordinal, .. } => {
+                    let node = &snapshot.nodes[ordinal];
+                    let Some(host) = &node.host else { continue };
+                    let place = snapshot.machine(node).and_then(|machine| machine.instance()).expect("it runs");
+                    assert!(!own(place, *ordinal), "10: two nodes at work on {place}");
+                    let Some(other) = snapshot.occupied.get(place) else { continue };
+                    let moved = place != format!("{}:{}", host.address, host.port);
+                    let first = (moved, node.created, &node.uid);
+                    let theirs = (other.right.moved, other.right.since, &other.right.node);
+                    assert!(first < theirs, "10: {place} is {}", other.who);
+                }
+                Effect::TakeHost { host, .. } => {
+                    let place = format!("{}:{}", host.address, host.port);
+                    let taken = snapshot.occupied.contains_key(&place) || own(&place, u32::MAX);
+                    assert!(!taken, "10: {place} is taken twice");
+                }
+                Effect::DeleteNode { why: Removal::HostTaken, .. } => self.count("hosts given way"),
+                Effect::DeleteNode { why: Removal::HostWithdrawn, .. } => self.count("hosts let go"),
+                _ => {}
+            }
+        }
+        for step in planned.steps.values() {
+            if matches!(step, Step::Await(Cause::MachineWaiting { reason, .. }) if reason == "HostTaken") {
+                self.count("hosts waited for");
+            }
+        }
     }
 
     fn count_stops(&mut self, planned: &Plan) {
@@ -254,10 +294,15 @@ impl World {
     pub fn check_rest(&mut self) {
         let Some(group) = self.cluster.groups.objects.get(GROUP).cloned() else { return };
         assert_eq!(self.cluster.nodes.objects.len(), group.spec.count as usize, "9: {}", self.describe());
-        assert_eq!(self.cluster.pods.objects.len(), group.spec.count as usize, "9: {}", self.describe());
+        let pods = if self.uses.hosts() { 0 } else { group.spec.count as usize };
+        assert_eq!(self.cluster.pods.objects.len(), pods, "9: {}", self.describe());
+        let mut places = BTreeSet::new();
         for (name, node) in &self.cluster.nodes.objects {
-            let machine = &self.machines[name];
             let status = node.status.clone().unwrap();
+            let place = if self.uses.hosts() { status.address.clone().unwrap() } else { name.clone() };
+            assert!(places.insert(place.clone()), "10: two nodes on {place}");
+            let machine = &self.machines[&place];
+            let life = status.incarnation.as_ref().map(|incarnation| incarnation.witness.clone()).unwrap_or_default();
             for phase in
                 group.spec.converge.phases.iter().flatten().map(String::as_str).chain(["bootstrap", "settings"])
             {
@@ -270,7 +315,7 @@ impl World {
                 assert_eq!(told.outcome, Outcome::Succeeded, "4: {phase} on {name}");
                 // What a Lift has run is as good.
                 let lifted = format!("{phase}.lift.");
-                let mut runs = machine.journal.iter().rev();
+                let mut runs = machine.lived(&life).rev();
                 let last = match told.run_id.starts_with(&lifted) {
                     true => runs.find(|run| run.id == told.run_id),
                     false => runs.find(|run| run.phase == phase),
@@ -281,11 +326,12 @@ impl World {
                 assert!(same || phase == "settings", "4: {phase} on {name}: {last:?}");
             }
         }
-        let pod = group.spec.node.pod.as_ref().unwrap();
-        let (claims, each) = (self.cluster.claims.objects.len(), pod.volume_claim_templates.len());
-        let exact = pod.persistent_volume_claim_retention_policy.when_scaled == Retention::Delete;
-        let needed = group.spec.count as usize * each;
-        assert!(claims >= needed && (!exact || claims == needed), "9: {claims} claims, {needed} needed");
+        if let Some(pod) = &group.spec.node.pod {
+            let (claims, each) = (self.cluster.claims.objects.len(), pod.volume_claim_templates.len());
+            let exact = pod.persistent_volume_claim_retention_policy.when_scaled == Retention::Delete;
+            let needed = group.spec.count as usize * each;
+            assert!(claims >= needed && (!exact || claims == needed), "9: {claims} claims, {needed} needed");
+        }
         let before = (self.operator.writes, self.operator.commands, self.cluster.writes());
         for _ in 0..5 {
             self.now += jiff::SignedDuration::from_hours(1);

@@ -60,7 +60,8 @@ impl World {
         self.tell(|| format!("{name} runs in {instance}"));
         let witness = format!("witness-{number}");
         let own = if self.random.chance(40) { "y" } else { "x" };
-        let machine = Machine { uid, instance: instance.clone(), witness, journal: Vec::new(), own, meddled: false };
+        let machine =
+            Machine { uid: Some(uid), instance: instance.clone(), witness, journal: Vec::new(), own, meddled: false };
         self.machines.insert(name.to_owned(), machine);
         self.set_status(name, |status| {
             status["phase"] = "Running".into();

@@ -310,17 +310,17 @@ impl World {
 
     /// What a run of a Lift may follow on: nothing begins on a node that the Lift's status does not say may have begun there, or
     /// after the Lift has ended; nothing that has succeeded is begun again.
-    pub fn check_lift_start(&mut self, name: &str, phase: &str, tagged: &str) {
+    pub fn check_lift_start(&mut self, name: &str, (machine, life): (&str, &str), phase: &str, tagged: &str) {
         self.count("runs of Lifts");
-        let machine = &self.machines[name];
-        let latest = |phase: &str| machine.journal.iter().rev().find(|other| other.phase == phase);
+        let machine = &self.machines[machine];
+        let latest = |phase: &str| machine.lived(life).rev().find(|other| other.phase == phase);
         assert!(
             latest("bootstrap").is_some_and(crate::machine::Run::succeeded),
             "5: a Lift before bootstrap on {name}"
         );
         assert!(latest("destroy-server").is_none(), "5: a Lift after destroy-server on {name}");
         let full = format!("{phase}.lift.{tagged}");
-        let again = machine.journal.iter().any(|run| run.phase == full && run.succeeded());
+        let again = machine.lived(life).any(|run| run.phase == full && run.succeeded());
         assert!(!again, "3: {full} starts again on {name} after a success");
         let Some(lift) =
             self.cluster.lifts.objects.values().find(|lift| tag(lift.metadata.uid.as_ref().unwrap()) == tagged)

@@ -12,6 +12,8 @@ use pallet_operator::{
 #[derive(Clone, Debug)]
 pub struct Run {
     pub id: String,
+    /// Which life of the machine it belongs to.
+    pub life: String,
     pub phase: String,
     pub attempt: u32,
     pub digest: String,
@@ -64,10 +66,12 @@ impl Run {
     }
 }
 
-/// One container of a pod, with the file system that goes with it.
+/// One container of a pod, with the file system that goes with it; or a host.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    pub uid: String,
+    /// Of the pod; a host has none.
+    pub uid: Option<String>,
+    /// Which start it is: another one cuts all connections.
     pub instance: String,
     pub witness: String,
     pub journal: Vec<Run>,
@@ -117,14 +121,25 @@ impl Request {
 }
 
 impl Machine {
+    /// What its file system is known by to who says that it is meant: on a host the node counts, too.
+    pub fn life(&self, told: &str) -> String {
+        if self.uid.is_some() { self.witness.clone() } else { format!("{}.{told}", self.witness) }
+    }
+
+    /// The runs of a life, oldest first.
+    pub fn lived(&self, life: &str) -> impl DoubleEndedIterator<Item = &Run> {
+        self.journal.iter().filter(move |run| run.life == life)
+    }
+
     pub fn active(&self) -> Option<&Run> {
         self.journal.iter().find(|run| run.verdict.is_none())
     }
 
-    pub fn greet(&self, uid: &str) -> Vec<Frame> {
-        if uid != self.uid {
-            return vec![Frame::Refused { reason: "incarnation".into(), message: format!("this is {}", self.uid) }];
+    pub fn greet(&self, told: &str) -> Vec<Frame> {
+        if let Some(uid) = self.uid.as_ref().filter(|uid| *uid != told) {
+            return vec![Frame::Refused { reason: "incarnation".into(), message: format!("this is {uid}") }];
         }
+        let life = self.life(told);
         let past = |run: &Run| {
             Frame::Past(Past {
                 run_id: run.id.clone(),
@@ -133,9 +148,9 @@ impl Machine {
                 started: true,
             })
         };
-        let kept = self.journal.len().saturating_sub(24);
-        let mut frames = vec![Frame::Hello { witness: self.witness.clone() }];
-        frames.extend(self.journal[kept..].iter().map(past));
+        let kept = self.lived(&life).count().saturating_sub(24);
+        let mut frames = vec![Frame::Hello { witness: life.clone() }];
+        frames.extend(self.lived(&life).skip(kept).map(past));
         frames.push(Frame::Ready);
         frames
     }

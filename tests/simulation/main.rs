@@ -6,6 +6,7 @@
 
 mod cluster;
 mod golden;
+mod hosts;
 mod invariants;
 mod kubelet;
 mod lifts;

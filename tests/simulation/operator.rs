@@ -6,11 +6,13 @@ use std::{cell::RefCell, collections::HashMap, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::watcher::Event;
 use pallet_operator::{
-    api::{self, GroupNode, GroupNodeFields, GroupSpec},
+    api::{self, GroupNode, GroupNodeFields, GroupSpec, group_node::NodeHost},
     controller::observe::{Beyond, Index, complete, snapshot},
     group::resolve::{Memo, ServerSpecs},
     node,
-    plan::{Bound, Effect, LOOK_AGAIN, Notice, Plan, SessionView, Snapshot, TemplateVerdict, earliest, plan, status},
+    plan::{
+        Bound, Effect, LOOK_AGAIN, Notice, Plan, SessionView, Snapshot, TemplateVerdict, earliest, hosts, plan, status,
+    },
     run::memory::Memory,
 };
 
@@ -137,6 +139,7 @@ impl World {
         };
         let group = operator.resolved.borrow_mut().resolve(object, &operator.specs);
         let mut snapshot = snapshot(object, group, &operator.index, &operator.beyond, seen, self.now);
+        hosts::show(&mut snapshot);
         complete(&mut snapshot);
         Some(snapshot)
     }
@@ -226,8 +229,8 @@ impl World {
             self.operator.writes += 1;
         }
         match effect {
-            Effect::ReleaseGroup if !self.cluster.nodes.objects.is_empty() => {
-                let left: Vec<GroupNode> = self.cluster.nodes.objects.values().cloned().collect();
+            Effect::ReleaseGroup if self.own_nodes().next().is_some() => {
+                let left: Vec<GroupNode> = self.own_nodes().cloned().collect();
                 self.count("groups held by a node that nobody knew");
                 left.iter().for_each(|node| drop(self.operator.index.upsert(node)));
             }
@@ -245,8 +248,17 @@ impl World {
                 let hash = snapshot.group.as_ref().unwrap().node.checked_as().to_owned();
                 self.operator.beyond.template = Some((hash, TemplateVerdict::Accepted));
             }
-            Effect::CreateNode { ordinal } => self.create_node(snapshot, *ordinal),
-            Effect::TakeHost { .. } => unreachable!("nodes are pods here"),
+            Effect::CreateNode { ordinal } => self.create_node(snapshot, *ordinal, None),
+            Effect::TakeHost { ordinal, host } => {
+                let place = format!("{}:{}", host.address, host.port);
+                if !self.calm && self.random.chance(5) {
+                    // Somebody else has just done so, and no watch has told of it yet.
+                    self.take_for_another(&host.address);
+                }
+                if !self.operator.index.is_occupied(NAMESPACE, &snapshot.head.uid, &place) {
+                    self.create_node(snapshot, *ordinal, Some(host.clone()));
+                }
+            }
             Effect::CreateMachine { ordinal } => {
                 let node = &snapshot.nodes[ordinal];
                 self.create_machine(snapshot, &node.name.clone(), &node.uid.clone());
@@ -328,11 +340,16 @@ impl World {
         }
     }
 
-    fn create_node(&mut self, snapshot: &Snapshot, ordinal: u32) {
+    /// The GroupNodes of the group.
+    fn own_nodes(&self) -> impl Iterator<Item = &GroupNode> {
+        self.cluster.nodes.objects.values().filter(|node| node.spec.group == GROUP)
+    }
+
+    fn create_node(&mut self, snapshot: &Snapshot, ordinal: u32, host: Option<NodeHost>) {
         let group = snapshot.group.as_ref().unwrap();
         let name = group.key.node_name(ordinal);
         let (of, group_uid) = (group.key.name.clone(), group.uid.clone());
-        let fields = GroupNodeFields { group: of, group_uid, ordinal, host: None };
+        let fields = GroupNodeFields { group: of, group_uid, ordinal, host };
         let mut object = GroupNode::new(&name, fields);
         object.metadata.namespace = Some(NAMESPACE.into());
         object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);
@@ -352,7 +369,9 @@ impl World {
             Some(Ok(created)) => {
                 self.operator.beyond.uncertain.remove(&ordinal);
                 self.operator.index.upsert(&created);
-                self.create_machine(snapshot, &name, &created.metadata.uid.clone().unwrap());
+                if !self.uses.hosts() {
+                    self.create_machine(snapshot, &name, &created.metadata.uid.clone().unwrap());
+                }
             }
             Some(Err(_)) => {
                 self.operator.beyond.uncertain.remove(&ordinal);

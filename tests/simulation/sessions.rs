@@ -9,6 +9,7 @@ use pallet_operator::{
         frame::{Frame, Verdict},
         session::{End, Meant, Session, Want},
     },
+    transport::Target,
 };
 
 use crate::{
@@ -41,21 +42,30 @@ impl World {
         self.operator.commands += 1;
         self.operator.nonces += 1;
         let lift = purpose.lift().map(str::to_owned);
+        let (told, machine) = match target {
+            Target::Container(_) => (pod.uid.clone(), node.name.clone()),
+            Target::Machine(endpoint) => (format!("@{}", node.uid), endpoint.address.clone()),
+        };
         let (session, greeting) = Session::open(
             group,
             identity,
-            Meant { uid: pod.uid.clone(), instance: id.clone(), told: pod.uid.clone() },
+            Meant { uid: pod.uid.clone(), instance: id.clone(), told: told.clone() },
             node.record.clone(),
             purpose,
             format!("nonce-{}-{}-{}", self.operator.seat, self.now, self.operator.nonces),
             pallet_operator::run::vault::Known::default(),
         );
-        // The connection goes by the pod's name: to whatever container there is by now.
-        let instance = self.machines.get(&node.name).map(|machine| machine.instance.clone());
+        // The connection goes by the pod's name, or the host's address: to whatever is there by now.
+        let there = self.machines.get(&machine);
+        let (start, life) = there.map(|there| (there.instance.clone(), there.life(&told))).unwrap_or_default();
+        let is_there = there.is_some();
         let link = Link {
             session,
             node: node.name.clone(),
-            instance: instance.clone().unwrap_or_default(),
+            instance: if target.is_container() { start.clone() } else { id.clone() },
+            machine,
+            start,
+            life,
             target: target.clone(),
             since: self.now,
             lift,
@@ -63,10 +73,10 @@ impl World {
             awaiting: None,
         };
         self.operator.links.insert(node.uid.clone(), link);
-        if instance.is_some() {
+        if is_there {
             self.send(&node.uid.clone(), &greeting);
         } else {
-            self.cut(&node.uid.clone(), "there is no container");
+            self.cut(&node.uid.clone(), "there is nothing");
         }
     }
 
@@ -118,14 +128,14 @@ impl World {
             return;
         }
         let link = &self.operator.links[uid];
-        let name = link.node.clone();
+        let (name, machine) = (link.node.clone(), link.machine.clone());
         let frames = match request {
-            Request::Hello { uid } => self.machines[&name].greet(&uid),
+            Request::Hello { uid } => self.machines[&machine].greet(&uid),
             Request::Facts => vec![Frame::Facts(format!("hostname\t{name}\nos.family\tlinux\n").into_bytes())],
-            Request::Attach { id } => self.attach(uid, &name, &id),
+            Request::Attach { id } => self.attach(uid, &id),
             Request::Cancel { id } => {
-                self.cancel(&name, &id);
-                self.attach(uid, &name, &id)
+                self.cancel(&link.life.clone(), &machine, &id);
+                self.attach(uid, &id)
             }
             // The same before it starts anything on a node.
             Request::Run { .. } if self.former => {
@@ -133,31 +143,32 @@ impl World {
                 return;
             }
             Request::Run { id, seconds, phase, attempt, digest, from, script } => {
-                let machine = &self.machines[&name];
-                if machine.journal.iter().any(|run| run.id == id) {
-                    self.attach(uid, &name, &id)
-                } else if let Some(active) = machine.active() {
-                    vec![Frame::Busy(active.id.clone())]
+                let (there, life) = (&self.machines[&machine], link.life.clone());
+                if there.lived(&life).any(|run| run.id == id) {
+                    self.attach(uid, &id)
+                } else if let Some(active) = there.active() {
+                    let (foreign, holder) = (active.life != life, active.id.clone());
+                    if foreign { self.in_the_way(&holder) } else { vec![Frame::Busy(holder)] }
                 } else {
                     let (duration, verdict) = self.fate(seconds);
                     let run = Run {
                         id: id.clone(),
+                        life: life.clone(),
                         phase,
                         attempt,
                         digest,
                         began: self.now,
                         ends: self.now + duration,
                         verdict: None,
-                        own: self.own(&name),
+                        own: self.own(&machine),
                         from,
-                        actions: Run::actions_of(&script, self.machines[&name].meddled),
+                        actions: Run::actions_of(&script, self.machines[&machine].meddled),
                     };
-                    self.check_start(&name, &run, &script);
-                    let machine = self.machines.get_mut(&name).unwrap();
-                    machine.journal.push(run.clone());
-                    machine.meddled &= run.phase != "configure";
-                    let witness = machine.witness.clone();
-                    self.history.insert((witness, id.clone()), Run { verdict: Some(verdict), ..run });
+                    self.check_start(&name, &machine, &run, &script);
+                    let there = self.machines.get_mut(&machine).unwrap();
+                    there.journal.push(run.clone());
+                    there.meddled &= run.phase != "configure";
+                    self.history.insert((life, id.clone()), Run { verdict: Some(verdict), ..run });
                     self.operator.links.get_mut(uid).unwrap().awaiting = Some(id.clone());
                     vec![Frame::Started(id)]
                 }
@@ -169,9 +180,9 @@ impl World {
     }
 
     /// What settings finds on a machine: it changes now and then, and comes right in the end.
-    fn own(&mut self, name: &str) -> &'static str {
+    fn own(&mut self, machine: &str) -> &'static str {
         let flips = self.random.chance(10);
-        let machine = self.machines.get_mut(name).unwrap();
+        let machine = self.machines.get_mut(machine).unwrap();
         machine.own = match machine.own {
             _ if self.calm => "x",
             "x" if flips => "y",
@@ -181,21 +192,31 @@ impl World {
         machine.own
     }
 
-    /// Ends a run that still runs.
-    fn cancel(&mut self, name: &str, id: &str) {
-        let machine = self.machines.get_mut(name).unwrap();
-        let Some(run) = machine.journal.iter_mut().find(|run| run.id == id && run.verdict.is_none()) else { return };
+    /// Ends a run that still runs, where it is of this life.
+    fn cancel(&mut self, life: &str, machine: &str, id: &str) {
+        let machine = self.machines.get_mut(machine).unwrap();
+        let mine = |run: &&mut Run| run.id == id && run.life == life && run.verdict.is_none();
+        let Some(run) = machine.journal.iter_mut().find(mine) else { return };
         run.verdict = Some(Verdict::Cancelled);
         let run = run.clone();
-        self.history.insert((machine.witness.clone(), id.to_owned()), run);
+        self.history.insert((run.life.clone(), id.to_owned()), run);
         self.count("runs cancelled");
     }
 
-    fn attach(&mut self, uid: &str, name: &str, id: &str) -> Vec<Frame> {
+    /// A run of a former node, which is nobody's to join.
+    fn in_the_way(&mut self, id: &str) -> Vec<Frame> {
+        self.count("runs of others in the way");
+        vec![Frame::Refused { reason: "foreign".into(), message: format!("run {id} is another node's") }]
+    }
+
+    fn attach(&mut self, uid: &str, id: &str) -> Vec<Frame> {
         self.count("runs reattached");
-        let machine = &self.machines[name];
-        if !machine.journal.iter().any(|run| run.id == id) {
-            return vec![Frame::Absent(id.to_owned())];
+        let link = &self.operator.links[uid];
+        let machine = &self.machines[&link.machine];
+        match machine.journal.iter().find(|run| run.id == id) {
+            None => return vec![Frame::Absent(id.to_owned())],
+            Some(run) if run.life != link.life => return self.in_the_way(id),
+            Some(_) => {}
         }
         match machine.ended(id) {
             Some(frame) => vec![frame],

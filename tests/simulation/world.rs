@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::Cluster,
+    hosts::Inventory,
     machine::{Machine, Run},
     operator::Operator,
 };
@@ -31,6 +32,12 @@ pub const GROUP: &str = "web";
 pub struct Link {
     pub session: Session,
     pub node: String,
+    /// The machine that it leads to, by the name of its pod or by its address.
+    pub machine: String,
+    /// Which start of that machine, and which life.
+    pub start: String,
+    pub life: String,
+    /// What the plan takes it for.
     pub instance: String,
     pub target: Target,
     pub since: Timestamp,
@@ -132,6 +139,14 @@ impl Totals {
             "Lifts gone by their time",
             "runs of Lifts",
             "phases reapplied",
+            "hosts rebooted",
+            "hosts made anew",
+            "hosts taken by others",
+            "hosts let go",
+            "hosts given way",
+            "hosts waited for",
+            "inventories edited",
+            "runs of others in the way",
         ] {
             assert!(self.counts.get(what).copied().unwrap_or_default() > 0, "nothing of this happened: {what}");
         }
@@ -165,6 +180,8 @@ pub struct World {
     pub uses: Uses,
     /// How many Lifts were made.
     pub lift_number: u64,
+    /// The hosts that there are, where nodes are hosts.
+    pub inventory: Inventory,
     /// The ServerSpecs there are.
     pub specs: ServerSpecs,
     /// All that was told since, where somebody asks.
@@ -184,6 +201,8 @@ pub struct Uses {
     looks: bool,
     /// Somebody makes Lifts.
     lifts: bool,
+    /// Its nodes are hosts.
+    hosts: bool,
 }
 
 impl Uses {
@@ -191,9 +210,20 @@ impl Uses {
         self.inheritance
     }
 
+    pub fn hosts(&self) -> bool {
+        self.hosts
+    }
+
     fn of(seed: u64) -> Self {
         let bit = |place: u64| (seed >> place) & 3 == 3;
-        Self { inheritance: seed % 3 == 1, manual: bit(1), approval: bit(3), looks: bit(5), lifts: seed % 5 < 2 }
+        Self {
+            inheritance: seed % 3 == 1,
+            manual: bit(1),
+            approval: bit(3),
+            looks: bit(5),
+            lifts: seed % 5 < 2,
+            hosts: seed % 4 == 2,
+        }
     }
 }
 
@@ -235,9 +265,13 @@ impl World {
             gentle: seed.is_multiple_of(2),
             uses: Uses::of(seed),
             lift_number: 0,
+            inventory: Inventory::default(),
             specs: ServerSpecs::default(),
             trace: None,
         };
+        if world.uses.hosts {
+            world.set_up_hosts();
+        }
         world.publish_spec(1);
         let count = world.random.below(4);
         world.converge = converge(&mut world.random);
@@ -352,6 +386,7 @@ impl World {
             600..612 if self.uses.lifts => self.person_lifts(),
             600..630 => self.edit(),
             630..635 => self.meddle(),
+            635..660 if self.uses.hosts => self.fault_on_host(),
             635..650 => self.fault_on_node(),
             650..670 => self.fault_on_connection(),
             670..675 => self.crash("out of the blue"),
@@ -374,7 +409,7 @@ impl World {
         let now = self.now;
         for machine in self.machines.values_mut() {
             for run in machine.journal.iter_mut().filter(|run| run.verdict.is_none() && run.ends <= now) {
-                let planned = self.history.get(&(machine.witness.clone(), run.id.clone())).and_then(|r| r.verdict);
+                let planned = self.history.get(&(run.life.clone(), run.id.clone())).and_then(|r| r.verdict);
                 run.verdict = planned;
             }
         }
@@ -424,7 +459,8 @@ impl World {
                 return false;
             }
         };
-        self.operator.woken |= !touched.groups.is_empty();
+        // What other groups do wakes nobody here.
+        self.operator.woken |= touched.groups.iter().any(|key| key.name == GROUP);
         true
     }
 
@@ -471,9 +507,9 @@ impl World {
     /// Says whether there was anything to hear.
     fn hear_from(&mut self, uid: &str) -> bool {
         let Some(link) = self.operator.links.get(uid) else { return false };
-        let machine = self.machines.get(&link.node).filter(|machine| machine.instance == link.instance);
+        let machine = self.machines.get(&link.machine).filter(|machine| machine.instance == link.start);
         let Some(machine) = machine else {
-            self.cut(uid, "the container is gone");
+            self.cut(uid, "what it led to is gone");
             return false;
         };
         if link.inbox.is_empty()
@@ -508,6 +544,7 @@ impl World {
                 self.tell(|| format!("scaled to {count}"));
                 self.change(|group| group.spec.count = count);
             }
+            5..8 if self.uses.hosts => self.edit_inventory(),
             4..8 => {
                 self.count("edits");
                 self.version += 1 + self.random.below(2) as u64 * 2;
@@ -530,6 +567,7 @@ impl World {
                 self.tell(|| format!("the ServerSpec becomes version {version}"));
                 self.publish_spec(version);
             }
+            9 if self.uses.hosts => self.edit_inventory(),
             9 => {
                 self.count("template changes");
                 self.version += 1;
@@ -624,6 +662,9 @@ impl World {
         self.tell(|| "from here on all is calm".into());
         self.calm = true;
         self.frozen = None;
+        if self.uses.hosts {
+            self.let_hosts_be();
+        }
         self.resume_lifts();
         let token = self.now.to_string();
         self.change(|group| {
@@ -635,7 +676,9 @@ impl World {
 
     /// How a script will end: decided when it starts, by the dice.
     pub fn fate(&mut self, seconds: i64) -> (SignedDuration, Verdict) {
-        let duration = SignedDuration::from_millis(20 + self.random.below(3_000) as i64);
+        // On hosts some take so long that the host is another node before they end.
+        let longest = if self.uses.hosts && self.random.chance(20) { 15_000 } else { 3_000 };
+        let duration = SignedDuration::from_millis(20 + self.random.below(longest) as i64);
         if self.calm {
             return (duration, Verdict::Exit(0));
         }
@@ -663,6 +706,14 @@ impl World {
         } else {
             script(format!("init {}", version / 3))
         };
+        let node = match self.uses.hosts {
+            true => self.inventory.node(),
+            false => json!({"pod": {
+                "template": {"spec": {"containers": [{"name": "main", "image": "image:1"}]}},
+                "volumeClaimTemplates": claims,
+                "persistentVolumeClaimRetentionPolicy": {"whenScaled": self.retention, "whenDeleted": self.retention}
+            }}),
+        };
         let mut converge = self.converge.clone();
         if self.uses.looks && !self.calm {
             converge["driftCheck"] = json!({"interval": "20s", "policy": "Reapply"});
@@ -671,11 +722,7 @@ impl World {
             "count": count,
             "extends": extends,
             "approval": if self.uses.approval { "Manual" } else { "Automatic" },
-            "node": {"pod": {
-                "template": {"spec": {"containers": [{"name": "main", "image": "image:1"}]}},
-                "volumeClaimTemplates": claims,
-                "persistentVolumeClaimRetentionPolicy": {"whenScaled": self.retention, "whenDeleted": self.retention}
-            }},
+            "node": node,
             "phases": {
                 "bootstrap": script(format!("bootstrap {bootstrap} {{{{ facts.hostname }}}}")),
                 "settings": {
