@@ -247,6 +247,8 @@ pub enum Removal {
     },
     /// Its host is in the inventory no more.
     HostWithdrawn,
+    /// Its host was another node's before it, and nothing has been done there.
+    HostTaken,
 }
 
 /// Why what backs a node is deleted.
@@ -338,7 +340,7 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         let replaced = scale::replaced(snapshot, group, &staying).into_iter();
         victims.extend(replaced.map(|(node, healthy)| (node, Removal::Replaced { healthy })));
     }
-    victims.extend(hosts::withdrawn(snapshot, group, &staying).into_iter().map(|node| (node, Removal::HostWithdrawn)));
+    victims.extend(hosts::without(snapshot, group, &staying));
     // No more than can say goodbye at once: the deadline of the others would pass while they wait.
     victims.truncate(removal::room(snapshot, group));
     for (node, why) in &victims {
@@ -449,12 +451,15 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
         // A look gives way to work.
         busy += u32::from(matches!(session.kind, SessionKind::Converge | SessionKind::Farewell));
         looking += u32::from(session.kind == SessionKind::Check);
-        let instance = snapshot.machine(node).and_then(|machine| match &machine.state {
-            MachineState::Running { id } => Some(id.as_str()),
-            _ => None,
-        });
+        let instance = snapshot.machine(node).and_then(Machine::instance);
         if instance.is_some_and(|id| id != session.instance) {
-            plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "its container was replaced" });
+            plan.effects.push(Effect::EndSession {
+                name: node.name.clone(),
+                why: "what it was opened on was replaced, or moved",
+            });
+        } else if instance.is_none() && node.host.is_some() {
+            // A pod that is between two starts takes its session along; a host does not.
+            plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "its host is another node's" });
         }
     }
     for node in staying {
