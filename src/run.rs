@@ -489,8 +489,10 @@ fn ended_early(closed: Closed, decoder: &Decoder) -> End {
     let noise = decoder.noise();
     let said = if noise.is_empty() { String::new() } else { format!("; it printed: {}", clip(&noise, 200)) };
     if closed.no_shell {
-        let message =
-            format!("the container has no sh, which phases need; use an image that has one ({})", closed.message);
+        let message = format!(
+            "no sh was started, which phases need: use an image that has one; on a machine, look at the login shell and ForceCommand ({})",
+            closed.message
+        );
         return End::Refused { reason: "NoShell".into(), message };
     }
     End::Refused { reason: "AgentFailed".into(), message: format!("{}{said}", closed.message) }

@@ -1,6 +1,6 @@
 //! The smoke benchmark: hundreds of nodes on kwok come up through all phases, and what each of them cost is counted.
 //!
-//! `make bench-smoke SMOKE_NODES=500`. The pods are fakes; the API server, the sessions and the agent are real: every
+//! `make bench-smoke SMOKE_NODES=250`. The pods are fakes; the API server, the sessions and the agent are real: every
 //! fake pod has a process of its own beside kwok that runs the scripts.
 
 #[path = "e2e/harness.rs"]
@@ -14,7 +14,7 @@ use serde_json::json;
 
 #[tokio::test]
 async fn hundreds_of_nodes_converge_at_the_promised_cost() {
-    let count: usize = std::env::var("SMOKE_NODES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
+    let count: usize = std::env::var("SMOKE_NODES").ok().and_then(|n| n.parse().ok()).unwrap_or(250);
     let Some(space) = Space::new("smoke").await else { return };
     // The watches are there, or nothing would come of the group.
     tokio::time::sleep(Duration::from_secs(2)).await;

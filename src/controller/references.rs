@@ -16,13 +16,17 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use sha2::Sha256;
 use tokio::sync::OnceCell;
+use zeroize::Zeroizing;
 
 use super::{Error, apply::within};
 use crate::{
     group::{FieldError, Group, inputs::Inputs},
     phase::{action::KeyRef, hex, secret::Secret},
     run::vault::{Known, Vault},
-    transport::{ssh::Keyring, target::Source},
+    transport::{
+        ssh::{Keyring, Keys},
+        target::Source,
+    },
 };
 
 /// How old what was read may get before it is read again.
@@ -277,26 +281,22 @@ impl References {
 
 impl Keyring for References {
     /// Read anew each time, and kept nowhere.
-    fn read<'a>(&'a self, namespace: &'a str, source: &'a Source) -> BoxFuture<'a, Result<Vec<u8>, String>> {
+    fn read<'a>(&'a self, namespace: &'a str, source: &'a Source) -> BoxFuture<'a, Result<Keys, String>> {
         Box::pin(async move {
-            let (kind, at) = match source {
-                Source::Secret(at) => ("Secret", at),
-                Source::ConfigMap(at) => ("ConfigMap", at),
-            };
             let explain = |error: Error| format!("{error}: {}", error.explanation());
-            let found = match source {
+            let found: Option<Keys> = match source {
                 Source::Secret(at) => {
                     let values = self.values(namespace, &at.name).await.map_err(explain)?;
-                    values.map(|mut values| values.remove(&at.key).map(|value| value.0))
+                    values.map(|values| values.into_iter().map(|(key, value)| (key, Zeroizing::new(value.0))).collect())
                 }
                 Source::ConfigMap(at) => {
                     let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
                     let map = within("get configmap", maps.get_opt(&at.name)).await.map_err(explain)?;
-                    map.map(|map| map.data.and_then(|mut data| data.remove(&at.key)).map(String::into_bytes))
+                    let texts = map.map(|map| map.data.unwrap_or_default().into_iter());
+                    texts.map(|texts| texts.map(|(key, text)| (key, Zeroizing::new(text.into_bytes()))).collect())
                 }
             };
-            let value = found.ok_or_else(|| format!("there is no {kind} {:?} in this namespace", at.name))?;
-            value.ok_or_else(|| format!("the {kind} {:?} has no key {:?}", at.name, at.key))
+            found.ok_or_else(|| format!("there is no {} {:?} in this namespace", source.kind(), source.at().name))
         })
     }
 }

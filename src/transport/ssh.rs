@@ -23,6 +23,7 @@ mod sudo;
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -63,13 +64,22 @@ fn no_shell(limit: Duration) -> String {
     format!("no shell within {} s (connectTimeout)", limit.as_secs_f32())
 }
 
+/// What an object holds, by its keys.
+pub type Keys = BTreeMap<String, Zeroizing<Vec<u8>>>;
+
 /// Reads what endpoints name.
 pub trait Keyring: Send + Sync + 'static {
-    /// The bytes under a key of an object.
+    /// All that the object holds which a source names.
     ///
     /// # Errors
-    /// Why there are none, for people.
-    fn read<'a>(&'a self, namespace: &'a str, source: &'a Source) -> BoxFuture<'a, Result<Vec<u8>, String>>;
+    /// Why it cannot be had, for people.
+    fn read<'a>(&'a self, namespace: &'a str, source: &'a Source) -> BoxFuture<'a, Result<Keys, String>>;
+}
+
+/// Takes what a source names out of what its object holds.
+fn take(keys: &mut Keys, source: &Source) -> Result<Zeroizing<Vec<u8>>, String> {
+    let at = source.at();
+    keys.remove(&at.key).ok_or_else(|| format!("the {} {:?} has no key {:?}", source.kind(), at.name, at.key))
 }
 
 /// Opens shells over SSH.
@@ -205,17 +215,15 @@ impl Inner {
         stage.enter(format!("reading the private key, {source}"));
         let unreadable =
             |why: String| error("KeyUnreadable", &name, &format!("the private key ({source}) cannot be used: {why}"));
-        let bytes = Zeroizing::new(self.keyring.read(namespace, &source).await.map_err(unreadable)?);
-        let key = keys::private_key(&bytes).map_err(unreadable)?;
-        drop(bytes);
+        let mut held = self.keyring.read(namespace, &source).await.map_err(unreadable)?;
+        let key = keys::private_key(&take(&mut held, &source).map_err(unreadable)?).map_err(unreadable)?;
         let beside = Source::Secret(KeyRef { name: to.key.name.clone(), key: format!("{}-cert.pub", to.key.key) });
-        let certificate = match self.keyring.read(namespace, &beside).await {
-            // Most keys have none.
-            Err(_) => None,
-            Ok(bytes) => Some(keys::certificate(&bytes, &key).map_err(|why| {
-                error("KeyUnreadable", &name, &format!("the certificate ({beside}) cannot be used: {why}"))
-            })?),
-        };
+        // Most keys have none.
+        let certificate = held.remove(&beside.at().key).map(|bytes| keys::certificate(&bytes, &key)).transpose();
+        let certificate = certificate.map_err(|why| {
+            error("KeyUnreadable", &name, &format!("the certificate ({beside}) cannot be used: {why}"))
+        })?;
+        drop(held);
         let (host, user, key_place) = (Host::new(&to.address, to.port), to.user.clone(), source.to_string());
         let namespace = namespace.to_owned();
         Ok(Login { namespace, name, host, trusted, user, key: Arc::new(key), key_place, certificate })
@@ -230,7 +238,8 @@ impl Inner {
                 Trust::Key(line) => trusted.add_key(line).map_err(|why| unreadable("", &why))?,
                 Trust::KnownHosts(source) => {
                     stage.enter(format!("reading the known hosts, {source}"));
-                    let bytes = self.keyring.read(namespace, source).await;
+                    let held = self.keyring.read(namespace, source).await;
+                    let bytes = held.and_then(|mut held| take(&mut held, source));
                     let bytes = bytes.map_err(|why| unreadable(&format!(" ({source})"), &why))?;
                     trusted.add_known_hosts(&String::from_utf8_lossy(&bytes));
                 }
@@ -254,7 +263,8 @@ impl Inner {
                 let unreadable = |why: String| {
                     error("PasswordUnreadable", name, &format!("become.password ({source}) cannot be used: {why}"))
                 };
-                let bytes = Zeroizing::new(self.keyring.read(&endpoint.namespace, &source).await.map_err(unreadable)?);
+                let held = self.keyring.read(&endpoint.namespace, &source).await;
+                let bytes = held.and_then(|mut held| take(&mut held, &source)).map_err(unreadable)?;
                 Some(Zeroizing::new(keys::password(&bytes).map_err(unreadable)?.to_vec()))
             }
         };

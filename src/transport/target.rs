@@ -82,12 +82,27 @@ pub enum Source {
     ConfigMap(KeyRef),
 }
 
+impl Source {
+    /// The object, and the key in it.
+    pub fn at(&self) -> &KeyRef {
+        match self {
+            Self::Secret(at) | Self::ConfigMap(at) => at,
+        }
+    }
+
+    /// Of which kind the object is.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Secret(_) => "Secret",
+            Self::ConfigMap(_) => "ConfigMap",
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Secret(at) => write!(f, "key {} of the Secret {}", at.key, at.name),
-            Self::ConfigMap(at) => write!(f, "key {} of the ConfigMap {}", at.key, at.name),
-        }
+        let KeyRef { name, key } = self.at();
+        write!(f, "key {key} of the {} {name}", self.kind())
     }
 }
 

@@ -79,6 +79,35 @@ async fn a_host_belongs_to_one_group_at_a_time() {
     assert_eq!(bootstraps, "bootstrapped\nbootstrapped\n", "what was done for one group is nothing to another");
 }
 
+/// An address that is edited to that of another group's host leads nobody there: it is said, and nothing is done.
+#[tokio::test]
+async fn an_edited_address_leads_no_group_to_anothers_host() {
+    let Some(space) = Space::new("hosts-led").await else { return };
+    let hosts = Hosts::new(&space, 2).await;
+    let of = |name: &str, host: &Value| {
+        let mut listed = host.clone();
+        listed["name"] = json!(name);
+        json!({"count": 1, "node": Hosts::listing(&json!([listed])), "phases": marked()})
+    };
+    let (theirs, own) = (hosts.all[0].listed(), hosts.all[1].listed());
+    space.apply_as("db", of("db-1", &theirs)).await;
+    space.ready_as("db").await;
+    space.apply(of("web-1", &own)).await;
+    space.ready().await;
+    space.apply(of("web-1", &theirs)).await;
+    let node = space.node_until("web-0", "it is told", |node| reason(node) == "HostTaken").await;
+    let message = node.status.unwrap().conditions[0].message.clone();
+    assert!(message.contains("is node db-0 of group db"), "{message}");
+    let motd = hosts.run(&hosts.all[0].name, "cat /etc/motd /root/bootstrap").await;
+    assert_eq!(motd, format!("db-0 is db-1 at {}\nbootstrapped\n", hosts.all[0].address));
+    let db = space.nodes().get("db-0").await.unwrap();
+    assert_eq!(reason(&db), "Converged");
+    // It is mended, and the node is what it was.
+    space.apply(of("web-1", &own)).await;
+    space.ready().await;
+    assert_eq!(hosts.run(&hosts.all[1].name, "cat /root/bootstrap").await, "bootstrapped\n");
+}
+
 /// An inventory in a ConfigMap: a host that is added is taken, one that is taken off is let go.
 #[tokio::test]
 async fn an_inventory_may_stand_in_a_config_map() {

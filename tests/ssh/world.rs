@@ -9,14 +9,15 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use ipnet::IpNet;
 use pallet_operator::{
-    phase::action::KeyRef,
     run,
     transport::{
         Channel, Closed, OpenError,
-        ssh::{Guard, Keyring, Ssh},
+        ssh::{Guard, Keyring, Keys, Ssh},
         target::Source,
     },
 };
+use zeroize::Zeroizing;
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     runtime::{Handle, Runtime},
@@ -36,14 +37,15 @@ impl Ring {
 }
 
 impl Keyring for Ring {
-    fn read<'a>(&'a self, namespace: &'a str, source: &'a Source) -> BoxFuture<'a, Result<Vec<u8>, String>> {
-        let (kind, KeyRef { name, key }) = match source {
-            Source::Secret(place) => ("secret", place),
-            Source::ConfigMap(place) => ("configmap", place),
+    fn read<'a>(&'a self, namespace: &'a str, source: &'a Source) -> BoxFuture<'a, Result<Keys, String>> {
+        let at = format!("{}/{namespace}/{}/", source.kind().to_lowercase(), source.at().name);
+        let all = self.0.lock().unwrap();
+        let of = |(place, bytes): (&String, &Vec<u8>)| {
+            Some((place.strip_prefix(&at)?.to_owned(), Zeroizing::new(bytes.clone())))
         };
-        let at = format!("{kind}/{namespace}/{name}/{key}");
-        let found = self.0.lock().unwrap().get(&at).cloned();
-        async move { found.ok_or(format!("there is no {at}")) }.boxed()
+        let found: Keys = all.iter().filter_map(of).collect();
+        let found = if found.is_empty() { Err(format!("there is no {at}")) } else { Ok(found) };
+        async move { found }.boxed()
     }
 }
 

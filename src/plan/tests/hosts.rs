@@ -10,11 +10,17 @@ fn host(number: u32) -> NodeHost {
 
 /// A group of `count` nodes with hosts h1 to h`listed`, of which nodes have those of these numbers, settled.
 fn fleet(count: u32, listed: u32, nodes: &[u32]) -> Snapshot {
+    fleet_with(count, listed, nodes, json!({}))
+}
+
+/// The same, with this besides in its spec.
+fn fleet_with(count: u32, listed: u32, nodes: &[u32], besides: Value) -> Snapshot {
     let inventory: Vec<Value> = (1..=listed)
         .map(|number| json!({"name": format!("h{number}"), "address": format!("10.9.0.{number}")}))
         .collect();
     let key = json!({"secretKeyRef": {"name": "login"}});
-    let spec = json!({"count": count, "node": {"hosts": {"key": key, "inventory": inventory}}});
+    let mut spec = json!({"count": count, "node": {"hosts": {"key": key, "inventory": inventory}}});
+    spec.as_object_mut().unwrap().extend(besides.as_object().unwrap().clone());
     let mut snapshot = snapshot(spec, Vec::new(), Vec::new());
     let group = snapshot.group.clone().unwrap();
     for (ordinal, number) in nodes.iter().enumerate() {
@@ -192,4 +198,29 @@ fn a_node_that_is_led_to_anothers_machine_does_nothing_there() {
     Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).host = Some(host(1));
     show(&mut snapshot);
     assert_eq!(plan(&snapshot).effects.iter().filter_map(Effect::starts).collect::<Vec<_>>(), [0]);
+}
+
+/// After a restart the inventory may not be readable, and with it how a host is reached: destroy-server is waited for, and not skipped
+/// for what may be a moment's trouble.
+#[test]
+fn an_inventory_that_was_never_read_lets_nobody_go_without_a_farewell() {
+    let phases = json!({"phases": {"destroy-server": {"actions": [{"exec": {"script": "bye"}}]}}});
+    let mut snapshot = fleet_with(1, 1, &[1], phases);
+    let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
+    (node.deletion, node.deleted_at) = (Some(Cascade::Nodes), Some(now()));
+    let mut group = snapshot.group.clone().unwrap();
+    let crate::group::NodeShape::Hosts(hosts) = &mut group.node else { panic!("{:?}", group.node) };
+    (hosts.inventory, hosts.is_read) = (Vec::new(), false);
+    (snapshot.group, snapshot.last_good) = (Err(Vec::new()), Some(group));
+    show(&mut snapshot);
+    let waits = plan(&snapshot);
+    assert_eq!(waits.effects, []);
+    let Some(Step::Await(progress::Cause::MachineWaiting { reason, .. })) = waits.farewells.get(&0) else {
+        panic!("{:?}", waits.farewells)
+    };
+    assert_eq!(reason, "InventoryUnread");
+    // Not for ever.
+    let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
+    node.deleted_at = Some(ago(3600));
+    assert!(plan(&snapshot).effects.contains(&Effect::ReleaseNode { ordinal: 0 }));
 }
