@@ -101,13 +101,23 @@ async fn kubevirt_is_missed_by_name_and_noticed_when_it_comes_and_goes() {
     .await;
 }
 
-/// Two machines from nothing: each is known by the host key that it was given, and nobody else's key is.
+/// How many times a phase has succeeded, by the operator's log.
+fn succeeded(space: &Space, phase: &str) -> usize {
+    let log = std::fs::read_to_string(space.scratch("operator.log")).unwrap_or_default();
+    let of = |line: &&str| line.contains(&format!("phase=\"{phase}\"")) && line.contains("outcome=\"succeeded\"");
+    log.lines().filter(of).count()
+}
+
+/// Two machines from nothing: each is known by the host key that it was given, and nobody else's key is. Both say goodbye, the last
+/// though its group is deleted in the foreground, which takes what the group alone owns at once.
 #[tokio::test]
 #[ignore = "needs KubeVirt"]
 async fn machines_are_made_and_known_from_birth_and_go_with_their_group() {
     let Some(space) = Space::new("vm").await else { return };
     let ground = Ground::VirtualMachines;
-    space.apply(json!({"count": 2, "node": ground.node(), "phases": phases()})).await;
+    let mut phases = phases();
+    phases["destroy-server"] = script("test -e /root/bootstrap");
+    space.apply(json!({"count": 2, "node": ground.node(), "phases": phases})).await;
     space.ready().await;
     for name in ["web-0", "web-1"] {
         let node = space.nodes().get(name).await.unwrap().status.unwrap();
@@ -128,7 +138,8 @@ async fn machines_are_made_and_known_from_birth_and_go_with_their_group() {
         if machines.len() == 1 && secrets.is_empty() { Ok(()) } else { Err(format!("{} machines", machines.len())) }
     })
     .await;
-    space.groups().delete("web", &DeleteParams::default()).await.unwrap();
+    assert_eq!(succeeded(&space, "destroy-server"), 1);
+    space.groups().delete("web", &DeleteParams::foreground()).await.unwrap();
     wait("nothing is left", || async {
         let machines = machines(&space).list(&ListParams::default()).await.unwrap().items.len();
         let pods = Api::<Pod>::namespaced(space.client.clone(), &space.name);
@@ -137,6 +148,7 @@ async fn machines_are_made_and_known_from_birth_and_go_with_their_group() {
         if machines + pods + secrets == 0 { Ok(()) } else { Err(format!("{machines} {pods} {secrets}")) }
     })
     .await;
+    assert_eq!(succeeded(&space, "destroy-server"), 2);
 }
 
 /// Stopped and paused are said as what they are; a start with a new disk is a new life, and everything runs again.
