@@ -9,6 +9,7 @@ use super::{Converger, references, state::Inventory};
 use crate::{
     api::GroupSpec,
     group::{FieldError, Group, GroupKey, Host, NodeShape, resolve},
+    node,
     plan::{self, Snapshot},
 };
 
@@ -66,7 +67,7 @@ impl Converger {
                 None => shape.is_read = false,
             }
         }
-        plan::hosts::show(snapshot);
+        node::host::show(snapshot);
         again
     }
 

@@ -8,11 +8,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{MachineState, Node, Removal, Snapshot};
+use super::{Node, Removal, Snapshot};
 use crate::{
     api::group_node::NodeHost,
     group::{Group, Host, HostsShape},
-    node,
 };
 
 /// How many hosts a message names.
@@ -108,36 +107,38 @@ fn present<'a>(snapshot: &'a Snapshot, hosts: &'a HostsShape) -> Vec<(&'a Node, 
     snapshot.nodes.values().filter_map(host).collect()
 }
 
-/// Shows the hosts that are nodes. Nobody watches them: they are there as long as the inventory says so, and no other node has a
-/// better right to them.
-pub fn show(snapshot: &mut Snapshot) {
-    let Some(group) = snapshot.for_removal() else { return };
-    let Some(hosts) = group.node.hosts() else { return };
+/// How a node stands to its host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// It is this node's.
+    Own,
+    /// It is another node's, which has the better right to it.
+    Taken {
+        /// Whose, for people.
+        by: String,
+    },
+    /// What the inventory says of it has not been read since the operator started: how it is reached, and its keys, may stand there.
+    Unread,
+}
+
+/// How the nodes of a group stand to their hosts. A node whose host is in the inventory no more has none.
+pub fn standings<'a>(snapshot: &'a Snapshot, hosts: &'a HostsShape) -> Vec<(&'a Node, Cow<'a, Host>, Standing)> {
     let found = present(snapshot, hosts);
     let mut holders: BTreeMap<String, Occupant> = BTreeMap::new();
     let name = &snapshot.head.key.name;
     let own = found.iter().map(|(node, host)| (host.place(), Occupant::new(node, &host.address, host.port, name)));
     let others = snapshot.occupied.iter().map(|(place, occupant)| (place.clone(), occupant.clone()));
     own.chain(others).for_each(|(place, occupant)| seat(&mut holders, place, occupant));
-    let machines = found.iter().map(|(node, host)| {
-        let mut machine = node::host::machine(&snapshot.head, hosts, host, node);
-        let place = host.place();
-        if let Some(holder) = holders.get(&place).filter(|holder| holder.right.node != node.uid) {
-            let message = format!(
-                "{place} is {}; a machine is one node at a time: correct the address, or delete one of the nodes",
-                holder.who
-            );
-            machine.state = MachineState::Waiting { reason: TAKEN.into(), message };
-            machine.ready = false;
-        } else if !hosts.is_read {
-            // How it is reached may stand there, and its keys.
-            let message = "its inventory has not been read since the operator started".into();
-            machine.state = MachineState::Waiting { reason: "InventoryUnread".into(), message };
-            machine.ready = false;
-        }
-        (node.name.clone(), machine.into())
-    });
-    snapshot.machines = machines.collect();
+    let standing = |node: &Node, host: &Host| match holders.get(&host.place()) {
+        Some(holder) if holder.right.node != node.uid => Standing::Taken { by: holder.who.clone() },
+        _ if !hosts.is_read => Standing::Unread,
+        _ => Standing::Own,
+    };
+    let stands = |(node, host): (&'a Node, Cow<'a, Host>)| {
+        let standing = standing(node, &host);
+        (node, host, standing)
+    };
+    found.into_iter().map(stands).collect()
 }
 
 /// What is said where there are fewer hosts than nodes are asked for.

@@ -10,9 +10,7 @@ use pallet_operator::{
     controller::observe::{Beyond, Index, complete, snapshot},
     group::resolve::{Memo, ServerSpecs},
     node,
-    plan::{
-        Bound, Effect, LOOK_AGAIN, Notice, Plan, SessionView, Snapshot, TemplateVerdict, earliest, hosts, plan, status,
-    },
+    plan::{Bound, Effect, LOOK_AGAIN, Notice, Plan, SessionView, Snapshot, TemplateVerdict, earliest, plan, status},
     run::memory::Memory,
 };
 
@@ -139,7 +137,7 @@ impl World {
         };
         let group = operator.resolved.borrow_mut().resolve(object, &operator.specs);
         let mut snapshot = snapshot(object, group, &operator.index, &operator.beyond, seen, self.now);
-        hosts::show(&mut snapshot);
+        node::host::show(&mut snapshot);
         complete(&mut snapshot);
         Some(snapshot)
     }

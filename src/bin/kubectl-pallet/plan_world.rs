@@ -13,7 +13,10 @@ use pallet_operator::{
         inputs::{Inputs, Peer},
         resolve::{self, ServerSpecs},
     },
-    node::kubevirt::{VirtualMachine, VirtualMachineInstance},
+    node::{
+        host,
+        kubevirt::{VirtualMachine, VirtualMachineInstance},
+    },
     phase::action::KeyRef,
     plan::{self, Snapshot},
     run::Seen,
@@ -112,7 +115,7 @@ impl World {
         let group = resolve::resolve(object, specs).and_then(|group| self.with_inventory(group));
         let seen = |_: &str| Seen::default();
         let mut snapshot = observe::snapshot(object, group, &self.index, &beyond, seen, Timestamp::now());
-        plan::hosts::show(&mut snapshot);
+        host::show(&mut snapshot);
         snapshot
     }
 

@@ -1,8 +1,8 @@
 //! Nodes that are hosts: which are taken, who has lost its own, and what is said where there are too few.
 
-use super::super::hosts::{Occupant, Right, show};
+use super::super::hosts::{Occupant, Right, Standing};
 use super::*;
-use crate::api::group_node::NodeHost;
+use crate::{api::group_node::NodeHost, node::host::show};
 
 fn host(number: u32) -> NodeHost {
     NodeHost { name: format!("h{number}"), address: format!("10.9.0.{number}"), port: 22 }
@@ -27,7 +27,7 @@ fn fleet_with(count: u32, listed: u32, nodes: &[u32], besides: Value) -> Snapsho
         let mut node = Node { host: Some(host(*number)), ..node(ordinal as u32, Record::default()) };
         let hosts = group.node.hosts().unwrap();
         let found = hosts.inventory.iter().find(|other| other.name() == host(*number).name);
-        let machine = found.map(|found| crate::node::host::machine(&snapshot.head, hosts, found, &node));
+        let machine = found.map(|found| crate::node::host::machine(&snapshot.head, hosts, found, &node, Standing::Own));
         node.record = done(&group, &progress::identity(&node, machine.as_ref()));
         let (uid, instance) = (format!("h{number}"), format!("10.9.0.{number}:22"));
         node.record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
