@@ -281,13 +281,21 @@ fn drift_interval_schema(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn duration_schema(_: &mut SchemaGenerator) -> Schema {
+    duration_up_to("24h", "90s, 30m or 1h30m")
+}
+
+/// A duration of at most so much, such as these.
+pub(super) fn duration_up_to(longest: &str, such_as: &str) -> Schema {
+    let rule = format!(
+        "self.matches('^([0-9]{{1,6}}(h|m|s|ms))+$') && duration(self) >= duration('1s') && duration(self) <= duration('{longest}')"
+    );
     json_schema!({
-        "description": "A duration such as 90s, 30m or 1h30m.",
+        "description": format!("A duration such as {such_as}."),
         "type": "string",
         "maxLength": 20,
         "x-kubernetes-validations": [{
-            "rule": "self.matches('^([0-9]{1,6}(h|m|s|ms))+$') && duration(self) >= duration('1s') && duration(self) <= duration('24h')",
-            "message": "must be a duration from 1s to 24h, such as 90s, 30m or 1h30m"
+            "rule": rule,
+            "message": format!("must be a duration from 1s to {longest}, such as {such_as}")
         }]
     })
 }

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{actions::KeyFields, converge::duration_schema};
+use super::{actions::KeyFields, converge::duration_up_to};
 
 /// What a node is: exactly one kind.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
@@ -168,9 +168,9 @@ pub struct HostsFields {
     /// A host that connections go through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jump: Option<JumpFields>,
-    /// How long it may take to connect and log in.
+    /// How long it may take to connect and log in, 5 minutes at most.
     #[serde(default = "connect_timeout")]
-    #[schemars(schema_with = "duration_schema")]
+    #[schemars(schema_with = "connect_timeout_schema")]
     pub connect_timeout: String,
 }
 
@@ -321,6 +321,10 @@ fn virtual_machine_schema(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true
     })
+}
+
+fn connect_timeout_schema(_: &mut SchemaGenerator) -> Schema {
+    duration_up_to("5m", "15s or 2m")
 }
 
 fn host_labels_schema(_: &mut SchemaGenerator) -> Schema {

@@ -67,6 +67,7 @@ impl Converger {
                 None => shape.is_read = false,
             }
         }
+        self.state.index().reach(plan::hosts::places(snapshot));
         node::host::show(snapshot);
         again
     }

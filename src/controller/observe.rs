@@ -17,7 +17,7 @@ use kube::runtime::watcher::Event;
 
 use crate::{
     api::{self, GroupNode, GroupSpec},
-    group::{Cascade, FieldError, Group, GroupKey, Kind, hosts::place, resolve},
+    group::{Cascade, FieldError, Group, GroupKey, Kind, resolve},
     node::{
         self,
         kubevirt::{VirtualMachine, VirtualMachineInstance},
@@ -254,6 +254,8 @@ pub struct Index {
     virtual_machines: Shelf<virtual_machine::Declared>,
     instances: Shelf<virtual_machine::Instance>,
     claims: Shelf<Arc<Claim>>,
+    /// Where the machines of nodes are that are hosts, by the UIDs of the nodes; nothing where an inventory has none for one.
+    reached: HashMap<String, Option<String>>,
 }
 
 /// What an event did.
@@ -308,6 +310,7 @@ impl Index {
                 shelf.groups.retain(|_, slots| !slots.is_empty());
             }
         }
+        touched.gone.iter().for_each(|uid| drop(self.reached.remove(uid)));
         touched
     }
 
@@ -392,6 +395,11 @@ impl Index {
         occupied
     }
 
+    /// Takes in where the machines of nodes are by the inventory of their group, before their status says so.
+    pub fn reach(&mut self, places: impl IntoIterator<Item = (String, Option<String>)>) {
+        self.reached.extend(places);
+    }
+
     /// Whether a machine is a node of another group than the one with this UID.
     pub fn is_occupied(&self, namespace: &str, uid: &str, place: &str) -> bool {
         self.occupants(namespace, uid).any(|(other, _)| other == place)
@@ -401,10 +409,12 @@ impl Index {
         let groups = self.nodes.groups.iter().filter(move |(key, _)| key.namespace == namespace);
         let others = groups.flat_map(|(key, slots)| slots.values().map(move |slot| (key, &slot.kept)));
         others.filter(move |(_, kept)| kept.group_uid != uid).filter_map(|(key, kept)| {
-            let host = kept.node.host.as_ref()?;
-            // The inventory may have another address for it by now.
-            let address = kept.node.reported.address.as_ref().unwrap_or(&host.address);
-            Some((place(address, host.port), Occupant::new(&kept.node, address, host.port, &key.name)))
+            let there = match self.reached.get(&kept.node.uid) {
+                Some(there) => there.clone(),
+                None => hosts::told_place(&kept.node),
+            }?;
+            let occupant = Occupant::new(&kept.node, &there, &key.name);
+            Some((there, occupant))
         })
     }
 

@@ -103,9 +103,12 @@ fn is_message(text: &str) -> bool {
     head.starts_with("content-type:") || head.starts_with("mime-version:")
 }
 
-/// Whether cloud-init takes a text for configuration in YAML. What only begins alike (an archive, a patch) is of another kind.
+/// Whether cloud-init takes a text for configuration in YAML, by its beginning and in any case. What only begins alike (an archive,
+/// a patch) is of another kind.
 fn is_config(text: &str) -> bool {
-    text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| line.trim() == "#cloud-config")
+    const MARK: &str = "#cloud-config";
+    let text = text.trim_start();
+    text.get(..MARK.len()).is_some_and(|mark| mark.eq_ignore_ascii_case(MARK)) && !text[MARK.len()..].starts_with('-')
 }
 
 /// Configuration as it is read to be looked into. Of a key that stands twice the last counts, as for cloud-init, and what is in
@@ -310,6 +313,7 @@ mod tests {
             ("#cloud-config\ndisable_root: true", "root", "disable_root keeps the operator out"),
             ("#cloud-config\na: [", "pallet", "is no YAML"),
             ("#cloud-config\nusers: {bob: {}}", "pallet", "users is no list"),
+            ("#Cloud-Config # ours\nusers: {bob: {}}", "pallet", "users is no list"),
             ("#cloud-config\nusers: bob, alice", "pallet", "users is no list"),
             ("#cloud-config-archive\n- content: |\n    ssh_keys: {}", "pallet", "ssh_keys: {} is set"),
         ] {

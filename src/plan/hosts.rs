@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{Node, Removal, Snapshot};
 use crate::{
     api::group_node::NodeHost,
-    group::{Group, Host, HostsShape},
+    group::{Group, Host, HostsShape, hosts::place},
 };
 
 /// How many hosts a message names.
@@ -49,18 +49,30 @@ pub fn without<'a>(snapshot: &Snapshot, group: &Group, live: &[&'a Node]) -> Vec
     live.iter().filter_map(|node| Some((*node, why(node)?))).collect()
 }
 
-/// What a node's right to a machine is worth: of two that have the same, the smaller prevails.
+/// What a node's right to a machine is worth: of two that have the same, the smaller prevails. It follows from what stands in the
+/// API alone, so that all groups come to the same answer.
 ///
 /// Two groups may take one machine at once, where a creation had no clear answer or the operator that leads has changed; and an
 /// edit of an inventory may lead a node to a machine that is another's.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Right {
-    /// Whether an edit led it there: whoever took the machine as it is comes first.
-    pub moved: bool,
+    /// By what it has the machine.
+    pub claim: Claim,
     /// Since when the node is there.
     pub since: Timestamp,
     /// The node's UID.
     pub node: String,
+}
+
+/// By what a node has a machine, the better before the worse.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Claim {
+    /// Its status says that it has been at work there.
+    Works,
+    /// It took the machine as it is.
+    Took,
+    /// An edit of the inventory led it there.
+    Led,
 }
 
 /// A node that has a machine, as the nodes of other groups see it.
@@ -73,12 +85,47 @@ pub struct Occupant {
 }
 
 impl Occupant {
-    /// A node of `group` whose machine is reached there now.
-    pub fn new(node: &Node, address: &str, port: u16, group: &str) -> Self {
-        let moved = node.host.as_ref().is_none_or(|taken| (taken.address.as_str(), taken.port) != (address, port));
-        let right = Right { moved, since: node.created, node: node.uid.clone() };
+    /// A node of `group` whose machine is there now.
+    pub fn new(node: &Node, there: &str, group: &str) -> Self {
+        let written = node.saved.as_ref().unwrap_or(&node.record);
+        let works = written.incarnation.as_ref().is_some_and(|incarnation| incarnation.instance == there);
+        let took = node.host.as_ref().is_some_and(|taken| place(&taken.address, taken.port) == there);
+        let claim = match (works, took) {
+            (true, _) => Claim::Works,
+            (false, true) => Claim::Took,
+            (false, false) => Claim::Led,
+        };
+        let right = Right { claim, since: node.created, node: node.uid.clone() };
         Self { right, who: format!("node {} of group {group}", node.name) }
     }
+}
+
+/// Where a node's machine is, as its status says. One whose status names no address any more has none; one without a status is
+/// where it was taken.
+pub fn told_place(node: &Node) -> Option<String> {
+    let taken = node.host.as_ref()?;
+    if node.reported.conditions.is_empty() {
+        return Some(place(&taken.address, taken.port));
+    }
+    let address = node.reported.address.as_ref()?;
+    let written = node.saved.as_ref().unwrap_or(&node.record);
+    // A port of its own is known from where it was at work.
+    let prefix = place(address, 0);
+    let prefix = prefix.trim_end_matches('0');
+    let worked = written.incarnation.as_ref().map(|incarnation| &incarnation.instance);
+    let worked = worked.filter(|instance| instance.starts_with(prefix));
+    Some(worked.cloned().unwrap_or_else(|| place(address, taken.port)))
+}
+
+/// Where the machines of a group's nodes are, by their UIDs, as the inventory has them now; nothing where a node has none.
+pub fn places(snapshot: &Snapshot) -> Vec<(String, Option<String>)> {
+    let Some(hosts) = snapshot.for_removal().and_then(|group| group.node.hosts()).filter(|hosts| hosts.is_read) else {
+        return Vec::new();
+    };
+    let present: BTreeMap<&str, String> =
+        present(snapshot, hosts).into_iter().map(|(node, host)| (node.uid.as_str(), host.place())).collect();
+    let bound = snapshot.nodes.values().filter(|node| node.host.is_some());
+    bound.map(|node| (node.uid.clone(), present.get(node.uid.as_str()).cloned())).collect()
 }
 
 /// Keeps who has the better right to a place.
@@ -101,7 +148,11 @@ fn present<'a>(snapshot: &'a Snapshot, hosts: &'a HostsShape) -> Vec<(&'a Node, 
         match named.get(bound.name.as_str()) {
             Some(host) => Some((&**node, Cow::Borrowed(*host))),
             None if hosts.is_read => None,
-            None => Some((&**node, Cow::Owned(Host::remembered(bound)))),
+            None => {
+                let address = node.reported.address.as_ref().unwrap_or(&bound.address);
+                let bound = NodeHost { address: address.clone(), ..bound.clone() };
+                Some((&**node, Cow::Owned(Host::remembered(&bound))))
+            }
         }
     };
     snapshot.nodes.values().filter_map(host).collect()
@@ -126,7 +177,7 @@ pub fn standings<'a>(snapshot: &'a Snapshot, hosts: &'a HostsShape) -> Vec<(&'a 
     let found = present(snapshot, hosts);
     let mut holders: BTreeMap<String, Occupant> = BTreeMap::new();
     let name = &snapshot.head.key.name;
-    let own = found.iter().map(|(node, host)| (host.place(), Occupant::new(node, &host.address, host.port, name)));
+    let own = found.iter().map(|(node, host)| (host.place(), Occupant::new(node, &host.place(), name)));
     let others = snapshot.occupied.iter().map(|(place, occupant)| (place.clone(), occupant.clone()));
     own.chain(others).for_each(|(place, occupant)| seat(&mut holders, place, occupant));
     let standing = |node: &Node, host: &Host| match holders.get(&host.place()) {

@@ -13,7 +13,7 @@ mask=$(umask)
 umask 077
 nonce=-
 me=$$
-due= arch= my_born=
+due= arch= my_born= meant=-
 tab='	'
 newline='
 '
@@ -137,14 +137,15 @@ find_witness() {
   esac
 }
 
-# settle_in NODE: what another node had marked as changed on this machine wakes no action of this one.
+# settle_in: what another node had marked as changed on this machine wakes no action of this one. Under the lock, since the
+# other's run may still be at work before.
 settle_in() {
-  case $1 in @*) ;; *) return 0 ;; esac
+  case $meant in @*) ;; *) return 0 ;; esac
   settled=
   { read -r settled <"$S/node"; } 2>/dev/null
-  [ "$settled" != "$1" ] || return 0
+  [ "$settled" != "$meant" ] || return 0
   [ ! -e "$S/marks" ] || rm -rf "$S/marks"
-  { echo "$1" >"$S/node"; } 2>/dev/null
+  { echo "$meant" >"$S/node"; } 2>/dev/null
 }
 
 # What a killed agent was at, its script before all.
@@ -324,7 +325,7 @@ supervise() {
   d=$S/runs/$1
   in_log "$1" && known=yes || known=
   [ "$logged" -le 32 ] || prune
-  prepare "$@" || { rm -rf "$d"; refuse "disk the journal $d could not be written"; exit 4; }
+  settle_in && prepare "$@" || { rm -rf "$d"; refuse "disk the journal $d could not be written"; exit 4; }
   reply "started $1"
   exec >/dev/null
   began=$8
@@ -681,7 +682,7 @@ hello() {
   done
   find_state || { refuse "state no writable directory for the journal among ${PALLET_STATE_DIR:-/var/lib/pallet} /var/tmp /tmp"; exit 1; }
   find_witness "$2" || { refuse "state the witness in $S cannot be read"; exit 1; }
-  settle_in "$2" || { refuse "disk $S/node could not be written"; exit 1; }
+  meant=$2
   born "$me"
   # One that had our number may have left something.
   [ -n "$my_born" ] || leave

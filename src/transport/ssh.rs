@@ -32,7 +32,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     net::{TcpStream, lookup_host},
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout},
 };
 use zeroize::Zeroizing;
@@ -46,7 +46,7 @@ use client::{Connection, Login};
 pub use guard::Guard;
 use hops::{Hops, Identity};
 use known_hosts::{Host, Trusted};
-use places::Places;
+use places::{Place, Places};
 use session::Elevated;
 
 /// How many connections there are to one address and port at once, those to jump hosts apart.
@@ -55,8 +55,8 @@ const EACH: usize = 2;
 /// that stops in the midst of one must not keep everybody else's waiting.
 const HANDSHAKES: usize = 16;
 const HANDSHAKES_EACH: usize = 8;
-/// How long a handshake may take, from its place to the login. What waits for a place before has `connectTimeout` alone.
-const HANDSHAKE: Duration = Duration::from_secs(30);
+/// How long a handshake has one of the places that all namespaces share. It may take longer, at the cost of its own.
+const HANDSHAKE: Duration = Duration::from_secs(20);
 /// How often the other side is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -102,11 +102,18 @@ struct Handshakes {
 
 impl Handshakes {
     /// Waits for a place of a namespace.
-    async fn take(&self, namespace: &str) -> impl Send + '_ {
+    async fn take(&self, namespace: &str) -> Turn<'_> {
         let own = self.each.take(namespace.to_owned()).await;
         // The semaphore is never closed.
-        (self.all.acquire().await.ok(), own)
+        Turn { shared: self.all.acquire().await.ok(), _own: own }
     }
+}
+
+/// A place for a handshake, until it is dropped.
+struct Turn<'a> {
+    /// One of those that all share.
+    shared: Option<SemaphorePermit<'a>>,
+    _own: Place<String>,
 }
 
 /// What only so many connections lead to.

@@ -25,6 +25,7 @@ under_every_shell! {
     a_change_is_remembered_wherever_its_action_has_moved
     a_run_that_is_killed_loses_no_change
     an_action_that_takes_too_long_is_ended_with_all_that_it_started
+    the_clock_of_an_action_goes_with_it
     a_time_limit_changes_nothing_else
     an_action_is_tried_again
     a_check_changes_nothing_and_says_what_would
@@ -156,6 +157,16 @@ fn a_run_that_is_killed_loses_no_change(shell: Shell) {
     assert_eq!(effects(&run(&mut agent, calls(kill))), [Unchanged, Changed]);
     assert_eq!(effects(&run(&mut agent, calls(kill))), [Unchanged, Skipped]);
     assert_eq!(node.read("told"), "handled\n");
+    agent.bye();
+}
+
+/// What measures the time of an action is gone when the run is: where process 1 buries nobody, it would stay as a zombie.
+fn the_clock_of_an_action_goes_with_it(shell: Shell) {
+    let node = Node::new(shell);
+    let mut agent = node.agent();
+    let ended = run(&mut agent, vec![within(20, exec("sleep 0.3"))]);
+    let left: Vec<_> = node.processes().into_iter().filter(|(_, words)| words.starts_with("sleep")).collect();
+    assert_eq!((ended.verdict, left), (Verdict::Exit(0), vec![]));
     agent.bye();
 }
 

@@ -332,6 +332,7 @@ fn what_another_node_had_marked_wakes_nothing(shell: Shell) {
         let mut agent = Agent::start(&node);
         agent.greet(agent::text(), who);
         agent.meet();
+        agent.succeed("true");
         agent.bye();
         marks.exists()
     };

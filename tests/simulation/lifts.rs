@@ -74,7 +74,8 @@ impl World {
 
     fn lift_snapshot(&self, name: &str) -> Option<LiftSnapshot> {
         let operator = &self.operator;
-        let object = operator.lifts.objects.get(name).filter(|_| operator.lifts.listed)?;
+        // What is not listed yet must not be taken for gone.
+        let object = operator.lifts.objects.get(name).filter(|_| operator.lifts.listed && operator.listed)?;
         let (head, status) = (head(object), object.status.clone().unwrap_or_default());
         let timeout: Duration = object.spec.timeout.parse::<kube::core::Duration>().unwrap().into();
         let open = operator.lifts.objects.values().filter(|lift| !has_ended(lift));

@@ -37,7 +37,9 @@ pub struct Operator {
     /// Which watches are its own.
     pub seat: usize,
     pub nonces: u64,
-    listed: bool,
+    pub listed: bool,
+    /// A list that is under way has shown the group.
+    relisted: bool,
     /// The group is to be looked at: an event, or a session, said so.
     pub woken: bool,
     /// The group is to be looked at then, though nothing happens.
@@ -59,10 +61,15 @@ impl Operator {
     pub fn take_group(&mut self, event: Event<GroupSpec>) {
         self.woken = true;
         match event {
-            Event::Apply(group) | Event::InitApply(group) => self.group = Some(group),
+            Event::Apply(group) => self.group = Some(group),
+            Event::InitApply(group) => (self.group, self.relisted) = (Some(group), true),
             Event::Delete(_) => self.group = None,
-            Event::Init => self.group = None,
-            Event::InitDone => self.listed = true,
+            // What a list does not show is gone when it is complete, and not before.
+            Event::Init => self.relisted = false,
+            Event::InitDone => {
+                self.listed = true;
+                self.group.take_if(|_| !self.relisted);
+            }
         }
     }
 

@@ -131,3 +131,25 @@ fn what_is_remembered_of_the_departed_is_bounded() {
     assert_eq!(index.pods.gone.0.len(), GONE_LIMIT);
     assert!(index.groups().is_empty());
 }
+
+/// An edited address is known to the other groups before a status tells it, and forgotten with its node.
+#[test]
+fn where_an_inventory_leads_is_known_to_other_groups_at_once() {
+    let node: GroupNode = serde_json::from_value(json!({
+        "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupNode",
+        "metadata": {"name": "web-0", "namespace": "shop", "uid": "n", "resourceVersion": "1"},
+        "spec": {"group": "web", "groupUid": "g", "ordinal": 0, "host": {"name": "h", "address": "10.9.0.1", "port": 22}}
+    }))
+    .unwrap();
+    let mut index = Index::default();
+    index.upsert(&node);
+    let places = |index: &Index| index.occupied("shop", "other").into_keys().collect::<Vec<_>>();
+    assert_eq!(places(&index), ["10.9.0.1:22"]);
+    index.reach([("n".to_owned(), Some("10.9.0.2:2222".to_owned()))]);
+    assert_eq!(places(&index), ["10.9.0.2:2222"]);
+    assert!(index.is_occupied("shop", "other", "10.9.0.2:2222") && !index.is_occupied("shop", "g", "10.9.0.2:2222"));
+    index.reach([("n".to_owned(), None)]);
+    assert_eq!(places(&index), Vec::<String>::new(), "its host is in the inventory no more");
+    index.apply(&Event::Delete(node));
+    assert!(index.reached.is_empty());
+}

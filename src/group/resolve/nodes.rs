@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use serde_json::json;
@@ -33,9 +32,6 @@ const KEY_KINDS: [&str; 7] = [
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
 ];
-
-/// How long `connectTimeout` may be: what waits for a host has a session's place.
-const LONGEST_CONNECT: Duration = Duration::from_secs(300);
 
 fn short(digest: Digest) -> String {
     digest.as_str().chars().take(10).collect()
@@ -152,7 +148,7 @@ impl Errors {
             known_hosts: fields.known_hosts.as_ref().and_then(known_hosts),
             elevation,
             jump: fields.jump.as_ref().and_then(|jump| self.jump(jump, fields, &key)),
-            connect_timeout: self.connect_timeout(&format!("{PATH}.connectTimeout"), &fields.connect_timeout),
+            connect_timeout: self.duration(&format!("{PATH}.connectTimeout"), &fields.connect_timeout),
             key,
         };
         let source = fields.inventory_from.as_ref().map(|from| key_ref(&from.config_map_key_ref));
@@ -161,17 +157,6 @@ impl Errors {
         let mut hosts = HostsShape { inventory: Vec::new(), is_read: true, listed: 0, source, selector, access };
         hosts.take_inventory(&listed);
         hosts
-    }
-
-    fn connect_timeout(&mut self, path: &str, text: &str) -> Duration {
-        let timeout = self.duration(path, text);
-        if timeout > LONGEST_CONNECT {
-            self.add(
-                path,
-                format!("{text} is too long to wait for a host; write {} s at most", LONGEST_CONNECT.as_secs()),
-            );
-        }
-        timeout
     }
 
     fn jump(&mut self, fields: &JumpFields, hosts: &HostsFields, key: &KeyRef) -> Option<Hop> {

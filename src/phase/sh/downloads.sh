@@ -46,8 +46,9 @@ fetch_file() {
   fetcher=$!
   (
     idle=0 had=
+    begin_ticks
     while [ "$idle" -lt "$patience" ]; do
-      sleep 1
+      tick_
       kill -0 "$fetcher" || exit 0
       has=$(stat -c %s "$room/new")
       if [ "$has" = "$had" ]; then idle=$((idle + 1)); else idle=0 had=$has; fi

@@ -102,8 +102,9 @@ within_limit() {
     PALLET_ACTION=${PALLET_RUN}_${number}_${attempt}_ PALLET_ONLY=$number PALLET_JOURNAL=$journal sh "$journal/script" &
   child=$!
   (
+    begin_ticks
     while [ "$limit" -gt 0 ]; do
-      sleep 1
+      tick_
       limit=$((limit - 1))
       kill -0 "$child" 2>/dev/null || exit 0
     done
@@ -125,6 +126,18 @@ within_limit() {
   { read -r result <"$journal/result"; } 2>/dev/null
   rm -f "$journal/result"
   return "$code"
+}
+
+# begin_ticks, tick_: seconds, in a subshell that is ended by TERM. The sleep is ended and waited for, since process 1 of a container
+# may be one that buries nobody; what has not come to its exec yet may lose any signal but KILL.
+begin_ticks() {
+  slept=$!
+  trap '[ "$!" = "$slept" ] || { kill -s KILL "$!"; wait "$!"; }; exit 0' TERM
+}
+tick_() {
+  sleep 1 &
+  wait "$!"
+  slept=$!
 }
 
 # end_tree PID: ends a process, its children and theirs, and what has left them but carries the name of the action.

@@ -1,6 +1,6 @@
 //! Nodes that are hosts: which are taken, who has lost its own, and what is said where there are too few.
 
-use super::super::hosts::{Occupant, Right, Standing};
+use super::super::hosts::{Claim, Occupant, Right, Standing, told_place};
 use super::*;
 use crate::{api::group_node::NodeHost, node::host::show};
 
@@ -56,7 +56,7 @@ fn the_first_that_are_free_are_taken_in_order() {
     assert_eq!(taken(&fleet(2, 3, &[])), [(0, "h1".into()), (1, "h2".into())]);
     assert_eq!(taken(&fleet(3, 3, &[2])), [(1, "h1".into()), (2, "h3".into())]);
     let mut snapshot = fleet(2, 3, &[]);
-    snapshot.occupied.insert("10.9.0.1:22".into(), db(false, 0));
+    snapshot.occupied.insert("10.9.0.1:22".into(), db(Claim::Took, 0));
     assert_eq!(taken(&snapshot), [(0, "h2".into()), (1, "h3".into())]);
     // One whose node is being removed is that node's still.
     let mut leaving = fleet(1, 2, &[1]);
@@ -77,7 +77,7 @@ fn nothing_is_ever_deleted_for_a_settled_fleet() {
 #[test]
 fn too_few_hosts_are_said_and_looked_for_again() {
     let mut snapshot = fleet(3, 2, &[1]);
-    snapshot.occupied.insert("10.9.0.2:22".into(), db(false, 0));
+    snapshot.occupied.insert("10.9.0.2:22".into(), db(Claim::Took, 0));
     assert_eq!(taken(&snapshot), []);
     let (reason, message) = verdict(&snapshot);
     assert_eq!(reason, "NotEnoughHosts");
@@ -136,8 +136,8 @@ fn a_host_that_is_let_go_stays() {
 }
 
 /// A node of another group, made so many seconds ago.
-fn db(moved: bool, age: i64) -> Occupant {
-    let right = Right { moved, since: ago(age), node: "db-uid".into() };
+fn db(claim: Claim, age: i64) -> Occupant {
+    let right = Right { claim, since: ago(age), node: "db-uid".into() };
     Occupant { right, who: "node db-0 of group db".into() }
 }
 
@@ -155,7 +155,12 @@ fn removed(snapshot: &Snapshot) -> Vec<(u32, Removal)> {
 fn of_two_nodes_that_took_one_machine_the_later_gives_way() {
     let mut snapshot = fleet(2, 3, &[1, 2]);
     Arc::make_mut(snapshot.nodes.get_mut(&1).unwrap()).record = Record::default();
-    for (other, goes) in [(db(false, 301), true), (db(false, 299), false), (db(true, 301), false)] {
+    for (other, goes) in [
+        (db(Claim::Took, 301), true),
+        (db(Claim::Took, 299), false),
+        (db(Claim::Led, 301), false),
+        (db(Claim::Works, 1), true),
+    ] {
         snapshot.occupied = [("10.9.0.2:22".to_owned(), other)].into();
         show(&mut snapshot);
         let gone = if goes { vec![(1, Removal::HostTaken)] } else { Vec::new() };
@@ -175,7 +180,8 @@ fn a_node_that_is_led_to_anothers_machine_does_nothing_there() {
     let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
     node.host = Some(NodeHost { address: "10.9.0.9".into(), ..host(1) });
     node.record.receipts.clear();
-    snapshot.occupied.insert("10.9.0.1:22".into(), db(false, 0));
+    node.record.incarnation.as_mut().unwrap().instance = "10.9.0.9:22".into();
+    snapshot.occupied.insert("10.9.0.1:22".into(), db(Claim::Took, 0));
     show(&mut snapshot);
     let waits = plan(&snapshot);
     assert_eq!(waits.effects, []);
@@ -194,7 +200,7 @@ fn a_node_that_is_led_to_anothers_machine_does_nothing_there() {
     assert!(matches!(plan(&snapshot).effects[..], [Effect::EndSession { .. }]));
     snapshot.sessions.clear();
     // Whoever was there all the time goes on, though it came later.
-    snapshot.occupied.insert("10.9.0.1:22".into(), db(true, 400));
+    snapshot.occupied.insert("10.9.0.1:22".into(), db(Claim::Led, 400));
     Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).host = Some(host(1));
     show(&mut snapshot);
     assert_eq!(plan(&snapshot).effects.iter().filter_map(Effect::starts).collect::<Vec<_>>(), [0]);
@@ -223,4 +229,41 @@ fn an_inventory_that_was_never_read_lets_nobody_go_without_a_farewell() {
     let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
     node.deleted_at = Some(ago(3600));
     assert!(plan(&snapshot).effects.contains(&Effect::ReleaseNode { ordinal: 0 }));
+}
+
+/// Who has been led to a machine and works there is not driven out by another who is led there, though that one be older: both can
+/// see who works there.
+#[test]
+fn who_works_on_a_machine_stays_there() {
+    let mut snapshot = fleet(1, 2, &[1]);
+    Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).host = Some(NodeHost { address: "10.9.0.9".into(), ..host(1) });
+    snapshot.occupied.insert("10.9.0.1:22".into(), db(Claim::Led, 400));
+    show(&mut snapshot);
+    assert_eq!(plan(&snapshot).steps.get(&0), Some(&Step::Settled));
+    snapshot.occupied.insert("10.9.0.1:22".into(), db(Claim::Works, 400));
+    show(&mut snapshot);
+    assert!(matches!(plan(&snapshot).steps.get(&0), Some(Step::Await(progress::Cause::MachineWaiting { .. }))));
+}
+
+#[test]
+fn where_a_node_is_follows_from_its_status() {
+    let mut node = Node { host: Some(host(1)), ..node(0, Record::default()) };
+    assert_eq!(told_place(&node).as_deref(), Some("10.9.0.1:22"), "where it was taken, before anything was written");
+    node.reported.conditions = snapshot(json!({}), Vec::new(), Vec::new()).status.conditions.clone();
+    node.reported.conditions.push(k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+        type_: "Converged".into(),
+        status: "False".into(),
+        reason: "HostMissing".into(),
+        message: String::new(),
+        last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now()),
+        observed_generation: None,
+    });
+    assert_eq!(told_place(&node), None, "it has none any more, and does not come back to the one that it had first");
+    node.reported.address = Some("10.9.0.7".into());
+    assert_eq!(told_place(&node).as_deref(), Some("10.9.0.7:22"));
+    let at = |instance: &str| Incarnation { uid: "h1".into(), instance: instance.into(), witness: "w".into() };
+    node.record.incarnation = Some(at("10.9.0.7:2222"));
+    assert_eq!(told_place(&node).as_deref(), Some("10.9.0.7:2222"), "its port is known from where it has been at work");
+    node.record.incarnation = Some(at("10.9.0.77:2222"));
+    assert_eq!(told_place(&node).as_deref(), Some("10.9.0.7:22"));
 }

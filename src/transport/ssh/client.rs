@@ -216,7 +216,7 @@ where
     }
     heard.truncate(length);
     stage.enter("waiting for one of the places for handshakes");
-    let _place = handshakes.take(&login.namespace).await;
+    let mut turn = handshakes.take(&login.namespace).await;
     stage.enter("exchanging keys");
     let (line, scissors) = Line::new(stream, heard);
     let farewell = Arc::default();
@@ -232,8 +232,16 @@ where
         authenticate(&mut handle, login, &ended).await?;
         Ok(handle)
     };
-    let late = |_| stage.late(&login.name, &format!("no login within {} s", HANDSHAKE.as_secs()));
-    let handle = timeout(HANDSHAKE, Box::pin(shake)).await.map_err(late)??;
+    let handle = {
+        let mut shake = Box::pin(shake);
+        match timeout(HANDSHAKE, &mut shake).await {
+            Ok(shaken) => shaken?,
+            Err(_) => {
+                turn.shared = None;
+                shake.await?
+            }
+        }
+    };
     given_up.keep();
     // A backup for the keepalives, which are not sent while a write is stuck.
     let silent = ended.scissors.when_silent(keepalive * (MISSED as u32 + 1) + Duration::from_secs(1));
