@@ -156,6 +156,8 @@ async fn converge(cluster: &support::Cluster, namespace: &str, hosts: &[Host]) -
 #[tokio::main]
 async fn main() {
     let Some(cluster) = support::cluster().await else { return };
+    // The operator's log goes there, too.
+    fs::create_dir_all("target/bench").expect("target/bench");
     let number = |name: &str, default: usize| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     let (count, rounds) = (number("HOSTS", 100), number("ROUNDS", 1));
     let tools = std::env::var("TOOLS").unwrap_or_default();
@@ -204,7 +206,6 @@ fn report(rows: &[Value]) -> bool {
         println!("{times:.2} times the speed of {tool}; the goal is {goal:.2}: {}", if met { "met" } else { "MISSED" });
         goals.push(json!({"tool": tool, "times": times, "goal": goal, "met": met}));
     }
-    fs::create_dir_all("target/bench").expect("target/bench");
     let result = json!({"goals": goals, "runs": rows});
     fs::write("target/bench/ssh.json", format!("{result:#}\n")).expect("target/bench/ssh.json");
     all
