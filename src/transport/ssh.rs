@@ -51,10 +51,11 @@ use session::Elevated;
 
 /// How many connections there are to one address and port at once, those to jump hosts apart.
 const EACH: usize = 2;
-/// How many handshakes are under way at once, and how many of one namespace: they are what costs processor time, and a host
-/// that stops in the midst of one must not keep everybody else's waiting.
-const HANDSHAKES: usize = 16;
-const HANDSHAKES_EACH: usize = 8;
+/// How many handshakes are under way at once, and how many of one namespace: they are what costs processor time, and hosts that
+/// stop in the midst of one must not keep everybody else's waiting. Most of one is waiting for a network, so that few would make a
+/// fleet that is far away slow.
+const HANDSHAKES: usize = 64;
+const HANDSHAKES_EACH: usize = 32;
 /// How long a handshake has one of the places that all namespaces share. It may take longer, at the cost of its own.
 const HANDSHAKE: Duration = Duration::from_secs(20);
 /// How often the other side is asked whether it is still there.

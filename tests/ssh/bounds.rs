@@ -91,7 +91,7 @@ async fn a_third_connection_to_a_host_waits_for_one_of_two() {
 /// Hosts that say nothing take no place; those that begin a handshake and hang take it until their deadline, and no more of one
 /// namespace than leave some to the others.
 #[tokio::test]
-async fn no_more_than_sixteen_handshakes_are_under_way_and_eight_of_a_namespace() {
+async fn no_more_than_sixty_four_handshakes_are_under_way_and_half_of_them_of_a_namespace() {
     let server = Server::start(&Setup::default());
     let world = World::new(&[&server]);
     for namespace in ["farm", "yard"] {
@@ -100,10 +100,10 @@ async fn no_more_than_sixteen_handshakes_are_under_way_and_eight_of_a_namespace(
     }
     let (silent, mute) = (&b""[..], &b"SSH-2.0-mute\r\n"[..]);
     for (greeting, of, namespace, passes) in [
-        (silent, &["shop"; 16][..], "shop", true),
-        (mute, &["shop"; 8], "shop", false),
-        (mute, &["shop"; 8], "farm", true),
-        (mute, &[["shop"; 8], ["farm"; 8]].concat(), "yard", false),
+        (silent, &["shop"; 64][..], "shop", true),
+        (mute, &["shop"; 32], "shop", false),
+        (mute, &["shop"; 32], "farm", true),
+        (mute, &[["shop"; 32], ["farm"; 32]].concat(), "yard", false),
     ] {
         let mute = Mute::start(of.len(), greeting).await;
         let patient = |(&port, namespace): (&u16, &&str)| Endpoint {
