@@ -298,7 +298,7 @@ impl Work {
                 self.set(&target, NodeOutcome::Gone);
                 continue;
             };
-            let durable = node.saved.as_ref().unwrap_or(&node.record);
+            let durable = node.written();
             match written(durable, &snapshot.head.uid) {
                 Some(NodeLift { outcome: Some(done), .. }) => self.set(&target, *done),
                 Some(_) if outcome == NodeOutcome::Pending => self.set(&target, NodeOutcome::Running),

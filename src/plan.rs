@@ -459,7 +459,7 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
             });
         } else if instance.is_none() && node.host.is_some() {
             // A pod that is between two starts takes its session along; a host does not.
-            plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "its host is another node's" });
+            plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "its host is not its own any more" });
         }
     }
     for node in staying {

@@ -189,6 +189,6 @@ impl Work {
 
 /// What the Lift has written on a node.
 fn receipts<'a>(node: &'a Node, uid: &str) -> impl Iterator<Item = &'a Receipt> + use<'a> {
-    let durable = node.saved.as_ref().unwrap_or(&node.record);
+    let durable = node.written();
     written(durable, uid).into_iter().flat_map(|lift| &lift.receipts)
 }

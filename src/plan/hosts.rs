@@ -23,12 +23,12 @@ pub const TAKEN: &str = "HostTaken";
 pub fn free<'a>(snapshot: &Snapshot, hosts: &'a HostsShape) -> Vec<&'a Host> {
     let named = by_name(hosts);
     let mine = snapshot.nodes.values().filter_map(|node| node.host.as_ref());
-    let place = |bound: &NodeHost| match named.get(bound.name.as_str()) {
+    let present = |bound: &NodeHost| match named.get(bound.name.as_str()) {
         Some(host) => host.place(),
-        None => Host::remembered(bound).place(),
+        None => place(&bound.address, bound.port),
     };
     let (names, places): (BTreeSet<&str>, BTreeSet<String>) =
-        mine.map(|host| (host.name.as_str(), place(host))).unzip();
+        mine.map(|bound| (bound.name.as_str(), present(bound))).unzip();
     let free = |host: &&Host| {
         let place = host.place();
         !names.contains(host.name()) && !places.contains(&place) && !snapshot.occupied.contains_key(&place)
@@ -87,8 +87,7 @@ pub struct Occupant {
 impl Occupant {
     /// A node of `group` whose machine is there now.
     pub fn new(node: &Node, there: &str, group: &str) -> Self {
-        let written = node.saved.as_ref().unwrap_or(&node.record);
-        let works = written.incarnation.as_ref().is_some_and(|incarnation| incarnation.instance == there);
+        let works = node.written().incarnation.as_ref().is_some_and(|incarnation| incarnation.instance == there);
         let took = node.host.as_ref().is_some_and(|taken| place(&taken.address, taken.port) == there);
         let claim = match (works, took) {
             (true, _) => Claim::Works,
@@ -108,11 +107,10 @@ pub fn told_place(node: &Node) -> Option<String> {
         return Some(place(&taken.address, taken.port));
     }
     let address = node.reported.address.as_ref()?;
-    let written = node.saved.as_ref().unwrap_or(&node.record);
     // A port of its own is known from where it was at work.
     let prefix = place(address, 0);
     let prefix = prefix.trim_end_matches('0');
-    let worked = written.incarnation.as_ref().map(|incarnation| &incarnation.instance);
+    let worked = node.written().incarnation.as_ref().map(|incarnation| &incarnation.instance);
     let worked = worked.filter(|instance| instance.starts_with(prefix));
     Some(worked.cloned().unwrap_or_else(|| place(address, taken.port)))
 }

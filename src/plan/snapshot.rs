@@ -380,9 +380,14 @@ impl Trouble {
 }
 
 impl Node {
+    /// What its status says of it: what everybody can see.
+    pub fn written(&self) -> &Record {
+        self.saved.as_ref().unwrap_or(&self.record)
+    }
+
     /// The node's status as it stands.
     pub fn status(&self) -> GroupNodeStatus {
-        let record = self.saved.as_ref().unwrap_or(&self.record);
+        let record = self.written();
         GroupNodeStatus {
             backing: self.reported.backing.clone(),
             address: self.reported.address.clone(),

@@ -168,7 +168,7 @@ impl World {
                     assert!(!own(place, *ordinal), "10: two nodes at work on {place}");
                     let Some(other) = snapshot.occupied.get(place) else { continue };
                     // This group alone looks at its incarnations here; the others only ever took what they have.
-                    let written = node.saved.as_ref().unwrap_or(&node.record).incarnation.as_ref();
+                    let written = node.written().incarnation.as_ref();
                     let works = written.is_some_and(|incarnation| incarnation.instance == place);
                     let took = place == format!("{}:{}", host.address, host.port);
                     let first = took && (node.created, &node.uid) < (other.right.since, &other.right.node);
