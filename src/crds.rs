@@ -55,9 +55,32 @@ fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
             tidy_schema(schema);
+            move_list_defaults(schema, false);
         }
     }
     crd
+}
+
+/// Moves each default inside a list from the schema to the field's description. `kubectl apply` replaces a list of a custom
+/// resource as a whole: a default that the API server adds to an item would be a difference to the applied file, at every
+/// apply and for every GitOps tool. The types fill in the same defaults when the operator reads the object.
+fn move_list_defaults(schema: &mut JSONSchemaProps, in_list: bool) {
+    if in_list && let Some(default) = schema.default.take() {
+        let default = default.0.as_str().map_or_else(|| default.0.to_string(), str::to_owned);
+        let description = schema.description.get_or_insert_default();
+        description.push_str(&format!("\n\nDefault: {default}."));
+    }
+    schema.properties.iter_mut().flat_map(|p| p.values_mut()).for_each(|field| move_list_defaults(field, in_list));
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => move_list_defaults(items, true),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => {
+            items.iter_mut().for_each(|item| move_list_defaults(item, true))
+        }
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        move_list_defaults(values, in_list);
+    }
 }
 
 /// Takes out formats that the API server does not know, and every `nullable`: a null then counts as left out, as it does in

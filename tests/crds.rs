@@ -145,6 +145,15 @@ fn nothing_is_nullable() {
     assert_eq!(nullable, Vec::<String>::new());
 }
 
+/// `kubectl apply` replaces lists as a whole, so a default inside one would make every apply a change.
+#[test]
+fn no_default_stands_inside_a_list() {
+    let defaulted = complaints(|field| {
+        (field.path.contains("[]") && field.schema.default.is_some()).then_some("has a default inside a list")
+    });
+    assert_eq!(defaulted, Vec::<String>::new());
+}
+
 /// `metadata.name` and the root aside, the API server puts the field's path before a rule's message.
 #[test]
 fn every_rule_has_a_message() {

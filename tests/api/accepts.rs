@@ -42,6 +42,34 @@ async fn the_least_there_can_be_gets_every_default() {
         .await;
 }
 
+/// `kubectl apply` replaces lists as a whole: a default inside one would be a change at every apply.
+#[tokio::test]
+async fn lists_are_kept_as_they_were_written() {
+    let Some(cluster) = support::cluster().await else { return };
+    let actions = json!([
+        {"lineInFile": {"path": "/etc/app.conf", "line": "colour = blue"}},
+        {"package": {"names": ["curl"]}},
+        {"cron": {"name": "job", "schedule": "0 3 * * *", "command": "true"}},
+        {"user": {"name": "app"}},
+        {"group": {"name": "app"}},
+        {"sudoer": {"name": "app"}},
+        {"exec": {"script": "true"}, "become": {}, "retry": {"limit": 2}}
+    ]);
+    let phases =
+        json!({"settings": {"facts": [{"name": "kernel", "exec": "uname -r"}]}, "configure": {"actions": actions}});
+    let inventory = json!([{"name": "a", "address": "192.0.2.1"}]);
+    let hosts = json!({"hosts": {"inventory": inventory, "key": {"secretKeyRef": {"name": "login"}}}});
+    let mut declared = group("web", json!({"node": hosts, "phases": phases}));
+    declared["spec"]["node"].as_object_mut().expect("an object").remove("pod");
+    cluster
+        .in_namespace(async |space| {
+            let kept = space.create("groupspecs", &declared).await;
+            assert_eq!(kept["spec"]["phases"], phases, "{kept}");
+            assert_eq!(kept["spec"]["node"]["hosts"]["inventory"], inventory);
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn good_specs_and_the_operator_reads_what_is_kept() {
     let Some(cluster) = support::cluster().await else { return };

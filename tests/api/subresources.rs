@@ -189,7 +189,7 @@ async fn two_managers_share_a_group_and_a_conflict_names_the_other() {
             // A manager that applies less takes back only its own.
             let less = space.apply("groupspecs", "team", false, &bare(json!({"node": first["spec"]["node"]}))).await;
             assert_eq!(less.code, 200, "{}", less.message());
-            assert_eq!(less.body["spec"]["phases"]["settings"]["facts"], json!([{"name": "a", "file": "/x", "parse": "text"}]));
+            assert_eq!(less.body["spec"]["phases"]["settings"]["facts"], json!([{"name": "a", "file": "/x"}]));
             assert_eq!(less.body["spec"]["count"], 1, "nobody wants another count: the default");
         })
         .await;
