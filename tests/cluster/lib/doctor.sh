@@ -19,29 +19,68 @@ go_is_new_enough() {
   [[ $(printf '%s\n' "$GO_WANTED" "${version#go}" | sort -V | head -n1) == "$GO_WANTED" ]]
 }
 
+is_root() { [[ $EUID -eq 0 ]]; }
+
+# The one command that gets packages.
+command_for() { # PACKAGE...
+  local sudo=
+  is_root || sudo='sudo '
+  echo "${sudo}apt-get install -y --no-install-recommends $*"
+}
+
 install_packages() {
   export DEBIAN_FRONTEND=noninteractive
-  say "installing: $*"
+  say "  installing Debian packages: $*"
   { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"; } >&2
 }
 
+# Whether packages may be installed: yes, but with YES=0 a person is asked first.
 may_install() {
-  [[ ${1:-} == --install || ${YES:-} == 1 || ${CI:-} == true ]] && return
-  [[ -t 0 && -t 2 ]] || return
+  [[ ${YES:-} == 0 ]] || return 0
+  [[ -t 0 && -t 2 ]] || return 1
   local answer
-  read -r -p "Install them with apt-get now? [y/N] " answer
+  read -r -p "  Install them with apt-get now? [y/N] " answer
   [[ $answer == [yY]* ]]
+}
+
+# Installs packages and says so; without root, apt-get or leave it says which command does, and fails.
+provide_packages() { # PACKAGE...
+  if ! command -v apt-get >/dev/null; then
+    say "  MISSING  apt-get: install the equivalent of these Debian packages yourself: $*"
+  elif ! is_root || ! may_install; then
+    say "  MISSING  Debian packages: $(command_for "$@")"
+  elif install_packages "$@"; then
+    say "  ok       installed $*"
+    return 0
+  else
+    say "  MISSING  Debian packages, which could not be installed: $(command_for "$@")"
+  fi
+  return 1
+}
+
+# Looks for the packages of NEEDS, and installs them where it is told to. Fails if some are missing at the end.
+doctor_packages() { # [--install]
+  local packages
+  mapfile -t packages < <(missing_packages)
+  if ((${#packages[@]} == 0)); then
+    say "  ok       Debian packages"
+  elif [[ ${1:-} == --install ]]; then
+    provide_packages "${packages[@]}"
+  else
+    say "  MISSING  Debian packages: $(command_for "${packages[@]}")"
+    return 1
+  fi
 }
 
 # Prints one line per finding; fails if something that `up` needs is missing.
 cluster_doctor() { # [--install]
-  local bad=0 packages
+  local bad=0
   good() { say "  ok       $*"; }
   missing() { say "  MISSING  $*"; bad=1; }
   note() { say "  note     $*"; }
 
   if [[ $(uname -s) == Linux ]]; then good "Linux $(uname -r)"; else missing "Linux: this runs on nothing else"; fi
-  if [[ $EUID -eq 0 ]]; then good "root"; else missing "root: up, down and run need it (sudo -E $0 ...)"; fi
+  if is_root; then good "root"; else missing "root: up, down and run need it (sudo -E $0 ...)"; fi
 
   if go_is_new_enough; then
     good "$(go env GOVERSION)"
@@ -50,21 +89,9 @@ cluster_doctor() { # [--install]
       "(if it is there but sudo hides it: sudo env \"PATH=\$PATH\" $0 ...)"
   fi
 
-  mapfile -t packages < <(missing_packages)
-  if ((${#packages[@]})); then
-    say "  MISSING  Debian packages: ${packages[*]}"
-    if ! command -v apt-get >/dev/null; then
-      missing "apt-get: install the equivalent of these packages yourself"
-    elif [[ $EUID -eq 0 ]] && may_install "${1:-}"; then
-      install_packages "${packages[@]}" && good "installed ${packages[*]}" || bad=1
-    else
-      missing "get them with: $0 doctor --install   (or apt-get install ${packages[*]})"
-    fi
-  else
-    good "Debian packages"
-  fi
+  doctor_packages "${1:-}" || bad=1
   command -v debootstrap >/dev/null ||
-    note "debootstrap is not there; only 'images/build debian' needs it (apt-get install debootstrap)"
+    note "debootstrap is not there; 'images/build debian' installs it"
 
   if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then good "cgroup v2"
   elif [[ -d /sys/fs/cgroup/memory ]]; then good "cgroup v1"
@@ -80,7 +107,7 @@ cluster_doctor() { # [--install]
   ((bad == 0))
 }
 
-# Silent when all is well: what `up` calls first.
+# Silent when all is well: what `up` calls first. Installs what is missing.
 require_machine() {
-  [[ -z $(missing_packages) ]] || cluster_doctor "$@" || exit 1
+  [[ -z $(missing_packages) ]] || cluster_doctor --install || exit 1
 }
