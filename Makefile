@@ -32,8 +32,9 @@ demo-down: ## ends what demo started
 test: test-unit test-otel test-cluster test-install ## every tier: unit, simulation, agent, traces, API, end to end, kwok smoke, installation
 
 test-unit: ## the tiers that need no cluster
-	YES=$(YES) $(CLUSTER_TOOL) doctor
-	YES=$(YES) $(HOSTS_TOOL) doctor
+	YES=$(YES) $(CLUSTER_TOOL) doctor --install
+	YES=$(YES) $(HOSTS_TOOL) doctor --install
+	tests/cluster/selftest
 	cargo build --locked --all-targets
 	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell --test templates --test server_specs \
 	  --test kstatus --test argocd
@@ -46,7 +47,7 @@ test-otel: ## traces, which are built in with --features otel only: a collector 
 
 # Built outside the cluster's network, which leads nowhere, and run inside it.
 test-cluster: ## the tiers that need one: started here, and ended
-	YES=$(YES) $(CLUSTER_TOOL) doctor
+	YES=$(YES) $(CLUSTER_TOOL) doctor --install
 	YES=$(YES) tests/cluster/images/build debian >/dev/null
 	YES=$(YES) tests/cluster/packages/build >/dev/null
 	YES=$(YES) $(HOSTS_TOOL) build >/dev/null
@@ -72,7 +73,7 @@ test-outages: ## API server, etcd, kubelet and containerd go away while groups w
 
 # Not part of `test`: the first build takes ten minutes, and a guest that is emulated wants a processor for itself.
 test-vms: ## virtual machines through KubeVirt's API and real guests (a stand-in for virt-handler runs them); first 10 min, then 5
-	YES=$(YES) tests/vms/vms doctor
+	YES=$(YES) tests/vms/vms doctor --install
 	cargo build --locked --bins --test e2e
 	$(VMS) up
 	@status=0; CLUSTER_NAME=vms YES=$(YES) tests/vms/vms up cloud-init && \
@@ -81,7 +82,7 @@ test-vms: ## virtual machines through KubeVirt's API and real guests (a stand-in
 	$(VMS) down || status=1; exit $$status
 
 test-install: ## the installation tier: image, kustomize, chart and roles, on a cluster of its own
-	YES=$(YES) $(CLUSTER_TOOL) doctor
+	YES=$(YES) $(CLUSTER_TOOL) doctor --install
 	YES=$(YES) PROFILE=$(TEST_PROFILE) IMAGE=localhost/pallet-operator:test OUT=target/image/test.tar deploy/image
 	cargo build --locked --test install
 	@helm=$$($(INSTALL) helm) && $(INSTALL) up && $(INSTALL) load target/image/test.tar; status=$$?; \
@@ -98,7 +99,7 @@ bench-smoke: ## SMOKE_NODES nodes on kwok, and what each costs; needs the test i
 	$(TEST) kwok down
 
 bench-lift: ## one hot Lift beside kubectl exec and a Job, optimised: a table, and target/bench/lift.json (ROUNDS=60)
-	YES=$(YES) $(CLUSTER_TOOL) doctor
+	YES=$(YES) $(CLUSTER_TOOL) doctor --install
 	cargo bench --locked --bench lift --no-run
 	$(BENCH) up
 	@status=0; $(BENCH) run -- env PALLET_TEST_CLUSTER=1 $(if $(filter-out 1,$(ROUNDS)),ROUNDS=$(ROUNDS)) \
@@ -106,8 +107,8 @@ bench-lift: ## one hot Lift beside kubectl exec and a Job, optimised: a table, a
 
 # TOOLS names some of them (see benches/ssh/others --help), HOSTS how many hosts there are.
 bench-ssh: ## 100 sshd hosts through four phases, beside Ansible, pyinfra and parallel-ssh: target/bench/ssh.json (HOSTS=, TOOLS=)
-	YES=$(YES) $(CLUSTER_TOOL) doctor
-	YES=$(YES) $(HOSTS_TOOL) doctor
+	YES=$(YES) $(CLUSTER_TOOL) doctor --install
+	YES=$(YES) $(HOSTS_TOOL) doctor --install
 	YES=$(YES) $(HOSTS_TOOL) build >/dev/null
 	benches/ssh/others --install
 	cargo bench --locked --bench ssh --no-run
@@ -134,9 +135,11 @@ cluster: ## a Kubernetes to try things in
 cluster-down: ## ends it
 	@$(CLUSTER_TOOL) down
 
-crds: ## generates crds/ and docs/reference.md from the types, and the chart's copies of crds/ and of the roles in deploy/rbac
+crds: ## generates crds/ and docs/reference.md from the types, and the chart's copies of crds/, deploy/rbac and deploy/admission
 	cargo run --quiet --bin crdgen crds charts/pallet-operator/files/crds docs/reference.md
 	cp deploy/rbac/operator/role.yaml charts/pallet-operator/files/operator-role.yaml
+	cp deploy/rbac/virtual-machines/role/role.yaml charts/pallet-operator/files/virtual-machines-role.yaml
+	cp deploy/admission/policy.yaml charts/pallet-operator/files/admission-policy.yaml
 	cp deploy/rbac/users/roles.yaml charts/pallet-operator/files/user-roles.yaml
 
 fmt: ## formats the code

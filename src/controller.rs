@@ -446,6 +446,12 @@ impl Converger {
                 snapshot.template = TemplateVerdict::Refused { reason, message };
                 Some(())
             }
+            Presence::Forbidden { verb, group, resource } => {
+                let dot = if group.is_empty() { "" } else { "." };
+                let message = kubevirt::forbidden(&format!("{verb} {resource}{dot}{group}"));
+                snapshot.template = TemplateVerdict::Refused { reason: "VirtualMachinesForbidden", message };
+                Some(())
+            }
         }
     }
 

@@ -14,13 +14,17 @@ fn the_files_under_crds_are_what_the_types_say() {
 }
 
 #[test]
-fn the_chart_has_the_same_definitions_and_roles() {
+fn the_chart_has_the_same_definitions_roles_and_policy() {
     let definitions = crds::chart_files().expect("the definitions can be written as YAML");
     assert_holds("charts/pallet-operator/files/crds", definitions, &[]);
-    let roles =
-        [("operator-role.yaml", "deploy/rbac/operator/role.yaml"), ("user-roles.yaml", "deploy/rbac/users/roles.yaml")];
-    for (copy, source) in roles {
-        let source = std::fs::read_to_string(root().join(source)).expect("the source of the rules");
+    let copies = [
+        ("operator-role.yaml", "deploy/rbac/operator/role.yaml"),
+        ("virtual-machines-role.yaml", "deploy/rbac/virtual-machines/role/role.yaml"),
+        ("user-roles.yaml", "deploy/rbac/users/roles.yaml"),
+        ("admission-policy.yaml", "deploy/admission/policy.yaml"),
+    ];
+    for (copy, source) in copies {
+        let source = std::fs::read_to_string(root().join(source)).expect("the source");
         let kept = std::fs::read_to_string(root().join("charts/pallet-operator/files").join(copy)).unwrap_or_default();
         assert!(kept == source, "charts/pallet-operator/files/{copy} is stale: run make crds");
     }

@@ -35,15 +35,24 @@ pub struct State {
     kubevirt: Mutex<Presence>,
 }
 
-/// Whether KubeVirt is installed.
+/// Whether KubeVirt can be used.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Presence {
     /// It has not been asked yet.
     #[default]
     Unknown,
-    /// It is not.
+    /// It is not installed.
     Absent,
-    /// It is.
+    /// It is installed, and the operator lacks this right.
+    Forbidden {
+        /// Such as `watch`.
+        verb: &'static str,
+        /// The API group, empty for the core one.
+        group: &'static str,
+        /// In the plural.
+        resource: &'static str,
+    },
+    /// It is installed, and the operator has the rights for it.
     Present,
 }
 
@@ -96,12 +105,12 @@ impl State {
         self.specs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether KubeVirt is installed.
+    /// Whether KubeVirt can be used.
     pub(super) fn kubevirt(&self) -> Presence {
         *self.kubevirt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in whether KubeVirt is installed. Says whether that is news.
+    /// Takes in whether KubeVirt can be used. Says whether that is news.
     pub(super) fn see_kubevirt(&self, presence: Presence) -> bool {
         let mut known = self.kubevirt.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *known, presence) != presence

@@ -3,7 +3,10 @@
 //! `make test-outages` runs that one.
 
 use k8s_openapi::{
-    api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Secret},
+    api::{
+        core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Secret},
+        rbac::v1::ClusterRoleBinding,
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -20,6 +23,7 @@ use serde_json::{Value, json};
 use crate::{
     grounds::{Ground, guest, told},
     harness::{Space, condition, reason, receipt, script, wait},
+    support,
 };
 
 fn phases() -> Value {
@@ -79,7 +83,18 @@ async fn kubevirt_is_missed_by_name_and_noticed_when_it_comes_and_goes() {
     assert!(condition(&group, "Stalled").2.contains("install KubeVirt"), "{group:?}");
     space.apply_as("pods", json!({"count": 1, "node": Ground::Pods("localhost/busybox:1").node()})).await;
     space.ready_as("pods").await;
+    // KubeVirt without the rights for it: the group names the right that is missing, and nothing is watched in vain.
+    let bindings: Api<ClusterRoleBinding> = Api::all(space.client.clone());
+    let name = support::rights::virtual_machine_binding(&space.name);
+    let mut binding = bindings.get(&name).await.expect("the binding");
+    bindings.delete(&name, &DeleteParams::default()).await.expect("the rights go");
     let defined = define(&space).await;
+    let group = space.until("it says so", |group| condition(group, "Stalled").1 == "VirtualMachinesForbidden").await;
+    assert!(condition(&group, "Stalled").2.contains("may not watch virtualmachines.kubevirt.io"), "{group:?}");
+    let log = std::fs::read_to_string(space.scratch("operator.log")).unwrap_or_default();
+    assert!(!log.contains("forbidden: User"), "{log}");
+    binding.metadata.resource_version = None;
+    bindings.create(&PostParams::default(), &binding).await.expect("the rights come back");
     let made =
         wait("a machine is made", || async { machines(&space).get("web-0").await.map_err(|error| error.to_string()) })
             .await;

@@ -33,6 +33,10 @@ impl Cluster {
 /// The namespaces that tests make.
 const NAMESPACES: &[&str] = &["pallet-system", "shop", "elsewhere", "team-a", "team-b"];
 
+/// The cluster-wide kinds of what is installed, but for namespaces.
+pub const CLUSTER_WIDE: &str =
+    "crd,clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding";
+
 /// Removes everything of the operator's, by force. Most of it is not there: errors are none.
 fn sweep() {
     for kind in ["lifts", "groupspecs", "groupnodes"] {
@@ -46,9 +50,7 @@ fn sweep() {
         }
     }
     let _ = try_run("kubectl", &["delete", "role,rolebinding", "-n", "default", "pallet-operator"]);
-    for name in
-        try_run("kubectl", &["get", "crd,clusterrole,clusterrolebinding", "-o", "name"]).unwrap_or_default().lines()
-    {
+    for name in try_run("kubectl", &["get", CLUSTER_WIDE, "-o", "name"]).unwrap_or_default().lines() {
         if name.contains("pallet") {
             let _ = try_run("kubectl", &["delete", name]);
         }

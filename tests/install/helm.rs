@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    commands::{Cluster, assert_gone, get, helm, kubectl, try_helm, try_run, wait},
+    commands::{CLUSTER_WIDE, Cluster, assert_gone, get, helm, kubectl, try_helm, try_run, wait},
     group::{apply_example, apply_slow, finish_slow, wait_ready, wait_slow_runs},
     pod::{assert_confined, assert_healthy, pods, wait_rolled_out},
 };
@@ -34,7 +34,8 @@ fn uninstall() {
 fn cluster_wide_from_install_to_uninstall() {
     let Some(_cluster) = Cluster::clean() else { return };
     restricted("pallet-system");
-    let notes = install(&["--set", "podDisruptionBudget.enabled=true", "--set", "networkPolicy.enabled=true"]);
+    // The policy hinders nothing that the operator does.
+    let notes = install(&["--set", "podDisruptionBudget.enabled=true,admissionPolicy.enabled=true"]);
     assert!(notes.contains("helm test pallet-operator --namespace pallet-system"), "{notes}");
     assert_healthy("pallet-system");
     assert_confined();
@@ -69,10 +70,10 @@ fn cluster_wide_from_install_to_uninstall() {
     // Groups first; the definitions stay, and with them the chart can be installed again.
     kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=300s"]);
     uninstall();
-    for kind in ["clusterrole", "clusterrolebinding"] {
-        let names = kubectl(&["get", kind, "-o", "name"]);
-        assert!(!names.contains("pallet"), "{names}");
-    }
+    let names = kubectl(&["get", CLUSTER_WIDE, "-o", "name"]);
+    let left: Vec<_> =
+        names.lines().filter(|name| name.contains("pallet") && !name.contains("customresourcedefinition")).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
     assert_gone(&[
         "all,serviceaccount,role,rolebinding,pdb,networkpolicy",
         "-n",

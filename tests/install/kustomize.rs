@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use crate::{
-    commands::{Cluster, assert_gone, get, kubectl, root, scratch, try_run},
+    commands::{CLUSTER_WIDE, Cluster, assert_gone, get, kubectl, root, scratch, try_run},
     group::{apply_example, apply_slow, finish_slow, wait_ready, wait_slow_runs},
     pod::{assert_confined, assert_healthy, leader, pods, wait_rolled_out},
 };
@@ -70,8 +70,8 @@ fn cluster_wide_from_install_to_uninstall() {
 
 /// Nothing of ours, and nothing that hangs.
 fn assert_nothing_left() {
-    for kind in ["crd", "clusterrole", "clusterrolebinding", "namespace"] {
-        let names = kubectl(&["get", kind, "-o", "name"]);
+    for kinds in [CLUSTER_WIDE, "namespace"] {
+        let names = kubectl(&["get", kinds, "-o", "name"]);
         let ours: Vec<_> = names.lines().filter(|name| name.contains("pallet")).collect();
         assert!(ours.is_empty(), "left behind: {ours:?}");
     }

@@ -45,21 +45,14 @@ fn the_chart_and_kustomize_grant_the_same() {
     if !asked() {
         return;
     }
+    let (switched_on, mut with_machines) =
+        (chart(&["virtualMachines.enabled=true"]), objects(&kubectl(&["kustomize", "deploy"])));
+    with_machines.extend(objects(&kubectl(&["kustomize", "deploy/rbac/virtual-machines/cluster"])));
+    assert!(of_kind(&switched_on, "ClusterRole").contains_key("pallet-operator-virtual-machines"));
+    same_rights(&switched_on, &with_machines);
     let (chart, deploy) = (chart(&[]), objects(&kubectl(&["kustomize", "deploy"])));
-    for kind in ["ClusterRole", "Role"] {
-        let rules = |objects| -> BTreeMap<&str, Value> {
-            of_kind(objects, kind).into_iter().map(|(name, role)| (name, role["rules"].clone())).collect()
-        };
-        assert_eq!(rules(&chart), rules(&deploy), "{kind}");
-        assert!(!rules(&chart).is_empty());
-    }
-    for kind in ["ClusterRoleBinding", "RoleBinding"] {
-        let bound = |objects| -> BTreeMap<&str, Value> {
-            let bindings = of_kind(objects, kind).into_iter();
-            bindings.map(|(name, b)| (name, json!([b["roleRef"], b["subjects"]]))).collect()
-        };
-        assert_eq!(bound(&chart), bound(&deploy), "{kind}");
-    }
+    assert!(!of_kind(&chart, "ClusterRole").contains_key("pallet-operator-virtual-machines"));
+    same_rights(&chart, &deploy);
     for name in ["pallet-view", "pallet-edit", "pallet-admin"] {
         let label = format!("rbac.authorization.k8s.io/aggregate-to-{}", &name["pallet-".len()..]);
         for objects in [&chart, &deploy] {
@@ -73,6 +66,23 @@ fn the_chart_and_kustomize_grant_the_same() {
         let added: Vec<&String> = labels.as_object().into_iter().flat_map(|labels| labels.keys()).collect();
         assert!(added.contains(&&"rbac.authorization.k8s.io/aggregate-to-admin".to_owned()), "{added:?}");
         assert_eq!(added.iter().filter(|label| label.contains("aggregate-to")).count(), 1, "{added:?}");
+    }
+}
+
+fn same_rights(chart: &Objects, deploy: &Objects) {
+    for kind in ["ClusterRole", "Role"] {
+        let rules = |objects| -> BTreeMap<&str, Value> {
+            of_kind(objects, kind).into_iter().map(|(name, role)| (name, role["rules"].clone())).collect()
+        };
+        assert_eq!(rules(chart), rules(deploy), "{kind}");
+        assert!(!rules(chart).is_empty());
+    }
+    for kind in ["ClusterRoleBinding", "RoleBinding"] {
+        let bound = |objects| -> BTreeMap<&str, Value> {
+            let bindings = of_kind(objects, kind).into_iter();
+            bindings.map(|(name, b)| (name, json!([b["roleRef"], b["subjects"]]))).collect()
+        };
+        assert_eq!(bound(chart), bound(deploy), "{kind}");
     }
 }
 
@@ -160,7 +170,8 @@ fn what_is_optional_is_there_when_asked_for() {
     let least: BTreeSet<String> = chart(&[]).into_keys().map(|(kind, _)| kind).collect();
     for (set, kind) in [
         ("podDisruptionBudget.enabled=true", "PodDisruptionBudget"),
-        ("networkPolicy.enabled=true", "NetworkPolicy"),
+        ("admissionPolicy.enabled=true", "ValidatingAdmissionPolicy"),
+        ("admissionPolicy.enabled=true", "ValidatingAdmissionPolicyBinding"),
         ("serviceMonitor.enabled=true", "ServiceMonitor"),
         ("prometheusRule.enabled=true", "PrometheusRule"),
     ] {
@@ -174,6 +185,47 @@ fn what_is_optional_is_there_when_asked_for() {
     assert_eq!(image, &format!("ghcr.io/pallet-operator/pallet-operator@{digest}"));
 }
 
+/// By default nothing that the operator connects to is cut off, and nothing but its port can be reached.
+#[test]
+fn the_network_policy_closes_what_nobody_needs() {
+    if !asked() {
+        return;
+    }
+    let policy = |objects: &Objects| of_kind(objects, "NetworkPolicy")["pallet-operator"]["spec"].clone();
+    let in_only = json!({"policyTypes": ["Ingress"], "ingress": [{"ports": [{"protocol": "TCP", "port": 8080}]}]});
+    for objects in [chart(&[]), objects(&kubectl(&["kustomize", "deploy/operator"]))] {
+        let mut spec = policy(&objects);
+        let selector = spec.as_object_mut().and_then(|spec| spec.remove("podSelector")).expect("a selector");
+        assert_eq!(spec, in_only);
+        let labels = selector["matchLabels"].as_object().expect("labels").clone();
+        let pod = &of_kind(&objects, "Deployment")["pallet-operator"]["spec"]["template"]["metadata"]["labels"];
+        assert!(!labels.is_empty() && labels.iter().all(|(name, value)| pod[name] == *value), "{labels:?} of {pod}");
+    }
+    assert!(of_kind(&chart(&["networkPolicy.enabled=false"]), "NetworkPolicy").is_empty());
+    let both = policy(&chart(&["networkPolicy.egress.enabled=true", "networkPolicy.egress.hosts.cidrs={10.1.0.0/16}"]));
+    assert_eq!(both["policyTypes"], json!(["Ingress", "Egress"]));
+    let to: Vec<_> = both["egress"].as_array().into_iter().flatten().map(|rule| rule["ports"].clone()).collect();
+    let tcp = |port: u16| json!({"protocol": "TCP", "port": port});
+    assert_eq!(to, [json!([tcp(443), tcp(6443)]), json!([tcp(22)]), json!([{"protocol": "UDP", "port": 53}, tcp(53)])]);
+}
+
+/// The chart's policy is of the release's own account, and otherwise the one of `deploy`.
+#[test]
+fn the_admission_policy_is_of_the_account_that_is_installed() {
+    if !asked() {
+        return;
+    }
+    let deployed = objects(&kubectl(&["kustomize", "deploy/admission"]));
+    let name = "pallet-operator.pallet-system";
+    let ours = chart(&["admissionPolicy.enabled=true"]);
+    for kind in ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"] {
+        assert_eq!(of_kind(&ours, kind)[name]["spec"], of_kind(&deployed, kind)[name]["spec"], "{kind}");
+    }
+    let other = chart(&["admissionPolicy.enabled=true", "serviceAccount.name=robot"]);
+    let condition = &of_kind(&other, "ValidatingAdmissionPolicy")[name]["spec"]["matchConditions"][0]["expression"];
+    assert_eq!(condition, r#"request.userInfo.username == "system:serviceaccount:pallet-system:robot""#);
+}
+
 #[test]
 fn values_that_mean_nothing_are_refused() {
     if !asked() {
@@ -185,7 +237,7 @@ fn values_that_mean_nothing_are_refused() {
         ("image.digest=latest", "/image/digest"),
         ("replicas=-1", "/replicas"),
         ("log.format=xml", "/log/format"),
-        ("networkPolicy.apiServer.cidrs=10.0.0.1", "/networkPolicy/apiServer/cidrs"),
+        ("networkPolicy.egress.apiServer.cidrs=10.0.0.1", "/networkPolicy/egress/apiServer/cidrs"),
         ("replicas=2,leaderElection.enabled=false", "replicas: more than one needs leaderElection.enabled"),
         ("serviceMonitor.enabled=true,service.enabled=false", "serviceMonitor.enabled needs service.enabled"),
         ("serviceAccount.create=false", "serviceAccount.name is needed"),

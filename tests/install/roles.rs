@@ -128,6 +128,26 @@ const OPERATORS: &[&str] = &[
     "patch lifts/status",
 ];
 
+/// What the operator may do where virtual machines are switched on, and not before.
+const VIRTUAL_MACHINES: &[&str] = &[
+    "create secrets",
+    "get virtualmachines.kubevirt.io",
+    "list virtualmachines.kubevirt.io",
+    "watch virtualmachines.kubevirt.io",
+    "create virtualmachines.kubevirt.io",
+    "delete virtualmachines.kubevirt.io",
+    "update virtualmachines.kubevirt.io/finalizers",
+    "list virtualmachineinstances.kubevirt.io",
+    "watch virtualmachineinstances.kubevirt.io",
+];
+/// And what it may not do then, either.
+const BEYOND_VIRTUAL_MACHINES: &[&str] = &[
+    "patch virtualmachines.kubevirt.io",
+    "patch virtualmachineinstances.kubevirt.io",
+    "list secrets",
+    "delete secrets",
+];
+
 fn installed() {
     kubectl(&["apply", "--server-side", "-k", "crds"]);
     kubectl(&["wait", "--for=condition=Established", "--timeout=300s", "-f", "crds"]);
@@ -196,6 +216,7 @@ async fn each_account_can_do_its_own_and_no_more() {
     operator(&client).await;
     namespaced(&client).await;
     tried().await;
+    virtual_machines(&client).await;
     remove();
 }
 
@@ -238,16 +259,7 @@ async fn operator(client: &Client) {
         "delete lifts",
         "patch lifts/status",
         "get secrets",
-        "create secrets",
         "get configmaps",
-        "get virtualmachines.kubevirt.io",
-        "list virtualmachines.kubevirt.io",
-        "watch virtualmachines.kubevirt.io",
-        "create virtualmachines.kubevirt.io",
-        "delete virtualmachines.kubevirt.io",
-        "update virtualmachines.kubevirt.io/finalizers",
-        "list virtualmachineinstances.kubevirt.io",
-        "watch virtualmachineinstances.kubevirt.io",
         "create events.events.k8s.io",
         "patch events.events.k8s.io",
     ];
@@ -277,8 +289,6 @@ async fn operator(client: &Client) {
         "watch secrets",
         "patch secrets",
         "delete secrets",
-        "patch virtualmachines.kubevirt.io",
-        "patch virtualmachineinstances.kubevirt.io",
         "list configmaps",
         "watch configmaps",
         "patch serverspecs",
@@ -310,6 +320,7 @@ async fn operator(client: &Client) {
         "list leases.coordination.k8s.io",
         "delete leases.coordination.k8s.io",
     ];
+    let cannot = [&cannot[..], VIRTUAL_MACHINES, BEYOND_VIRTUAL_MACHINES].concat();
     operator.assert("team-a", &can, &cannot).await;
     operator.assert("", &can, &cannot).await;
     let lease = ["get leases.coordination.k8s.io pallet-operator", "update leases.coordination.k8s.io pallet-operator"];
@@ -328,6 +339,27 @@ async fn operator(client: &Client) {
     let elsewhere = [&lease[..], &["create leases.coordination.k8s.io"]].concat();
     operator.assert("team-a", &[], &elsewhere).await;
     operator.assert("kube-system", &[], &elsewhere).await;
+}
+
+/// The rights that are switched on apart: in one namespace, then in all.
+async fn virtual_machines(client: &Client) {
+    let granted: usize = rights::virtual_machine_rules()
+        .iter()
+        .map(|rule| rule.verbs.len() * rule.resources.as_ref().map_or(0, Vec::len))
+        .sum();
+    assert_eq!(
+        VIRTUAL_MACHINES.len(),
+        granted,
+        "the rules have changed: bring this list, and docs/security.md, up to date"
+    );
+    let operator = Asked { client, user: OPERATOR };
+    kubectl(&["apply", "-n", "team-a", "-k", "deploy/rbac/virtual-machines/namespace"]);
+    operator.assert("team-a", VIRTUAL_MACHINES, BEYOND_VIRTUAL_MACHINES).await;
+    operator.assert("team-b", &[], VIRTUAL_MACHINES).await;
+    kubectl(&["apply", "-k", "deploy/rbac/virtual-machines/cluster"]);
+    operator.assert("team-b", VIRTUAL_MACHINES, BEYOND_VIRTUAL_MACHINES).await;
+    operator.assert("", VIRTUAL_MACHINES, BEYOND_VIRTUAL_MACHINES).await;
+    kubectl(&["delete", "-k", "deploy/rbac/virtual-machines/cluster"]);
 }
 
 /// The same by Roles, outside of its namespace.

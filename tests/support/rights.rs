@@ -32,8 +32,13 @@ pub fn operator_rules() -> Vec<PolicyRule> {
     deployed::<ClusterRole>("rbac/operator/role.yaml").remove(0).rules.expect("rules")
 }
 
-/// An account in a namespace of its own, so that it outlives the test's, with the operator's rights in all namespaces and a
-/// lease in the test's: what `deploy/` makes, under names that are free. Returns a kubeconfig.
+/// What it may do besides where nodes are virtual machines.
+pub fn virtual_machine_rules() -> Vec<PolicyRule> {
+    deployed::<ClusterRole>("rbac/virtual-machines/role/role.yaml").remove(0).rules.expect("rules")
+}
+
+/// An account in a namespace of its own, so that it outlives the test's, with the operator's rights in all namespaces, those for
+/// virtual machines among them, and a lease in the test's: what `deploy/` makes, under names that are free. Returns a kubeconfig.
 pub async fn operator_kubeconfig(client: &Client, namespace: &str) -> String {
     let home = format!("{namespace}-operator");
     let metadata = json!({"name": home});
@@ -43,22 +48,26 @@ pub async fn operator_kubeconfig(client: &Client, namespace: &str) -> String {
     let lease = deployed::<Role>("operator/lease.yaml").remove(0);
     create(&Api::<Role>::namespaced(client.clone(), namespace), json!({"metadata": metadata, "rules": lease.rules}))
         .await;
-    let roles: Api<ClusterRole> = Api::all(client.clone());
-    const ROLE: &str = "pallet-test-operator";
-    let role = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": ROLE},
-        "rules": operator_rules()
-    });
-    roles.patch(ROLE, &PatchParams::apply(MANAGER).force(), &Patch::Apply(role)).await.expect("the operator's role");
-    let binding = |kind: &str, role: &str| {
+    let binding = |name: &str, kind: &str, role: &str| {
         json!({
-            "metadata": metadata,
+            "metadata": {"name": name},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role},
             "subjects": [{"kind": "ServiceAccount", "name": "pallet-operator", "namespace": home}]
         })
     };
-    create(&Api::<RoleBinding>::namespaced(client.clone(), namespace), binding("Role", &home)).await;
-    create(&Api::<ClusterRoleBinding>::all(client.clone()), binding("ClusterRole", ROLE)).await;
+    create(&Api::<RoleBinding>::namespaced(client.clone(), namespace), binding(&home, "Role", &home)).await;
+    let (roles, bindings) = (Api::<ClusterRole>::all(client.clone()), Api::<ClusterRoleBinding>::all(client.clone()));
+    for (role, bound, rules) in [
+        ("pallet-test-operator", home.clone(), operator_rules()),
+        ("pallet-test-operator-virtual-machines", virtual_machine_binding(namespace), virtual_machine_rules()),
+    ] {
+        let object = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": role},
+            "rules": rules
+        });
+        roles.patch(role, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await.expect("a role");
+        create(&bindings, binding(&bound, "ClusterRole", role)).await;
+    }
     let request = TokenRequest {
         spec: TokenRequestSpec { expiration_seconds: Some(86_400), ..TokenRequestSpec::default() },
         ..TokenRequest::default()
@@ -66,6 +75,11 @@ pub async fn operator_kubeconfig(client: &Client, namespace: &str) -> String {
     let token = accounts.create_token_request("pallet-operator", &PostParams::default(), &request).await;
     let token = token.expect("a token").status.expect("a token").token;
     with_token(namespace, &token)
+}
+
+/// The binding by which the operator of a namespace's tests may use virtual machines.
+pub fn virtual_machine_binding(namespace: &str) -> String {
+    format!("{namespace}-operator-virtual-machines")
 }
 
 /// The kubeconfig of the tests with another user.

@@ -40,6 +40,7 @@ pub fn about(reason: &str, group: &str, node: &str) -> Option<String> {
         "HostTaken" => format!("correct the address in the inventory, or delete the node: kubectl delete gn {node}"),
         "MachineBusy" => "wait for the run that is still at work there, or end it on the machine".to_owned(),
         "KubeVirtMissing" => "install KubeVirt: it is noticed".to_owned(),
+        "VirtualMachinesForbidden" => "the administrator grants the operator deploy/rbac/virtual-machines".to_owned(),
         "Stopped" => format!("start the virtual machine: virtctl start {node}"),
         "Paused" => format!("let the virtual machine go on: virtctl unpause vm {node}"),
         "AgentFailed" => "the shell ended at once: look for a profile that exits, or a lack of rights".to_owned(),
