@@ -82,6 +82,11 @@ impl Space {
         self.kubeconfig = Some(path);
     }
 
+    /// The ClusterRoleBinding by which its operator may use virtual machines.
+    pub fn virtual_machine_binding(&self) -> String {
+        support::rights::virtual_machine_binding(&self.name)
+    }
+
     /// A new namespace with an operator.
     pub async fn new(what: &str) -> Option<Self> {
         let mut space = Self::bare(what).await?;

@@ -23,7 +23,6 @@ use serde_json::{Value, json};
 use crate::{
     grounds::{Ground, guest, told},
     harness::{Space, condition, reason, receipt, script, wait},
-    support,
 };
 
 fn phases() -> Value {
@@ -85,7 +84,7 @@ async fn kubevirt_is_missed_by_name_and_noticed_when_it_comes_and_goes() {
     space.ready_as("pods").await;
     // KubeVirt without the rights for it: the group names the right that is missing, and nothing is watched in vain.
     let bindings: Api<ClusterRoleBinding> = Api::all(space.client.clone());
-    let name = support::rights::virtual_machine_binding(&space.name);
+    let name = space.virtual_machine_binding();
     let mut binding = bindings.get(&name).await.expect("the binding");
     bindings.delete(&name, &DeleteParams::default()).await.expect("the rights go");
     let defined = define(&space).await;
