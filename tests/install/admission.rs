@@ -192,3 +192,51 @@ fn service_accounts(of_group: &Value) {
     });
     create("team-a", &pod("web-3", of_group, "web", "default")).expect("an account that is listed");
 }
+
+/// Who has pallet-lift and nothing else runs what groups declare, where the policy for that is installed.
+#[test]
+fn who_may_lift_brings_scripts_only_with_a_right_of_its_own() {
+    let Some(_cluster) = Cluster::clean() else { return };
+    kubectl(&["apply", "--server-side", "-k", "crds"]);
+    kubectl(&["wait", "--for=condition=Established", "--timeout=300s", "-f", "crds"]);
+    kubectl(&["apply", "-k", "deploy/rbac/users"]);
+    kubectl(&["apply", "--server-side", "-k", "deploy/admission/lifts"]);
+    kubectl(&["create", "namespace", "team-a"]);
+    let bind = |binding: &str, role: &str, user: &str| {
+        let (role, user) = (format!("--clusterrole={role}"), format!("--user={user}"));
+        kubectl(&["create", "rolebinding", binding, &role, &user, "-n", "team-a"]);
+    };
+    bind("lena", "pallet-lift", "lena");
+    bind("sara", "pallet-lift", "sara");
+    bind("sara-scripts", "pallet-lift-scripts", "sara");
+    let lift = |name: &str, more: Value| {
+        let mut spec = json!({"groups": ["web"]});
+        spec.as_object_mut().zip(more.as_object()).map(|(spec, more)| spec.extend(more.clone()));
+        json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "Lift", "metadata": {"name": name}, "spec": spec})
+    };
+    let script = json!({"phase": {"actions": [{"exec": {"script": "id"}}]}});
+    let create = |user: &str, object: &Value| {
+        let path = crate::commands::scratch("admission").join("lift.yaml");
+        std::fs::write(&path, object.to_string()).expect("a file");
+        let user = format!("--as={user}");
+        try_run("kubectl", &["create", "-n", "team-a", &user, "-f", path.to_str().expect("a path in UTF-8")])
+    };
+    let words = "lena may not bring a phase of its own (spec.phase): that takes the right to create lifts/phase";
+    wait("the policy holds", || match create("lena", &lift("early", script.clone())) {
+        Err(error) if error.contains(words) => Ok(()),
+        other => {
+            let _ = try_run("kubectl", &["delete", "lift", "early", "-n", "team-a"]);
+            Err(format!("{other:?}"))
+        }
+    });
+    let refused = create("lena", &lift("params", json!({"with": {"web": {"x": 1}}}))).expect_err("she may not");
+    assert!(refused.contains("lena may not change parameters (spec.with)"), "{refused}");
+    create("lena", &lift("declared", json!({"phases": ["configure"]}))).expect("what the group declares");
+    create("sara", &lift("script", script)).expect("she has the right");
+    create("sara", &lift("params", json!({"with": {"web": {"x": 1}}}))).expect("she has the right");
+    kubectl(&["delete", "lifts", "--all", "-n", "team-a"]);
+    for what in ["deploy/admission/lifts", "deploy/rbac/users", "crds"] {
+        kubectl(&["delete", "-k", what, "--timeout=300s"]);
+    }
+    kubectl(&["delete", "namespace", "team-a", "--timeout=300s"]);
+}
