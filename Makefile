@@ -3,6 +3,8 @@ CLUSTER_TOOL := tests/cluster/cluster
 # Instances of the cluster tool: tests have one of their own, so that a demo may stay up beside them.
 TEST := CLUSTER_NAME=test $(CLUSTER_TOOL)
 BENCH := CLUSTER_NAME=bench $(CLUSTER_TOOL)
+# Its operator serves all namespaces.
+TENANTS := CLUSTER_NAME=tenants $(CLUSTER_TOOL)
 # What is installed there is cluster-wide, so nothing else may run in it.
 INSTALL := CLUSTER_NAME=install $(CLUSTER_TOOL)
 HOSTS_TOOL := tests/hosts/hosts
@@ -18,7 +20,7 @@ EVERY ?= 1
 # All that `benches/ssh/others` knows, but for Ansible with its default of 5 forks: that takes ten minutes.
 TOOLS ?= parallel-ssh pyinfra pyinfra-scripts ansible-raw-forks-50 ansible-forks-50
 
-.PHONY: help demo demo-down test test-unit test-otel test-cluster test-faults test-outages test-vms test-install bench-smoke bench-lift bench-ssh soak image sbom cluster cluster-down crds lint advisories release-check fmt
+.PHONY: help demo demo-down test test-unit test-otel test-cluster test-tenants test-faults test-outages test-vms test-install bench-smoke bench-lift bench-ssh soak image sbom cluster cluster-down crds lint advisories release-check fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +31,7 @@ demo: ## a Kubernetes, the operator and a group of three pods, shown until it is
 demo-down: ## ends what demo started
 	@deploy/demo --down
 
-test: test-unit test-otel test-cluster test-install ## every tier: unit, simulation, agent, traces, API, end to end, kwok smoke, installation
+test: test-unit test-otel test-cluster test-tenants test-install ## every tier: unit, simulation, agent, traces, API, end to end, kwok smoke, installation
 
 test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor --install
@@ -61,6 +63,14 @@ test-cluster: ## the tiers that need one: started here, and ended
 	$(MAKE) --no-print-directory bench-smoke || status=1; \
 	$(TEST) down || status=1; \
 	exit $$status
+
+test-tenants: ## one operator, a hostile tenant and a well-behaved one; on a cluster of its own
+	YES=$(YES) $(CLUSTER_TOOL) doctor --install
+	cargo build --locked --bins --test e2e
+	$(TENANTS) up
+	@status=0; $(TENANTS) run -- env PALLET_TEST_CLUSTER=1 \
+		cargo test --offline --locked --test e2e -- --ignored --nocapture tenants:: || status=1; \
+	$(TENANTS) down || status=1; exit $$status
 
 # ROUNDS is for more of the dice, SEED for the same again, EVERY for fewer points.
 test-faults: ## the operator killed before and after each write, each write met by each fault; needs the test instance up

@@ -36,6 +36,8 @@ pub struct Space {
     pub kubeconfig: Option<PathBuf>,
     /// What the operator finds in its environment beside that.
     pub environment: Vec<(&'static str, String)>,
+    /// Whether the operator serves all namespaces: only in a cluster that nothing else uses.
+    pub all_namespaces: bool,
 }
 
 impl Drop for Space {
@@ -70,7 +72,8 @@ impl Space {
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
         let there = || accounts.get("default").map_err(|error| error.to_string());
         wait("the namespace has its service account", there).await;
-        let mut space = Self { client, name, operator: None, kubeconfig: None, environment: Vec::new() };
+        let mut space =
+            Self { client, name, operator: None, kubeconfig: None, environment: Vec::new(), all_namespaces: false };
         space.limit_rights().await;
         Some(space)
     }
@@ -122,7 +125,10 @@ impl Space {
     pub fn start_operator(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let mut command = Command::new(operator_binary());
-        command.args(["--namespace", &self.name, "--log", "info,pallet_operator=debug"]);
+        if !self.all_namespaces {
+            command.args(["--namespace", &self.name]);
+        }
+        command.args(["--log", "info,pallet_operator=debug"]);
         // Each looks after a namespace of its own, side by side with the others.
         command.args(["--leader-elect=false", "--http-address=127.0.0.1:0"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);

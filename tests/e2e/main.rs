@@ -25,6 +25,7 @@ mod proxy;
 mod rollouts;
 mod secrets;
 mod sshd;
+mod tenants;
 #[cfg(feature = "otel")]
 mod traces;
 mod trouble;
