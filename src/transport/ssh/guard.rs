@@ -7,8 +7,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Which addresses may be connected to: all but the operator's own surroundings, unless the administrator allows them.
 ///
-/// Guarantee: the forms in which IPv6 carries an IPv4 address (mapped, compatible, translated, 6to4) are judged as the IPv4
-/// address that they lead to.
+/// Guarantee: an IPv6 address that carries an IPv4 address in one of the known forms (mapped, compatible, translated, NAT64, 6to4,
+/// ISATAP) is judged as that IPv4 address too. A NAT64 prefix of the network's own cannot be known here: the administrator
+/// refuses it with `--refuse-host-range`.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     api_servers: Vec<IpAddr>,
@@ -17,24 +18,39 @@ pub struct Guard {
 }
 
 /// Ranges that are refused, and what people call them.
-const REFUSED_V4: [(Ipv4Net, &str); 5] = [
+const REFUSED_V4: [(Ipv4Net, &str); 8] = [
     (Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8), "loopback"),
     (Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8), "unspecified"),
     (Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16), "link-local"),
     (Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4), "multicast"),
     (Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32), "broadcast"),
+    // Alibaba Cloud, Azure, Oracle Cloud (classic).
+    (Ipv4Net::new_assert(Ipv4Addr::new(100, 100, 100, 200), 32), METADATA),
+    (Ipv4Net::new_assert(Ipv4Addr::new(168, 63, 129, 16), 32), METADATA),
+    (Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 0, 192), 32), METADATA),
 ];
-const REFUSED_V6: [(Ipv6Net, &str); 4] = [
+const REFUSED_V6: [(Ipv6Net, &str); 9] = [
     (Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128), "loopback"),
     (Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128), "unspecified"),
     (Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10), "link-local"),
     (Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8), "multicast"),
+    // AWS (metadata, DNS, time, credentials of pods), Google Cloud, Oracle Cloud, Scaleway, Linode.
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32), METADATA),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128), METADATA),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe), 128), METADATA),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42), 128), METADATA),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1), 128), METADATA),
 ];
+const METADATA: &str = "a service of the cloud provider (instance metadata)";
 
 impl Guard {
     /// `api_servers` are the addresses of the cluster's own API; what lies in `allowed` is never refused.
     pub fn new(api_servers: Vec<IpAddr>, allowed: Vec<IpNet>) -> Self {
-        Self { api_servers: api_servers.into_iter().map(meant).collect(), allowed, refused: Vec::new() }
+        Self {
+            api_servers: api_servers.iter().flat_map(|address| meanings(*address)).collect(),
+            allowed,
+            refused: Vec::new(),
+        }
     }
 
     /// What lies in `ranges` is refused besides, whatever is allowed.
@@ -46,22 +62,26 @@ impl Guard {
     /// # Errors
     /// Why the address may not be connected to, for people: the address, the range and the remedy.
     pub fn check(&self, address: IpAddr) -> Result<(), String> {
-        let meant = meant(address);
-        if let Some(range) = self.refused.iter().find(|range| range.contains(&meant) || range.contains(&address)) {
+        let meanings = meanings(address);
+        let within = |range: &&IpNet| meanings.iter().any(|meant| range.contains(meant));
+        if let Some(range) = self.refused.iter().find(within) {
             return Err(format!(
                 "{address} is not connected to: the administrator refuses {range} (--refuse-host-range)"
             ));
         }
-        if self.allowed.iter().any(|range| range.contains(&meant) || range.contains(&address)) {
-            return Ok(());
+        for &meant in &meanings {
+            let Some((range, kind)) = self.refused(meant) else { continue };
+            if self.allowed.iter().any(|range| range.contains(&meant) || range.contains(&address)) {
+                continue;
+            }
+            let shown = if meant == address { address.to_string() } else { format!("{address} (that is {meant})") };
+            return Err(format!(
+                "{shown} is not connected to: {range} is {kind}; where hosts are meant to be there, the administrator allows \
+                 it with the operator's flag --allow-host-range={}",
+                IpNet::from(meant),
+            ));
         }
-        let Some((range, kind)) = self.refused(meant) else { return Ok(()) };
-        let shown = if meant == address { address.to_string() } else { format!("{address} (that is {meant})") };
-        Err(format!(
-            "{shown} is not connected to: {range} is {kind}; where hosts are meant to be there, the administrator allows \
-             it with the operator's flag --allow-host-range={}",
-            IpNet::from(meant),
-        ))
+        Ok(())
     }
 
     fn refused(&self, address: IpAddr) -> Option<(IpNet, &'static str)> {
@@ -111,23 +131,34 @@ impl Guard {
     }
 }
 
-/// The address that packets go to in the end.
-fn meant(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address else { return address };
-    if let Some(v4) = v6.to_ipv4_mapped() {
-        return IpAddr::V4(v4);
-    }
-    let [a, b, c, _, _, _, high, low] = v6.segments();
-    let v4 = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
-    match v6.octets() {
-        // Translated (RFC 6052); both the well-known prefix and that for local use.
-        [0x00, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, ..] | [0x00, 0x64, 0xff, 0x9b, 0, 1, ..] => v4(high, low),
+/// The address, and the IPv4 addresses that packets to it may go to in the end.
+fn meanings(address: IpAddr) -> Vec<IpAddr> {
+    let IpAddr::V6(v6) = address else { return vec![address] };
+    let octets = v6.octets();
+    let at = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));
+    let carried = match v6.segments() {
+        // Mapped (RFC 4291), translated (RFC 2765), and with the well-known prefix of NAT64 (RFC 6052).
+        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
+            vec![at([12, 13, 14, 15])]
+        }
+        // NAT64 of local use (RFC 8215): where the address is depends on the length of the prefix (RFC 6052, 2.2), which is
+        // not known. In the places that are not meant there are zeros as a rule.
+        [0x64, 0xff9b, 1, ..] => {
+            let places = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]].map(at);
+            let meant = places.into_iter().filter(|it| it.octets()[0] != 0).collect::<Vec<_>>();
+            if meant.is_empty() { places.to_vec() } else { meant }
+        }
         // 6to4 (RFC 3056).
-        [0x20, 0x02, ..] => v4(b, c),
+        [0x2002, ..] => vec![at([2, 3, 4, 5])],
         // Compatible (deprecated); the unspecified address and the loopback of IPv6 are none.
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ..] if a == 0 && high != 0 => v4(high, low),
-        _ => address,
-    }
+        [0, 0, 0, 0, 0, 0, high, _] if high != 0 => vec![at([12, 13, 14, 15])],
+        // ISATAP (RFC 5214).
+        [_, _, _, _, 0 | 0x200, 0x5efe, ..] => vec![at([12, 13, 14, 15])],
+        _ => Vec::new(),
+    };
+    let carried = carried.into_iter().map(IpAddr::V4);
+    // What is mapped is no IPv6 address to the system.
+    if v6.to_ipv4_mapped().is_some() { carried.collect() } else { std::iter::once(address).chain(carried).collect() }
 }
 
 #[cfg(test)]
@@ -147,7 +178,32 @@ mod tests {
             ("::ffff:127.0.0.1", "127.0.0.0/8 is loopback"),
             ("::127.0.0.1", "127.0.0.0/8 is loopback"),
             ("64:ff9b::7f00:1", "127.0.0.0/8 is loopback"),
+            ("::ffff:0:127.0.0.1", "127.0.0.0/8 is loopback"),
+            ("::ffff:0:a9fe:a9fe", "169.254.0.0/16 is link-local"),
+            // RFC 6052, 2.2, for prefixes of 48, 56, 64 and 96 bits; a translator does not look at what follows.
+            ("64:ff9b:1:7f00:0:100::", "127.0.0.0/8 is loopback"),
+            ("64:ff9b:1:a9fe:a9:fe00::", "169.254.0.0/16 is link-local"),
+            ("64:ff9b:1:a9fe:a9:fe00:1:1", "169.254.0.0/16 is link-local"),
+            ("64:ff9b:1:a9:fe:a9fe::", "169.254.0.0/16 is link-local"),
+            ("64:ff9b:1:1:a9:fea9:fe00:0", "169.254.0.0/16 is link-local"),
+            ("64:ff9b:1:ffff::a9fe:a9fe", "169.254.0.0/16 is link-local"),
             ("64:ff9b:1::7f00:1", "127.0.0.0/8 is loopback"),
+            ("64:ff9b:1::", "0.0.0.0/8 is unspecified"),
+            ("2001:db8::5efe:7f00:1", "127.0.0.0/8 is loopback"),
+            ("2001:db8::200:5efe:a9fe:a9fe", "169.254.0.0/16 is link-local"),
+            ("2002:a9fe:a9fe::1", "169.254.0.0/16 is link-local"),
+            ("100.100.100.200", "100.100.100.200/32 is a service of the cloud provider"),
+            ("::ffff:100.100.100.200", "100.100.100.200/32 is a service of the cloud provider"),
+            ("168.63.129.16", "168.63.129.16/32 is a service of the cloud provider"),
+            ("64:ff9b::168.63.129.16", "168.63.129.16/32 is a service of the cloud provider"),
+            ("192.0.0.192", "192.0.0.192/32 is a service of the cloud provider"),
+            ("fd00:ec2::254", "fd00:ec2::/32 is a service of the cloud provider"),
+            ("fd00:ec2::23", "fd00:ec2::/32 is a service of the cloud provider"),
+            ("fd20:ce::254", "fd20:ce::254/128 is a service of the cloud provider"),
+            ("fd00:c1::a9fe:a9fe", "fd00:c1::a9fe:a9fe/128 is a service of the cloud provider"),
+            ("fd00:42::42", "fd00:42::42/128 is a service of the cloud provider"),
+            ("fd00:a9fe:a9fe::1", "fd00:a9fe:a9fe::1/128 is a service of the cloud provider"),
+            ("64:ff9b::10.96.0.1", "10.96.0.1/32 is the cluster's API server"),
             ("2002:7f00:1::", "127.0.0.0/8 is loopback"),
             ("0.0.0.0", "0.0.0.0/8 is unspecified"),
             ("0.1.2.3", "0.0.0.0/8 is unspecified"),
@@ -183,6 +239,17 @@ mod tests {
             "2001:db8::1",
             "fd00::2",
             "::2",
+            "100.100.100.201",
+            "168.63.129.17",
+            "fd20:ce::255",
+            "64:ff9b::8.8.8.8",
+            // 8.8.8.8 with each length of the prefix.
+            "64:ff9b:1:808:8:800::",
+            "64:ff9b:1:8:8:808::",
+            "64:ff9b:1::8:808:800:0",
+            "64:ff9b:1::8.8.8.8",
+            "::ffff:0:8.8.8.8",
+            "2001:db8::5efe:808:808",
         ] {
             assert_eq!(guard().check(address.parse().unwrap()), Ok(()), "{address}");
         }
@@ -199,6 +266,11 @@ mod tests {
             ("::1/128", "::1", true),
             ("10.96.0.1/32", "10.96.0.1", true),
             ("169.254.0.0/16", "127.0.0.1", false),
+            ("64:ff9b:1::/48", "64:ff9b:1::7f00:1", true),
+            // One meaning is allowed, another is not.
+            ("127.0.0.0/8", "64:ff9b:1:a9fe:a9:fe00:7f00:1", false),
+            ("fd00:ec2::254/128", "fd00:ec2::254", true),
+            ("100.100.100.200/32", "100.100.100.200", true),
         ] {
             assert_eq!(allowed(range).check(address.parse().unwrap()).is_ok(), passes, "{range} {address}");
         }
