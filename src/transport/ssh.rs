@@ -15,6 +15,7 @@ mod guard;
 mod hops;
 mod keys;
 mod known_hosts;
+mod limits;
 mod line;
 mod loader;
 mod places;
@@ -32,7 +33,6 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     net::{TcpStream, lookup_host},
-    sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout},
 };
 use zeroize::Zeroizing;
@@ -46,20 +46,23 @@ use client::{Connection, Login};
 pub use guard::Guard;
 use hops::{Hops, Identity};
 use known_hosts::{Host, Trusted};
-use places::{Place, Places};
+use limits::{Address, Grant, Limit, Limits};
+use places::Places;
 use session::Elevated;
 
-/// How many connections there are to one address and port at once, those to jump hosts apart.
+/// How many connections lead to one host through one jump host at once. Those that lead to it directly: see [`Address::limit`].
 const EACH: usize = 2;
-/// How many handshakes are under way at once, and how many of one namespace: they are what costs processor time, and hosts that
-/// stop in the midst of one must not keep everybody else's waiting. Most of one is waiting for a network, so that few would make a
-/// fleet that is far away slow.
-const HANDSHAKES: usize = 64;
-const HANDSHAKES_EACH: usize = 32;
-/// How long a handshake has one of the places that all namespaces share. It may take longer, at the cost of its own.
+/// Handshakes are what costs processor time, and hosts that stop in the midst of one must not keep everybody else's waiting. Most of
+/// one is waiting for a network, so that few would make a fleet that is far away slow.
+const HANDSHAKES: Limit = Limit { all: 64, each: 32, few: 4, common: 48 };
+/// How long a handshake counts for all namespaces. It may take longer, and counts for its own then.
 const HANDSHAKE: Duration = Duration::from_secs(20);
+/// Known hosts of as many bytes are read off the workers that serve everybody.
+const QUICK: usize = 16 << 10;
 /// How often the other side is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+
+const WAITING: &str = "waiting for one of the places for handshakes";
 
 fn no_shell(limit: Duration) -> String {
     format!("no shell within {} s (connectTimeout)", limit.as_secs_f32())
@@ -89,39 +92,12 @@ pub struct Ssh(Arc<Inner>);
 struct Inner {
     keyring: Arc<dyn Keyring>,
     guard: Guard,
-    places: Arc<Places<Spot>>,
-    handshakes: Handshakes,
+    /// Of one namespace.
+    places: Arc<Places<(Box<Identity>, Host)>>,
+    /// Of all namespaces.
+    limits: Arc<Limits>,
     hops: Arc<Hops>,
     keepalive: Duration,
-}
-
-/// Who may exchange keys and log in now.
-struct Handshakes {
-    all: Semaphore,
-    each: Arc<Places<String>>,
-}
-
-impl Handshakes {
-    /// Waits for a place of a namespace.
-    async fn take(&self, namespace: &str) -> Turn<'_> {
-        let own = self.each.take(namespace.to_owned()).await;
-        // The semaphore is never closed.
-        Turn { shared: self.all.acquire().await.ok(), _own: own }
-    }
-}
-
-/// A place for a handshake, until it is dropped.
-struct Turn<'a> {
-    /// One of those that all share.
-    shared: Option<SemaphorePermit<'a>>,
-    _own: Place<String>,
-}
-
-/// What only so many connections lead to.
-#[derive(Clone, Eq, Hash, PartialEq)]
-enum Spot {
-    Direct(SocketAddr),
-    Through(Box<Identity>, Host),
 }
 
 /// What an attempt is at, for whoever asks why it took too long.
@@ -161,8 +137,8 @@ impl Ssh {
     /// has left three of them unanswered.
     pub fn with_keepalive(keyring: Arc<dyn Keyring>, guard: Guard, keepalive: Duration) -> Self {
         let places = Places::new(EACH);
-        let handshakes = Handshakes { all: Semaphore::new(HANDSHAKES), each: Places::new(HANDSHAKES_EACH) };
-        Self(Arc::new(Inner { keyring, guard, places, handshakes, hops: Arc::default(), keepalive }))
+        let limits = Limits::new(HANDSHAKES);
+        Self(Arc::new(Inner { keyring, guard, places, limits, hops: Arc::default(), keepalive }))
     }
 
     /// Starts a shell that executes [`LOADER`] on a machine.
@@ -180,7 +156,7 @@ impl Ssh {
 
     /// How many addresses and jump hosts are remembered, because somebody is connected to them or is about to be.
     pub fn remembered(&self) -> usize {
-        self.0.places.len() + self.0.handshakes.each.len() + self.0.hops.len()
+        self.0.places.len() + self.0.limits.len() + self.0.hops.len()
     }
 }
 
@@ -209,7 +185,7 @@ impl Inner {
         let command = loader::command(sudo, LOADER);
         let command = command.map_err(|why| error("ElevationRefused", &name, &format!("become.user: {why}")))?;
         let connection = match &endpoint.jump {
-            None => self.connect(&itself, &login, stage, endpoint.connect_timeout, Some(&self.places)).await?,
+            None => self.connect(&itself, &login, stage, endpoint.connect_timeout, Address::Host).await?,
             Some(hop) => self.connect_through(hop, endpoint, &login, stage).await?,
         };
         drop(login);
@@ -218,7 +194,8 @@ impl Inner {
 
     /// All that is needed to log in.
     async fn login(&self, namespace: &str, name: String, to: &Hop, stage: &Stage) -> Result<Login, OpenError> {
-        let trusted = self.trusted(namespace, &name, &to.trust, stage).await?;
+        let host = Host::new(&to.address, to.port);
+        let trusted = self.trusted(namespace, &name, &host, &to.trust, stage).await?;
         let source = Source::Secret(to.key.clone());
         stage.enter(format!("reading the private key, {source}"));
         let unreadable =
@@ -232,13 +209,20 @@ impl Inner {
             error("KeyUnreadable", &name, &format!("the certificate ({beside}) cannot be used: {why}"))
         })?;
         drop(held);
-        let (host, user, key_place) = (Host::new(&to.address, to.port), to.user.clone(), source.to_string());
+        let (user, key_place) = (to.user.clone(), source.to_string());
         let namespace = namespace.to_owned();
         Ok(Login { namespace, name, host, trusted, user, key: Arc::new(key), key_place, certificate })
     }
 
-    async fn trusted(&self, namespace: &str, name: &str, trust: &[Trust], stage: &Stage) -> Result<Trusted, OpenError> {
-        let mut trusted = Trusted::default();
+    async fn trusted(
+        &self,
+        namespace: &str,
+        name: &str,
+        host: &Host,
+        trust: &[Trust],
+        stage: &Stage,
+    ) -> Result<Trusted, OpenError> {
+        let mut trusted = Trusted::of(host.clone());
         for (at, trust) in trust.iter().enumerate() {
             let unreadable =
                 |what: &str, why: &str| error("TrustUnreadable", name, &format!("trust[{at}]{what}: {why}"));
@@ -248,8 +232,21 @@ impl Inner {
                     stage.enter(format!("reading the known hosts, {source}"));
                     let held = self.keyring.read(namespace, source).await;
                     let bytes = held.and_then(|mut held| take(&mut held, source));
-                    let bytes = bytes.map_err(|why| unreadable(&format!(" ({source})"), &why))?;
-                    trusted.add_known_hosts(&String::from_utf8_lossy(&bytes));
+                    let added = match bytes {
+                        Ok(bytes) if (QUICK..=known_hosts::LONGEST).contains(&bytes.len()) => {
+                            let reading = move || {
+                                let added = trusted.add_known_hosts(&bytes);
+                                (trusted, added)
+                            };
+                            let read = tokio::task::spawn_blocking(reading).await;
+                            let (read, added) = read.map_err(|why| unreadable("", &why.to_string()))?;
+                            trusted = read;
+                            added
+                        }
+                        Ok(bytes) => trusted.add_known_hosts(&bytes),
+                        Err(why) => Err(why),
+                    };
+                    added.map_err(|why| unreadable(&format!(" ({source})"), &why))?;
                 }
             }
         }
@@ -279,42 +276,73 @@ impl Inner {
         Ok(Some(Elevated { user, login: &endpoint.user, password }))
     }
 
-    /// Logs in directly. With places, one of those at the address is taken.
+    /// Logs in directly, on the first of the addresses that answers.
     async fn connect(
         &self,
         to: &Hop,
         login: &Login,
         stage: &Stage,
         limit: Duration,
-        places: Option<&Arc<Places<Spot>>>,
+        kind: fn(SocketAddr) -> Address,
     ) -> Result<Connection, OpenError> {
         let deadline = Instant::now() + limit;
         let addresses = self.addresses(to, &login.name, stage).await?;
         let mut tried = Vec::new();
         for (at, &address) in addresses.iter().enumerate() {
-            let place = match places {
-                None => None,
-                Some(places) => {
-                    stage.enter(format!("waiting for one of the {EACH} connections to {address}"));
-                    Some(places.take(Spot::Direct(address)).await)
-                }
-            };
-            stage.enter(format!("connecting to {address}"));
             // One that does not answer leaves time for those that follow.
-            let left = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - at) as u32;
-            let failure = match timeout(left, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    // A request is one small write: it waits for nothing.
-                    let _ = stream.set_nodelay(true);
-                    let holds = Box::new(place);
-                    return client::log_in(stream, login, &self.handshakes, self.keepalive, stage, holds).await;
-                }
-                Ok(Err(failure)) => failure.to_string(),
-                Err(_) => "no answer".to_owned(),
-            };
-            tried.push(format!("{address}: {failure}"));
+            let share = |now| deadline.saturating_duration_since(now) / (addresses.len() - at) as u32;
+            match self.connect_to(kind(address), login, stage, share).await? {
+                Ok(connection) => return Ok(connection),
+                Err(failure) => tried.push(format!("{address}: {failure}")),
+            }
         }
         Err(error("Unreachable", &login.name, &format!("it cannot be connected to ({})", tried.join("; "))))
+    }
+
+    /// Logs in on an address; the inner error says why there is no connection to it.
+    async fn connect_to(
+        &self,
+        address: Address,
+        login: &Login,
+        stage: &Stage,
+        share: impl Fn(Instant) -> Duration,
+    ) -> Result<Result<Connection, String>, OpenError> {
+        let (namespace, socket) = (&login.namespace, address.socket());
+        stage.enter(format!("waiting for one of the {} connections to {socket}", address.limit().each));
+        let mut held = Grant { handshake: None, address: self.limits.address(namespace, address).await };
+        loop {
+            stage.enter(format!("connecting to {socket}"));
+            let greeted = async {
+                let mut stream = match timeout(share(Instant::now()), TcpStream::connect(socket)).await {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(failure)) => return Ok(Err(failure.to_string())),
+                    Err(_) => return Ok(Err("no answer".to_owned())),
+                };
+                // A request is one small write: it waits for nothing.
+                let _ = stream.set_nodelay(true);
+                let heard = client::greeting(&mut stream, login, stage).await?;
+                Ok(Ok((stream, heard)))
+            };
+            let (stream, heard) = match client::sharing(&mut held.handshake, Box::pin(greeted)).await? {
+                Ok(greeted) => greeted,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            // Not before the host has greeted, so that hosts which never answer keep none of their namespace waiting.
+            if held.handshake.is_none() {
+                stage.enter(WAITING);
+                let mut waiting = self.limits.handshake(namespace, held.address.take());
+                if waiting.is_revoked().await {
+                    drop(stream);
+                    held = waiting.granted().await;
+                    continue;
+                }
+                held = waiting.granted().await;
+            }
+            let Grant { handshake, address } = held;
+            return client::log_in(stream, heard, login, handshake, self.keepalive, stage, Box::new(address))
+                .await
+                .map(Ok);
+        }
     }
 
     /// The addresses that may be connected to. A name is resolved once, and what was checked is what is connected to.
@@ -354,7 +382,7 @@ impl Inner {
         let identity = Identity { namespace: endpoint.namespace.clone(), hop: hop.clone() };
         let through = format!("the jump host {}", hop.address);
         stage.enter(format!("waiting for one of the {EACH} connections to it"));
-        let place = Arc::new(self.places.take(Spot::Through(Box::new(identity.clone()), login.host.clone())).await);
+        let place = Arc::new(self.places.take((Box::new(identity.clone()), login.host.clone())).await);
         stage.enter(format!("connecting to {through}"));
         let limit = endpoint.connect_timeout;
         let open =
@@ -362,9 +390,12 @@ impl Inner {
         let open = open.await.map_err(|failure| error(failure.reason, name, &failure.message))?;
         let address = endpoint.address.trim_matches(['[', ']']);
         let until_closed = place.clone();
-        let stream = hops::tunnel(&open, name, &through, (address, endpoint.port), until_closed, stage).await?;
+        let mut stream = hops::tunnel(&open, name, &through, (address, endpoint.port), until_closed, stage).await?;
+        let heard = client::greeting(&mut stream, login, stage).await?;
+        stage.enter(WAITING);
+        let permit = self.limits.handshake(&login.namespace, None).granted().await.handshake;
         let holds = Box::new((place, open));
-        client::log_in(stream, login, &self.handshakes, self.keepalive, stage, holds).await
+        client::log_in(stream, heard, login, permit, self.keepalive, stage, holds).await
     }
 
     /// Logs in on a jump host, for all who are going to share it.
@@ -373,7 +404,7 @@ impl Inner {
         let stage = Stage::new();
         let attempt = async {
             let login = self.login(&namespace, name.clone(), &hop, &stage).await?;
-            self.connect(&hop, &login, &stage, limit, None).await
+            self.connect(&hop, &login, &stage, limit, Address::Jump).await
         };
         match timeout(limit, Box::pin(attempt)).await {
             Ok(connected) => connected,

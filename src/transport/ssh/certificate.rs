@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use russh::keys::{Certificate, ssh_key::public::KeyData};
 
-use super::known_hosts::{described, matches};
+use super::known_hosts::{Name, described};
 
 /// Whether one of the authorities says that this is the host of that name, at a time in seconds since 1970.
 ///
@@ -38,7 +38,8 @@ pub fn judge(certificate: &Certificate, authorities: &[&KeyData], name: &str, no
         return Err(format!("it has critical options, which hosts' certificates cannot have: {}", options.join(", ")));
     }
     let principals = certificate.valid_principals();
-    if principals.iter().any(|principal| matches(&principal.to_ascii_lowercase(), name)) {
+    let host = Name::new(name);
+    if principals.iter().any(|principal| host.matches(&principal.to_ascii_lowercase())) {
         return Ok(());
     }
     let named = if principals.is_empty() { "no host at all".to_owned() } else { principals.join(", ") };

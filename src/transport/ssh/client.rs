@@ -23,8 +23,9 @@ use tokio::{
 };
 
 use super::{
-    HANDSHAKE, Handshakes, Stage, error,
+    HANDSHAKE, Stage, error,
     known_hosts::{Host, Trusted, line},
+    limits::HandshakePermit,
     line::{Line, Scissors},
 };
 use crate::transport::OpenError;
@@ -97,7 +98,6 @@ impl Ended {
 
 /// What the library asks us while a connection lasts.
 pub struct Client {
-    host: Host,
     trusted: Trusted,
     farewell: Arc<Mutex<Option<String>>>,
 }
@@ -130,11 +130,11 @@ impl client::Handler for Client {
 
     async fn check_server_key(&mut self, offered: &PublicKeyOrCertificate) -> Result<bool, Failure> {
         let verdict = match offered {
-            PublicKeyOrCertificate::PublicKey { key, .. } => self.trusted.judge_key(&self.host, key.key_data()),
+            PublicKeyOrCertificate::PublicKey { key, .. } => self.trusted.judge_key(key.key_data()),
             PublicKeyOrCertificate::Certificate(certificate) => {
                 // A clock before 1970 is no time at which a certificate is valid.
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-                self.trusted.judge_certificate(&self.host, certificate, now)
+                self.trusted.judge_certificate(certificate, now)
             }
         };
         verdict.map(|()| true).map_err(Failure::Refused)
@@ -172,7 +172,7 @@ impl client::Handler for Client {
 }
 
 fn config(login: &Login, keepalive: Duration) -> Config {
-    let (keys, certificates) = login.trusted.kinds(&login.host);
+    let (keys, certificates) = login.trusted.kinds();
     Config {
         client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-pallet_", env!("CARGO_PKG_VERSION")))),
         window_size: WINDOW,
@@ -191,23 +191,16 @@ fn config(login: &Login, keepalive: Duration) -> Config {
     }
 }
 
-/// Logs in over a stream. `holds` lives as long as the connection does.
+/// Waits until a host has said something, and returns that. Nothing was sent by then.
 ///
 /// # Errors
-/// Where the host is not trusted, refuses the login, or does not speak SSH. The stream is cut then.
-pub async fn log_in<S>(
-    mut stream: S,
+/// Where the host closes the stream.
+pub async fn greeting(
+    stream: &mut (impl AsyncRead + Unpin),
     login: &Login,
-    handshakes: &Handshakes,
-    keepalive: Duration,
     stage: &Stage,
-    holds: Box<dyn Send + Sync>,
-) -> Result<Connection, OpenError>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+) -> Result<Vec<u8>, OpenError> {
     stage.enter("waiting for its greeting");
-    // Before a place is taken, so that hosts which never answer do not keep others from theirs.
     let mut heard = vec![0; 64];
     let length =
         stream.read(&mut heard).await.map_err(|error| unreachable(login, &format!("the connection broke: {error}")))?;
@@ -215,15 +208,33 @@ where
         return Err(unreachable(login, "it closed the connection at once; it may have too many already (MaxStartups)"));
     }
     heard.truncate(length);
-    stage.enter("waiting for one of the places for handshakes");
-    let mut turn = handshakes.take(&login.namespace).await;
+    Ok(heard)
+}
+
+/// Logs in over a stream of which `heard` was read. The permit is held until that is done, what all namespaces share of it for
+/// [`HANDSHAKE`] at most. `holds` lives as long as the connection does.
+///
+/// # Errors
+/// Where the host is not trusted, refuses the login, or does not speak SSH. The stream is cut then.
+pub async fn log_in<S>(
+    stream: S,
+    heard: Vec<u8>,
+    login: &Login,
+    mut permit: Option<HandshakePermit>,
+    keepalive: Duration,
+    stage: &Stage,
+    holds: Box<dyn Send + Sync>,
+) -> Result<Connection, OpenError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     stage.enter("exchanging keys");
     let (line, scissors) = Line::new(stream, heard);
     let farewell = Arc::default();
     let ended = Ended { farewell: Arc::clone(&farewell), scissors: Arc::new(scissors) };
     // What is left of a handshake that is given up ends with its line.
     let given_up = CutUnlessKept(Some(ended.clone()));
-    let client = Client { host: login.host.clone(), trusted: login.trusted.clone(), farewell };
+    let client = Client { trusted: login.trusted.clone(), farewell };
     let config = Arc::new(config(login, keepalive));
     let shake = async {
         let connected = client::connect_stream(config, line, client).await;
@@ -232,21 +243,26 @@ where
         authenticate(&mut handle, login, &ended).await?;
         Ok(handle)
     };
-    let handle = {
-        let mut shake = Box::pin(shake);
-        match timeout(HANDSHAKE, &mut shake).await {
-            Ok(shaken) => shaken?,
-            Err(_) => {
-                turn.shared = None;
-                shake.await?
-            }
-        }
-    };
+    let handle = sharing(&mut permit, Box::pin(shake)).await?;
+    drop(permit);
     given_up.keep();
     // A backup for the keepalives, which are not sent while a write is stuck.
     let silent = ended.scissors.when_silent(keepalive * (MISSED as u32 + 1) + Duration::from_secs(1));
     let watch = tokio::spawn(silent).abort_handle();
     Ok(Connection { handle: Arc::new(handle), ended, watch, _holds: holds })
+}
+
+/// Does something under a permit, of which what all namespaces share is given back when it takes long.
+pub async fn sharing<T>(permit: &mut Option<HandshakePermit>, mut work: impl Future<Output = T> + Unpin) -> T {
+    match timeout(HANDSHAKE, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            if let Some(permit) = permit {
+                permit.lapse();
+            }
+            work.await
+        }
+    }
 }
 
 struct CutUnlessKept(Option<Ended>);

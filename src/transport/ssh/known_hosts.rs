@@ -3,7 +3,7 @@
 //! A host is looked up as `address` where its port is 22, as `[address]:port` and then as `address` otherwise. Of several
 //! entries one that fits is enough; a key that is revoked for the host is never accepted, whatever else fits.
 
-use std::fmt;
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use data_encoding::BASE64;
 use hmac::{Hmac, KeyInit, Mac};
@@ -54,17 +54,27 @@ impl fmt::Display for Host {
     }
 }
 
-/// All that is trusted for a connection.
-#[derive(Clone, Debug, Default)]
+/// The longest known_hosts, in bytes: about 2500 lines.
+pub const LONGEST: usize = 256 << 10;
+/// The longest pattern of a host, in bytes. A DNS name has 253 at most.
+const LONGEST_PATTERN: usize = 256;
+
+/// All that is trusted for a connection to one host. What is trusted for others is counted and not kept.
+#[derive(Clone, Debug)]
 pub struct Trusted {
+    host: Host,
+    names: Arc<[Name]>,
     entries: Vec<Entry>,
+    others: usize,
     unreadable: usize,
 }
 
+/// An entry that is for the host.
 #[derive(Clone, Debug)]
 struct Entry {
     marker: Marker,
-    hosts: Hosts,
+    /// Under which of its names.
+    fits: Vec<bool>,
     key: KeyData,
 }
 
@@ -77,7 +87,6 @@ enum Marker {
 
 #[derive(Clone, Debug)]
 enum Hosts {
-    Any,
     Patterns(Vec<String>),
     Hashed { salt: Vec<u8>, hash: Vec<u8> },
 }
@@ -85,47 +94,78 @@ enum Hosts {
 impl Hosts {
     fn parse(field: &str) -> Option<Self> {
         let Some(hashed) = field.strip_prefix("|1|") else {
-            return Some(Self::Patterns(field.split(',').map(str::to_ascii_lowercase).collect()));
+            let patterns: Vec<String> = field.split(',').map(str::to_ascii_lowercase).collect();
+            return patterns.iter().all(|it| it.len() <= LONGEST_PATTERN).then_some(Self::Patterns(patterns));
         };
         let (salt, hash) = hashed.split_once('|')?;
         Some(Self::Hashed { salt: BASE64.decode(salt.as_bytes()).ok()?, hash: BASE64.decode(hash.as_bytes()).ok()? })
     }
 
-    fn contain(&self, name: &str) -> bool {
+    fn contain(&self, name: &Name) -> bool {
         match self {
-            Self::Any => true,
             Self::Patterns(patterns) => {
-                let negated = |pattern: &String| pattern.strip_prefix('!').is_some_and(|it| matches(it, name));
-                !patterns.iter().any(negated) && patterns.iter().any(|pattern| matches(pattern, name))
+                let negated = |pattern: &String| pattern.strip_prefix('!').is_some_and(|it| name.matches(it));
+                patterns.iter().any(|pattern| name.matches(pattern)) && !patterns.iter().any(negated)
             }
             Self::Hashed { salt, hash } => {
                 // Any length of key will do for an HMAC.
-                Hmac::<Sha1>::new_from_slice(salt).is_ok_and(|mac| mac.chain_update(name).verify_slice(hash).is_ok())
+                let mac = Hmac::<Sha1>::new_from_slice(salt);
+                mac.is_ok_and(|mac| mac.chain_update(&name.text).verify_slice(hash).is_ok())
             }
         }
     }
 }
 
-/// Whether a pattern with `*` and `?` fits all of the text. Linear in memory, and never exponential in time.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t) = (0, 0);
-    let mut star = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
+/// A name that patterns with `*` and `?` are matched against. Each byte of a pattern is looked at once, and costs as many steps as
+/// there are words of 64 bytes in the name.
+#[derive(Clone, Debug)]
+pub(super) struct Name {
+    text: String,
+    /// For each byte, where it is in the name: a bit for each place.
+    places: HashMap<u8, Vec<u64>>,
+}
+
+impl Name {
+    pub fn new(text: &str) -> Self {
+        let mut places = HashMap::new();
+        for (place, byte) in text.bytes().enumerate() {
+            let bits = places.entry(byte).or_insert_with(|| vec![0; text.len() / 64 + 1]);
+            bits[place / 64] |= 1 << (place % 64);
+        }
+        Self { text: text.to_owned(), places }
+    }
+
+    /// Whether a pattern fits all of the name.
+    pub fn matches(&self, pattern: &str) -> bool {
+        let end = self.text.len();
+        // Bit n: what has been looked at of the pattern fits the first n bytes.
+        let mut reached = vec![0_u64; end / 64 + 1];
+        reached[0] = 1;
+        for byte in pattern.bytes() {
+            if byte == b'*' {
+                let mut filled = 0;
+                for word in &mut reached {
+                    let lowest = word.trailing_zeros();
+                    *word = if lowest < 64 { u64::MAX << lowest } else { 0 } | filled;
+                    filled = if *word == 0 { 0 } else { u64::MAX };
+                }
+                continue;
             }
-            Some(&byte) if byte == b'?' || byte == text[t] => (p, t) = (p + 1, t + 1),
-            _ => {
-                let Some((at, taken)) = star else { return false };
-                star = Some((at, taken + 1));
-                (p, t) = (at + 1, taken + 1);
+            let places = match byte {
+                b'?' => None,
+                _ => match self.places.get(&byte) {
+                    Some(places) => Some(places),
+                    None => return false,
+                },
+            };
+            let mut carry = 0;
+            for (at, word) in reached.iter_mut().enumerate() {
+                let stepped = places.map_or(*word, |places| *word & places[at]);
+                (*word, carry) = (stepped << 1 | carry, stepped >> 63);
             }
         }
+        reached[end / 64] >> (end % 64) & 1 == 1
     }
-    pattern[p..].iter().all(|&byte| byte == b'*')
 }
 
 /// Why a host is not trusted.
@@ -138,6 +178,12 @@ pub struct Refusal {
 }
 
 impl Trusted {
+    /// Nothing, for a host.
+    pub fn of(host: Host) -> Self {
+        let names = host.names().iter().map(|name| Name::new(name)).collect();
+        Self { host, names, entries: Vec::new(), others: 0, unreadable: 0 }
+    }
+
     /// Adds a public key line, which is trusted whatever the host is called. `@cert-authority` and `@revoked` may stand
     /// before it.
     ///
@@ -151,41 +197,53 @@ impl Trusted {
             }
             _ => format!("it is no OpenSSH public key such as `ssh-ed25519 AAAA...` ({error})"),
         })?;
-        self.entries.push(Entry { marker, hosts: Hosts::Any, key: key.key_data().clone() });
+        self.entries.push(Entry { marker, fits: vec![true; self.names.len()], key: key.key_data().clone() });
         Ok(())
     }
 
     /// Adds what is in a known_hosts file. Lines that cannot be read are counted, for messages.
-    pub fn add_known_hosts(&mut self, text: &str) {
+    ///
+    /// # Errors
+    /// Where it is longer than [`LONGEST`].
+    pub fn add_known_hosts(&mut self, bytes: &[u8]) -> Result<(), String> {
+        if bytes.len() > LONGEST {
+            return Err(format!(
+                "it has {} bytes, and known hosts may have {LONGEST}: put the lines of these hosts into a key of their own",
+                bytes.len()
+            ));
+        }
+        let text = String::from_utf8_lossy(bytes);
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            match entry(line) {
-                Some(entry) => self.entries.push(entry),
-                None => self.unreadable += 1,
+            let Some((marker, hosts, key)) = entry(line) else {
+                self.unreadable += 1;
+                continue;
+            };
+            let fits: Vec<bool> = self.names.iter().map(|name| hosts.contain(name)).collect();
+            if fits.contains(&true) {
+                self.entries.push(Entry { marker, fits, key });
+            } else {
+                self.others += 1;
             }
         }
+        Ok(())
     }
 
-    fn of<'a>(&'a self, host: &Host, marker: Marker) -> impl Iterator<Item = &'a KeyData> {
-        let mut names = host.names();
+    fn marked(&self, marker: Marker) -> impl Iterator<Item = &KeyData> {
+        let known = |at: &usize| self.entries.iter().any(|e| e.marker != Marker::Revoked && e.fits[*at]);
+        let first = (0..self.names.len()).find(known).unwrap_or_default();
         // What is revoked under either name is.
-        if marker != Marker::Revoked {
-            let known =
-                |name: &String| self.entries.iter().any(|e| e.marker != Marker::Revoked && e.hosts.contain(name));
-            let first = names.iter().position(known).unwrap_or_default();
-            names = vec![names.swap_remove(first)];
-        }
-        let fits = move |entry: &&Entry| entry.marker == marker && names.iter().any(|name| entry.hosts.contain(name));
+        let fits = move |entry: &&Entry| entry.marker == marker && (marker == Marker::Revoked || entry.fits[first]);
         self.entries.iter().filter(fits).map(|entry| &entry.key)
     }
 
     /// The kinds of plain keys and of certificates to negotiate, the preferred first. Kinds of which a key is pinned come
     /// first, so that a host with several keys shows that one; the others follow so that a host without shows what it has.
     /// Certificates are asked for where an authority is trusted for the host.
-    pub fn kinds(&self, host: &Host) -> (Vec<Algorithm>, Vec<Algorithm>) {
-        let pinned: Vec<Algorithm> = self.of(host, Marker::Key).map(KeyData::algorithm).collect();
+    pub fn kinds(&self) -> (Vec<Algorithm>, Vec<Algorithm>) {
+        let pinned: Vec<Algorithm> = self.marked(Marker::Key).map(KeyData::algorithm).collect();
         let mut keys = KINDS.to_vec();
         keys.sort_by_key(|kind| !pinned.contains(kind));
-        let certificates = if self.of(host, Marker::Authority).next().is_some() { KINDS.to_vec() } else { Vec::new() };
+        let certificates = if self.marked(Marker::Authority).next().is_some() { KINDS.to_vec() } else { Vec::new() };
         (keys, certificates)
     }
 
@@ -193,34 +251,34 @@ impl Trusted {
     ///
     /// # Errors
     /// Where it is not trusted for this host.
-    pub fn judge_key(&self, host: &Host, offered: &KeyData) -> Result<(), Refusal> {
-        self.judge_revoked(host, offered)?;
+    pub fn judge_key(&self, offered: &KeyData) -> Result<(), Refusal> {
+        self.judge_revoked(offered)?;
         // One of a kind that cannot be checked says nothing about the others.
         let checked = |key: &&KeyData| KINDS.contains(&key.algorithm());
-        let pinned: Vec<&KeyData> = self.of(host, Marker::Key).filter(checked).collect();
+        let pinned: Vec<&KeyData> = self.marked(Marker::Key).filter(checked).collect();
         if pinned.contains(&offered) {
             return Ok(());
         }
-        Err(if pinned.is_empty() { self.unknown(host, offered) } else { changed(&pinned, offered) })
+        Err(if pinned.is_empty() { self.unknown(offered) } else { changed(&pinned, offered) })
     }
 
     /// Judges a certificate, at a time in seconds since 1970. A key that is pinned itself is accepted as well, as OpenSSH does.
     ///
     /// # Errors
     /// Where it is not trusted for this host.
-    pub fn judge_certificate(&self, host: &Host, offered: &Certificate, now: u64) -> Result<(), Refusal> {
-        self.judge_revoked(host, offered.signature_key())?;
-        self.judge_revoked(host, offered.public_key())?;
-        let authorities: Vec<&KeyData> = self.of(host, Marker::Authority).collect();
-        let Err(why) = certificate::judge(offered, &authorities, host.principal(), now) else { return Ok(()) };
-        if self.of(host, Marker::Key).any(|pinned| pinned == offered.public_key()) {
+    pub fn judge_certificate(&self, offered: &Certificate, now: u64) -> Result<(), Refusal> {
+        self.judge_revoked(offered.signature_key())?;
+        self.judge_revoked(offered.public_key())?;
+        let authorities: Vec<&KeyData> = self.marked(Marker::Authority).collect();
+        let Err(why) = certificate::judge(offered, &authorities, self.host.principal(), now) else { return Ok(()) };
+        if self.marked(Marker::Key).any(|pinned| pinned == offered.public_key()) {
             return Ok(());
         }
         Err(Refusal { reason: "HostCertificateInvalid", message: format!("the host's certificate is refused: {why}") })
     }
 
-    fn judge_revoked(&self, host: &Host, key: &KeyData) -> Result<(), Refusal> {
-        if !self.of(host, Marker::Revoked).any(|revoked| revoked == key) {
+    fn judge_revoked(&self, key: &KeyData) -> Result<(), Refusal> {
+        if !self.marked(Marker::Revoked).any(|revoked| revoked == key) {
             return Ok(());
         }
         let message = format!(
@@ -230,15 +288,16 @@ impl Trusted {
         Err(Refusal { reason: "HostKeyRevoked", message })
     }
 
-    fn unknown(&self, host: &Host, offered: &KeyData) -> Refusal {
-        let trusted = if self.of(host, Marker::Authority).next().is_some() {
+    fn unknown(&self, offered: &KeyData) -> Refusal {
+        let trusted = if self.marked(Marker::Authority).next().is_some() {
             "only certificates are trusted for it, and it shows none".to_owned()
-        } else if self.of(host, Marker::Key).next().is_some() {
+        } else if self.marked(Marker::Key).next().is_some() {
             "the keys that are trusted for it are of kinds that cannot be checked here (RSA)".to_owned()
-        } else if self.entries.is_empty() {
-            "no host key is trusted for it".to_owned()
         } else {
-            format!("none of the {} entries that are trusted is for {host}", self.entries.len())
+            match self.others + self.entries.len() {
+                0 => "no host key is trusted for it".to_owned(),
+                all => format!("none of the {all} entries that are trusted is for {}", self.host),
+            }
         };
         let skipped = match self.unreadable {
             0 => String::new(),
@@ -298,11 +357,11 @@ fn marked(line: &str) -> Option<(Marker, &str)> {
     }
 }
 
-fn entry(line: &str) -> Option<Entry> {
+fn entry(line: &str) -> Option<(Marker, Hosts, KeyData)> {
     let (marker, rest) = marked(line)?;
     let (hosts, key) = rest.split_once(char::is_whitespace)?;
     let key = PublicKey::from_openssh(key.trim_start()).ok()?;
-    Some(Entry { marker, hosts: Hosts::parse(hosts)?, key: key.key_data().clone() })
+    Some((marker, Hosts::parse(hosts)?, key.key_data().clone()))
 }
 
 #[cfg(test)]

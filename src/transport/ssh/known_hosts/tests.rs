@@ -20,10 +20,14 @@ fn public(key: &PrivateKey) -> String {
     line(data(key))
 }
 
-fn known(text: &str) -> Trusted {
-    let mut trusted = Trusted::default();
-    trusted.add_known_hosts(text);
+fn known(host: &Host, text: &str) -> Trusted {
+    let mut trusted = Trusted::of(host.clone());
+    trusted.add_known_hosts(text.as_bytes()).unwrap();
     trusted
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    Name::new(text).matches(pattern)
 }
 
 /// As `ssh-keygen -H` writes it.
@@ -68,8 +72,8 @@ fn hosts_are_matched_by_the_rules_of_known_hosts() {
         (&hashed("[web-1.example.com]:2222"), &web, false),
         ("", &web, false),
     ] {
-        let trusted = known(&format!("{hosts} {} a comment\n", public(&key)));
-        assert_eq!(trusted.judge_key(host, data(&key)).is_ok(), fits, "{hosts} {host:?}");
+        let trusted = known(host, &format!("{hosts} {} a comment\n", public(&key)));
+        assert_eq!(trusted.judge_key(data(&key)).is_ok(), fits, "{hosts} {host:?}");
     }
 }
 
@@ -78,8 +82,8 @@ fn hosts_are_matched_by_the_rules_of_known_hosts() {
 fn a_hash_that_openssh_has_made_is_understood() {
     let hosts = Hosts::parse("|1|uEp2WE/K7DXzsCdrQ0Pm5fnY8P0=|HAS").is_none();
     assert!(hosts, "what is no base64 is not taken");
-    assert!(Hosts::parse(OPENSSH).unwrap().contain("web-1.example.com"));
-    assert!(!Hosts::parse(OPENSSH).unwrap().contain("web-2.example.com"));
+    assert!(Hosts::parse(OPENSSH).unwrap().contain(&Name::new("web-1.example.com")));
+    assert!(!Hosts::parse(OPENSSH).unwrap().contain(&Name::new("web-2.example.com")));
 }
 
 const OPENSSH: &str = "|1|jjp7GYQr/ikmLqHqg+gE6y0oEq4=|4gstd8ni/90xf0RVvXalMQwhXNY=";
@@ -92,31 +96,91 @@ fn a_long_pattern_does_not_take_long() {
     assert!(began.elapsed().as_secs() < 5);
 }
 
+/// The slow way, which cannot be wrong.
+fn fits(pattern: &[u8], text: &[u8]) -> bool {
+    match pattern {
+        [] => text.is_empty(),
+        [b'*', rest @ ..] => (0..=text.len()).any(|at| fits(rest, &text[at..])),
+        [byte, rest @ ..] => text.first().is_some_and(|first| *byte == b'?' || byte == first) && fits(rest, &text[1..]),
+    }
+}
+
+#[test]
+fn every_short_pattern_fits_what_it_should() {
+    let all = |letters: &[u8], longest: u32| -> Vec<String> {
+        let letter = |n: usize, place: u32| letters[n / letters.len().pow(place) % letters.len()];
+        (0..=longest)
+            .flat_map(|length| (0..letters.len().pow(length)).map(move |n| (length, n)))
+            .map(|(length, n)| (0..length).map(|place| char::from(letter(n, place))).collect())
+            .collect()
+    };
+    let (patterns, texts) = (all(b"ab*?", 4), all(b"ab", 4));
+    // Behind as much as fills a word, too.
+    for before in ["", &"x".repeat(62), &"x".repeat(63), &"x".repeat(64)] {
+        for text in &texts {
+            let name = Name::new(&format!("{before}{text}"));
+            for pattern in &patterns {
+                let expected = fits(pattern.as_bytes(), text.as_bytes());
+                assert_eq!(name.matches(&format!("{before}{pattern}")), expected, "{pattern} {before}{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_longest_known_hosts_do_not_take_long_and_longer_ones_are_refused() {
+    let key = public(&made(Algorithm::Ed25519));
+    // 247 bytes and a port: the longest name, and patterns that fit it in as many ways as can be.
+    let host = Host::new(&"a".repeat(247), 2222);
+    let pattern = format!("[{}b", "*a".repeat(127));
+    let line = format!("{} {key}\n", vec![pattern.as_str(); 1000].join(","));
+    let text = line + &format!("[{}]:2222 {key}\n", "a".repeat(247));
+    let began = std::time::Instant::now();
+    let trusted = known(&host, &text);
+    assert!(trusted.judge_key(PublicKey::from_openssh(&key).unwrap().key_data()).is_ok());
+    trusted.kinds();
+    // Without optimisation it takes a tenth; each step for each byte of the name would take minutes.
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    let refused = Trusted::of(host.clone()).add_known_hosts(&vec![b'#'; LONGEST + 1]).unwrap_err();
+    assert!(refused.contains("262145 bytes") && refused.contains("262144"), "{refused}");
+    let unreadable = known(&host, &format!("{} {key}\n", "*".repeat(257)));
+    let refusal = unreadable.judge_key(data(&made(Algorithm::Ed25519))).unwrap_err();
+    assert!(refusal.message.contains("1 line of the known hosts could not be read"), "{}", refusal.message);
+}
+
+/// What is for other hosts is not gone over again.
+#[test]
+fn only_the_entries_of_the_host_are_kept() {
+    let key = public(&made(Algorithm::Ed25519));
+    let text: String = (0..500).map(|n| format!("web-{n} {key}\n")).collect();
+    assert_eq!(known(&Host::new("web-7", 22), &text).entries.len(), 1);
+}
+
 #[test]
 fn a_key_is_trusted_only_where_it_is_pinned_and_not_revoked() {
     let (own, other, second) = (made(Algorithm::Ed25519), made(Algorithm::Ed25519), made(P256));
     let host = Host::new("10.0.0.7", 22);
     let (own_line, other_line) = (public(&own), public(&other));
     let pinned = |lines: &[String]| {
-        let mut trusted = Trusted::default();
+        let mut trusted = Trusted::of(host.clone());
         lines.iter().for_each(|line| trusted.add_key(line).unwrap());
         trusted
     };
     let key = |line: &String| line.clone();
     for (what, trusted, offered, expected) in [
-        ("nothing", Trusted::default(), &own, "HostKeyUnknown"),
+        ("nothing", Trusted::of(host.clone()), &own, "HostKeyUnknown"),
         ("pinned", pinned(&[key(&own_line)]), &own, ""),
         ("with a comment", pinned(&[format!("  {own_line} root@web  ")]), &own, ""),
         ("one of two", pinned(&[key(&other_line), key(&own_line)]), &own, ""),
         ("another", pinned(&[key(&other_line)]), &own, "HostKeyChanged"),
         ("another kind", pinned(&[key(&own_line)]), &second, "HostKeyChanged"),
         ("revoked", pinned(&[key(&own_line), format!("@revoked {own_line}")]), &own, "HostKeyRevoked"),
-        ("revoked here", known(&format!("* {own_line}\n@revoked 10.0.0.7 {own_line}")), &own, "HostKeyRevoked"),
-        ("revoked there", known(&format!("* {own_line}\n@revoked 10.0.0.8 {own_line}")), &own, ""),
+        ("revoked here", known(&host, &format!("* {own_line}\n@revoked 10.0.0.7 {own_line}")), &own, "HostKeyRevoked"),
+        ("revoked there", known(&host, &format!("* {own_line}\n@revoked 10.0.0.8 {own_line}")), &own, ""),
         ("authority only", pinned(&[format!("@cert-authority {own_line}")]), &own, "HostKeyUnknown"),
-        ("of another host", known(&format!("web {own_line}")), &own, "HostKeyUnknown"),
+        ("of another host", known(&host, &format!("web {own_line}")), &own, "HostKeyUnknown"),
     ] {
-        let verdict = trusted.judge_key(&host, data(offered));
+        let verdict = trusted.judge_key(data(offered));
         assert_eq!(verdict.err().map_or("", |refusal| refusal.reason), expected, "{what}");
     }
 }
@@ -126,7 +190,7 @@ fn a_refusal_says_what_is_offered_and_what_to_do() {
     let (own, other) = (made(Algorithm::Ed25519), made(P256));
     let host = Host::new("web", 22);
     let fingerprint = |key: &PrivateKey| data(key).fingerprint(HashAlg::Sha256).to_string();
-    let unknown = Trusted::default().judge_key(&host, data(&own)).unwrap_err().message;
+    let unknown = Trusted::of(host.clone()).judge_key(data(&own)).unwrap_err().message;
     for part in [
         &fingerprint(&own),
         &public(&own),
@@ -137,12 +201,12 @@ fn a_refusal_says_what_is_offered_and_what_to_do() {
     }
     let text =
         format!("# comment\n\nelse {}\nrubbish\n@what web {}\nweb ssh-ed25519 AAAA\n", public(&own), public(&own));
-    let elsewhere = known(&text).judge_key(&host, data(&own)).unwrap_err().message;
+    let elsewhere = known(&host, &text).judge_key(data(&own)).unwrap_err().message;
     assert!(
         elsewhere.contains("none of the 1 entries") && elsewhere.contains("3 lines of the known hosts"),
         "{elsewhere}"
     );
-    let changed = known(&format!("web {}", public(&own))).judge_key(&host, data(&other)).unwrap_err().message;
+    let changed = known(&host, &format!("web {}", public(&own))).judge_key(data(&other)).unwrap_err().message;
     for part in [&fingerprint(&own), &fingerprint(&other), &public(&other), "reinstalled", "ssh_host_ecdsa_key.pub"] {
         assert!(changed.contains(part), "{part}: {changed}");
     }
@@ -161,7 +225,7 @@ fn a_line_that_is_no_key_is_refused_with_the_remedy() {
         (&format!("@cert-authority *.example.com {key}"), "leave the host's name out"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----", "no OpenSSH public key"),
     ] {
-        let message = Trusted::default().add_key(line).unwrap_err();
+        let message = Trusted::of(Host::new("web", 22)).add_key(line).unwrap_err();
         assert!(message.contains(expected), "{line}: {message}");
     }
 }
@@ -170,7 +234,7 @@ fn a_line_that_is_no_key_is_refused_with_the_remedy() {
 fn the_kind_that_is_pinned_is_asked_for_first() {
     let (ed25519, ecdsa) = (made(Algorithm::Ed25519), made(P256));
     let host = Host::new("web", 22);
-    let kinds = |text: String| known(&text).kinds(&host);
+    let kinds = |text: String| known(&host, &text).kinds();
     let (keys, certificates) = kinds(format!("web {}", public(&ecdsa)));
     assert_eq!(keys[..2], [P256, Algorithm::Ed25519]);
     assert!(certificates.is_empty());
@@ -223,8 +287,9 @@ impl Certified {
     }
 
     fn verdict(&self, extra: &str) -> Result<(), Refusal> {
-        let trusted = known(&format!("@cert-authority *.example.com,web {}\n{extra}", public(&self.authority)));
-        trusted.judge_certificate(&Host::new("web.example.com", 2222), &self.sign(), 1500)
+        let host = Host::new("web.example.com", 2222);
+        let text = format!("@cert-authority *.example.com,web {}\n{extra}", public(&self.authority));
+        known(&host, &text).judge_certificate(&self.sign(), 1500)
     }
 }
 
@@ -258,8 +323,9 @@ fn any_other_certificate_is_refused_with_the_exact_reason() {
         assert!(refusal.message.contains(expected), "{expected}: {}", refusal.message);
     }
     let (certified, stranger) = (Certified::new(), made(Algorithm::Ed25519));
-    let trusted = known(&format!("@cert-authority * {}", public(&stranger)));
-    let refusal = trusted.judge_certificate(&Host::new("web.example.com", 22), &certified.sign(), 1500).unwrap_err();
+    let host = Host::new("web.example.com", 22);
+    let trusted = known(&host, &format!("@cert-authority * {}", public(&stranger)));
+    let refusal = trusted.judge_certificate(&certified.sign(), 1500).unwrap_err();
     assert!(refusal.message.contains(&described(data(&stranger))), "{}", refusal.message);
     assert!(refusal.message.contains(&described(data(&certified.authority))), "{}", refusal.message);
 }
@@ -272,8 +338,9 @@ fn a_certificate_whose_signature_is_false_is_refused() {
     // It names another host now.
     bytes[at] = b'x';
     let forged = Certificate::from_bytes(&bytes).unwrap();
-    let trusted = known(&format!("@cert-authority * {}", public(&certified.authority)));
-    let refusal = trusted.judge_certificate(&Host::new("xeb.example.com", 22), &forged, 1500).unwrap_err();
+    let host = Host::new("xeb.example.com", 22);
+    let trusted = known(&host, &format!("@cert-authority * {}", public(&certified.authority)));
+    let refusal = trusted.judge_certificate(&forged, 1500).unwrap_err();
     assert!(refusal.message.contains("cannot be confirmed"), "{}", refusal.message);
 }
 
@@ -292,16 +359,18 @@ fn revocation_outweighs_a_certificate_and_a_pinned_key_a_bad_one() {
 #[test]
 fn an_entry_with_the_port_comes_before_one_without() {
     let (inner, gateway) = (made(Algorithm::Ed25519), made(Algorithm::Ed25519));
-    let trusted = known(&format!("[gw]:2201 {}\ngw {}\n", public(&inner), public(&gateway)));
-    let of = |port: u16, key: &PrivateKey| trusted.judge_key(&Host::new("gw", port), data(key)).map_err(|r| r.reason);
+    let text = format!("[gw]:2201 {}\ngw {}\n", public(&inner), public(&gateway));
+    let of = |port: u16, key: &PrivateKey| {
+        known(&Host::new("gw", port), &text).judge_key(data(key)).map_err(|refusal| refusal.reason)
+    };
     assert_eq!(
         (of(2201, &inner), of(2201, &gateway)),
         (Ok(()), Err("HostKeyChanged")),
         "the gateway is not what is behind it"
     );
     assert_eq!(of(2202, &gateway), Ok(()), "nothing is pinned for that port");
-    let revoked = known(&format!("[gw]:2201 {}\n@revoked gw {}\n", public(&inner), public(&inner)));
-    assert!(revoked.judge_key(&Host::new("gw", 2201), data(&inner)).is_err(), "under either name");
+    let text = format!("[gw]:2201 {}\n@revoked gw {}\n", public(&inner), public(&inner));
+    assert!(known(&Host::new("gw", 2201), &text).judge_key(data(&inner)).is_err(), "under either name");
 }
 
 /// A key that cannot be checked says nothing about the one that is offered.
@@ -313,8 +382,8 @@ fn a_host_of_which_only_an_rsa_key_is_pinned_is_unknown() {
         blob.extend_from_slice(&(part.len() as u32).to_be_bytes());
         blob.extend_from_slice(part);
     }
-    let trusted = known(&format!("web ssh-rsa {}\n", data_encoding::BASE64.encode(&blob)));
-    let refusal = trusted.judge_key(&Host::new("web", 22), data(&made(Algorithm::Ed25519))).unwrap_err();
+    let text = format!("web ssh-rsa {}\n", data_encoding::BASE64.encode(&blob));
+    let refusal = known(&Host::new("web", 22), &text).judge_key(data(&made(Algorithm::Ed25519))).unwrap_err();
     assert_eq!(refusal.reason, "HostKeyUnknown");
     assert!(refusal.message.contains("of kinds that cannot be checked here (RSA)"), "{}", refusal.message);
 }
