@@ -1,6 +1,6 @@
 //! `logs`: all that a phase printed, from the journal on its node.
 
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 use clap::Args;
 use k8s_openapi::api::core::v1::Pod;
@@ -62,12 +62,16 @@ const SILENCE: Duration = Duration::from_secs(60);
 const NO_JOURNAL: &str = "93";
 const NO_RUN: &str = "94";
 
-/// Reads the journal without changing it. The directory is found as the agent finds it.
+/// Reads the journal without changing it. The directory is found as the agent finds it in a pod; one that is somebody else's, or a
+/// link under /tmp, is not read.
 const READ: &str = r#"
 user=$(id -u 2>/dev/null) || user=0
 S=
-for d in "${PALLET_STATE_DIR:-/var/lib/pallet}" "/var/tmp/pallet-$user" "/tmp/pallet-$user"; do
-  [ -L "$d/witness" ] && { S=$d; break; }
+for d in "${PALLET_STATE_DIR:-/var/lib/pallet}" "/var/tmp/pallet-$user" "/var/tmp/pallet-$user".* "/tmp/pallet-$user" "/tmp/pallet-$user".*; do
+  [ -L "$d/witness" ] && [ -O "$d" ] || continue
+  case $d in /tmp/* | /var/tmp/*) [ ! -L "$d" ] || continue ;; esac
+  S=$d
+  break
 done
 [ -n "$S" ] || exit 93
 tell() {
@@ -113,8 +117,9 @@ pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
         return Err(Error::usage(format!("{id:?} is no run; see: kubectl pallet logs {name} --list")));
     }
     let mut head = Some(Vec::new());
+    let mut shown = Shown::new(std::io::stdout().is_terminal());
     read(cluster, &name, &["run", &id], |bytes| {
-        let Some(collected) = head.as_mut() else { return output::bytes(bytes) };
+        let Some(collected) = head.as_mut() else { return output::bytes(&shown.next(bytes)) };
         collected.extend_from_slice(bytes);
         let Some(end) = collected.iter().position(|byte| *byte == b'\n') else { return Ok(()) };
         if let Some(run) = Run::parse(&String::from_utf8_lossy(&collected[..end])) {
@@ -122,7 +127,7 @@ pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
         }
         let rest = collected.split_off(end + 1);
         head = None;
-        output::bytes(&rest)
+        output::bytes(&shown.next(&rest))
     })
     .await?;
     Ok(Exit::Success)
@@ -193,6 +198,36 @@ async fn read(
     }))
 }
 
+/// What a phase printed, piece by piece. A terminal gets it without control characters but tabs and line breaks; whatever else reads
+/// it gets it as it was printed.
+struct Shown {
+    terminal: bool,
+    /// The beginning of a character whose end has not come.
+    held: Vec<u8>,
+}
+
+impl Shown {
+    fn new(terminal: bool) -> Self {
+        Self { terminal, held: Vec::new() }
+    }
+
+    fn next(&mut self, bytes: &[u8]) -> Vec<u8> {
+        if !self.terminal {
+            return bytes.to_vec();
+        }
+        self.held.extend_from_slice(bytes);
+        let length = self.held.len();
+        let begun = |back: &usize| {
+            let end = std::str::from_utf8(&self.held[length - back..]);
+            end.is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+        };
+        let whole = length - (1..=length.min(3)).find(begun).unwrap_or(0);
+        let rest = self.held.split_off(whole);
+        let text = std::mem::replace(&mut self.held, rest);
+        output::clean(&String::from_utf8_lossy(&text)).into_bytes()
+    }
+}
+
 /// A run as the journal tells of it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Run {
@@ -207,6 +242,7 @@ struct Run {
 
 impl Run {
     fn parse(line: &str) -> Option<Self> {
+        let line = output::clean(line);
         let words: Vec<&str> = line.split_whitespace().collect();
         let [id, phase, attempt, word, verdict, _began, finished, rotated, old, new] = words[..] else { return None };
         let number = |text: &str| text.parse::<u64>().unwrap_or_default();
@@ -349,5 +385,46 @@ mod tests {
         let run = Run::parse("configure-1 configure 1 running 77 55 0 0 0 3").unwrap();
         assert_eq!((run.state.as_str(), run.dropped, run.finished), ("running", 0, 0));
         assert!(Run::parse("garbage").is_none());
+    }
+
+    #[test]
+    fn what_a_node_says_does_not_steer_the_terminal() {
+        let run = Run::parse("configure-1\u{1b}]0;x\u{7} con\u{9b}2Jfigure 1 ended ex\u{1b}it:0 0 0 0 0 3").unwrap();
+        assert!(!run.to_string().contains(char::is_control), "{run:?}");
+        let printed = "caf\u{e9} \u{1b}[2Jred\tx\r\n\u{9b}31m \u{1f980}".as_bytes();
+        let mut raw = printed.to_vec();
+        raw.extend_from_slice(b"\xff\x9b end\n");
+        for size in 1..raw.len() {
+            let mut shown = Shown::new(true);
+            let text: Vec<u8> = raw.chunks(size).flat_map(|piece| shown.next(piece)).collect();
+            let text = String::from_utf8(text).unwrap();
+            assert!(
+                text.starts_with("caf\u{e9} [2Jred\tx\n31m \u{1f980}") && text.ends_with(" end\n"),
+                "{size}: {text:?}"
+            );
+            let mut piped = Shown::new(false);
+            assert_eq!(raw.chunks(size).flat_map(|piece| piped.next(piece)).collect::<Vec<_>>(), raw);
+        }
+    }
+
+    /// Whoever makes a directory of that name first has no journal in it that is read.
+    #[test]
+    fn only_a_journal_of_ones_own_is_read() {
+        let dir = std::env::temp_dir().join(format!("pallet-logs-{}", std::process::id()));
+        let (own, link) = (dir.join("own"), dir.join("link"));
+        std::fs::create_dir_all(own.join("runs")).unwrap();
+        std::os::unix::fs::symlink("w", own.join("witness")).unwrap();
+        std::os::unix::fs::symlink(&own, &link).unwrap();
+        let read = |state: &std::path::Path| {
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", READ, "sh", "run", "none"]).env("PALLET_STATE_DIR", state);
+            shell.output().unwrap().status.code().unwrap().to_string()
+        };
+        let found = [read(&own), read(&link)];
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(found[0], NO_RUN);
+        if dir.starts_with("/tmp") {
+            assert_eq!(found[1], NO_JOURNAL);
+        }
     }
 }
