@@ -52,8 +52,9 @@ pub fn agent() -> &'static str {
 
 /// What is executed on the node: a loader that reads the agent from stdin, so that it stands in no URL and no audit log.
 ///
-/// It reads a line with the agent's length and the incarnation that is meant, then that many bytes, and not one more.
-pub const LOADER: &str = r#"read -r n uid && while [ "$n" -gt 0 ]; do c=$(dd bs="$n" count=1 2>/dev/null; echo .); c=${c%.}; [ -n "$c" ] || exit 9; agent=$agent$c; n=$((n - ${#c})); done; eval "$agent""#;
+/// It reads a line with the agent's length and the incarnation that is meant, then that many bytes, and not one more. Nothing is
+/// traced: an environment with `SHELLOPTS=xtrace` would have bash print every secret on stderr.
+pub const LOADER: &str = r#"set +xv; read -r n uid && while [ "$n" -gt 0 ]; do c=$(dd bs="$n" count=1 2>/dev/null; echo .); c=${c%.}; [ -n "$c" ] || exit 9; agent=$agent$c; n=$((n - ${#c})); done; eval "$agent""#;
 
 /// How long a node may be silent. The agent gives a sign of life every 10 seconds.
 const SILENCE: Duration = Duration::from_secs(35);

@@ -9,6 +9,7 @@
 # redirection that fails under a special built-in ends the whole shell. A process costs a small machine as much as a
 # thousand lines of this: none is started for what the shell can do itself.
 
+set +xv
 mask=$(umask)
 umask 077
 nonce=-
@@ -76,40 +77,105 @@ take() {
   done
 }
 
-# The state directory: the one that already holds a journal, else the first that can be written and is ours. A journal
-# that cannot be written is no reason to begin another: the node would pass for a new one.
+# The state directory: the one that already holds a journal, else the first that can be made. A journal that cannot be
+# written is no reason to begin another: the node would pass for a new one. Whoever names a directory wants that one, whatever lies
+# about elsewhere, and answers for what is above it.
 find_state() {
   user=0
   while read -r key real effective rest; do
     [ "$key" != Uid: ] || { user=$effective; break; }
   done </proc/self/status 2>/dev/null
-  set -- "${PALLET_STATE_DIR:-/var/lib/pallet}" "/var/tmp/pallet-$user" "/tmp/pallet-$user"
-  # Whoever names a directory wants that one, whatever lies about elsewhere.
-  S=$1
+  named=${PALLET_STATE_DIR:-/var/lib/pallet} S=$named home=
   [ -z "${PALLET_STATE_DIR-}" ] || [ -L "$S/witness" ] || ! usable || return 0
-  for S in "$@"; do
+  # Other users of a machine cannot take a name in this user's home. Machines may share it: each has a directory of its own.
+  case $user:$meant in
+  0:*) ;;
+  *:- | *:@*)
+    home=${XDG_STATE_HOME-}
+    case $home in /*) ;; *) home=${HOME-}/.local/state ;; esac
+    machine_id
+    [ -n "$machine" ] || { read -r machine </proc/sys/kernel/hostname; } 2>/dev/null
+    case $home in /*) home=$home/pallet/$machine ;; *) home= ;; esac
+    ;;
+  esac
+  for S in "$named" "$home" "/var/tmp/pallet-$user" "/var/tmp/pallet-$user".* "/tmp/pallet-$user" "/tmp/pallet-$user".*; do
     [ -L "$S/witness" ] && ours && { writable; return; }
   done
-  for S in "$@"; do
-    usable && return 0
+  S=$named
+  usable && return
+  S=$home
+  [ -n "$S" ] && mkdir -p "${S%/*}" 2>/dev/null && usable && return
+  for tmp in /var/tmp /tmp; do
+    S=$tmp/pallet-$user
+    usable && return
+    # Somebody else has that name; one that nobody can guess nobody can take.
+    [ -L "$S" ] || { [ -e "$S" ] && ! [ -O "$S" ]; } || continue
+    random
+    S=$S.$random
+    usable && return
   done
   return 1
 }
 
 usable() {
-  if [ -e "$S" ]; then
-    ours && chmod 700 "$S" 2>/dev/null || return 1
+  if [ "$S" = "$named" ]; then
+    [ -e "$S" ] || mkdir -p "$S" 2>/dev/null
+  else
+    [ -e "$S" ] || mkdir -m 700 "$S" 2>/dev/null
   fi
-  { [ -d "$S/runs" ] || mkdir -p "$S/runs" 2>/dev/null; } && ours && writable
+  ours && chmod 700 "$S" 2>/dev/null && { [ -d "$S/runs" ] || mkdir "$S/runs" 2>/dev/null || [ -d "$S/runs" ]; } && writable
 }
 
-# Where everybody may write, somebody else may have put a link for us.
+# Whether $S is this user's own. A path that somebody else may exchange says nothing of what is there the next moment: one
+# call tells what stands there and whose it is, and on a machine nobody else can write to any directory above, or where they can
+# it is sticky, and they cannot move what is ours. In a pod the directories above are the author's choice.
 ours() {
-  case $S in /tmp/* | /var/tmp/*) [ ! -L "$S" ] || return 1 ;; esac
-  [ -O "$S" ]
+  case $S in
+  "$named") case $S in /tmp/* | /var/tmp/*) ;; *) [ -O "$S" ]; return ;; esac ;;
+  esac
+  base=$(cd -P "${S%/*}/" 2>/dev/null && pwd -P) || return 1
+  S=${base%/}/${S##*/}
+  dir=$S
+  set -- "$S"
+  while [ -n "$dir" ]; do
+    dir=${dir%/*}
+    set -- "${dir:-/}" "$@"
+  done
+  LC_ALL=C ls -ldn "$@" 2>/dev/null | {
+    modes= owner=
+    while read -r mode links uid rest; do
+      [ -z "$modes" ] || safe || exit 1
+      modes=$mode owner=$uid
+      [ "$#" = 0 ] && exit 1
+      shift
+    done
+    [ "$#" = 0 ] && [ "$owner" = "$user" ] || exit 1
+    case $modes in d????-??-*) ;; d*) in_pod ;; *) exit 1 ;; esac
+  }
+}
+
+in_pod() { case $meant in - | @*) return 1 ;; esac; }
+
+# Whether nobody but root and this user can exchange what is in a directory.
+safe() {
+  ! in_pod || return 0
+  case $owner in 0 | "$user") ;; *) return 1 ;; esac
+  case $modes in
+  d????????[tT]* | d????-??-*) ;;
+  *) return 1 ;;
+  esac
 }
 
 writable() { { true >"$S/writable"; } 2>/dev/null; }
+
+random() { { read -r random </proc/sys/kernel/random/uuid; } 2>/dev/null || random=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n'); }
+
+# Sets $machine to its ID. Before its first boot is over, a machine has none yet.
+machine_id() {
+  machine=
+  { read -r machine </etc/machine-id || read -r machine </var/lib/dbus/machine-id; } 2>/dev/null
+  case $machine in *[!0-9a-f]*) machine= ;; esac
+}
 
 # The witness: random, made once on a file system, so that a lost one shows. It is the text of a symbolic link, which is
 # there whole or not at all. In a pod it is joined with the start of process 1, since a state directory on a volume
@@ -118,7 +184,8 @@ writable() { { true >"$S/writable"; } 2>/dev/null; }
 find_witness() {
   witness=
   if [ ! -L "$S/witness" ]; then
-    { read -r witness </proc/sys/kernel/random/uuid; } 2>/dev/null || witness=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    random
+    witness=$random
     ln -s "$witness" "$S/witness" 2>/dev/null || witness=
   fi
   # Somebody may have been faster.
@@ -126,10 +193,7 @@ find_witness() {
   [ -n "$witness" ] || return 1
   case $1 in
   - | @*)
-    machine=
-    { read -r machine </etc/machine-id || read -r machine </var/lib/dbus/machine-id; } 2>/dev/null
-    # Before its first boot is over, a machine has none yet.
-    case $machine in *[!0-9a-f]*) machine= ;; esac
+    machine_id
     witness=$witness${machine:+.$machine}
     [ "$1" = - ] || witness=$witness.${1#@}
     ;;
@@ -680,9 +744,9 @@ hello() {
   for tool in dd wc mkdir mkfifo chmod ln mv rm cat tail grep readlink sleep; do
     command -v "$tool" >/dev/null 2>&1 || { refuse "tools the node has no $tool"; exit 1; }
   done
-  find_state || { refuse "state no writable directory for the journal among ${PALLET_STATE_DIR:-/var/lib/pallet} /var/tmp /tmp"; exit 1; }
-  find_witness "$2" || { refuse "state the witness in $S cannot be read"; exit 1; }
   meant=$2
+  find_state || { refuse "state no directory for the journal can be written that is this user's own and that no other user can exchange, among $named $home /var/tmp/pallet-$user /tmp/pallet-$user"; exit 1; }
+  find_witness "$2" || { refuse "state the witness in $S cannot be read"; exit 1; }
   born "$me"
   # One that had our number may have left something.
   [ -n "$my_born" ] || leave

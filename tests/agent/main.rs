@@ -32,3 +32,4 @@ mod performing;
 mod runs;
 mod secrets;
 mod sessions;
+mod state_dir;

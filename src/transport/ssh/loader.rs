@@ -8,8 +8,9 @@ pub const BEGUN: &str = "pallet-elevated\n";
 /// Ends what stands before the loader's own input: the line with the password, which `sudo` leaves where it needs none.
 pub const INPUT: &str = "pallet-input\n";
 
-/// Behind what the user has: phases configure systems, and not every login has the tools for that on its path.
-const PATH: &str = "PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin; export PATH; ";
+/// Nothing is traced, the password least of all. The path is behind what the user has: phases configure systems, and not every
+/// login has the tools for that on its own.
+const PATH: &str = "set +xv; PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin; export PATH; ";
 
 /// How the loader gets to be another user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
