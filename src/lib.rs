@@ -24,6 +24,7 @@
 //! | [`node`] | what backs a node: how a pod is read, and how it is made |
 //! | [`run`] | sessions in flight, and the agent that stands on a node |
 //! | [`telemetry`] | logs, metrics, health, traces: what the operator says of itself |
+//! | [`text`] | pure: text of nodes, made safe to store and to show |
 //! | [`transport`] | how a session's bytes get there |
 //! | [`probe`] | what `helm test` runs |
 
@@ -46,4 +47,5 @@ pub mod run;
 #[cfg(test)]
 mod standings;
 pub mod telemetry;
+pub mod text;
 pub mod transport;
