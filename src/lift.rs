@@ -209,7 +209,8 @@ impl LiftSnapshot {
             (None, true) => status.suspended_since = Some(Time(self.now)),
             (Some(since), false) => {
                 let seconds = self.now.duration_since(since.0).as_secs().max(0);
-                status.suspended_seconds += u32::try_from(seconds).unwrap_or(u32::MAX);
+                status.suspended_seconds =
+                    status.suspended_seconds.saturating_add(u32::try_from(seconds).unwrap_or(u32::MAX));
                 status.suspended_since = None;
             }
             _ => {}

@@ -498,8 +498,9 @@ fn looks(snapshot: &Snapshot, group: &Group, staying: &[&Node], room: usize, pla
         if !idle || plan.steps.get(&node.ordinal) != Some(&Step::Settled) {
             continue;
         }
-        let trouble = snapshot.troubles.get(&node.name).map(|trouble| trouble.until);
-        let Some(time) = drift::due(check, node).max(trouble) else { continue };
+        let trouble = snapshot.troubles.get(&node.name).filter(|trouble| trouble.lasts(snapshot.now));
+        let trouble = trouble.map(|trouble| trouble.until);
+        let Some(time) = drift::due(check, node, snapshot.now).max(trouble) else { continue };
         if time <= snapshot.now {
             due.push((time, node.ordinal));
         } else {

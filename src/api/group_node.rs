@@ -120,6 +120,7 @@ pub struct NodeLift {
     #[schemars(length(max = 64))]
     pub uid: String,
     /// Its name.
+    #[schemars(length(max = 253))]
     pub name: String,
     /// What has become of the node in it. Without it the Lift is not done with the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,8 +135,10 @@ pub struct NodeLift {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// The phase.
+    #[schemars(length(max = 128))]
     pub phase: String,
     /// The action or the expectation.
+    #[schemars(length(max = 256))]
     pub name: String,
     /// A diff, or what is wrong.
     #[schemars(length(max = 1024))]
@@ -158,12 +161,15 @@ pub struct Backing {
 #[serde(rename_all = "camelCase")]
 pub struct Incarnation {
     /// The UID of the pod or of the virtual machine; the name of the host.
+    #[schemars(length(max = 253))]
     pub uid: String,
     /// The container's ID, the UID of the virtual machine's instance, or where the host was reached. For a pod another one is
     /// another life; a machine that was only started again has the same witness.
+    #[schemars(length(max = 512))]
     pub instance: String,
     /// What the agent found on the node's file system: made once on it, at random; on machines with the
     /// machine ID and the UID of the GroupNode behind it.
+    #[schemars(length(max = 256))]
     pub witness: String,
 }
 
@@ -172,8 +178,10 @@ pub struct Incarnation {
 #[serde(rename_all = "camelCase")]
 pub struct Running {
     /// The phase.
+    #[schemars(length(max = 128))]
     pub phase: String,
     /// The run.
+    #[schemars(length(max = 128))]
     pub run_id: String,
     /// Which attempt it is, from 1.
     pub attempt: u32,
@@ -186,11 +194,14 @@ pub struct Running {
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
     /// The phase.
+    #[schemars(length(max = 128))]
     pub phase: String,
     /// What was run: a hash over the rendered phase (for settings: over its source).
+    #[schemars(length(max = 128))]
     pub digest: String,
     /// The run's name in the node's journal. Empty where nothing could be started.
     #[serde(default)]
+    #[schemars(length(max = 128))]
     pub run_id: String,
     /// Which attempt this was at this digest, from 1.
     pub attempt: u32,
@@ -225,8 +236,10 @@ pub struct Receipt {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub overridden_by: String,
-    /// The value of the `pallet.dev/retry` annotation that this attempt counts under.
+    /// The value of the `pallet.dev/retry` annotation that this attempt counts under: of the group and of the node, with a slash
+    /// between them. A value of more than 64 bytes is replaced by its SHA-256 in hexadecimal.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
     pub retry_token: String,
 }
 
@@ -249,6 +262,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct ActionResult {
     /// The action's name, or its kind and place where it has none.
+    #[schemars(length(max = 256))]
     pub name: String,
     /// What came of it.
     pub result: Effect,

@@ -183,7 +183,7 @@ fn observe_node(object: &GroupNode) -> Node {
         deleted_at: metadata.deletion_timestamp.as_ref().map(|time| time.0),
         finalized: has(api::FINALIZER),
         marked: annotations.is_some_and(|a| a.contains_key(api::DELETE_NODE_ANNOTATION)),
-        retry_token: resolve::annotation(annotations, api::RETRY_ANNOTATION),
+        retry_token: resolve::bounded(&resolve::annotation(annotations, api::RETRY_ANNOTATION), resolve::TOKEN_LIMIT),
         ack: resolve::annotation(annotations, api::ACK_ANNOTATION),
         created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
         record: Record {

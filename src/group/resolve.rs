@@ -17,6 +17,7 @@ use std::{
 };
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 pub use layers::{ServerSpecs, roles, uses};
 pub use lifted::lifted;
@@ -31,7 +32,8 @@ use crate::{
         group_spec::Approval,
         lift::LiftFields,
     },
-    phase::action::KeyRef,
+    phase::{action::KeyRef, hex},
+    text,
 };
 
 /// Something in a spec that only the operator can see is wrong.
@@ -118,7 +120,10 @@ impl Errors {
                 timeout,
                 destroy_timeout,
                 retry: Retry { limit: spec.converge.retry.limit, backoff },
-                retry_token: annotation(object.metadata.annotations.as_ref(), api::RETRY_ANNOTATION),
+                retry_token: bounded(
+                    &annotation(object.metadata.annotations.as_ref(), api::RETRY_ANNOTATION),
+                    TOKEN_LIMIT,
+                ),
                 chosen: None,
                 inputs: Arc::default(),
                 drift_check,
@@ -223,7 +228,20 @@ impl Memo {
 
 /// An annotation's value, empty where it is not there.
 pub fn annotation(annotations: Option<&BTreeMap<String, String>>, name: &str) -> String {
-    annotations.and_then(|a| a.get(name)).cloned().unwrap_or_default()
+    let value = annotations.and_then(|a| a.get(name)).map_or("", String::as_str);
+    bounded(value, ANNOTATION_LIMIT)
+}
+
+/// The longest value of an annotation that is kept as it is, in bytes. What the values are compared with is shorter.
+const ANNOTATION_LIMIT: usize = 256;
+
+/// The longest token that is stored in each phase result, in bytes.
+pub const TOKEN_LIMIT: usize = 64;
+
+/// A text of at most `limit` bytes, at least 64, that differs where the text does: the text itself, or its hash where it is longer
+/// or holds control characters. An annotation may have 256 KiB, and is copied into statuses.
+pub fn bounded(text: &str, limit: usize) -> String {
+    if text.len() <= limit && text::printable(text) == text { text.to_owned() } else { hex(&Sha256::digest(text)) }
 }
 
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! Pure: when a settled node is looked at without changing it, and what is made of what was found.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{Node, Record, next};
 use crate::{
@@ -17,11 +17,16 @@ const NAMED: usize = 3;
 
 /// When a node is to be looked at next: the interval after it was last, or after anything ran on it, sooner by up to a tenth
 /// of it by the node's name, so that not all are looked at together.
-pub fn due(check: &DriftCheck, node: &Node) -> Option<Timestamp> {
+///
+/// Times of a clock that was ahead do not count; without any other it is due now.
+pub fn due(check: &DriftCheck, node: &Node, now: Timestamp) -> Option<Timestamp> {
     let receipts = node.record.receipts.values().map(|receipt| receipt.finished_at.0);
-    let last = receipts.chain(node.record.drift.as_ref().map(|drift| drift.checked_at.0)).max()?;
+    let times: Vec<_> = receipts.chain(node.record.drift.as_ref().map(|drift| drift.checked_at.0)).collect();
+    let Some(last) = times.iter().copied().filter(|time| !next::is_ahead(*time, now)).max() else {
+        return (!times.is_empty()).then_some(now);
+    };
     let early = check.interval / 10 * u32::from(next::jitter(&node.name, 0)) / 255;
-    Some(last + SignedDuration::try_from(check.interval - early).unwrap_or(SignedDuration::MAX))
+    Some(next::after(last, check.interval.saturating_sub(early)))
 }
 
 /// What was found otherwise than it is declared and has not been put right since.

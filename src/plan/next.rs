@@ -1,6 +1,6 @@
 //! Pure: what is due on one node by phases and receipts alone. A session asks it between any two phases.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use super::{Record, drift};
 use crate::{
     api::group_node::{Outcome, Receipt},
     facts,
-    group::{Attributes, Group, GroupKey},
+    group::{Attributes, Group, GroupKey, resolve},
     phase::{
         Action, ActionKind, Digest, PhaseName, Rerun, expect, hex,
         render::{self, Context, GroupContext, NodeContext, RenderError, Rendered},
@@ -320,11 +320,11 @@ fn declared(group: &Group, facts: facts::Facts) -> facts::Facts {
     facts::with_declared(facts, group.phases.settings.facts.iter().map(|fact| fact.name.as_str()))
 }
 
-/// The retry token that a node's attempts count under: both annotations give attempts back.
+/// The retry token that a node's attempts count under: both annotations give attempts back. It has at most 64 bytes.
 pub fn retry_token(group: &Group, identity: &Identity) -> String {
     match (group.retry_token.as_str(), identity.retry_token.as_str()) {
         ("", "") => String::new(),
-        (group, node) => format!("{group}/{node}"),
+        (group, node) => resolve::bounded(&format!("{group}/{node}"), resolve::TOKEN_LIMIT),
     }
 }
 
@@ -471,14 +471,29 @@ impl Look<'_> {
             return Budget::Spent;
         }
         let pause = self.group.retry.pause(receipt.attempt, jitter(&self.identity.name, receipt.attempt));
-        let until = receipt.finished_at.0 + SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
-        let attempt = receipt.attempt + 1;
-        if self.now < until {
+        let until = after(receipt.finished_at.0, pause);
+        let attempt = receipt.attempt.saturating_add(1);
+        if self.now < until && !is_ahead(receipt.finished_at.0, self.now) {
             Budget::Wait(until, attempt)
         } else {
             Budget::Attempt(attempt, Why::Retry(phase.clone(), attempt))
         }
     }
+}
+
+/// How far a time may lie in the future before it is known to come from a clock that was ahead. Replicas differ by less, and a
+/// session may end while a reconcile is under way.
+const AHEAD: SignedDuration = SignedDuration::from_secs(5);
+
+/// Whether a stored time was written by a clock that was ahead. Nothing waits for such a time: it may be years away.
+pub(super) fn is_ahead(time: Timestamp, now: Timestamp) -> bool {
+    time.duration_since(now) > AHEAD
+}
+
+/// A time so much later; the last there is where that is beyond it.
+pub(super) fn after(time: Timestamp, pause: Duration) -> Timestamp {
+    let pause = SignedDuration::try_from(pause).unwrap_or(SignedDuration::MAX);
+    time.checked_add(pause).unwrap_or(Timestamp::MAX)
 }
 
 /// The digest of a phase that could not be rendered: over its source, so that an edit gives it its attempts back.

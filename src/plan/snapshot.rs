@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{approval::Leave, hosts::Occupant, progress::Situation};
+use super::{approval::Leave, hosts::Occupant, next, progress::Situation};
 use crate::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
@@ -352,6 +353,13 @@ pub enum SessionKind {
     Lift,
 }
 
+/// The longest pause before a node that could not be reached is tried again: so long an outage goes on for it at the most
+/// when it is over for all others.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The pause before a phase that never settles is run again under the same spec: facts may have come to rest.
+pub const UNSETTLED_PAUSE: Duration = Duration::from_secs(3600);
+
 /// A node that could not be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
@@ -375,7 +383,13 @@ impl Trouble {
     /// Whether it still keeps a machine from being tried. Another instance, or another way there, is another matter.
     pub fn holds(&self, machine: &Machine, now: Timestamp) -> bool {
         let same = matches!(&machine.state, MachineState::Running { id } if *id == self.instance);
-        same && machine.target.as_ref() == Some(&self.target) && now < self.until
+        same && machine.target.as_ref() == Some(&self.target) && self.lasts(now)
+    }
+
+    /// Whether the pause is not over yet. One that ends later than any pause does was begun by a clock that was ahead.
+    pub fn lasts(&self, now: Timestamp) -> bool {
+        let longest = if self.about.is_some() { UNSETTLED_PAUSE } else { LONGEST_PAUSE };
+        now < self.until && !next::is_ahead(self.until, next::after(now, longest))
     }
 }
 

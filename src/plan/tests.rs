@@ -1,5 +1,6 @@
 //! Every branch of the next step, the order of victims, and what the status makes of it.
 
+mod clocks;
 mod hosts;
 mod language;
 mod removals;

@@ -7,7 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use super::session::End;
 use crate::{
     api::conditions::{MESSAGE_LIMIT, clip},
-    plan::{Record, SessionView, Trouble},
+    plan::{
+        Record, SessionView, Trouble,
+        snapshot::{LONGEST_PAUSE, UNSETTLED_PAUSE},
+    },
+    text,
     transport::Target,
 };
 
@@ -30,13 +34,6 @@ pub struct Seen {
     /// Why the node could not be reached.
     pub trouble: Option<Trouble>,
 }
-
-/// The longest pause before a node that could not be reached is tried again: so long an outage goes on for it at the most
-/// when it is over for all others.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// The pause before a phase that never settles is run again under the same spec: facts may have come to rest.
-const UNSETTLED_PAUSE: Duration = Duration::from_secs(3600);
 
 impl Memory {
     /// What a snapshot takes over.
@@ -76,7 +73,7 @@ impl Memory {
                 let (reason, instance, target) = ("NeverSettles".to_owned(), instance.to_owned(), target.clone());
                 let message = clip(&message, MESSAGE_LIMIT);
                 let trouble = Trouble { instance, target, reason, message, since, until, about: Some(about) };
-                self.trouble = Some((trouble, before + 1));
+                self.trouble = Some((trouble, before.saturating_add(1)));
                 return;
             }
         };
@@ -85,13 +82,13 @@ impl Memory {
         let trouble = Trouble {
             instance: instance.to_owned(),
             target: target.clone(),
-            reason,
-            message: clip(&message, MESSAGE_LIMIT),
+            reason: text::line(&reason, 64),
+            message: clip(&text::printable(&message), MESSAGE_LIMIT),
             since,
             until,
             about: None,
         };
-        self.trouble = Some((trouble, before + 1));
+        self.trouble = Some((trouble, before.saturating_add(1)));
     }
 }
 
