@@ -27,6 +27,7 @@ pub fn about(reason: &str, group: &str, node: &str) -> Option<String> {
         "ToolMissing" => "the image lacks a command that the agent needs: add it".to_owned(),
         "NoStateDirectory" => "mount an emptyDir at /var/lib/pallet, or set PALLET_STATE_DIR".to_owned(),
         "DiskFull" => "make room on the node".to_owned(),
+        "SecretsTooLarge" => "name keys that hold the secret part alone, or bring large texts by a ConfigMap".to_owned(),
         "SecretUnreadable" => "make the Secret that the message names, or let the operator read it".to_owned(),
         "Unreachable" => {
             "of a pod: look at the operator's right to pods/exec, the kubelet, and admission; of a machine: at its sshd and what lies between".to_owned()
@@ -61,6 +62,7 @@ pub fn is_trouble(reason: &str) -> bool {
         "NoStateDirectory",
         "DiskFull",
         "SecretUnreadable",
+        "SecretsTooLarge",
         "Unreachable",
         "HostKeyUnknown",
         "HostKeyChanged",

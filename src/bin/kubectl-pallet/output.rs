@@ -7,6 +7,7 @@ use std::{
 
 use clap::ValueEnum;
 use kube::Resource;
+use pallet_operator::text;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -67,15 +68,38 @@ pub fn allowed() -> bool {
     set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Prints on stdout.
+/// Prints on stdout. Control characters are removed, but for newlines, tabs and the colours of [`Tone`].
 ///
 /// # Errors
 /// [`Error::Closed`] where nobody reads any more, as after `| head`.
 pub fn print(text: &str) -> Result<()> {
-    bytes(text.as_bytes())
+    bytes(shown(text).as_bytes())
 }
 
-/// The same for what may be no text.
+/// The text as a terminal may see it: what a node says must not command it. What [`Tone`] paints stays.
+fn shown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\x1b') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(&clean(before));
+        let colour = COLOURS.into_iter().find(|colour| from.starts_with(colour));
+        out.push_str(colour.unwrap_or_default());
+        // Another sequence is removed together with what comes before the next one.
+        let length = colour.map_or_else(|| from[1..].find('\x1b').map_or(from.len(), |next| next + 1), str::len);
+        if colour.is_none() {
+            out.push_str(&clean(&from[..length]));
+        }
+        rest = &from[length..];
+    }
+    out.push_str(&clean(rest));
+    out
+}
+
+/// The sequences that [`Tone`] paints with.
+const COLOURS: [&str; 5] = ["\x1b[0m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"];
+
+/// Prints bytes that may be no text, as they are.
 pub fn bytes(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|_| Error::Closed)
@@ -86,9 +110,9 @@ pub fn line(text: impl AsRef<str>) -> Result<()> {
     print(&format!("{}\n", text.as_ref()))
 }
 
-/// Tells people something beside the result, on stderr. Where nobody reads it, nothing is lost.
+/// Tells people something beside the result, on stderr, cleaned as [`print`] does. Where nobody reads it, nothing is lost.
 pub fn tell(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+    let _ = writeln!(std::io::stderr(), "{}", shown(text.as_ref()));
 }
 
 /// One cell of a table.
@@ -131,21 +155,16 @@ impl Table {
         let head: Vec<Cell> = self.head.iter().map(|name| (*name).into()).collect();
         let lines: Vec<&Vec<Cell>> = std::iter::once(&head).chain(&self.rows).collect();
         let width = |column: usize| {
-            lines
-                .iter()
-                .filter_map(|line| line.get(column))
-                .map(|cell| shown(&cell.0).chars().count())
-                .max()
-                .unwrap_or(0)
+            lines.iter().filter_map(|line| line.get(column)).map(|it| cell(&it.0).chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
         let mut text = String::new();
         for line in lines {
             let mut out = String::new();
-            for (place, cell) in line.iter().enumerate() {
-                let plain = shown(&cell.0);
+            for (place, it) in line.iter().enumerate() {
+                let plain = cell(&it.0);
                 let gap = widths.get(place).unwrap_or(&0) + 3 - plain.chars().count();
-                out.push_str(&cell.1.paint(&plain, colours));
+                out.push_str(&it.1.paint(&plain, colours));
                 if place + 1 < line.len() {
                     out.extend(std::iter::repeat_n(' ', gap));
                 }
@@ -158,13 +177,14 @@ impl Table {
 }
 
 /// A cell has one line, and no control sequences of somebody else.
-fn shown(text: &str) -> String {
+fn cell(text: &str) -> String {
     clean(text.lines().next().unwrap_or_default())
 }
 
-/// Text of somebody else, without control characters but tabs: it must not command the terminal.
+/// Text of somebody else, without control characters but newlines and tabs, and without invisible characters: it must not command
+/// the terminal, nor hide or reorder what people read.
 pub fn clean(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\t' || *c == '\n').collect()
+    text::printable(text).into_owned()
 }
 
 /// An object as it is printed: without what only the API server needs.
@@ -206,13 +226,32 @@ pub fn list(items: Vec<Value>) -> Value {
 
 /// Prints a value as JSON or YAML.
 pub fn data(value: &Value, format: Format) -> Result<()> {
-    let text = match format {
-        Format::Yaml => {
-            serde_saphyr::to_string(value).map_err(|error| Error::usage(format!("this is no YAML: {error}")))?
+    line(encoded(value, format)?.trim_end())
+}
+
+/// JSON or YAML in which every control and invisible character is escaped, so that it is printed as it is and means the same.
+fn encoded(value: &Value, format: Format) -> Result<String> {
+    if format == Format::Yaml {
+        let text = serde_saphyr::to_string(value).map_err(|error| Error::usage(format!("this is no YAML: {error}")))?;
+        if clean(&text) == text {
+            return Ok(text);
         }
-        _ => serde_json::to_string_pretty(value).unwrap_or_default(),
-    };
-    line(text.trim_end())
+        // What has to be escaped is written as JSON, which is YAML.
+    }
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    if clean(&text) == text {
+        return Ok(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Such a character can stand within strings only.
+        if c != '\n' && (c == '\u{200c}' || c == '\u{200d}' || clean(c.encode_utf8(&mut [0; 4])).is_empty()) {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            out.push(c);
+        }
+    }
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -230,6 +269,33 @@ mod tests {
 
     #[test]
     fn what_nodes_print_does_not_command_the_terminal() {
-        assert_eq!(clean("a\x1b[31mb\tc\r\nd"), "a[31mb\tc\nd");
+        assert_eq!(clean("a\x1b[31mb\tc\r\nd"), "ab\tc\nd");
+    }
+
+    /// Found by review: `status GROUP` wrote the sequences of a container's shell to the terminal.
+    #[test]
+    fn whatever_is_printed_commands_no_terminal() {
+        let title = "\x1b]0;owned\x07\x1b[2J\u{9b}2J\u{202e}all is well\x1b";
+        let line = format!("{}  {title}  {}", Tone::Bad.paint("Failed", true), Tone::Good.paint("ok", true));
+        let plain = "\x1b[31mFailed\x1b[0m  ]0;ownedall is well  \x1b[32mok\x1b[0m";
+        assert_eq!(shown(&line), plain);
+        assert_eq!(shown("plain\n\ttext"), "plain\n\ttext");
+    }
+
+    #[test]
+    fn json_and_yaml_mean_the_same_with_every_character_escaped() {
+        let hostile = "a\x1b[2J\u{9b}\u{202e}b\u{200d}\u{feff}\u{e0041}\u{7f}\n\"";
+        let value = json!({"message": hostile, "k\u{202e}": ["👩\u{200d}💻", 1]});
+        for format in [Format::Json, Format::Yaml] {
+            let text = encoded(&value, format).unwrap();
+            assert_eq!(clean(&text), text, "{format:?}");
+            let read: Value = match format {
+                Format::Yaml => serde_saphyr::from_str(&text).unwrap(),
+                _ => serde_json::from_str(&text).unwrap(),
+            };
+            assert_eq!(read, value, "{format:?}: {text}");
+        }
+        let plain = encoded(&json!({"a": "👩\u{200d}💻\tx"}), Format::Yaml).unwrap();
+        assert!(plain.starts_with("a: "), "{plain}");
     }
 }
