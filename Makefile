@@ -38,7 +38,7 @@ test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(HOSTS_TOOL) doctor --install
 	tests/cluster/selftest
 	cargo build --locked --all-targets
-	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell --test templates --test server_specs \
+	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell --test templates --test session_fuzz --test server_specs \
 	  --test kstatus --test argocd --test supply_chain
 	cargo test --locked --test agent -- --test-threads=6
 	cargo test --locked --test ssh -- --test-threads=6

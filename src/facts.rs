@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::{
     api::{conditions::clip, phases::FactParser},
     phase::FactSource,
+    text,
 };
 
 /// Facts by name; built-in ones are grouped (`facts.os.family`).
@@ -94,18 +95,34 @@ pub fn is_reserved(name: &str) -> bool {
     known(name) != Known::No
 }
 
+/// The longest text of a built-in fact, in bytes.
+pub const BUILT_IN_LIMIT: usize = 256;
+
+/// How many addresses of a node are kept.
+const WORDS_LIMIT: usize = 64;
+
+/// A text of a built-in fact: one line without control and format characters, cut at [`BUILT_IN_LIMIT`].
+fn bounded(text: &str) -> String {
+    let mut text = text::line(text, BUILT_IN_LIMIT);
+    text.truncate(text.floor_char_boundary(BUILT_IN_LIMIT));
+    text
+}
+
 /// Parses what the agent answers to `facts`: lines of a path, a tab and a value. What it does not know it leaves out, so
 /// that an older operator understands a newer agent.
 pub fn parse_built_in(payload: &[u8]) -> Facts {
     let mut facts = Facts::new();
-    for line in String::from_utf8_lossy(payload).lines() {
+    for line in payload.split(|byte| *byte == b'\n') {
+        let line = String::from_utf8_lossy(line);
         let Some((path, text)) = line.split_once('\t') else { continue };
         let Some(fact) = BUILT_IN.iter().find(|fact| fact.path == path) else { continue };
         let value = match fact.kind {
-            Kind::Text => Some(Value::from(text)),
+            Kind::Text => Some(Value::from(bounded(text))),
             Kind::Integer => text.parse::<i64>().ok().map(Value::from),
             Kind::Number => text.parse::<f64>().ok().map(Value::from),
-            Kind::Words => Some(text.split_whitespace().map(Value::from).collect()),
+            Kind::Words => {
+                Some(text.split_whitespace().take(WORDS_LIMIT).map(|word| Value::from(bounded(word))).collect())
+            }
         };
         if let Some(value) = value {
             insert(&mut facts, path, value);
@@ -127,6 +144,9 @@ fn insert(facts: &mut Facts, path: &str, value: Value) {
     }
 }
 
+/// The longest header of a fact in what a settings run left, in bytes: a name, a word and a number.
+const HEADER_LIMIT: usize = 256;
+
 /// The longest value that one fact of a group's own keeps, in bytes.
 pub const OWN_FACT_LIMIT: usize = 4096;
 
@@ -136,13 +156,16 @@ pub const OWN_FACTS_LIMIT: usize = 64 << 10;
 /// Parses the facts that a settings run left in its journal: `NAME STATE LENGTH`, a newline, LENGTH bytes, a newline. What
 /// nobody declares any more is left out. `shown` is what a message may show of a text.
 ///
+/// Values keep newlines, tabs and characters beyond ASCII, and lose control characters and those that reorder text: see
+/// [`text::value`].
+///
 /// A null fact is left out, too: an API server keeps no nulls. [`with_declared`] puts it back.
 ///
 /// # Errors
 /// For people: the first fact that is not what its parser says and may not be missing, or that there is no room for.
 pub fn parse_own(mut payload: &[u8], declared: &[FactSource], shown: impl Fn(&str) -> String) -> Result<Facts, String> {
     let (mut facts, mut size) = (Facts::new(), 0);
-    while let Some(end) = payload.iter().position(|byte| *byte == b'\n') {
+    while let Some(end) = payload.iter().take(HEADER_LIMIT).position(|byte| *byte == b'\n') {
         let header = String::from_utf8_lossy(&payload[..end]).into_owned();
         let mut words = header.split(' ');
         let (Some(name), Some(state), Some(Ok(length))) =
@@ -150,8 +173,10 @@ pub fn parse_own(mut payload: &[u8], declared: &[FactSource], shown: impl Fn(&st
         else {
             break;
         };
-        let Some(bytes) = payload.get(end + 1..end + 1 + length) else { break };
-        payload = payload.get(end + 2 + length..).unwrap_or_default();
+        let rest = payload.get(end + 1..).unwrap_or_default();
+        // The length is the node's word: it may be any number.
+        let Some((bytes, rest)) = rest.split_at_checked(length) else { break };
+        payload = rest.get(1..).unwrap_or_default();
         let Some(source) = declared.iter().find(|source| source.name == name).filter(|_| state != "null") else {
             continue;
         };
@@ -176,9 +201,9 @@ pub fn parse_own(mut payload: &[u8], declared: &[FactSource], shown: impl Fn(&st
 fn parse(text: &str, parser: FactParser, shown: impl Fn(&str) -> String) -> Result<Value, String> {
     let shown = || format!("{:?}", clip(&shown(text), 60));
     match parser {
-        FactParser::Text => Ok(text.into()),
+        FactParser::Text => Ok(text::value(text).into()),
         FactParser::Lines => {
-            Ok(text.lines().map(str::trim_end).filter(|line| !line.is_empty()).map(Value::from).collect())
+            Ok(text::value(text).lines().map(str::trim_end).filter(|line| !line.is_empty()).map(Value::from).collect())
         }
         FactParser::Integer => {
             text.trim().parse::<i64>().map(Value::from).map_err(|_| format!("{} is no whole number", shown()))
@@ -194,13 +219,15 @@ fn parse(text: &str, parser: FactParser, shown: impl Fn(&str) -> String) -> Resu
     }
 }
 
-/// A value as an API server keeps it: nulls of objects are gone, and numbers are whole where they can be.
+/// A value as an API server keeps it: nulls of objects are gone, and numbers are whole where they can be. Its texts are clean.
 fn kept(value: Value) -> Value {
     const WHOLE: f64 = (1_u64 << 53) as f64;
     match value {
         Value::Object(map) => {
-            map.into_iter().map(|(key, value)| (key, kept(value))).filter(|(_, value)| !value.is_null()).collect()
+            let clean = |(key, value): (String, Value)| (text::value(&key).into_owned(), kept(value));
+            map.into_iter().map(clean).filter(|(_, value)| !value.is_null()).collect()
         }
+        Value::String(text) => text::value(&text).into(),
         Value::Array(items) => items.into_iter().map(kept).collect(),
         Value::Number(number) if number.as_i64().is_none() => {
             let float = number.as_f64().unwrap_or_default();
@@ -299,6 +326,47 @@ mod tests {
         assert!(read(FactParser::Json, "{", false).unwrap_err().contains("is no JSON"));
         assert!(read(FactParser::Json, &"[".repeat(3000), false).unwrap_err().contains("is no JSON"));
         assert_eq!(read(FactParser::Json, "{", true), Ok(None));
+    }
+
+    /// Found by review: a host name of 400 KB stood in the status of its node.
+    #[test]
+    fn built_in_facts_are_bounded_and_clean() {
+        let long = "ä".repeat(4000);
+        let addresses = "10.0.0.1 ".repeat(1000);
+        let payload = format!(
+            "hostname\t{long}\nos.name\ta\u{1b}[2J\u{202e}b\u{200d}c\nos.kernel\t6.1\taddresses\naddresses\t{addresses}{long}\n"
+        );
+        let facts = parse_built_in(payload.as_bytes());
+        assert_eq!(facts["hostname"].as_str().map(str::len), Some(BUILT_IN_LIMIT));
+        assert_eq!((&facts["os"]["name"], &facts["os"]["kernel"]), (&json!("abc"), &json!("6.1 addresses")));
+        assert_eq!(facts["addresses"].as_array().map(Vec::len), Some(WORDS_LIMIT));
+        let word = parse_built_in(format!("addresses\t{long}\n").as_bytes());
+        assert_eq!(word["addresses"][0].as_str().map(str::len), Some(BUILT_IN_LIMIT));
+    }
+
+    #[test]
+    fn own_facts_keep_their_meaning_and_command_no_terminal() {
+        let sources = declared(&[("a", FactParser::Text), ("b", FactParser::Lines), ("c", FactParser::Json)], false);
+        let (text, lines, json) =
+            ("👩\u{200d}💻\r\n\tx\u{1b}[2J\u{202e}", "a\u{7}\nb", r#"{"k\u001b": ["\u009b\u202ev\n", "\u200d"]}"#);
+        let payload: String = [("a", text), ("b", lines), ("c", json)]
+            .map(|(name, text)| format!("{name} ok {}\n{text}\n", text.len()))
+            .concat();
+        let facts = parse_own(payload.as_bytes(), &sources, str::to_owned).unwrap();
+        assert_eq!(facts["a"], json!("👩\u{200d}💻\r\n\tx"));
+        assert_eq!((&facts["b"], &facts["c"]), (&json!(["a", "b"]), &json!({"k": ["v\n", "\u{200d}"]})));
+    }
+
+    #[test]
+    fn a_length_is_the_nodes_word() {
+        let sources = declared(&[("a", FactParser::Text), ("b", FactParser::Text)], false);
+        for length in
+            [usize::MAX.to_string(), (usize::MAX - 2).to_string(), "99999999999999999999999".into(), "-1".into()]
+        {
+            let payload = format!("a ok 2\nhi\nb ok {length}\nx\n");
+            assert_eq!(parse_own(payload.as_bytes(), &sources, str::to_owned).unwrap().len(), 1, "{length}");
+        }
+        assert_eq!(parse_own(&b"a".repeat(1 << 20), &sources, str::to_owned).unwrap().len(), 0);
     }
 
     #[test]

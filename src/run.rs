@@ -12,15 +12,19 @@ pub mod vault;
 pub mod warm;
 mod watched;
 
+#[cfg(test)]
+mod leaks;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     sync::{Semaphore, watch},
     task::AbortHandle,
     time::{Instant, timeout},
@@ -28,14 +32,22 @@ use tokio::{
 use tracing::{Instrument, debug, warn};
 
 use crate::{
-    api::{conditions::clip, group_node::Running},
+    api::{
+        conditions::{MESSAGE_LIMIT, clip},
+        group_node::Running,
+    },
     group::{Group, GroupKey},
-    phase::{action, hex},
+    phase::{
+        action::{self, KeyRef},
+        hex,
+        secret::Secret,
+    },
     plan::{Bound, MachineState, Node, Purpose, Record, SessionView, Snapshot, next::Identity},
     telemetry::metrics::Metrics,
-    transport::{Channel, Closed, OpenError, Target, Transport},
+    transport::{Channel, Closed, Target, Transport},
 };
-use frame::Decoder;
+use frame::{Decoder, Frame};
+use mask::{Cut, Mask, Masks};
 pub use memory::{Memory, Seen};
 use session::{End, Meant, Session, Want};
 use tasks::Spawner;
@@ -70,6 +82,7 @@ pub struct Runs {
     metrics: Metrics,
     entries: Mutex<HashMap<String, Entry>>,
     warm: Warm,
+    masks: Masks,
     wake: Box<dyn Fn(&GroupKey) + Send + Sync>,
 }
 
@@ -165,8 +178,8 @@ impl Runs {
         metrics: Metrics,
         wake: impl Fn(&GroupKey) + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let (entries, warm) = (Mutex::default(), Warm::default());
-        Arc::new(Self { transport, vault, permits, tasks, metrics, entries, warm, wake: Box::new(wake) })
+        let (entries, warm, masks) = (Mutex::default(), Warm::default(), Masks::default());
+        Arc::new(Self { transport, vault, permits, tasks, metrics, entries, warm, masks, wake: Box::new(wake) })
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -283,9 +296,9 @@ impl Runs {
             }
             _ => start.group.phases.secrets.keys().cloned().collect(),
         };
-        let (known, unknown) = match self.vault.read(&key.namespace, places).await {
+        let (known, unknown) = match self.secrets(&key.namespace, places, &start.target).await {
             Ok(known) => (known, None),
-            Err(message) => (Known::default(), Some(message)),
+            Err(end) => (Known::default(), Some(end)),
         };
         let (mut session, greeting) =
             Session::open(start.group, start.identity, start.incarnation, start.record, start.purpose, nonce(), known);
@@ -293,7 +306,7 @@ impl Runs {
         let place =
             Place { node: node_uid.clone(), incarnation: session.incarnation().clone(), target: target.clone() };
         let opened = match unknown {
-            Some(message) => Err(End::Refused { reason: "SecretUnreadable".into(), message }),
+            Some(end) => Err(end),
             None => self.connect(&place, &session, &greeting).await,
         };
         let end = match opened {
@@ -319,18 +332,54 @@ impl Runs {
         self.finish(&node_uid, &instance, &target, session, end);
     }
 
+    /// The secrets of a session, with the mask that removes them, and the password of its target, from what the node says.
+    async fn secrets(&self, namespace: &str, places: Vec<KeyRef>, target: &Target) -> Result<Known, End> {
+        let refused = |reason: &str, message: String| End::Refused { reason: reason.into(), message };
+        let read = self.vault.read(namespace, places).await;
+        let mut known = read.map_err(|message| refused("SecretUnreadable", message))?;
+        let password = match target {
+            Target::Machine(endpoint) => endpoint.elevation.as_ref().and_then(|elevation| elevation.password.clone()),
+            Target::Container(_) => None,
+        };
+        let password = match (password, target) {
+            (Some(place), Target::Machine(endpoint)) => {
+                let unreadable = |why| {
+                    let message = format!("{}: become.password ({place}) cannot be used: {why}", endpoint.name);
+                    refused("PasswordUnreadable", message)
+                };
+                self.vault.read(&endpoint.namespace, vec![place.clone()]).await.map_err(unreadable)?
+            }
+            _ => Known::default(),
+        };
+        // Sessions with the same values share a mask: what tells the values from others is a name for it.
+        let sealed = [&known, &password].iter().all(|known| known.seals.keys().eq(known.values.keys()));
+        let name = sealed.then(|| format!("{} {}", known.seal(), password.seal()));
+        known.mask = Some(match name.as_ref().and_then(|name| self.masks.get(name)) {
+            Some(mask) => mask,
+            None => {
+                let secrets: Vec<Secret> = known.values.values().chain(password.values.values()).cloned().collect();
+                let mask = mask_of(secrets).await.map_err(|message| refused("SecretsTooLarge", message))?;
+                name.into_iter().for_each(|name| self.masks.put(name, &mask));
+                mask
+            }
+        });
+        Ok(known)
+    }
+
     /// A connection on which the agent was greeted, with what it has said already: one that was kept, or a new one.
     async fn connect(&self, place: &Place, session: &Session, greeting: &[u8]) -> Result<(Channel, Vec<u8>), End> {
         if let Some(kept) = self.warm.take(place, &session.hello()).await {
             return Ok(kept);
         }
         let opened = self.transport.open(&place.target).await;
-        let refused = |error: OpenError| End::Refused { reason: error.reason.into(), message: error.message };
-        let mut channel = opened.map_err(refused)?;
+        let mut channel = opened.map_err(|error| {
+            let message = session.masked(&error.message, Cut::default());
+            End::Refused { reason: error.reason.into(), message }
+        })?;
         if let Err(message) = send(&mut channel, greeting).await {
             let closed = timeout(Duration::from_secs(2), channel.closed).await;
-            let closed = closed.unwrap_or(Closed { no_shell: false, message });
-            return Err(ended_early(closed, &Decoder::new(session.nonce())));
+            let closed = closed.unwrap_or_else(|_| Closed::new(false, message));
+            return Err(ended_early(closed, &Decoder::new(session.nonce()), session));
         }
         Ok((channel, Vec::new()))
     }
@@ -402,12 +451,12 @@ async fn converse(
                 buffer[..said.len()].copy_from_slice(&said);
                 &buffer[..std::mem::take(&mut said).len()]
             }
-            read = channel.output.read(&mut buffer) => match read {
-                Ok(n @ 1..) => &buffer[..n],
-                _ => {
+            read = read_all(&mut channel.output, &mut buffer) => match read {
+                n @ 1.. => &buffer[..n],
+                0 => {
                     let closed = timeout(Duration::from_secs(5), &mut channel.closed).await;
-                    let closed = closed.unwrap_or(Closed { no_shell: false, message: "its output ended".into() });
-                    return BrokenOff(if greeted { session.lose(&closed.message, Timestamp::now()) } else { ended_early(closed, &decoder) });
+                    let closed = closed.unwrap_or_else(|_| Closed::new(false, "its output ended"));
+                    return BrokenOff(if greeted { session.lose(&closed.message, Timestamp::now()) } else { ended_early(closed, &decoder, session) });
                 }
             },
             changed = directives.changed() => {
@@ -420,19 +469,19 @@ async fn converse(
             }
             closed = &mut channel.closed => {
                 // The last frames may still lie in the pipe.
-                let rest = timeout(Duration::from_secs(1), read_rest(&mut channel.output)).await.unwrap_or_default();
-                for mut frame in decoder.push(&rest).unwrap_or_default() {
-                    session.mask(&mut frame);
+                let mut rest = Vec::new();
+                let _ = timeout(Duration::from_secs(1), read_rest(&mut channel.output, &mut rest)).await;
+                for frame in decoder.push(&rest).unwrap_or_default() {
                     let want = session.hear(frame, Timestamp::now());
                     watched.learns(session.receipts());
                     match want {
                         Want::End(end) => return BrokenOff(end),
                         // It can no longer be asked, so it has not been started.
-                        Want::Send(_) => return BrokenOff(End::Lost(closed.message)),
+                        Want::Send(_) => return BrokenOff(End::Lost(session.masked(&closed.message, Cut::default()))),
                         Want::Wait => {}
                     }
                 }
-                return BrokenOff(if greeted { session.lose(&closed.message, Timestamp::now()) } else { ended_early(closed, &decoder) });
+                return BrokenOff(if greeted { session.lose(&closed.message, Timestamp::now()) } else { ended_early(closed, &decoder, session) });
             }
             () = tokio::time::sleep_until(patience) => {
                 let message = if heard.elapsed() >= SILENCE { "the node fell silent" } else { "the node took too long" };
@@ -442,19 +491,24 @@ async fn converse(
         heard = Instant::now();
         let frames = match decoder.push(bytes) {
             Ok(frames) => frames,
-            Err(error) => return BrokenOff(session.lose(&error.to_string(), Timestamp::now())),
+            Err(error) => return BrokenOff(session.fail(&error.to_string(), Timestamp::now())),
         };
-        for mut frame in frames {
+        // Bytes that complete nothing change nothing.
+        let news = !frames.is_empty();
+        for frame in frames {
             greeted = true;
-            session.mask(&mut frame);
             debug!(frame = %frame.summary());
-            watched.hears(&frame);
+            let attached = if let Frame::Attached(id) = &frame { Some(id.clone()) } else { None };
             let want = session.hear(frame, Timestamp::now());
+            if let Some(id) = attached.filter(|_| want == Want::Wait) {
+                watched.joins(&id);
+            }
             watched.learns(session.receipts());
             match want {
                 Want::Wait => {}
                 Want::Send(request) => {
                     stage_began = Instant::now();
+                    decoder.next_stage();
                     watched.starts(session);
                     if let Err(message) = send(channel, &request).await {
                         return BrokenOff(session.lose(&message, Timestamp::now()));
@@ -463,8 +517,30 @@ async fn converse(
                 Want::End(end) => return ToTheEnd(end),
             }
         }
-        show(session);
+        if news {
+            show(session);
+        }
     }
+}
+
+/// The mask for these secrets. Making a large one takes a while and memory: apart from what others wait for, one at a time.
+async fn mask_of(secrets: Vec<Secret>) -> Result<Mask, String> {
+    static TURN: Semaphore = Semaphore::const_new(1);
+    if secrets.is_empty() {
+        return Ok(Mask::default());
+    }
+    let _turn = TURN.acquire().await;
+    let made = tokio::task::spawn_blocking(move || Mask::new(&secrets)).await;
+    made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+/// Reads what there is, as much as fits: a node that sends byte by byte is not answered byte by byte. None is the end.
+async fn read_all(output: &mut (dyn AsyncRead + Send + Unpin), buffer: &mut [u8]) -> usize {
+    let Ok(mut length) = output.read(buffer).await else { return 0 };
+    while let Some(Ok(more @ 1..)) = buffer.get_mut(length..).and_then(|rest| output.read(rest).now_or_never()) {
+        length += more;
+    }
+    length
 }
 
 async fn send(channel: &mut Channel, bytes: &[u8]) -> Result<(), String> {
@@ -479,24 +555,24 @@ async fn send(channel: &mut Channel, bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-async fn read_rest(output: &mut (dyn tokio::io::AsyncRead + Send + Unpin)) -> Vec<u8> {
-    let mut rest = Vec::new();
-    let _ = output.take(1 << 20).read_to_end(&mut rest).await;
-    rest
+/// Reads to the end, at most 1 MiB. What was read until it is broken off is there.
+async fn read_rest(output: &mut (dyn AsyncRead + Send + Unpin), rest: &mut Vec<u8>) {
+    let _ = output.take(1 << 20).read_to_end(rest).await;
 }
 
 /// The shell ended before the agent said a word: nothing was started.
-fn ended_early(closed: Closed, decoder: &Decoder) -> End {
-    let noise = decoder.noise();
+fn ended_early(closed: Closed, decoder: &Decoder, session: &Session) -> End {
+    let noise = session.masked(&decoder.noise(), Cut { beginning: decoder.noise_is_cut(), end: true });
+    let message = session.masked(&closed.message, Cut::default());
     let said = if noise.is_empty() { String::new() } else { format!("; it printed: {}", clip(&noise, 200)) };
     if closed.no_shell {
         let message = format!(
             "no sh was started, which phases need: use an image that has one; on a machine, look at the login shell and ForceCommand ({})",
-            closed.message
+            clip(&message, MESSAGE_LIMIT / 2)
         );
         return End::Refused { reason: "NoShell".into(), message };
     }
-    End::Refused { reason: "AgentFailed".into(), message: format!("{}{said}", closed.message) }
+    End::Refused { reason: "AgentFailed".into(), message: format!("{}{said}", clip(&message, MESSAGE_LIMIT - 300)) }
 }
 
 /// From the operating system's generator: no script can guess it.

@@ -8,6 +8,7 @@ pub mod undelayed;
 use futures::{FutureExt, future::BoxFuture};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::text::Message;
 pub use target::{Container, Endpoint, Target};
 
 /// An open connection to a shell on a node.
@@ -27,8 +28,15 @@ pub struct Channel {
 pub struct Closed {
     /// Whether the shell could not be started at all.
     pub no_shell: bool,
-    /// For people.
-    pub message: String,
+    /// For people. It may hold what the node printed on stderr, and is clean by construction.
+    pub message: Message,
+}
+
+impl Closed {
+    /// The end of a connection. Control characters are removed from the message.
+    pub fn new(no_shell: bool, message: impl AsRef<str>) -> Self {
+        Self { no_shell, message: message.into() }
+    }
 }
 
 /// A connection that did not come about: nothing was started on the node.
@@ -37,8 +45,15 @@ pub struct Closed {
 pub struct OpenError {
     /// One CamelCase word.
     pub reason: &'static str,
-    /// For people.
-    pub message: String,
+    /// For people. It may hold what the other side said, and is clean by construction.
+    pub message: Message,
+}
+
+impl OpenError {
+    /// A connection that did not come about. Control characters are removed from the message.
+    pub fn new(reason: &'static str, message: impl AsRef<str>) -> Self {
+        Self { reason, message: message.into() }
+    }
 }
 
 /// The ways to all kinds of nodes.

@@ -115,7 +115,7 @@ where
 impl<T: Transport> Transport for Fenced<T> {
     fn open<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Channel, OpenError>> {
         async move {
-            let refused = |error: NotLeading| OpenError { reason: "NotLeading", message: error.to_string() };
+            let refused = |error: NotLeading| OpenError::new("NotLeading", error.to_string());
             self.lead.check().map_err(refused)?;
             let channel = self.inner.open(target).await?;
             let input = Box::new(FencedWrite { inner: channel.input, lead: self.lead.clone() });

@@ -1,9 +1,22 @@
-//! Pure: secrets are taken out of what a node says, in whatever guise a script prints them: as they are, in base64, in
-//! hexadecimal, URL-encoded, broken over lines, or cut off at the beginning.
+//! Pure: removes secrets from what a node prints, in whatever encoding a script prints them: as they are, in base64, in
+//! hexadecimal, URL-encoded, broken over lines, or cut off at the beginning or the end.
+//!
+//! One Aho-Corasick automaton holds the secrets themselves. A text is decoded in each of the ways, and the automaton reads each
+//! result once: the time is linear in the text, whatever the secrets are; the automaton is bounded by [`NEEDLES_LIMIT`].
 
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use aho_corasick::{
+    Anchored, MatchKind,
+    automaton::Automaton as _,
+    nfa::contiguous::{Builder, NFA},
+};
 use serde_json::Value;
 
-use crate::phase::secret::Secret;
+use crate::{phase::secret::Secret, text};
 
 /// What stands in the place of a secret.
 const MASK: &str = "*****";
@@ -11,10 +24,20 @@ const MASK: &str = "*****";
 const SHORTEST: usize = 4;
 /// A part of a secret's lines is looked for by itself where it is at least this long.
 const SHORTEST_LINE: usize = 8;
-/// No more lines of one secret than these are looked for by themselves.
-const MOST_LINES: usize = 500;
 /// How much of a secret must stand at the beginning of a cut output to be taken for its end.
 const SHORTEST_REST: usize = 3;
+/// How much is looked for in all, in bytes: each secret, and each of its lines that is long enough. The automaton takes about 15
+/// times as much memory, three times that while it is made.
+pub const NEEDLES_LIMIT: usize = 512 << 10;
+
+/// The secrets are too large to be removed from what a node prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the Secrets that the group names are too large to be masked in what its nodes print: with their lines they have more than \
+     {} KiB; name keys that hold the secret part alone, or bring large texts by a ConfigMap",
+    NEEDLES_LIMIT >> 10
+)]
+pub struct TooLarge;
 
 /// Where something of a text is missing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,37 +52,72 @@ impl Cut {
     const NOWHERE: Self = Self { beginning: false, end: false };
 }
 
-/// Takes known secrets out of texts.
+/// Removes known secrets from texts. A clone shares what it looks for.
 #[derive(Clone, Default)]
-pub struct Mask {
-    /// Without white space, longest first.
-    needles: Vec<Vec<u8>>,
+pub struct Mask(Option<Arc<Needles>>);
+
+/// What is looked for.
+struct Needles {
+    /// None where there are more than can be looked for: nothing is shown then.
+    automaton: Option<NFA>,
+    /// The length of the shortest needle.
+    shortest: usize,
+    /// Sorted, to find what a text that was cut ends with.
+    sorted: Vec<Box<[u8]>>,
+    /// The same backwards, to find what it begins with.
+    backwards: Vec<Box<[u8]>>,
 }
 
 impl std::fmt::Debug for Mask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Mask({} guises)", self.needles.len())
+        write!(f, "Mask({} needles)", self.0.as_ref().map_or(0, |needles| needles.sorted.len()))
     }
 }
 
 impl Mask {
-    /// A mask for these secrets.
-    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let all = |secret: &Secret| {
-            let mut guises = guises(secret.bytes());
-            // As the script has it in a variable, which `set` prints.
-            guises.push(secret.format().into_bytes());
-            guises.retain(|guise| guise.len() >= SHORTEST);
-            guises
-        };
-        let mut needles: Vec<Vec<u8>> = secrets.into_iter().flat_map(all).collect();
-        needles.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        needles.dedup();
-        Self { needles }
+    /// A mask for these secrets. It takes about 0.1 s for the most that is allowed: not for a thread that others wait for.
+    ///
+    /// # Errors
+    /// Where they are more than [`NEEDLES_LIMIT`].
+    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Result<Self, TooLarge> {
+        Self::within(NEEDLES_LIMIT, secrets)
+    }
+
+    fn within<'a>(limit: usize, secrets: impl IntoIterator<Item = &'a Secret>) -> Result<Self, TooLarge> {
+        let (mut found, mut size) = (BTreeSet::new(), 0_usize);
+        for secret in secrets {
+            for needle in needles(secret.bytes()) {
+                size += if found.contains(&needle) { 0 } else { needle.len() };
+                if size > limit {
+                    return Err(TooLarge);
+                }
+                found.insert(needle);
+            }
+        }
+        let Some(shortest) = found.iter().map(Vec::len).min() else { return Ok(Self::default()) };
+        let automaton = Builder::new().match_kind(MatchKind::Standard).prefilter(false).build(&found);
+        let mut backwards: Vec<Box<[u8]>> = found.iter().map(|needle| needle.iter().rev().copied().collect()).collect();
+        backwards.sort_unstable();
+        let sorted = found.into_iter().map(Vec::into_boxed_slice).collect();
+        Ok(Self(Some(Arc::new(Needles {
+            automaton: Some(automaton.map_err(|_| TooLarge)?),
+            shortest,
+            sorted,
+            backwards,
+        }))))
+    }
+
+    /// A mask that shows no text at all.
+    pub fn everything() -> Self {
+        let (sorted, backwards) = (Vec::new(), Vec::new());
+        Self(Some(Arc::new(Needles { automaton: None, shortest: 0, sorted, backwards })))
     }
 
     /// A value whose texts are masked.
     pub fn value(&self, value: Value) -> Value {
+        if self.0.is_none() {
+            return value;
+        }
         match value {
             Value::String(text) => self.mask(&text, Cut::NOWHERE).into(),
             Value::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
@@ -76,30 +134,32 @@ impl Mask {
 
     /// The text without the secrets. Where it was cut, a part of one may stand.
     pub fn mask(&self, text: &str, cut: Cut) -> String {
-        if self.needles.is_empty() || text.is_empty() {
-            return text.to_owned();
-        }
+        let Some(needles) = self.0.as_deref().filter(|_| !text.is_empty()) else { return text.to_owned() };
+        let Some(automaton) = &needles.automaton else { return MASK.to_owned() };
         // White space is no obstacle: base64 is broken over lines.
         let bytes = text.as_bytes();
         let places: Vec<usize> = (0..bytes.len()).filter(|place| !bytes[*place].is_ascii_whitespace()).collect();
         let squeezed: Vec<u8> = places.iter().map(|place| bytes[*place]).collect();
+        if squeezed.len() < needles.shortest && !cut.beginning && !cut.end {
+            return text.to_owned();
+        }
         let mut hidden: Vec<(usize, usize)> = Vec::new();
-        for needle in &self.needles {
-            let mut from = 0;
-            while let Some(at) = find(&squeezed[from..], needle).map(|at| from + at) {
-                hidden.push((places[at], places[at + needle.len() - 1] + 1));
-                from = at + needle.len();
+        for decoded in decodings(&squeezed) {
+            needles.find(automaton, &decoded.bytes, |from, to| {
+                hidden.extend(decoded.range(from, to).map(|(from, to)| (places[from], places[to - 1] + 1)));
+            });
+            if cut.end && decoded.ends {
+                let rest = needles.rest_at_end(&decoded.bytes);
+                let range = rest.and_then(|rest| decoded.range(decoded.bytes.len() - rest, decoded.bytes.len()));
+                hidden.extend(range.map(|(from, _)| (places[from], bytes.len())));
             }
-            let longest = needle.len().min(squeezed.len() + 1) - 1;
-            if cut.end {
-                let rest = (SHORTEST_REST..=longest).rev().find(|rest| squeezed.ends_with(&needle[..*rest]));
-                hidden.extend(rest.map(|rest| (places[squeezed.len() - rest], bytes.len())));
+            if cut.beginning && decoded.begins {
+                let range = needles.rest_at_beginning(&decoded.bytes).and_then(|rest| decoded.range(0, rest));
+                hidden.extend(range.map(|(_, to)| (0, places[to - 1] + 1)));
             }
-            if cut.beginning {
-                let rest =
-                    (SHORTEST_REST..=longest).rev().find(|rest| squeezed.starts_with(&needle[needle.len() - rest..]));
-                hidden.extend(rest.map(|rest| (0, places[rest - 1] + 1)));
-            }
+        }
+        if hidden.is_empty() {
+            return text.to_owned();
         }
         hidden.sort_unstable();
         let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
@@ -119,75 +179,188 @@ impl Mask {
     }
 }
 
-fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
-    let first = *needle.first()?;
-    let mut from = 0;
-    while let Some(at) = text[from..].iter().position(|byte| *byte == first) {
-        if text[from + at..].starts_with(needle) {
-            return Some(from + at);
+impl Needles {
+    /// The longest needle that ends at each place of a text.
+    fn find(&self, automaton: &NFA, text: &[u8], mut found: impl FnMut(usize, usize)) {
+        if text.len() < self.shortest {
+            return;
         }
-        from += at + 1;
-    }
-    None
-}
-
-/// What a secret may look like when it is printed, without white space.
-fn guises(secret: &[u8]) -> Vec<Vec<u8>> {
-    let trimmed = secret.trim_ascii();
-    let mut plain: Vec<&[u8]> = vec![secret, trimmed];
-    let lines = secret.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-    plain.extend(lines.filter(|line| line.len() >= SHORTEST_LINE).take(MOST_LINES));
-    let mut guises = Vec::new();
-    for text in plain {
-        // Printed as text, bytes that are none have become replacement characters.
-        guises.push(String::from_utf8_lossy(text).into_owned().into_bytes());
-        guises.push(hexadecimal(text, b"0123456789abcdef"));
-        guises.push(hexadecimal(text, b"0123456789ABCDEF"));
-        guises.push(percent(text, b"0123456789ABCDEF", b'%'));
-        guises.push(percent(text, b"0123456789abcdef", b'%'));
-        // Whatever stands before it in the same base64 shifts it by one or two bytes.
-        for alphabet in [STANDARD, URL_SAFE] {
-            guises.extend((0..3).map(|shift| base64(text, shift, alphabet)));
+        let Ok(mut state) = automaton.start_state(Anchored::No) else { return };
+        for (at, byte) in text.iter().enumerate() {
+            state = automaton.next_state(Anchored::No, state, *byte);
+            if automaton.is_match(state) {
+                // The first is the longest: those behind it are its ends.
+                let length = automaton.pattern_len(automaton.match_pattern(state, 0));
+                found(at + 1 - length, at + 1);
+            }
         }
     }
-    for guise in &mut guises {
-        guise.retain(|byte| !byte.is_ascii_whitespace());
+
+    /// How much of the end of a text is the beginning of a needle, and not all of it.
+    fn rest_at_end(&self, text: &[u8]) -> Option<usize> {
+        (SHORTEST_REST..=text.len()).rev().find(|rest| begins_one(&self.sorted, &text[text.len() - rest..]))
     }
-    guises.retain(|guise| guise.len() >= SHORTEST);
-    guises
-}
 
-fn hexadecimal(bytes: &[u8], digits: &[u8; 16]) -> Vec<u8> {
-    bytes.iter().flat_map(|byte| [digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]).collect()
-}
-
-fn percent(bytes: &[u8], digits: &[u8; 16], mark: u8) -> Vec<u8> {
-    let mut out = Vec::new();
-    for byte in bytes {
-        match byte {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' | b'.' | b'~' => out.push(*byte),
-            byte => out.extend([mark, digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]),
-        }
+    /// How much of the beginning of a text is the end of a needle.
+    fn rest_at_beginning(&self, text: &[u8]) -> Option<usize> {
+        let backwards: Vec<u8> = text.iter().rev().copied().collect();
+        (SHORTEST_REST..=text.len())
+            .rev()
+            .find(|rest| begins_one(&self.backwards, &backwards[backwards.len() - rest..]))
     }
-    out
 }
 
-const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// Whether one of the sorted needles begins with this, and is longer.
+fn begins_one(sorted: &[Box<[u8]>], part: &[u8]) -> bool {
+    let at = sorted.partition_point(|needle| **needle <= *part);
+    sorted.get(at).is_some_and(|needle| needle.starts_with(part))
+}
 
-/// The part of the base64 of `shift` unknown bytes and these that depends on these alone.
-fn base64(bytes: &[u8], shift: usize, alphabet: &[u8; 64]) -> Vec<u8> {
-    let mut bits = vec![0; shift];
-    bits.extend_from_slice(bytes);
-    // The first digits mix in what stands before, the last ones what follows.
-    let first = (shift * 8).div_ceil(6);
-    let digits = bits.len() * 8 / 6;
-    let digit = |place: usize| {
-        let at = place * 6;
-        let pair = u16::from(bits[at / 8]) << 8 | u16::from(bits.get(at / 8 + 1).copied().unwrap_or_default());
-        alphabet[usize::from(pair >> (10 - at % 8) & 63)]
+/// What a secret is looked for as: the whole, and each line that is long enough, without white space; as it is, and as text that
+/// was made safe to show.
+fn needles(secret: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let lines = secret.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| line.len() >= SHORTEST_LINE);
+    let forms = |part: &[u8]| {
+        let lossy = String::from_utf8_lossy(part);
+        let printable = text::printable(&lossy).into_owned().into_bytes();
+        let value = text::value(&lossy).into_owned().into_bytes();
+        [part.to_vec(), lossy.into_owned().into_bytes(), printable, value]
     };
-    (first..digits).map(digit).collect()
+    std::iter::once(secret).chain(lines).flat_map(forms).filter_map(|mut needle| {
+        needle.retain(|byte| !byte.is_ascii_whitespace());
+        (needle.len() >= SHORTEST).then_some(needle)
+    })
+}
+
+/// What a text without white space may be an encoding of.
+struct Decoded {
+    /// The bytes, without white space.
+    bytes: Vec<u8>,
+    /// For each byte, where what it was decoded from begins and ends, in `unit`s from `offset`.
+    spans: Vec<(usize, usize)>,
+    /// How many bits one place of the text stands for, where bytes and places do not fall together: in base64.
+    bits: Option<usize>,
+    /// Where in the text it begins.
+    offset: usize,
+    /// Whether it begins and ends where the text does.
+    begins: bool,
+    ends: bool,
+}
+
+impl Decoded {
+    /// The places of the text that say nothing but these bytes, if there are any.
+    fn range(&self, from: usize, to: usize) -> Option<(usize, usize)> {
+        let (begin, end) = (self.spans.get(from)?.0, self.spans.get(to.checked_sub(1)?)?.1);
+        let (begin, end) = match self.bits {
+            // A digit that mixes in what stands before or behind is left.
+            Some(bits) => (begin.div_ceil(bits), end / bits),
+            None => (begin, end),
+        };
+        (begin < end).then_some((self.offset + begin, self.offset + end))
+    }
+
+    fn push(&mut self, byte: u8, span: (usize, usize)) {
+        if !byte.is_ascii_whitespace() {
+            self.bytes.push(byte);
+            self.spans.push(span);
+        }
+    }
+}
+
+fn decodings(text: &[u8]) -> Vec<Decoded> {
+    let whole = |bytes: Vec<u8>, spans| Decoded { bytes, spans, bits: None, offset: 0, begins: true, ends: true };
+    let mut all = vec![whole(text.to_vec(), (0..text.len()).map(|at| (at, at + 1)).collect())];
+    // URL-encoded; and as a script has it in a variable, which `set` prints.
+    for (mark, length, base) in [(b'%', 2, 16), (b'\\', 3, 8)] {
+        if !text.contains(&mark) {
+            continue;
+        }
+        let (mut decoded, mut at) = (whole(Vec::new(), Vec::new()), 0);
+        while at < text.len() {
+            let digits = (text[at] == mark).then(|| text.get(at + 1..=at + length)).flatten();
+            let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+            let (byte, took) = match digits.and_then(|digits| u8::from_str_radix(digits, base).ok()) {
+                Some(byte) => (byte, length + 1),
+                None if base == 8 && text[at..].starts_with(b"%%") => (b'%', 2),
+                None => (text[at], 1),
+            };
+            decoded.push(byte, (at, at + took));
+            at += took;
+        }
+        all.push(decoded);
+    }
+    all.extend(digits(text, 4, 2, |byte| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())));
+    all.extend(digits(text, 6, 4, base64));
+    all
+}
+
+/// Runs of digits of so many bits, at each of the ways in which bytes may begin in them.
+fn digits(text: &[u8], bits: usize, ways: usize, digit: fn(u8) -> Option<u8>) -> Vec<Decoded> {
+    let mut all = Vec::new();
+    let mut start = 0;
+    while start < text.len() {
+        let length = text[start..].iter().take_while(|byte| digit(**byte).is_some()).count();
+        for way in 0..ways {
+            let run = text.get(start + way..start + length).unwrap_or_default();
+            if run.len() * bits < SHORTEST_REST * 8 {
+                break;
+            }
+            let mut decoded = Decoded {
+                bytes: Vec::with_capacity(run.len() * bits / 8),
+                spans: Vec::with_capacity(run.len() * bits / 8),
+                bits: Some(bits),
+                offset: start + way,
+                begins: start == 0,
+                ends: start + length == text.len(),
+            };
+            let (mut held, mut count, mut at) = (0_u32, 0, 0);
+            for byte in run {
+                held = held << bits | u32::from(digit(*byte).unwrap_or_default());
+                count += bits;
+                if count >= 8 {
+                    count -= 8;
+                    // What was taken before is cut off with the upper bits.
+                    decoded.push((held >> count) as u8, (at, at + 8));
+                    at += 8;
+                }
+            }
+            all.push(decoded);
+        }
+        start += length.max(1);
+    }
+    all
+}
+
+/// A digit of base64, of either alphabet.
+fn base64(byte: u8) -> Option<u8> {
+    Some(match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' | b'-' => 62,
+        b'/' | b'_' => 63,
+        _ => return None,
+    })
+}
+
+/// Masks that sessions share: those of one group look for the same.
+#[derive(Default)]
+pub struct Masks(Mutex<HashMap<String, Weak<Needles>>>);
+
+impl Masks {
+    /// The mask by this name, where a session still has it.
+    pub fn get(&self, name: &str) -> Option<Mask> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, needles| needles.strong_count() > 0);
+        known.get(name).and_then(Weak::upgrade).map(|needles| Mask(Some(needles)))
+    }
+
+    /// Shares a mask for as long as a session has it.
+    pub fn put(&self, name: String, mask: &Mask) {
+        if let Some(needles) = &mask.0 {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::downgrade(needles));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -195,7 +368,7 @@ mod tests {
     use super::*;
 
     fn masked(secret: &str, text: &str) -> String {
-        Mask::new([&Secret::new(secret.as_bytes())]).mask(text, Cut::NOWHERE)
+        Mask::new([&Secret::new(secret.as_bytes())]).unwrap().mask(text, Cut::NOWHERE)
     }
 
     #[test]
@@ -222,7 +395,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_at_the_beginning_is_masked_too() {
-        let mask = Mask::new([&Secret::new(*b"0123456789abcdef")]);
+        let mask = Mask::new([&Secret::new(*b"0123456789abcdef")]).unwrap();
         assert_eq!(mask.mask("89abcdef and more", Cut { beginning: true, end: false }), "***** and more");
         assert_eq!(mask.mask("89abcdef and more", Cut::NOWHERE), "89abcdef and more");
         assert_eq!(
@@ -234,7 +407,7 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_at_the_end_is_masked_too_and_so_are_keys_and_numbers() {
-        let mask = Mask::new([&Secret::new(*b"0123456789abcdef"), &Secret::new(*b"424242")]);
+        let mask = Mask::new([&Secret::new(*b"0123456789abcdef"), &Secret::new(*b"424242")]).unwrap();
         assert_eq!(mask.mask("+pw=01234567", Cut { beginning: false, end: true }), "+pw=*****");
         let masked = mask.value(serde_json::json!({"0123456789abcdef": 424_242, "n": [7]}));
         assert_eq!(masked, serde_json::json!({"*****": "*****", "n": [7]}));
@@ -250,11 +423,59 @@ mod tests {
 
     #[test]
     fn whatever_stands_around_it_in_the_same_base64_it_is_masked() {
-        let encode = |bytes: &[u8]| String::from_utf8(base64(bytes, 0, STANDARD)).unwrap();
+        let encode = |bytes: &[u8]| data_encoding::BASE64.encode(bytes);
         for before in ["", "a", "ab", "abc"] {
             let text = encode(format!("{before}correct horse battery{before}xyz").as_bytes());
             let found = masked("correct horse battery", &text);
             assert!(found.contains("*****") && found.len() < text.len(), "{text} {found}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_masked_as_a_script_may_have_encoded_it() {
+        for text in [
+            r"secret_0='\055it\047s\040100%%\134'",
+            "x=2d69742773203130302555c",
+            "x=2D6974277320313030255C",
+            "x=2d6974277320313030255C",
+            "x=-it%27s%20100%25%5c",
+            "x=\u{1b}[31m-it's 100%\\",
+        ] {
+            let text = text.replace("2555c", "255c");
+            let found = masked("-it's 100%\\", &text);
+            assert!(found.contains("*****"), "{text}: {found}");
+        }
+        // What two secrets share is masked once, and nothing of either is left.
+        let both = Mask::new([&Secret::new(*b"abcdef"), &Secret::new(*b"defghi")]).unwrap();
+        assert_eq!(both.mask("xabcdefghix", Cut::NOWHERE), "x*****x");
+        // A secret that is made safe to show is still one.
+        let hostile = Mask::new([&Secret::new("pass\u{1b}[0m\u{202e}word".as_bytes())]).unwrap();
+        assert_eq!(hostile.mask("password", Cut::NOWHERE), "*****");
+        assert_eq!(Mask::everything().mask("anything", Cut::NOWHERE), "*****");
+        assert_eq!(Mask::default().mask("anything", Cut::NOWHERE), "anything");
+    }
+
+    #[test]
+    fn secrets_that_are_too_large_are_refused_and_equal_ones_count_once() {
+        let line = |place: usize| format!("line {place} of a certificate {}\n", "x".repeat(40));
+        let text: String = (0..3000).map(line).collect();
+        let secrets = [Secret::new(text.as_bytes()), Secret::new(text.as_bytes())];
+        let mask = Mask::new(&secrets).unwrap();
+        assert_eq!(mask.mask(&line(2999), Cut::NOWHERE).trim(), "*****", "every line is looked for");
+        let more: String = (0..6000).map(line).collect();
+        assert_eq!(Mask::new([&Secret::new(more.as_bytes())]).err(), Some(TooLarge));
+        assert_eq!(Mask::new([&Secret::new(vec![b'x'; NEEDLES_LIMIT + 1])]).err(), Some(TooLarge));
+        assert!(Mask::new([&Secret::new(vec![b'x'; NEEDLES_LIMIT / 2])]).is_ok());
+    }
+
+    #[test]
+    fn sessions_with_the_same_values_share_a_mask() {
+        let masks = Masks::default();
+        let mask = Mask::new([&Secret::new(*b"abcdef")]).unwrap();
+        masks.put("a".into(), &mask);
+        assert_eq!(masks.get("a").unwrap().mask("abcdef", Cut::NOWHERE), "*****");
+        assert!(masks.get("b").is_none());
+        drop(mask);
+        assert!(masks.get("a").is_none());
     }
 }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    frame::{Frame, Past},
+    frame::{Frame, OUTPUT_LIMIT, Past},
     mask::{Cut, Mask},
     vault::Known,
 };
@@ -30,6 +30,7 @@ use crate::{
         Bound, LiftRun, Purpose, Record, SessionKind,
         next::{self, Identity, Next},
     },
+    text,
 };
 
 use check::Check;
@@ -48,7 +49,10 @@ pub struct Session {
     purpose: Purpose,
     record: Record,
     stage: Stage,
+    /// At most [`MOST_PASTS`].
     pasts: Vec<Past>,
+    /// How often another run held the node.
+    busy: u32,
     /// The built-in facts were read in this session.
     read: bool,
     /// Settings has run in this session.
@@ -79,6 +83,12 @@ enum View {
     Whole,
 }
 
+/// The most runs that a node may list. The journal keeps 33 at the most.
+const MOST_PASTS: usize = 64;
+
+/// How often other runs may hold the node in one session. Each is waited for.
+const MOST_BUSY: u32 = 64;
+
 /// A phase that its own effects make another one runs so often in one session.
 const RUNS_IN_A_SESSION: u32 = 3;
 
@@ -90,6 +100,19 @@ enum Stage {
     Attaching(Vec<String>),
     Running(InFlight),
     Over,
+}
+
+impl Stage {
+    /// What was asked for last, for messages.
+    fn request(&self) -> &'static str {
+        match self {
+            Self::Hello => "\"hello\"",
+            Self::Facts => "\"facts\"",
+            Self::Attaching(_) => "\"attach\"",
+            Self::Running(_) => "\"run\"",
+            Self::Over => "anything: the session is over",
+        }
+    }
 }
 
 /// A run that this session asked for.
@@ -211,6 +234,7 @@ impl Session {
             record,
             stage,
             pasts: Vec::new(),
+            busy: 0,
             read: false,
             gathered: false,
             view: View::Old,
@@ -303,8 +327,18 @@ impl Session {
         }
     }
 
+    /// The node does not keep to the protocol. A run that may have started is from now on one whose outcome nobody knows.
+    pub fn fail(&mut self, message: &str, now: Timestamp) -> End {
+        let message = match self.lose(message, now) {
+            End::Lost(message) => message,
+            _ => message.to_owned(),
+        };
+        End::Refused { reason: "AgentFailed".into(), message }
+    }
+
     /// The connection is gone. A run that may have started is from now on one whose outcome nobody knows.
     pub fn lose(&mut self, message: &str, now: Timestamp) -> End {
+        let message = self.masked(&text::printable(message), Cut::default());
         if let Stage::Running(flight) = std::mem::replace(&mut self.stage, Stage::Over)
             && self.purpose != Purpose::Check
         {
@@ -319,17 +353,24 @@ impl Session {
             };
             self.record.receipts.insert(flight.phase, receipt);
         }
-        End::Lost(message.to_owned())
+        End::Lost(message)
     }
 
-    /// Takes in one reply.
-    pub fn hear(&mut self, frame: Frame, now: Timestamp) -> Want {
+    /// Takes in one reply. Whatever text of it the session keeps or passes on is masked.
+    pub fn hear(&mut self, mut frame: Frame, now: Timestamp) -> Want {
+        self.mask(&mut frame);
         match (frame, &mut self.stage) {
-            (Frame::Beat | Frame::Started(_) | Frame::Attached(_), _) => Want::Wait,
+            (Frame::Beat, _) => Want::Wait,
+            (Frame::Started(id) | Frame::Attached(id), Stage::Running(flight)) if flight.run_id == id => Want::Wait,
+            (Frame::Attached(id), Stage::Attaching(open)) if open.first() == Some(&id) => Want::Wait,
             (Frame::Refused { reason, message }, _) => self.refused(&reason, message),
             (Frame::Hello { witness }, Stage::Hello) => {
                 self.meet(witness);
                 Want::Wait
+            }
+            (Frame::Past(_), Stage::Hello) if self.pasts.len() >= MOST_PASTS => {
+                let message = format!("the agent listed more than {MOST_PASTS} runs; its journal keeps 33 at the most");
+                Want::End(self.fail(&message, now))
             }
             (Frame::Past(past), Stage::Hello) => {
                 self.pasts.push(past);
@@ -344,18 +385,19 @@ impl Session {
             }
             (Frame::Facts(payload), Stage::Facts) => {
                 let own = std::mem::take(&mut self.record.facts);
-                let mut facts = facts::parse_built_in(&payload);
+                let built_in = facts::parse_built_in(&payload).into_iter();
+                let mut facts: facts::Facts = built_in.map(|(name, value)| (name, self.mask.value(value))).collect();
                 facts.extend(own.into_iter().filter(|(name, _)| !facts::is_reserved(name)));
                 self.record.facts = facts;
                 (self.read, self.view) = (true, View::BuiltIn);
                 self.advance(now)
             }
-            (Frame::Ended(ended), Stage::Attaching(open)) => {
+            (Frame::Ended(ended), Stage::Attaching(open)) if open.first() == Some(&ended.run_id) => {
                 let rest = open.iter().filter(|id| **id != ended.run_id).cloned().collect();
                 self.settle(&ended, now);
                 self.attach_or(rest, now)
             }
-            (Frame::Absent(id), Stage::Attaching(open)) => {
+            (Frame::Absent(id), Stage::Attaching(open)) if open.first() == Some(&id) => {
                 let rest = open.iter().filter(|open| **open != id).cloned().collect();
                 self.never_started(&id);
                 self.attach_or(rest, now)
@@ -366,7 +408,14 @@ impl Session {
                 let message = "the run was killed on the node before its script started".to_owned();
                 Want::End(End::Refused { reason: "NeverStarted".into(), message })
             }
-            (Frame::Busy(holder), Stage::Running(_)) => self.attach_or(vec![holder], now),
+            (Frame::Busy(_), Stage::Running(_)) if self.busy >= MOST_BUSY => {
+                let message = format!("the agent said {MOST_BUSY} times that another run holds the node");
+                Want::End(self.fail(&message, now))
+            }
+            (Frame::Busy(holder), Stage::Running(_)) => {
+                self.busy += 1;
+                self.attach_or(vec![holder], now)
+            }
             (Frame::Ended(ended), Stage::Running(flight))
                 if flight.run_id == ended.run_id && check::is_one(&ended.phase) =>
             {
@@ -385,8 +434,8 @@ impl Session {
                 self.advance(now)
             }
             (frame, stage) => {
-                let message = format!("the agent said {frame:?} while {stage:?}");
-                Want::End(self.lose(&clip(&message, 300), now))
+                let message = format!("the agent sent {:?}, which does not answer {}", frame.kind(), stage.request());
+                Want::End(self.lose(&message, now))
             }
         }
     }
@@ -561,9 +610,17 @@ impl Session {
         Want::Send(request.into_bytes())
     }
 
-    /// Takes the secrets out of what the node says. Where a run was given others than this session knows, nothing of its
-    /// output is kept: it stands in the node's journal.
-    pub fn mask(&self, frame: &mut Frame) {
+    /// A text of the node or of its connection without the secrets.
+    pub fn masked(&self, text: &str, cut: Cut) -> String {
+        self.mask.mask(text, cut)
+    }
+
+    /// Removes the secrets from what the node says, but for facts, which are masked when they are read. Where a run was given
+    /// others than this session knows, nothing of its output is kept: it is in the node's journal.
+    fn mask(&self, frame: &mut Frame) {
+        if let Frame::Refused { reason, message } = frame {
+            (*reason, *message) = (self.masked(reason, Cut::default()), self.masked(message, Cut::default()));
+        }
         let Frame::Ended(ended) = frame else { return };
         if ended.seal != "-" && ended.seal != self.known.seal() {
             ended.output =
@@ -571,8 +628,8 @@ impl Session {
             ended.actions.iter_mut().for_each(|action| action.diff.clear());
             return;
         }
-        // The agent sends no more than the last 2 KiB.
-        let cut = ended.output_bytes > 2048;
+        // No more than the last of it was sent.
+        let cut = ended.output_bytes > OUTPUT_LIMIT as i64;
         ended.output = self.mask.mask(&ended.output, Cut { beginning: cut, end: false });
         for action in &mut ended.actions {
             action.diff = self.mask.mask(&action.diff, Cut { beginning: false, end: true });

@@ -26,6 +26,8 @@ pub struct Known {
     pub values: Secrets,
     /// Keyed hashes over them.
     pub seals: BTreeMap<KeyRef, String>,
+    /// What removes them, and whatever else must not be seen, from what the node prints; without it, it is made of the values.
+    pub mask: Option<Mask>,
 }
 
 impl Known {
@@ -36,9 +38,10 @@ impl Known {
         Digest::of("secrets", &serde_json::json!(seals)).to_string()
     }
 
-    /// What takes them out of outputs.
+    /// What removes them from what the node prints. Where they are too many for that, it shows nothing.
     pub fn mask(&self) -> Mask {
-        Mask::new(self.values.values())
+        let new = || Mask::new(self.values.values()).unwrap_or_else(|_| Mask::everything());
+        self.mask.clone().unwrap_or_else(new)
     }
 
     /// The group as a session sees it: with the seals of what it knows, which may be newer than what the group was read with.

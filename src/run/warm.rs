@@ -126,7 +126,7 @@ mod tests {
     fn connection(over: bool) -> (Channel, DuplexStream) {
         let (near, far) = duplex(1024);
         let (output, input) = tokio::io::split(near);
-        let ended = Closed { no_shell: false, message: String::new() };
+        let ended = Closed::new(false, "");
         let closed = if over { std::future::ready(ended).boxed() } else { std::future::pending().boxed() };
         (Channel { input: Box::new(input), output: Box::new(output), closed, guard: Box::new(()) }, far)
     }

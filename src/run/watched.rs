@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tracing::info;
 
-use super::{
-    frame::Frame,
-    session::{Session, lift},
-};
+use super::session::{Session, lift};
 use crate::{
     api::group_node::{Outcome, Receipt},
     phase::PhaseName,
@@ -63,18 +60,17 @@ impl<'a> Watched<'a> {
         }
     }
 
-    /// The node has said this.
-    pub(super) fn hears(&mut self, frame: &Frame) {
-        let Frame::Attached(id) = frame else { return };
+    /// The session has joined this run, which it asked for.
+    pub(super) fn joins(&mut self, id: &str) {
         // An earlier session's or an earlier operator's.
-        if let Some(flight) = self.flight.as_mut().filter(|flight| flight.id == *id) {
+        if let Some(flight) = self.flight.as_mut().filter(|flight| flight.id == id) {
             flight.joined = true;
             return;
         }
         let phase = lift::phase_of(id.rsplit_once('-').map_or("", |(phase, _)| phase));
         let run = self.metrics.run_starts(phase, id, None);
         run.span.in_scope(|| info!("phase goes on"));
-        self.flight = Some(Flight { id: id.clone(), run, joined: true });
+        self.flight = Some(Flight { id: id.to_owned(), run, joined: true });
     }
 
     /// The session knows this now. Each new receipt is told, also of what ran nothing on the node.

@@ -96,14 +96,19 @@ impl Drop for Aborting {
 }
 
 fn refused(message: String) -> OpenError {
-    OpenError { reason: "Unreachable", message }
+    OpenError::new("Unreachable", message)
 }
 
 async fn drain(mut stream: impl AsyncRead + Unpin) -> String {
-    let (mut kept, mut buffer) = (Vec::new(), vec![0; 4096]);
+    let (mut kept, mut buffer, mut cut) = (Vec::new(), vec![0; 4096], false);
     while let Ok(n @ 1..) = stream.read(&mut buffer).await {
         let room = COMPLAINTS.saturating_sub(kept.len());
+        cut |= n > room;
         kept.extend_from_slice(&buffer[..n.min(room)]);
+    }
+    if cut {
+        // A part of a line may be a part of a secret, which no mask would find.
+        kept.truncate(kept.iter().rposition(|byte| *byte == b'\n').unwrap_or_default());
     }
     String::from_utf8_lossy(&kept).trim().to_owned()
 }
@@ -111,14 +116,14 @@ async fn drain(mut stream: impl AsyncRead + Unpin) -> String {
 fn closed(status: Option<Status>, complaints: String) -> Closed {
     let said = if complaints.is_empty() { String::new() } else { format!(": {complaints}") };
     let Some(status) = status else {
-        return Closed { no_shell: false, message: format!("the connection broke{said}") };
+        return Closed::new(false, format!("the connection broke{said}"));
     };
     let message = status.message.unwrap_or_default();
     // The container runtime has no code for this, only words; they differ between runc and crun.
     let no_shell =
         ["executable file not found", "no such file or directory"].iter().any(|words| message.contains(words));
     let message = if message.is_empty() { format!("the shell ended{said}") } else { format!("{message}{said}") };
-    Closed { no_shell, message }
+    Closed::new(no_shell, message)
 }
 
 #[cfg(test)]
@@ -135,6 +140,6 @@ mod tests {
             ..Status::default()
         };
         assert!(closed(Some(status), String::new()).no_shell);
-        assert_eq!(closed(None, "x".into()), Closed { no_shell: false, message: "the connection broke: x".into() });
+        assert_eq!(closed(None, "x".into()), Closed::new(false, "the connection broke: x"));
     }
 }

@@ -124,7 +124,7 @@ impl Stage {
 }
 
 fn error(reason: &'static str, name: &str, message: &str) -> OpenError {
-    OpenError { reason, message: format!("{name}: {message}") }
+    OpenError::new(reason, format!("{name}: {message}"))
 }
 
 impl Ssh {

@@ -26,7 +26,10 @@ pub(super) struct Check {
     tested: bool,
     /// How many phases of the sequence were looked at.
     pub(super) done: usize,
+    /// At most [`KEPT`].
     differences: Vec<Difference>,
+    /// How many more there are.
+    omitted: u32,
     /// The phase that is being looked at.
     pub(super) rendered: Option<Rendered>,
     /// Whether what was looked at before would change something.
@@ -137,6 +140,10 @@ impl Session {
     }
 
     fn differs(&mut self, phase: &PhaseName, name: &str, message: String) {
+        if self.check.differences.len() >= KEPT {
+            self.check.omitted += 1;
+            return;
+        }
         let message = clip(&message, SHOWN);
         self.check.differences.push(Difference { phase: phase.to_string(), name: name.to_owned(), message });
     }
@@ -151,9 +158,7 @@ impl Session {
                 }
             }
         }
-        let mut differences = std::mem::take(&mut self.check.differences);
-        let omitted = differences.len().saturating_sub(KEPT) as u32;
-        differences.truncate(KEPT);
+        let (differences, omitted) = (std::mem::take(&mut self.check.differences), self.check.omitted);
         self.record.drift = Some(Drift { checked_at: Time(now), differences, omitted });
         self.over(End::Done)
     }

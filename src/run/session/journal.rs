@@ -1,6 +1,6 @@
 //! Pure: what the node's journal holds, and what of it a session has to settle before it begins anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 
@@ -28,6 +28,10 @@ impl Session {
 
     /// The runs of the journal that no receipt speaks of yet: the newest of each phase, and whatever is still active.
     pub(super) fn unsettled(&mut self) -> Vec<String> {
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        for (place, past) in self.pasts.iter().enumerate() {
+            first.entry(&past.run_id).or_insert(place);
+        }
         let mut newest: BTreeMap<PhaseName, &Past> = BTreeMap::new();
         for (place, past) in self.pasts.iter().enumerate() {
             let Some(phase) = self.own(&past.phase).filter(|_| past.started) else { continue };
@@ -37,7 +41,7 @@ impl Session {
                 continue;
             }
             let told = known.and_then(|receipt| {
-                let at = self.pasts.iter().position(|other| other.run_id == receipt.run_id)?;
+                let at = *first.get(receipt.run_id.as_str())?;
                 Some(if receipt.outcome == Outcome::Unknown { place < at } else { place <= at })
             });
             if told != Some(true) {
@@ -48,7 +52,8 @@ impl Session {
         let ends = self.ends_as().is_some();
         let active = self.pasts.iter().filter(|past| past.active && (!ends || self.own(&past.phase).is_some()));
         let mut open: Vec<String> = newest.into_values().chain(active).map(|past| past.run_id.clone()).collect();
-        open.dedup();
+        let mut named = HashSet::new();
+        open.retain(|id| named.insert(id.clone()));
         let lost: Vec<String> = self
             .record
             .receipts

@@ -10,6 +10,7 @@ use crate::{
         group_node::{ActionResult, Effect, Outcome, Receipt},
     },
     facts,
+    group::resolve::MOST_ACTIONS,
     phase::{Digest, PhaseName, expect::Finding},
     plan::next,
     run::{
@@ -95,7 +96,7 @@ impl Session {
         // A run counts under the token that it was started under; an annotation that came later is for the next.
         // One that somebody else started for a further attempt did so under the token of the attempt before.
         let same = |receipt: &&Receipt| {
-            let next = receipt.attempt + 1 == ended.attempt && receipt.digest == ended.digest;
+            let next = receipt.attempt.checked_add(1) == Some(ended.attempt) && receipt.digest == ended.digest;
             receipt.run_id == ended.run_id || next
         };
         let known = self.record.receipts.get(&phase).filter(same);
@@ -128,10 +129,15 @@ impl Session {
             exit_code,
             finished_at: Time(finished.max(started)),
             from: ended.from,
-            actions: self.done_before(&phase, digest, ended.from).into_iter().chain(ended.actions.clone()).collect(),
+            actions: self
+                .done_before(&phase, digest, ended.from)
+                .into_iter()
+                .chain(ended.actions.clone())
+                .take(MOST_ACTIONS)
+                .collect(),
             output: ended.output.clone(),
             output_bytes: ended.output_bytes,
-            message,
+            message: clip(&message, 1024),
             ..self.blank(&phase, &Digest::stored(digest), ended.attempt, &ended.run_id, started)
         };
         // Of one that no receipt speaks of nobody knows: it takes nothing from the attempts that an annotation has given.

@@ -194,7 +194,7 @@ fn carried(
         let closed = carry(reads, writes, stdin, stdout, ending, printed, ended).await;
         let _ = over.send(closed);
     });
-    let dropped = Closed { no_shell: false, message: "the connection was closed on this side".to_owned() };
+    let dropped = Closed::new(false, "the connection was closed on this side");
     Channel {
         input: Box::new(input),
         output: Box::new(output),
@@ -290,7 +290,10 @@ impl Ending {
     }
 
     fn complaints(&self) -> String {
-        String::from_utf8_lossy(&self.complaints).trim().to_owned()
+        // A part of a line may be a part of a secret, which no mask would find.
+        let cut = self.complaints.len() >= COMPLAINTS;
+        let begin = self.complaints.iter().position(|byte| *byte == b'\n').filter(|_| cut).unwrap_or_default();
+        String::from_utf8_lossy(&self.complaints[begin..]).trim().to_owned()
     }
 
     fn closed(&self, ended: &Ended) -> Closed {
@@ -303,6 +306,6 @@ impl Ending {
             (None, None) if self.closed => "the host closed the session".to_owned(),
             (None, None) => ended.why(),
         };
-        Closed { no_shell: self.refused || (self.code == Some(127) && !self.printed), message: format!("{how}{said}") }
+        Closed::new(self.refused || (self.code == Some(127) && !self.printed), format!("{how}{said}"))
     }
 }

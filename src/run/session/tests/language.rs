@@ -189,7 +189,11 @@ fn seal(value: &str) -> String {
 
 fn knowing(value: &str) -> Known {
     let place = KeyRef { name: "db".into(), key: "pw".into() };
-    Known { values: [(place.clone(), Secret::new(value.as_bytes()))].into(), seals: [(place, seal(value))].into() }
+    Known {
+        values: [(place.clone(), Secret::new(value.as_bytes()))].into(),
+        seals: [(place, seal(value))].into(),
+        mask: None,
+    }
 }
 
 #[test]
