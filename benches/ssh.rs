@@ -110,7 +110,7 @@ fn group(hosts: &[Host]) -> GroupSpec {
         "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": "fleet"},
         "spec": {
             "count": hosts.len(),
-            "node": {"hosts": {"key": {"secretKeyRef": {"name": "login"}}, "inventory": inventory, "connectTimeout": "120s"}},
+            "node": {"hosts": {"key": {"secretKeyRef": {"name": "login"}}, "inventory": inventory, "connectTimeout": "60s"}},
             "phases": {
                 "bootstrap": exec("bootstrap"),
                 "settings": {"facts": [{"name": "system", "exec": script("settings"), "parse": "lines"}]},

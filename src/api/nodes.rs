@@ -168,7 +168,7 @@ pub struct HostsFields {
     /// A host that connections go through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jump: Option<JumpFields>,
-    /// How long it may take to connect and log in, 5 minutes at most.
+    /// How long it may take to connect and log in, 1 minute at most.
     #[serde(default = "connect_timeout")]
     #[schemars(schema_with = "connect_timeout_schema")]
     pub connect_timeout: String,
@@ -324,7 +324,7 @@ fn virtual_machine_schema(_: &mut SchemaGenerator) -> Schema {
 }
 
 fn connect_timeout_schema(_: &mut SchemaGenerator) -> Schema {
-    duration_up_to("5m", "15s or 2m")
+    duration_up_to("1m", "15s or 1m")
 }
 
 fn host_labels_schema(_: &mut SchemaGenerator) -> Schema {

@@ -111,7 +111,7 @@ fn table() -> Vec<Bad> {
             INVENTORY,
             "less than or equal to 65535",
         ),
-        bad("much patience", on_hosts(json!({"connectTimeout": "10m"})), HOSTS, "from 1s to 5m"),
+        bad("much patience", on_hosts(json!({"connectTimeout": "2m"})), HOSTS, "from 1s to 1m"),
         bad("known hosts nowhere", on_hosts(json!({"knownHosts": {}})), HOSTS, "names no place, or two"),
         bad("hosts without a key", on_hosts(json!({"key": null})), HOSTS, "Required value"),
         bad(

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use serde_json::json;
@@ -21,6 +22,9 @@ use crate::{
     phase::{Digest, action::KeyRef},
     transport::target::{Elevation, Hop, Source, Trust},
 };
+
+/// No connection may take longer, whatever is asked for: while it is opened it holds a place that others wait for.
+const LONGEST_CONNECT: Duration = Duration::from_secs(60);
 
 /// What OpenSSH calls the kinds of public keys.
 const KEY_KINDS: [&str; 7] = [
@@ -136,6 +140,11 @@ impl Errors {
         })
     }
 
+    /// An object that was stored when the schema allowed more is not refused for it.
+    fn connect_timeout(&mut self, path: &str, text: &str) -> Duration {
+        self.duration(path, text).min(LONGEST_CONNECT)
+    }
+
     fn hosts(&mut self, fields: &HostsFields) -> HostsShape {
         const PATH: &str = "spec.node.hosts";
         let key = private_key(&fields.key);
@@ -148,7 +157,7 @@ impl Errors {
             known_hosts: fields.known_hosts.as_ref().and_then(known_hosts),
             elevation,
             jump: fields.jump.as_ref().and_then(|jump| self.jump(jump, fields, &key)),
-            connect_timeout: self.duration(&format!("{PATH}.connectTimeout"), &fields.connect_timeout),
+            connect_timeout: self.connect_timeout(&format!("{PATH}.connectTimeout"), &fields.connect_timeout),
             key,
         };
         let source = fields.inventory_from.as_ref().map(|from| key_ref(&from.config_map_key_ref));
