@@ -14,7 +14,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::phase::{Action, Digest, FactSource, PhaseName, action::KeyRef, expect::Expectation, render};
+use crate::phase::{
+    Action, Digest, FactSource, PhaseName,
+    action::KeyRef,
+    expect::Expectation,
+    render::{self, memo::Memo},
+};
 
 pub use crate::api::{
     converge::{Order, Replacement},
@@ -125,6 +130,8 @@ pub struct Group {
     pub needs_approval: bool,
     /// The phases that wait for it.
     pub unapproved: BTreeSet<PhaseName>,
+    /// What came of rendering its phases. It follows from all else, and is shared by what is cloned from one parsed group.
+    pub memo: Arc<Memo>,
 }
 
 /// How phases roll over the nodes, and how nodes are replaced. Shares are numbers of nodes by now.

@@ -276,6 +276,9 @@ const NOBODYS_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
 /// What to do next.
 pub fn plan(snapshot: &Snapshot) -> Plan {
+    if let Some(group) = snapshot.for_removal() {
+        group.memo.keep(|ordinal| snapshot.nodes.contains_key(&ordinal));
+    }
     let mut plan = Plan::default();
     if snapshot.head.deletion.is_some() {
         removal::teardown(snapshot, &mut plan);

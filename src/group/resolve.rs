@@ -129,6 +129,7 @@ impl Errors {
                 drift_check,
                 needs_approval: spec.approval == Approval::Manual,
                 unapproved: BTreeSet::new(),
+                memo: Arc::default(),
             }),
             _ => Err(std::mem::take(&mut errors.found)),
         }

@@ -9,7 +9,7 @@ use crate::{
     phase::PhaseName,
     plan::{
         Bound, LiftRun, Machine, MachineState, Node, Record, Step,
-        next::{self, Identity, Next},
+        next::{self, Identity, Next, Outline},
         progress,
     },
 };
@@ -93,7 +93,7 @@ pub(super) fn ready(
 }
 
 /// What keeps a node from the phase that is due on it.
-fn held(node: &Node, due: Next, bound: &Bound, lifted: &Group) -> Result<(), Hold> {
+fn held(node: &Node, due: Next<Outline>, bound: &Bound, lifted: &Group) -> Result<(), Hold> {
     let barred = due.phase().is_some_and(|phase| !bound.allows(lifted, &phase));
     match due {
         Next::Backoff { phase, until, attempt } => {
@@ -118,7 +118,7 @@ fn held(node: &Node, due: Next, bound: &Bound, lifted: &Group) -> Result<(), Hol
 }
 
 /// What is due on a node for the Lift.
-pub(super) fn due(snapshot: &LiftSnapshot, view: &GroupView, lifted: &Group, node: &Node) -> Next {
+pub(super) fn due(snapshot: &LiftSnapshot, view: &GroupView, lifted: &Group, node: &Node) -> Next<Outline> {
     let own = written(&node.record, &snapshot.head.uid);
     let receipts = own.into_iter().flat_map(|lift| &lift.receipts);
     let record = Record {
@@ -132,7 +132,7 @@ pub(super) fn due(snapshot: &LiftSnapshot, view: &GroupView, lifted: &Group, nod
         // Nothing has run: settings is due, whatever follows.
         return Next::Gather { attempt: 1, why: next::Why::Due(PhaseName::settings()) };
     }
-    next::next(lifted, &identity, &record, snapshot.now)
+    next::outline(lifted, &identity, &record, snapshot.now)
 }
 
 /// Who a node is for a Lift: what gives converge its attempts back gives a Lift none.

@@ -2,6 +2,7 @@
 
 mod actions;
 mod bounds;
+pub mod memo;
 mod metered;
 
 use std::{

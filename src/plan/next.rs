@@ -1,6 +1,8 @@
 //! Pure: what is due on one node by phases and receipts alone. A session asks it between any two phases.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+mod fill;
+
+use std::{cell::OnceCell, collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -16,6 +18,9 @@ use crate::{
         render::{self, Context, GroupContext, NodeContext, RenderError, Rendered},
     },
 };
+
+use fill::{Fill, Remembered, Whole};
+pub use fill::{Filled, Outline};
 
 /// Why a session is opened.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,9 +64,10 @@ impl fmt::Display for Why {
     }
 }
 
-/// What is due on a node by phases and receipts alone.
+/// What is due on a node by phases and receipts alone. A session needs the phase that is to run as it was rendered; a plan
+/// needs its [`Outline`].
 #[derive(Clone, Debug, PartialEq)]
-pub enum Next {
+pub enum Next<R = Rendered> {
     /// The facts are to be read, and settings run.
     Gather {
         /// Which attempt this is.
@@ -72,7 +78,7 @@ pub enum Next {
     /// A phase is to run.
     Run {
         /// What.
-        rendered: Box<Rendered>,
+        rendered: Box<R>,
         /// The place of the action to begin with.
         from: u32,
         /// Which attempt this is.
@@ -145,12 +151,12 @@ pub enum Next {
     Settled,
 }
 
-impl Next {
+impl<R: Filled> Next<R> {
     /// The phase that it is about.
     pub fn phase(&self) -> Option<PhaseName> {
         match self {
             Next::Gather { .. } => Some(PhaseName::settings()),
-            Next::Run { rendered, .. } => Some(rendered.phase.clone()),
+            Next::Run { rendered, .. } => Some(rendered.phase().clone()),
             Next::Test { .. } => Some(PhaseName::test()),
             Next::Unrenderable { phase, .. }
             | Next::Wait { phase, .. }
@@ -185,78 +191,45 @@ pub struct Identity {
 /// The stored facts are trusted as long as settings is declared as it was: an idle node is asked nothing. A session reads
 /// them anew before it runs any phase but bootstrap, and asks again.
 pub fn next(group: &Group, identity: &Identity, record: &Record, now: Timestamp) -> Next {
-    let next = anything(group, identity, record, now);
-    match next.phase() {
-        // It may have run out of attempts, or wait for its next: that is known from before.
-        Some(phase) if group.unapproved.contains(&phase) && !matches!(next, Next::Halt { .. }) => Next::Held { phase },
-        _ => next,
-    }
+    Look::new(group, identity, record, now, Whole).next()
+}
+
+/// The same for a plan: what was rendered before under the same circumstances is not rendered again.
+pub fn outline(group: &Group, identity: &Identity, record: &Record, now: Timestamp) -> Next<Outline> {
+    Look::new(group, identity, record, now, Remembered::default()).next()
 }
 
 /// What is due of one phase, whether or not others come before it.
-pub fn due(group: &Group, identity: &Identity, record: &Record, now: Timestamp, phase: &PhaseName) -> Option<Next> {
-    let look = Look { group, identity, record, now };
+pub fn due(
+    group: &Group,
+    identity: &Identity,
+    record: &Record,
+    now: Timestamp,
+    phase: &PhaseName,
+) -> Option<Next<Outline>> {
+    let look = Look::new(group, identity, record, now, Remembered::default());
     if *phase == PhaseName::settings() {
         return look.settings();
     }
-    let settings = values(group, identity, record).unwrap_or_default();
-    let context = context(group, identity, record, settings);
     match group.phases.actions.get(phase) {
-        Some(actions) => look.phase(phase, actions, &context),
+        Some(actions) => look.phase(phase, actions),
         None => {
             let place = group.phases.sequence.iter().position(|other| other == phase)?;
-            look.test(&group.phases.sequence[..place], &context)
+            look.test(&group.phases.sequence[..place])
         }
     }
-}
-
-fn anything(group: &Group, identity: &Identity, record: &Record, now: Timestamp) -> Next {
-    let look = Look { group, identity, record, now };
-    if group.phases.is_empty() {
-        return Next::Settled;
-    }
-    let bootstrap = PhaseName::bootstrap();
-    if let Some(actions) = group.phases.actions.get(&bootstrap) {
-        // Facts of the group's own are not there before settings: bootstrap is rendered without its values.
-        let context = context(group, identity, record, BTreeMap::new());
-        if let Some(next) = look.phase(&bootstrap, actions, &context) {
-            return next;
-        }
-    }
-    if let Some(next) = look.settings() {
-        return next;
-    }
-    let settings = match values(group, identity, record) {
-        Ok(settings) => settings,
-        Err(error) if error.waits() => {
-            return Next::Wait { phase: PhaseName::settings(), message: error.to_string() };
-        }
-        // They could be filled in when settings ran; what they depend on has changed since.
-        Err(_) => return Next::Gather { attempt: 1, why: Why::Changed(PhaseName::settings()) },
-    };
-    let context = context(group, identity, record, settings);
-    for (place, phase) in group.phases.sequence.iter().enumerate() {
-        let due = match group.phases.actions.get(phase) {
-            Some(actions) => look.phase(phase, actions, &context),
-            None => look.test(&group.phases.sequence[..place], &context),
-        };
-        if let Some(next) = due {
-            return next;
-        }
-    }
-    Next::Settled
 }
 
 /// What is due on a node that is being removed: destroy-server, until it has succeeded once or its attempts are used up.
 ///
 /// It goes ahead though another phase has failed. What it needs of settings is there where settings could be read.
 pub fn farewell(group: &Group, identity: &Identity, record: &Record, now: Timestamp) -> Next {
-    let phase = PhaseName::destroy_server();
-    let done = record.receipts.get(&phase).is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
-    let Some(actions) = group.phases.destroy().filter(|_| !done) else { return Next::Settled };
-    let settings = values(group, identity, record).unwrap_or_default();
-    let look = Look { group, identity, record, now };
-    look.phase(&phase, actions, &context(group, identity, record, settings)).unwrap_or(Next::Settled)
+    Look::new(group, identity, record, now, Whole).farewell()
+}
+
+/// The same for a plan.
+pub fn outlined_farewell(group: &Group, identity: &Identity, record: &Record, now: Timestamp) -> Next<Outline> {
+    Look::new(group, identity, record, now, Remembered::default()).farewell()
 }
 
 /// A phase as it would run on a node.
@@ -269,10 +242,10 @@ pub fn rendered(
     record: &Record,
     phase: &PhaseName,
 ) -> Result<Rendered, RenderError> {
-    let settings = values(group, identity, record)?;
     let actions = group.phases.actions.get(phase).cloned().unwrap_or_default();
-    let look = Look { group, identity, record, now: Timestamp::UNIX_EPOCH };
-    look.render(phase, &actions, &context(group, identity, record, settings))
+    let look = Look::new(group, identity, record, Timestamp::UNIX_EPOCH, Whole);
+    look.values().clone()?;
+    look.render(phase, &actions)
 }
 
 /// Looks at what test expects, with the facts of the record, those that change by themselves included.
@@ -300,18 +273,22 @@ fn context(group: &Group, identity: &Identity, record: &Record, settings: BTreeM
     let GroupKey { namespace, name } = group.key.clone();
     Context {
         group: GroupContext { name, namespace, count: group.count },
-        node: NodeContext {
-            name: identity.name.clone(),
-            ordinal: identity.ordinal,
-            address: identity.address.clone(),
-            attributes: identity.attributes.clone(),
-        },
+        node: node_context(identity),
         facts: declared(group, facts::without_volatile(&record.facts)),
         settings,
         params: group.phases.params.clone(),
         nodes: group.inputs.nodes.clone(),
         inputs: group.inputs.clone(),
         whole: declared(group, record.facts.clone()),
+    }
+}
+
+fn node_context(identity: &Identity) -> NodeContext {
+    NodeContext {
+        name: identity.name.clone(),
+        ordinal: identity.ordinal,
+        address: identity.address.clone(),
+        attributes: identity.attributes.clone(),
     }
 }
 
@@ -328,11 +305,17 @@ pub fn retry_token(group: &Group, identity: &Identity) -> String {
     }
 }
 
-struct Look<'a> {
+/// A node, and what is known of how its phases are filled in.
+struct Look<'a, F> {
     group: &'a Group,
     identity: &'a Identity,
     record: &'a Record,
     now: Timestamp,
+    fill: F,
+    /// The values of settings, where they were needed.
+    values: OnceCell<Result<BTreeMap<String, Value>, RenderError>>,
+    /// What every phase but bootstrap sees, where one was rendered.
+    context: OnceCell<Context>,
 }
 
 enum Budget {
@@ -341,22 +324,98 @@ enum Budget {
     Spent,
 }
 
-impl Look<'_> {
+impl<'a, F: Fill> Look<'a, F> {
+    fn new(group: &'a Group, identity: &'a Identity, record: &'a Record, now: Timestamp, fill: F) -> Self {
+        Self { group, identity, record, now, fill, values: OnceCell::new(), context: OnceCell::new() }
+    }
+
+    fn next(&self) -> Next<F::Of> {
+        let next = self.anything();
+        match next.phase() {
+            // It may have run out of attempts, or wait for its next: that is known from before.
+            Some(phase) if self.group.unapproved.contains(&phase) && !matches!(next, Next::Halt { .. }) => {
+                Next::Held { phase }
+            }
+            _ => next,
+        }
+    }
+
+    fn anything(&self) -> Next<F::Of> {
+        let group = self.group;
+        if group.phases.is_empty() {
+            return Next::Settled;
+        }
+        let bootstrap = PhaseName::bootstrap();
+        if let Some(actions) = group.phases.actions.get(&bootstrap)
+            && let Some(next) = self.phase(&bootstrap, actions)
+        {
+            return next;
+        }
+        if let Some(next) = self.settings() {
+            return next;
+        }
+        match F::values(self) {
+            Ok(()) => {}
+            Err(error) if error.waits() => {
+                return Next::Wait { phase: PhaseName::settings(), message: error.to_string() };
+            }
+            // They could be filled in when settings ran; what they depend on has changed since.
+            Err(_) => return Next::Gather { attempt: 1, why: Why::Changed(PhaseName::settings()) },
+        }
+        for (place, phase) in group.phases.sequence.iter().enumerate() {
+            let due = match group.phases.actions.get(phase) {
+                Some(actions) => self.phase(phase, actions),
+                None => self.test(&group.phases.sequence[..place]),
+            };
+            if let Some(next) = due {
+                return next;
+            }
+        }
+        Next::Settled
+    }
+
+    fn farewell(&self) -> Next<F::Of> {
+        let phase = PhaseName::destroy_server();
+        let done = self.record.receipts.get(&phase).is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
+        let Some(actions) = self.group.phases.destroy().filter(|_| !done) else { return Next::Settled };
+        self.phase(&phase, actions).unwrap_or(Next::Settled)
+    }
+
+    fn values(&self) -> &Result<BTreeMap<String, Value>, RenderError> {
+        self.values.get_or_init(|| values(self.group, self.identity, self.record))
+    }
+
+    /// Whether this is the node for what runs on one node only.
+    fn is_chosen(&self) -> bool {
+        self.group.chosen.is_none_or(|chosen| chosen == self.identity.ordinal)
+    }
+
+    fn render(&self, phase: &PhaseName, actions: &[Action]) -> Result<Rendered, RenderError> {
+        let token = if *phase == PhaseName::configure() { &self.group.phases.reapply } else { "" };
+        let context = |settings| context(self.group, self.identity, self.record, settings);
+        if *phase == PhaseName::bootstrap() {
+            // Facts of the group's own are not there before settings: bootstrap is rendered without its values.
+            return render::phase(phase, actions, token, self.is_chosen(), &context(BTreeMap::new()));
+        }
+        let seen = self.context.get_or_init(|| context(self.values().clone().unwrap_or_default()));
+        render::phase(phase, actions, token, self.is_chosen(), seen)
+    }
+
     /// What is due of one phase, or nothing.
-    fn phase(&self, phase: &PhaseName, actions: &Arc<Vec<Action>>, context: &Context) -> Option<Next> {
+    fn phase(&self, phase: &PhaseName, actions: &Arc<Vec<Action>>) -> Option<Next<F::Of>> {
         let receipt = self.record.receipts.get(phase);
         let succeeded = receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
         if succeeded && (phase.rerun() == Rerun::PerIncarnation || self.group.phases.on_demand) {
             return None;
         }
-        let rendered = match self.render(phase, actions, context) {
+        let rendered = match F::phase(self, phase, actions) {
             Ok(rendered) => rendered,
             Err(error) if error.waits() => {
                 return Some(Next::Wait { phase: phase.clone(), message: error.to_string() });
             }
             Err(error) => return Some(self.unrenderable(phase, unrendered(actions), error)),
         };
-        if succeeded && receipt.is_some_and(|receipt| receipt.digest == rendered.digest.as_str()) {
+        if succeeded && receipt.is_some_and(|receipt| receipt.digest == rendered.digest().as_str()) {
             if !drift::calls_for(self.group, self.record, phase) {
                 return None;
             }
@@ -365,34 +424,30 @@ impl Look<'_> {
             return Some(Next::Run { rendered: Box::new(rendered), from: 0, attempt: 1, previous, why });
         }
         let previous = receipt.map(|receipt| receipt.run_id.clone()).unwrap_or_default();
-        let same = receipt.filter(|receipt| receipt.digest == rendered.digest.as_str());
+        let same = receipt.filter(|receipt| receipt.digest == rendered.digest().as_str());
         if let Some(waiting) = same.filter(|receipt| receipt.outcome == Outcome::Waiting) {
-            return Some(self.manual(phase, rendered, waiting));
+            return Some(self.manual(phase, actions, rendered, waiting));
         }
         // What was done before a step that was acknowledged is not done again.
         let from = same.map(|receipt| receipt.from).unwrap_or_default();
-        Some(match self.budget(phase, receipt, &rendered.digest) {
+        Some(match self.budget(phase, receipt, rendered.digest()) {
             Budget::Attempt(attempt, why) => Next::Run { rendered: Box::new(rendered), from, attempt, previous, why },
             Budget::Wait(until, attempt) => Next::Backoff { phase: phase.clone(), until, attempt },
             Budget::Spent => Next::Halt { phase: phase.clone() },
         })
     }
 
-    fn render(&self, phase: &PhaseName, actions: &[Action], context: &Context) -> Result<Rendered, RenderError> {
-        let token = if *phase == PhaseName::configure() { &self.group.phases.reapply } else { "" };
-        let chosen = self.group.chosen.is_none_or(|chosen| chosen == self.identity.ordinal);
-        render::phase(phase, actions, token, chosen, context)
-    }
-
     /// A phase that has got to a manual step.
-    fn manual(&self, phase: &PhaseName, rendered: Rendered, waiting: &Receipt) -> Next {
+    fn manual(&self, phase: &PhaseName, actions: &[Action], rendered: F::Of, waiting: &Receipt) -> Next<F::Of> {
         let (run_id, done) = (waiting.run_id.clone(), waiting.actions.len());
         if self.identity.ack == run_id {
             let why = Why::Acknowledged(phase.clone());
             let from = u32::try_from(done).unwrap_or(u32::MAX);
             return Next::Run { rendered: Box::new(rendered), from, attempt: 1, previous: run_id, why };
         }
-        let step = done.checked_sub(1).and_then(|place| rendered.calls.get(place));
+        // Its text is kept nowhere.
+        let calls = self.render(phase, actions).map(|rendered| rendered.calls).unwrap_or_default();
+        let step = done.checked_sub(1).and_then(|place| calls.get(place));
         let message = match step.map(|call| &call.kind) {
             Some(ActionKind::Manual { message }) => message.clone(),
             _ => String::new(),
@@ -401,7 +456,7 @@ impl Look<'_> {
         Next::Manual { phase: phase.clone(), action, message, run_id }
     }
 
-    fn settings(&self) -> Option<Next> {
+    fn settings(&self) -> Option<Next<F::Of>> {
         let phase = PhaseName::settings();
         let digest = &self.group.phases.settings.digest;
         let receipt = self.record.receipts.get(&phase);
@@ -411,7 +466,7 @@ impl Look<'_> {
         }
         // What a value lacked may be there by now: nodes of a role, a fact.
         let by_values = receipt.is_some_and(|r| r.outcome == Outcome::Failed && r.message.starts_with(render::VALUES));
-        if by_values && values(self.group, self.identity, self.record).is_ok() {
+        if by_values && F::values(self).is_ok() {
             return Some(Next::Gather { attempt: 1, why: Why::Changed(phase) });
         }
         Some(match self.budget(&phase, receipt, digest) {
@@ -422,16 +477,16 @@ impl Look<'_> {
     }
 
     /// Test is due when something has run since, or the facts were read again since, whatever came of it.
-    fn test(&self, before: &[PhaseName], context: &Context) -> Option<Next> {
+    fn test(&self, before: &[PhaseName]) -> Option<Next<F::Of>> {
         let phase = PhaseName::test();
         let receipts = &self.record.receipts;
         let runs = before.iter().filter_map(|phase| Some(&receipts.get(phase)?.run_id));
         let expected = self.group.phases.expectations.iter().map(|e| json!([e.name, e.that])).collect::<Value>();
         // Facts are left out: they are what is tested, and every reading of them is a new look.
         let settings = self.group.phases.settings.digest.as_str();
-        let mut about = json!([settings, context.node, context.group.name, context.group.namespace]);
-        if let (Value::Array(about), Some(params)) = (&mut about, context.params.as_object().filter(|p| !p.is_empty()))
-        {
+        let (key, params) = (&self.group.key, self.group.phases.params.as_object());
+        let mut about = json!([settings, node_context(self.identity), key.name, key.namespace]);
+        if let (Value::Array(about), Some(params)) = (&mut about, params.filter(|params| !params.is_empty())) {
             about.push(params.clone().into());
         }
         let digest = Digest::of("test", &json!([expected, about, runs.collect::<Vec<_>>()]));
@@ -452,7 +507,7 @@ impl Look<'_> {
         })
     }
 
-    fn unrenderable(&self, phase: &PhaseName, digest: Digest, error: RenderError) -> Next {
+    fn unrenderable(&self, phase: &PhaseName, digest: Digest, error: RenderError) -> Next<F::Of> {
         match self.budget(phase, self.record.receipts.get(phase), &digest) {
             Budget::Attempt(attempt, _) => Next::Unrenderable { phase: phase.clone(), digest, attempt, error },
             Budget::Wait(until, attempt) => Next::Backoff { phase: phase.clone(), until, attempt },

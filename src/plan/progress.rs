@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Machine, MachineState, Node, SessionView, Trouble,
-    next::{self, Identity, Next, Why},
+    next::{self, Identity, Next, Outline, Why},
 };
 use crate::{api::group_node::Outcome, group::Group, phase::PhaseName};
 
@@ -157,7 +157,7 @@ pub fn step(situation: &Situation) -> Step {
     let due = if is_current(node, machine) {
         match node.record.receipts.values().find(|receipt| receipt.outcome == Outcome::Unknown) {
             Some(lost) => run(&PhaseName::new(&lost.phase), Why::Probe(PhaseName::new(&lost.phase))),
-            None => known(next::next(group, &identity, &node.record, now)),
+            None => known(next::outline(group, &identity, &node.record, now)),
         }
     } else if group.phases.is_empty() {
         Step::Settled
@@ -165,7 +165,7 @@ pub fn step(situation: &Situation) -> Step {
         run(&first(group), Why::NewNode)
     } else {
         // A phase that kills its own container still has to wait for its next attempt.
-        match known(next::next(group, &identity, &node.record.reborn(None), now)) {
+        match known(next::outline(group, &identity, &node.record.reborn(None), now)) {
             wait @ (Step::Backoff { .. } | Step::Halt { .. }) => wait,
             _ => run(&first(group), Why::NewIncarnation),
         }
@@ -224,7 +224,7 @@ pub fn farewell(situation: &Situation) -> Farewell {
     };
     let Some(machine) = there else { return broken() };
     let lost = receipt.is_some_and(|receipt| receipt.outcome == Outcome::Unknown);
-    let due = match next::farewell(group, &identity(node, Some(machine)), &node.record, now) {
+    let due = match next::outlined_farewell(group, &identity(node, Some(machine)), &node.record, now) {
         // It may still be going: it is looked for before anything else, whatever attempts are left.
         _ if lost => run(&destroy, Why::Farewell),
         Next::Halt { phase } if unwritten => return Farewell::Due(Step::Halt { phase }),
@@ -281,7 +281,7 @@ fn first(group: &Group) -> PhaseName {
 }
 
 /// What comes next, as a step.
-pub(super) fn known(next: Next) -> Step {
+pub(super) fn known(next: Next<Outline>) -> Step {
     match next {
         Next::Gather { why, .. } => run(&PhaseName::settings(), why),
         Next::Test { why, .. } => run(&PhaseName::test(), why),

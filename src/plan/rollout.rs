@@ -109,7 +109,7 @@ impl Stand {
         let due = match (step, machine) {
             // What is due on it whatever its session is at: the settings that come before every phase do not count.
             (Step::Follow(_), Some(machine)) => {
-                let due = met.then(|| next::next(group, &identity(node, Some(machine)), &node.record, snapshot.now));
+                let due = met.then(|| next::outline(group, &identity(node, Some(machine)), &node.record, snapshot.now));
                 due.map_or_else(|| step.clone(), progress::known)
             }
             _ => step.clone(),

@@ -3,6 +3,7 @@
 mod clocks;
 mod hosts;
 mod language;
+mod memo;
 mod removals;
 mod rollouts;
 mod sequences;

@@ -165,6 +165,7 @@ impl World {
             self.operator.beyond.uncertain.clear();
         }
         let planned = plan(&snapshot);
+        self.check_memo(&snapshot, &planned);
         if let Ok(group) = &snapshot.group {
             let group = Arc::new(group.clone());
             for node in snapshot.live() {
@@ -187,6 +188,15 @@ impl World {
             let again = self.now + SignedDuration::from_millis(500);
             self.operator.wake = earliest(self.operator.wake, Some(again));
         }
+    }
+
+    /// What was rendered before makes no difference to a plan.
+    fn check_memo(&self, snapshot: &Snapshot, planned: &Plan) {
+        let mut anew = snapshot.clone();
+        for group in anew.group.iter_mut().chain(&mut anew.last_good) {
+            group.memo = Arc::default();
+        }
+        assert_eq!(*planned, plan(&anew), "a plan does not depend on what was planned before");
     }
 
     pub fn may_crash(&mut self, when: &str) -> Result<(), Crashed> {
