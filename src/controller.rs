@@ -1,11 +1,14 @@
 //! Converge, step by step: observe (IO), plan (pure), apply (IO), report (IO, of what a pure function says).
 
 pub mod apply;
+mod dispatch;
 mod inputs;
 mod kubevirt;
 mod lift;
 pub mod observe;
 mod pace;
+mod parse;
+mod queue;
 pub mod references;
 pub mod report;
 mod roles;
@@ -31,34 +34,32 @@ use kube::{
     Api, Client, Resource,
     runtime::{
         WatchStreamExt,
-        controller::{Action, Config as ApplierConfig, Error as ControllerError, applier},
         events::{Recorder, Reporter as EventSource},
         reflector::{self, ObjectRef, Store},
         watcher,
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
-use tracing::{Instrument, debug, warn};
+use tracing::{Instrument, warn};
 
 use crate::{
     api::{self, GroupNode, GroupSpec, Lift, ServerSpec},
     group::{GroupKey, Kind, resolve},
     plan::{self, Bound, Plan, SessionKind, Snapshot, TemplateVerdict, earliest},
     run::{
-        Runs,
+        Limits, Runs,
+        evaluations::{Evaluations, Meter},
         tasks::{Spawner, Tasks},
     },
-    telemetry::{
-        Telemetry,
-        metrics::{Queue, Share},
-    },
+    telemetry::{Telemetry, metrics::Share},
     transport::Transport,
 };
 use apply::Applier;
+use dispatch::{Turn, Workers, contained};
 use lift::Lifts;
 use observe::Indexed;
 use pace::essence;
+use parse::Parsed;
 use references::{Polls, References};
 use report::Reporter;
 use state::Presence;
@@ -91,6 +92,9 @@ pub enum Error {
     /// Something that the types should rule out.
     #[error("this should not happen: {0}")]
     Unplanned(&'static str),
+    /// The operator's code panicked over this object.
+    #[error("the reconcile panicked: {0}")]
+    Panicked(String),
 }
 
 impl Error {
@@ -102,6 +106,7 @@ impl Error {
             Error::NotYet(_) => "not-yet",
             Error::Unfit(_) => "unfit",
             Error::Unplanned(_) => "unplanned",
+            Error::Panicked(_) => "panic",
         }
     }
     /// The status code of the API server's answer, where there was one.
@@ -159,6 +164,8 @@ pub struct Settings {
 
 /// Two passes of a large group lie at least this far apart, so that a burst of events costs one.
 const BETWEEN_PASSES: Duration = Duration::from_millis(50);
+/// Whoever looks for a slow group finds it by its evaluations that took longer.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// How far apart two passes lie at least over so many nodes: a pass over a few costs next to nothing, and somebody may be
 /// waiting for what it tells.
@@ -173,6 +180,14 @@ const NOT_YET: Duration = Duration::from_millis(200);
 /// How long sessions may take to be gone: they only have to notice.
 const SESSIONS_END: Duration = Duration::from_secs(2);
 
+/// Who looks at a group. Its own reconcile alone shows others what it has seen: a Lift that looks at the same time may have
+/// seen less, and there is nobody who would put it right.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Looks {
+    Group,
+    Lift,
+}
+
 /// What every pass needs.
 struct Converger {
     /// How many sessions one group may have open at once: half of them all, so that one that hangs leaves room.
@@ -181,11 +196,13 @@ struct Converger {
     recorder: Recorder,
     state: Arc<State>,
     runs: Arc<Runs>,
+    evaluations: Evaluations,
     telemetry: Telemetry,
-    queue: Queue<GroupKey>,
     groups: Store<GroupSpec>,
     references: Arc<References>,
     lifts: Lifts,
+    /// The groups that are gone.
+    strays: mpsc::UnboundedSender<GroupKey>,
 }
 
 /// Looks after GroupSpecs until `stop` resolves. Runs on nodes go on without it and are found again. It leaves no task
@@ -201,7 +218,7 @@ pub async fn run(
 ) {
     let sessions = settings.sessions.max(1);
     telemetry.metrics.session_limit(sessions);
-    let (permits, tasks) = (Arc::new(Semaphore::new(sessions)), Tasks::default());
+    let (limits, tasks) = (Limits::new(sessions), Tasks::default());
     // Each namespace has caches of its own: a list of one says nothing about the others.
     let scopes = if settings.namespaces.is_empty() {
         vec![None]
@@ -212,7 +229,7 @@ pub async fn run(
     let scopes = scopes.into_iter().map(|scope| {
         let (client, telemetry, references) = (client.clone(), telemetry.clone(), references.clone());
         let scope = Scope { client, namespace: scope, reconciles: settings.reconciles, telemetry, references };
-        scope.run(transport.clone(), permits.clone(), tasks.spawner())
+        scope.run(transport.clone(), limits.clone(), tasks.spawner())
     });
     {
         let scopes = futures::future::join_all(scopes);
@@ -222,7 +239,7 @@ pub async fn run(
         }
     }
     if tokio::time::timeout(SESSIONS_END, tasks.shutdown()).await.is_err() {
-        warn!("sessions did not end in time and are dropped");
+        warn!("sessions and reconciles did not end in time and are dropped");
     }
 }
 
@@ -237,11 +254,12 @@ struct Scope {
 }
 
 impl Scope {
-    async fn run(self, transport: Arc<dyn Transport>, permits: Arc<Semaphore>, tasks: Spawner) {
+    async fn run(self, transport: Arc<dyn Transport>, limits: Limits, tasks: Spawner) {
         let (wake, woken) = mpsc::unbounded::<GroupKey>();
         let (stray, strays) = mpsc::unbounded::<GroupKey>();
         let metrics = self.telemetry.metrics.clone();
-        let runs = Runs::new(transport, self.references.clone(), permits.clone(), tasks, metrics, move |key| {
+        let (vault, own) = (self.references.clone(), tasks.clone());
+        let runs = Runs::new(transport, vault, limits.clone(), own, metrics, move |key| {
             let _ = wake.unbounded_send(key.clone());
         });
         let state = Arc::new(State::default());
@@ -250,16 +268,17 @@ impl Scope {
         let (wake_lift, woken_lifts) = mpsc::unbounded::<GroupKey>();
         let source = EventSource { controller: "pallet-operator".into(), instance: std::env::var("POD_NAME").ok() };
         let converger = Arc::new(Converger {
-            session_limit: u32::try_from(permits.available_permits().div_ceil(2)).unwrap_or(u32::MAX),
+            session_limit: u32::try_from(limits.sessions.most_of_one()).unwrap_or(u32::MAX),
             recorder: Recorder::new(self.client.clone(), source),
             client: self.client.clone(),
             state: state.clone(),
             runs: runs.clone(),
+            evaluations: limits.evaluations,
             telemetry: self.telemetry.clone(),
-            queue: self.telemetry.metrics.queue(),
             groups: groups.clone(),
             references: self.references.clone(),
             lifts: Lifts::new(lifts.clone(), wake_lift),
+            strays: stray.clone(),
         });
         let listed = groups.clone();
         let watched = state.clone();
@@ -294,40 +313,23 @@ impl Scope {
             woken.boxed(),
         ]);
 
-        let (known_groups, waiting) = (groups.clone(), converger.clone());
-        let queue = triggers.flat_map(stream::iter).filter_map(move |key| {
-            let reference = ObjectRef::<GroupSpec>::new(&key.name).within(&key.namespace);
-            let here = known_groups.get(&reference).is_some();
-            if here {
-                waiting.queue.put(key);
-            } else {
-                waiting.wake_lifts(&key);
-                let _ = stray.unbounded_send(key);
+        let (known_groups, waking) = (groups.clone(), converger.clone());
+        let asked = triggers.flat_map(stream::iter).filter(move |key| {
+            let here = known_groups.get(&reference(key)).is_some();
+            if !here {
+                waking.wake_lifts(key);
+                let _ = stray.unbounded_send(key.clone());
             }
-            std::future::ready(here.then_some(Ok::<_, std::convert::Infallible>(reference)))
+            std::future::ready(here)
         });
-        let passes = applier(
-            |object, converger: Arc<Converger>| Box::pin(async move { converger.reconcile(&object).await }),
-            |object, error, converger| converger.again(&object, error),
-            converger.clone(),
-            groups.clone(),
-            queue,
-            ApplierConfig::default().concurrency(self.reconciles),
-        );
-        let passes = async {
-            let mut passes = std::pin::pin!(passes);
-            while let Some(result) = passes.next().await {
-                let Err(error) = result else { continue };
-                if let ControllerError::ObjectNotFound(gone) = &error {
-                    let namespace = gone.namespace.clone().unwrap_or_default();
-                    converger.queue.take(&GroupKey { namespace, name: gone.name.clone() });
-                }
-                debug!(%error, "a pass did not end well");
-            }
-        };
-        let lifts =
-            lift::passes(&converger, lifts, reflector::reflector(lift_writer, self.watch::<Lift>(None)), woken_lifts);
-        tokio::join!(passes, lifts, converger.release_strays(groups.clone(), strays), converger.pulse(groups));
+        let workers = |workers: usize| Workers::fair(workers, self.namespace.is_some(), tasks.clone());
+        let waiting = Some(self.telemetry.metrics.queued_groups());
+        let reconciles = Workers { waiting, ..workers(self.reconciles.into()) };
+        let reconciles = reconciles.run(asked, |key| converger.clone().turn(key));
+        let watched = reflector::reflector(lift_writer, self.watch::<Lift>(None));
+        let lifts = lift::reconciles(&converger, lifts, watched, woken_lifts, workers(lift::WORKERS));
+        let strays = converger.release_strays(strays, workers(strays::WORKERS));
+        tokio::join!(reconciles, lifts, strays, converger.pulse(groups));
     }
 
     /// A watch of this scope. One that fails pauses by itself and slows no other down.
@@ -387,22 +389,38 @@ fn indexed<O: Indexed + 'static, S: Stream<Item = watcher::Result<watcher::Event
 }
 
 impl Converger {
-    /// One pass over one group.
-    async fn reconcile(&self, object: &GroupSpec) -> Result<Action, Error> {
+    /// One turn of a group that was asked for: a reconcile, and when the next one may and must be.
+    async fn turn(self: Arc<Self>, key: GroupKey) -> Turn {
+        let Some(object) = self.groups.get(&reference(&key)) else { return Turn::default() };
+        let (began, meter) = (Instant::now(), Meter::default());
+        let result = contained(self.reconcile(&object, &meter)).await;
+        let again = result.unwrap_or_else(|error| Some(self.again(&object, &error)));
+        let nodes = self.state.known().get(&key).map_or(0, |known| known.nodes);
+        if self.groups.get(&reference(&key)).is_none() {
+            // It went meanwhile: what this turn has kept of it goes, too.
+            let _ = self.strays.unbounded_send(key.clone());
+        }
+        let rest = dispatch::rest(meter.spent());
+        if meter.spent() >= SLOW {
+            let (seconds, rest) = (meter.spent().as_secs_f64(), rest.as_secs_f64());
+            warn!(group = %key, seconds, rest, "evaluating the group takes long; its next reconcile waits");
+        }
+        Turn { again, rest: rest.max(between_passes(nodes).saturating_sub(began.elapsed())) }
+    }
+
+    /// One pass over one group. Returns when the next one is due, though nothing happens.
+    async fn reconcile(&self, object: &GroupSpec, meter: &Meter) -> Result<Option<Duration>, Error> {
         let key = resolve::key(object);
-        self.queue.take(&key);
         if !self.state.synced() {
             // What is not listed yet must not be taken for missing.
-            return Ok(Action::requeue(BETWEEN_PASSES));
-        }
-        if let Some(rest) = self.too_soon(&key) {
-            return Ok(Action::requeue(rest));
+            return Ok(Some(BETWEEN_PASSES));
         }
         let began = Instant::now();
         let span = tracing::error_span!("reconcile", group = %key, outcome = tracing::field::Empty);
         let result = async {
-            let Some((snapshot, rest)) = self.see(object).await else { return Ok(Action::requeue(NOT_YET)) };
-            let plan = plan::plan(&snapshot); // pure
+            let Some((snapshot, plan, rest)) = self.see(object, meter, Looks::Group).await else {
+                return Ok(Some(NOT_YET));
+            };
             self.state.rechecked(&key);
             self.direct(&snapshot, &plan);
             let applied = self.apply(&snapshot, &plan).await; // IO
@@ -411,7 +429,7 @@ impl Converger {
             self.wake_lifts(&key); // they stand on what this pass has seen and written
             let wake = earliest(earliest(plan.wake, reported?), rest);
             self.forget_failures(&key);
-            Ok(wake.map_or_else(Action::await_change, |time| Action::requeue(until(snapshot.now, time))))
+            Ok(wake.map(|time| until(snapshot.now, time)))
         }
         .instrument(span.clone())
         .await;
@@ -421,16 +439,22 @@ impl Converger {
         result
     }
 
-    /// Caches -> Snapshot, and when to look again; nothing while other groups are yet to be looked at for the first time, or
-    /// virtual machines to be listed.
-    async fn see(&self, object: &GroupSpec) -> Option<(Snapshot, Option<Timestamp>)> {
-        let mut snapshot = self.observe(object);
+    /// Caches -> Snapshot -> Plan, and when to look again; nothing while other groups are yet to be looked at for the first
+    /// time, or virtual machines to be listed.
+    async fn see(&self, object: &GroupSpec, meter: &Meter, who: Looks) -> Option<(Snapshot, Plan, Option<Timestamp>)> {
+        let parsed = self.parse(object, meter).await;
+        let mut snapshot = self.observe(object, parsed);
         self.see_kubevirt(&mut snapshot)?;
-        let rest = self.see_inventory(&mut snapshot).await; // IO, where it stands elsewhere
-        let rest = earliest(rest, self.see_roles(object, &mut snapshot)?);
+        let rest = self.see_inventory(&mut snapshot, meter, who).await; // IO, where it stands elsewhere
+        let rest = earliest(rest, self.see_roles(object, &mut snapshot, who)?);
         let rest = earliest(rest, self.see_references(&mut snapshot).await); // IO, where it names any
-        observe::complete(&mut snapshot);
-        Some((snapshot, rest))
+        let namespace = snapshot.head.key.namespace.clone();
+        let plan = self.evaluations.run(&namespace, meter, || {
+            observe::complete(&mut snapshot);
+            plan::plan(&snapshot) // pure
+        });
+        let plan = plan.await;
+        Some((snapshot, plan, rest))
     }
 
     /// Whether virtual machines can be made, where nodes are such; nothing as long as that is not known.
@@ -455,7 +479,7 @@ impl Converger {
         }
     }
 
-    /// Shows that the controllers come round: it is polled where the passes are, and takes the locks that they take.
+    /// Shows that the controllers come round: it is polled where reconciles are begun, and takes the locks that they take.
     async fn pulse(&self, groups: Store<GroupSpec>) {
         let heart = self.telemetry.health.heart("controllers", STUCK);
         let (known_groups, known_nodes): (Share, Share) =
@@ -469,23 +493,13 @@ impl Converger {
         }
     }
 
-    fn too_soon(&self, key: &GroupKey) -> Option<Duration> {
-        let mut known = self.state.known();
-        let known = known.entry(key.clone()).or_default();
-        let between = between_passes(known.nodes);
-        known.pace.pass(between)
-    }
-
-    fn observe(&self, object: &GroupSpec) -> Snapshot {
+    fn observe(&self, object: &GroupSpec, (group, last_good): Parsed) -> Snapshot {
         let key = resolve::key(object);
         self.state.freshen(&key);
         let (index, mut known) = (self.state.index(), self.state.known());
-        let specs = self.state.specs(&key.namespace);
-        let state::Known { beyond, resolved, nodes, .. } = known.entry(key).or_default();
+        let state::Known { beyond, nodes, .. } = known.entry(key).or_default();
         beyond.session_limit = self.session_limit;
         let seen = |uid: &str| self.runs.seen(uid);
-        let group = resolved.resolve(object, &specs);
-        let last_good = if group.is_err() { resolved.good(object).cloned() } else { None };
         let mut snapshot = observe::snapshot(object, group, &index, beyond, seen, Timestamp::now());
         snapshot.last_good = last_good;
         *nodes = snapshot.nodes.len();
@@ -548,13 +562,19 @@ impl Converger {
         }
     }
 
-    /// After a failed pass: again, later each time, by group: a poison object slows no other down.
-    fn again(&self, object: &GroupSpec, error: &Error) -> Action {
+    /// When a group is reconciled again after a failure: later each time, by group, so that a poison object slows no other
+    /// down.
+    fn again(&self, object: &GroupSpec, error: &Error) -> Duration {
         let key = resolve::key(object);
         let pause = self.state.known().entry(key.clone()).or_default().pace.fail();
         warn!(group = %key, %error, source = error.explanation(), pause = pause.as_secs_f64(), "a pass failed; it is tried again");
-        Action::requeue(pause)
+        pause
     }
+}
+
+/// Where a group is in its store.
+fn reference(key: &GroupKey) -> ObjectRef<GroupSpec> {
+    ObjectRef::new(&key.name).within(&key.namespace)
 }
 
 fn until(now: Timestamp, time: Timestamp) -> Duration {

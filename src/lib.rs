@@ -28,7 +28,7 @@
 //! | [`transport`] | how a session's bytes get there |
 //! | [`probe`] | what `helm test` runs |
 
-// A panic ends a controller: what cannot happen is an error all the same.
+// A panic fails a reconcile: what cannot happen is an error all the same.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout))]
 
 pub mod api;

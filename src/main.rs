@@ -46,10 +46,12 @@ struct Arguments {
     /// A namespace to look after. May be given several times; all namespaces without it.
     #[arg(long = "namespace", value_name = "NAMESPACE", env = "PALLET_NAMESPACES", value_delimiter = ',')]
     namespaces: Vec<String>,
-    /// How many sessions on nodes may be open at once, over all groups. One group gets half of them at the most.
+    /// How many sessions on nodes may be open at once, over all groups. One namespace gets half of them at the most, less where
+    /// others want theirs.
     #[arg(long, value_name = "N", default_value_t = 128, env = "PALLET_SESSIONS")]
     sessions: usize,
-    /// How many groups may be reconciled at once.
+    /// How many groups may be reconciled at once. One namespace gets half of them at the most, unless the operator looks after
+    /// that one alone.
     #[arg(long, value_name = "N", default_value_t = 8, env = "PALLET_RECONCILES")]
     reconciles: u16,
     /// Whether operators stand for election by a Lease, so that of several only one is at work.
@@ -106,8 +108,18 @@ impl From<LogFormat> for logs::Format {
     }
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+/// How long the process waits at its end for an evaluation that is under way: it cannot be interrupted, and nothing waits
+/// for what it says.
+const LAST_EVALUATION: Duration = Duration::from_secs(1);
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(start());
+    runtime.shutdown_timeout(LAST_EVALUATION);
+    result
+}
+
+async fn start() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     if let Some(address) = &arguments.probe {
         return Ok(probe::probe(address, Duration::from_secs(30))?);

@@ -3,9 +3,11 @@
 //! [`session`] decides (pure), [`frame`] understands the agent (pure), `agent.sh` stands on the node; this module carries
 //! bytes between them, with a deadline on every wait.
 
+pub mod evaluations;
 pub mod frame;
 pub mod mask;
 pub mod memory;
+pub mod permits;
 pub mod session;
 pub mod tasks;
 pub mod vault;
@@ -46,9 +48,11 @@ use crate::{
     telemetry::metrics::Metrics,
     transport::{Channel, Closed, Target, Transport},
 };
+use evaluations::{Evaluations, Meter};
 use frame::{Decoder, Frame};
 use mask::{Cut, Mask, Masks};
 pub use memory::{Memory, Seen};
+use permits::Permits;
 use session::{End, Meant, Session, Want};
 use tasks::Spawner;
 use vault::{Known, Vault};
@@ -77,13 +81,32 @@ const SEND: Duration = Duration::from_secs(30);
 pub struct Runs {
     transport: Arc<dyn Transport>,
     vault: Arc<dyn Vault>,
-    permits: Arc<Semaphore>,
+    limits: Limits,
     tasks: Spawner,
     metrics: Metrics,
     entries: Mutex<HashMap<String, Entry>>,
     warm: Warm,
     masks: Masks,
     wake: Box<dyn Fn(&GroupKey) + Send + Sync>,
+}
+
+/// What all namespaces share. Clones share the same.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Sessions that are open, from before they connect to their end.
+    pub sessions: Permits,
+    /// Sessions that connect. Hosts that do not answer take these, and not all of the others.
+    pub connecting: Permits,
+    /// Evaluations.
+    pub evaluations: Evaluations,
+}
+
+impl Limits {
+    /// At most so many sessions at once. Half as many may connect at once, so one namespace alone connects to a quarter.
+    pub fn new(sessions: usize) -> Self {
+        let (sessions, connecting) = (Permits::new(sessions), Permits::new(sessions.div_ceil(2)));
+        Self { sessions, connecting, evaluations: Evaluations::default() }
+    }
 }
 
 /// What is remembered of a node beyond the cache.
@@ -168,18 +191,18 @@ impl Start {
 }
 
 impl Runs {
-    /// As many sessions are open at once as there are `permits`, each a task of `tasks`; `wake` is called when the group of
+    /// As many sessions are open at once as the `limits` allow, each a task of `tasks`; `wake` is called when the group of
     /// a session should be looked at again.
     pub fn new(
         transport: Arc<dyn Transport>,
         vault: Arc<dyn Vault>,
-        permits: Arc<Semaphore>,
+        limits: Limits,
         tasks: Spawner,
         metrics: Metrics,
         wake: impl Fn(&GroupKey) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let (entries, warm, masks) = (Mutex::default(), Warm::default(), Masks::default());
-        Arc::new(Self { transport, vault, permits, tasks, metrics, entries, warm, masks, wake: Box::new(wake) })
+        Arc::new(Self { transport, vault, limits, tasks, metrics, entries, warm, masks, wake: Box::new(wake) })
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -277,8 +300,8 @@ impl Runs {
         // One that is opened on a node that is held only looks for what was lost from sight there.
         let held = waiting.borrow().bound == Bound::Hold;
         let waits = self.metrics.session_waits();
-        let _permit = tokio::select! {
-            permit = self.permits.clone().acquire_owned() => permit,
+        let (connecting, _open) = tokio::select! {
+            permits = self.permits(&key.namespace) => permits,
             // Whoever is not wanted any more does not wait for a place.
             _ = waiting.wait_for(|directive| directive.end.is_some() || (directive.bound == Bound::Hold && !held)) => {
                 if let Some(entry) = self.entries().get_mut(&node_uid) {
@@ -288,7 +311,7 @@ impl Runs {
             }
         };
         drop(waits);
-        let _open = self.metrics.session_opens();
+        let _shown = self.metrics.session_opens();
         let places = match &start.purpose {
             // Whatever else is gone by now keeps nobody from saying goodbye.
             Purpose::Farewell => {
@@ -309,12 +332,14 @@ impl Runs {
             Some(end) => Err(end),
             None => self.connect(&place, &session, &greeting).await,
         };
+        drop(connecting);
         let end = match opened {
             Err(end) => end,
             Ok((mut channel, said)) => {
                 let show = |session: &Session| self.show(&node_uid, &key, session);
                 let watched = Watched::new(&self.metrics, session.receipts());
-                let spoken = converse(&mut session, &mut channel, said, directives, show, watched).await;
+                let listener = Listener { evaluations: &self.limits.evaluations, namespace: &key.namespace, watched };
+                let spoken = converse(&mut session, &mut channel, said, directives, show, listener).await;
                 match spoken {
                     // The agent waits for a request; another may follow soon.
                     Spoken::ToTheEnd(End::Done) if session.leaves_warm() => {
@@ -364,6 +389,13 @@ impl Runs {
             }
         });
         Ok(known)
+    }
+
+    /// The right to connect, and to a session. Who waits for a session waits as one that connects: a namespace whose hosts do
+    /// not answer waits for itself.
+    async fn permits(&self, namespace: &str) -> (permits::Permit, permits::Permit) {
+        let connecting = self.limits.connecting.acquire(namespace).await;
+        (connecting, self.limits.sessions.acquire(namespace).await)
     }
 
     /// A connection on which the agent was greeted, with what it has said already: one that was kept, or a new one.
@@ -428,6 +460,32 @@ enum Spoken {
     BrokenOff(End),
 }
 
+/// Who takes in what the node says.
+struct Listener<'a> {
+    evaluations: &'a Evaluations,
+    namespace: &'a str,
+    watched: Watched<'a>,
+}
+
+impl Listener<'_> {
+    /// Hands a frame to the session. What may render templates or mask output does so apart from all other tasks.
+    async fn hear(&mut self, session: &mut Session, frame: Frame) -> Want {
+        let watched = &mut self.watched;
+        let evaluates = frame.may_go_on();
+        debug!(frame = %frame.summary());
+        let hear = || {
+            let attached = if let Frame::Attached(id) = &frame { Some(id.clone()) } else { None };
+            let want = session.hear(frame, Timestamp::now());
+            if let Some(id) = attached.filter(|_| want == Want::Wait) {
+                watched.joins(&id);
+            }
+            watched.learns(session.receipts());
+            want
+        };
+        if evaluates { self.evaluations.run(self.namespace, &Meter::default(), hear).await } else { hear() }
+    }
+}
+
 /// Carries a session's bytes until it ends. The agent was greeted, and has said this already.
 async fn converse(
     session: &mut Session,
@@ -435,7 +493,7 @@ async fn converse(
     mut said: Vec<u8>,
     mut directives: watch::Receiver<Directive>,
     show: impl Fn(&Session),
-    mut watched: Watched<'_>,
+    mut listener: Listener<'_>,
 ) -> Spoken {
     use Spoken::{BrokenOff, ToTheEnd};
     let mut decoder = Decoder::new(session.nonce());
@@ -472,9 +530,7 @@ async fn converse(
                 let mut rest = Vec::new();
                 let _ = timeout(Duration::from_secs(1), read_rest(&mut channel.output, &mut rest)).await;
                 for frame in decoder.push(&rest).unwrap_or_default() {
-                    let want = session.hear(frame, Timestamp::now());
-                    watched.learns(session.receipts());
-                    match want {
+                    match listener.hear(session, frame).await {
                         Want::End(end) => return BrokenOff(end),
                         // It can no longer be asked, so it has not been started.
                         Want::Send(_) => return BrokenOff(End::Lost(session.masked(&closed.message, Cut::default()))),
@@ -497,19 +553,12 @@ async fn converse(
         let news = !frames.is_empty();
         for frame in frames {
             greeted = true;
-            debug!(frame = %frame.summary());
-            let attached = if let Frame::Attached(id) = &frame { Some(id.clone()) } else { None };
-            let want = session.hear(frame, Timestamp::now());
-            if let Some(id) = attached.filter(|_| want == Want::Wait) {
-                watched.joins(&id);
-            }
-            watched.learns(session.receipts());
-            match want {
+            match listener.hear(session, frame).await {
                 Want::Wait => {}
                 Want::Send(request) => {
                     stage_began = Instant::now();
                     decoder.next_stage();
-                    watched.starts(session);
+                    listener.watched.starts(session);
                     if let Err(message) = send(channel, &request).await {
                         return BrokenOff(session.lose(&message, Timestamp::now()));
                     }
@@ -586,73 +635,4 @@ fn nonce() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        group::resolve,
-        transport::{Container, OpenError},
-    };
-    use futures::future::BoxFuture;
-    use serde_json::json;
-    use tasks::Tasks;
-
-    /// Connections that never come about.
-    struct Hanging;
-
-    impl Transport for Hanging {
-        fn open<'a>(&'a self, _: &'a Target) -> BoxFuture<'a, Result<Channel, OpenError>> {
-            Box::pin(std::future::pending())
-        }
-    }
-
-    fn start(node: &str) -> Start {
-        let object = json!({
-            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
-            "metadata": {"name": "web", "namespace": "shop", "uid": "g"},
-            "spec": {"node": {"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "x"}]}}}}}
-        });
-        let group = Arc::new(resolve(&serde_json::from_value(object).unwrap(), &Default::default()).unwrap());
-        let (name, address, retry_token) = (node.to_owned(), String::new(), String::new());
-        let container = Container { namespace: "shop".into(), pod: node.into(), container: "main".into() };
-        let (target, attributes) = (Target::Container(container), Arc::default());
-        let identity = Identity { name, ordinal: 0, address, attributes, retry_token, ack: String::new() };
-        let incarnation = Meant { uid: "p".into(), instance: "c".into(), told: "p".into() };
-        let (record, purpose) = (Record::default(), Purpose::Farewell);
-        Start { group, node_uid: node.into(), identity, incarnation, target, record, purpose }
-    }
-
-    /// One session hangs while it connects, one waits for a permit: both hold on to what holds them.
-    #[tokio::test]
-    async fn no_session_outlives_the_controllers() {
-        let (tasks, metrics) = (Tasks::default(), Metrics::default());
-        let permits = Arc::new(Semaphore::new(1));
-        let runs = Runs::new(
-            Arc::new(Hanging),
-            Arc::new(vault::Empty),
-            permits.clone(),
-            tasks.spawner(),
-            metrics.clone(),
-            |_| {},
-        );
-        runs.start(start("web-0"), Timestamp::UNIX_EPOCH);
-        runs.start(start("web-1"), Timestamp::UNIX_EPOCH);
-        let (open, waiting) = (r#"pallet_sessions{state="open"} 1"#, r#"pallet_sessions{state="waiting"} 1"#);
-        let both = async {
-            while !(metrics.text().contains(open) && metrics.text().contains(waiting)) {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(Duration::from_secs(10), both).await.expect("one is open and one waits");
-        tasks.shutdown().await;
-        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
-        assert_eq!(permits.available_permits(), 1);
-        let text = metrics.text();
-        assert!(!text.contains(open) && !text.contains(waiting), "{text}");
-        // A pass that is on its way starts nothing any more.
-        runs.start(start("web-2"), Timestamp::UNIX_EPOCH);
-        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
-        let seen = Arc::downgrade(&runs);
-        drop(runs);
-        assert_eq!(seen.strong_count(), 0, "something holds the sessions for ever");
-    }
-}
+mod tests;

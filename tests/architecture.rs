@@ -6,6 +6,7 @@ use std::{fs, path::Path};
 const PURE: &[&str] = &[
     "api",
     "api.rs",
+    "controller/queue.rs",
     "crds.rs",
     "facts.rs",
     "group",

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::warn;
 
-use super::{Converger, references, state::Inventory};
+use super::{Converger, Looks, references, state::Inventory};
 use crate::{
     api::GroupSpec,
     group::{FieldError, Group, GroupKey, Host, NodeShape, resolve},
     node,
     plan::{self, Snapshot},
+    run::evaluations::Meter,
 };
 
 /// The field that says where an inventory stands.
@@ -21,10 +22,16 @@ const AFTER_FAILED_READ: std::time::Duration = std::time::Duration::from_secs(3)
 impl Converger {
     /// Shows the nodes of this group to those that use their role, and this group those of the roles that it uses. Returns when
     /// to look again for them; nothing at all while other groups are yet to be looked at for the first time.
-    pub(super) fn see_roles(&self, object: &GroupSpec, snapshot: &mut Snapshot) -> Option<Option<Timestamp>> {
+    pub(super) fn see_roles(
+        &self,
+        object: &GroupSpec,
+        snapshot: &mut Snapshot,
+        who: Looks,
+    ) -> Option<Option<Timestamp>> {
         let (key, now) = (snapshot.head.key.clone(), snapshot.now);
         // Of a spec that cannot be read nobody takes anything over: the others keep what they saw.
-        let touched = if snapshot.group.is_ok() || !self.state.roles().shows(&key) {
+        let shows = who == Looks::Group && (snapshot.group.is_ok() || !self.state.roles().shows(&key));
+        let touched = if shows {
             let has = resolve::roles(&object.spec, &self.state.specs(&key.namespace));
             let peers = if has.is_empty() { Vec::new() } else { plan::peers(snapshot) };
             self.state.roles().publish(&key, &has, peers, now)
@@ -37,7 +44,7 @@ impl Converger {
 
     /// Reads the inventory of a group whose nodes are hosts, where it stands elsewhere, and shows the hosts that are nodes. One
     /// that cannot be read takes no host away. Returns when to look again.
-    pub(super) async fn see_inventory(&self, snapshot: &mut Snapshot) -> Option<Timestamp> {
+    pub(super) async fn see_inventory(&self, snapshot: &mut Snapshot, meter: &Meter, who: Looks) -> Option<Timestamp> {
         let key = snapshot.head.key.clone();
         let mut again = None;
         if let Ok(Group { node: NodeShape::Hosts(shape), .. }) = &mut snapshot.group
@@ -52,7 +59,11 @@ impl Converger {
                 }
             };
             again = wake.and_then(|wake| jiff::SignedDuration::try_from(wake).ok()).map(|wake| snapshot.now + wake);
-            match inventory.and_then(|text| self.inventory(&key, text)) {
+            let inventory = match inventory {
+                Ok(text) => self.inventory(&key, text, meter).await,
+                Err(errors) => Err(errors),
+            };
+            match inventory {
                 Ok(hosts) => shape.take_inventory(&hosts),
                 // Nodes that are being removed say goodbye all the same.
                 Err(errors) => snapshot.last_good = std::mem::replace(&mut snapshot.group, Err(errors)).ok(),
@@ -67,18 +78,21 @@ impl Converger {
                 None => shape.is_read = false,
             }
         }
-        self.state.index().reach(plan::hosts::places(snapshot));
+        if who == Looks::Group {
+            self.state.index().reach(plan::hosts::places(snapshot));
+        }
         node::host::show(snapshot);
         again
     }
 
     /// What an inventory lists. One that stands as it stood is not parsed again: passes are many, and it may be long.
-    fn inventory(&self, key: &GroupKey, text: Arc<str>) -> Result<Arc<[Host]>, Vec<FieldError>> {
+    async fn inventory(&self, key: &GroupKey, text: Arc<str>, meter: &Meter) -> Result<Arc<[Host]>, Vec<FieldError>> {
         let known = self.state.known().get(key).and_then(|known| known.inventory.clone());
         if let Some(known) = known.filter(|known| known.text == text) {
             return Ok(known.hosts);
         }
-        let hosts: Arc<[Host]> = resolve::inventory(&text, SOURCE)?.into();
+        let parse = || resolve::inventory(&text, SOURCE);
+        let hosts: Arc<[Host]> = self.evaluations.run(&key.namespace, meter, parse).await?.into();
         let read = Inventory { text, hosts: hosts.clone() };
         self.state.known().entry(key.clone()).or_default().inventory = Some(read);
         Ok(hosts)

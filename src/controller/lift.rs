@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     str::FromStr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{FutureExt, Stream, StreamExt, channel::mpsc};
@@ -14,7 +14,6 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::SelectorExt,
     runtime::{
-        controller::{Action, Config as ApplierConfig, applier},
         events::EventType,
         reflector::{ObjectRef, Store},
         watcher,
@@ -24,9 +23,10 @@ use serde_json::json;
 use tracing::{Instrument, debug, info, warn};
 
 use super::{
-    BETWEEN_PASSES, Converger, Error,
+    BETWEEN_PASSES, Converger, Error, Looks,
     apply::{finalizers_patch, tolerate_gone, within},
     between_passes, broken,
+    dispatch::{self, Turn, Workers, contained},
     pace::{Pace, essence},
     report::{self, tell},
     until,
@@ -35,18 +35,18 @@ use crate::{
     api::{GroupSpec, Lift, LiftStatus},
     group::{
         FieldError, Group, GroupKey,
-        resolve::{self, Memo},
+        resolve::{self, Memo, ServerSpecs, Source},
     },
     lift::{
         self, Effect, GroupView, LiftPlan, LiftSnapshot, Target, begin,
         queue::{self, head, key},
     },
     plan::{self, Bound, LiftRun, Purpose, earliest},
-    run::Start,
+    run::{Start, evaluations::Meter},
 };
 
-/// How many Lifts may be looked at at once.
-const CONCURRENCY: u16 = 8;
+/// How many Lifts may be reconciled at once.
+pub(super) const WORKERS: usize = 8;
 
 /// The Lifts, and what is kept of them between passes.
 pub(super) struct Lifts {
@@ -81,11 +81,12 @@ impl Lifts {
 }
 
 /// Looks after the Lifts of a scope.
-pub(super) async fn passes(
+pub(super) async fn reconciles(
     converger: &Arc<Converger>,
     store: Store<Lift>,
     events: impl Stream<Item = watcher::Result<watcher::Event<Lift>>> + Send,
     woken: mpsc::UnboundedReceiver<GroupKey>,
+    workers: Workers,
 ) {
     let listed = store.clone();
     let lifts = converger.clone();
@@ -99,28 +100,8 @@ pub(super) async fn passes(
         Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => Vec::new(),
         Err(error) => broken::<Lift>(&error),
     });
-    let here = store.clone();
-    let queue = futures::stream::select(own.boxed(), woken.map(|key| vec![key]).boxed());
-    let queue = queue.flat_map(futures::stream::iter).filter_map(move |key| {
-        let reference = ObjectRef::<Lift>::new(&key.name).within(&key.namespace);
-        std::future::ready(here.get(&reference).map(|_| Ok::<_, std::convert::Infallible>(reference)))
-    });
-    let passes = applier(
-        |object, converger: Arc<Converger>| Box::pin(async move { converger.lift(&object).await }),
-        |object, error, converger: Arc<Converger>| converger.lift_again(&object, error),
-        converger.clone(),
-        store,
-        queue,
-        ApplierConfig::default().concurrency(CONCURRENCY),
-    );
-    passes
-        .for_each(|result| {
-            if let Err(error) = result {
-                debug!(%error, "a pass over a Lift did not end well");
-            }
-            std::future::ready(())
-        })
-        .await;
+    let asked = futures::stream::select(own.boxed(), woken.map(|key| vec![key]).boxed());
+    workers.run(asked.flat_map(futures::stream::iter), |key| converger.clone().turn_of_lift(key)).await;
 }
 
 impl Converger {
@@ -137,33 +118,45 @@ impl Converger {
         }
     }
 
-    /// One pass over one Lift.
-    async fn lift(&self, object: &Lift) -> Result<Action, Error> {
+    /// One turn of a Lift that was asked for.
+    async fn turn_of_lift(self: Arc<Self>, key: GroupKey) -> Turn {
+        let find = || self.lifts.store.get(&ObjectRef::<Lift>::new(&key.name).within(&key.namespace));
+        let Some(object) = find() else { return Turn::default() };
+        let (began, meter) = (Instant::now(), Meter::default());
+        let result = contained(self.lift(&object, &meter)).await;
+        let again = result.unwrap_or_else(|error| Some(self.lift_again(&object, &error)));
+        if find().is_none() {
+            // It went meanwhile, and its memory with it.
+            self.lifts.known().remove(&key);
+        }
+        let nodes = object.status.as_ref().map_or(0, |status| status.nodes);
+        let rest = dispatch::rest(meter.spent());
+        Turn { again, rest: rest.max(between_passes(nodes as usize).saturating_sub(began.elapsed())) }
+    }
+
+    /// One pass over one Lift. Returns when the next one is due, though nothing happens.
+    async fn lift(&self, object: &Lift, meter: &Meter) -> Result<Option<Duration>, Error> {
         let key = key(object);
         // A group that is not listed yet must not be taken for gone, and its nodes with it.
         let listed = self.groups.wait_until_ready().now_or_never().is_some();
         if !self.state.synced() || !listed {
-            return Ok(Action::requeue(BETWEEN_PASSES));
-        }
-        let nodes = object.status.as_ref().map_or(0, |status| status.nodes);
-        if let Some(rest) = self.lifts.known().entry(key.clone()).or_default().pace.pass(between_passes(nodes as usize))
-        {
-            return Ok(Action::requeue(rest));
+            return Ok(Some(BETWEEN_PASSES));
         }
         let span = tracing::error_span!("lift", lift = %key);
         let pass = async {
-            let Some((mut snapshot, rest)) = self.see_lift(object).await? else {
-                return Ok(Action::requeue(BETWEEN_PASSES));
+            let Some((mut snapshot, rest)) = self.see_lift(object, meter).await? else {
+                return Ok(Some(BETWEEN_PASSES));
             };
             let mut version = object.metadata.resource_version.clone();
-            let mut plan = lift::plan(&snapshot); // pure
+            let decide = |snapshot: &LiftSnapshot| lift::plan(snapshot); // pure
+            let mut plan = self.evaluations.run(&key.namespace, meter, || decide(&snapshot)).await;
             if plan.effects == [Effect::Finalize] {
                 match self.finalize_lift(object, true).await? {
                     Some(patched) => version = patched.metadata.resource_version,
-                    None => return Ok(Action::requeue(BETWEEN_PASSES)),
+                    None => return Ok(Some(BETWEEN_PASSES)),
                 }
                 snapshot.head.finalized = true;
-                plan = lift::plan(&snapshot);
+                plan = self.evaluations.run(&key.namespace, meter, || decide(&snapshot)).await;
             }
             self.direct_lift(&snapshot, &plan);
             let mut wake = earliest(plan.wake, rest);
@@ -179,21 +172,21 @@ impl Converger {
             if let Some(known) = self.lifts.known().get_mut(&key) {
                 known.pace.succeed();
             }
-            Ok(wake.map_or_else(Action::await_change, |time| Action::requeue(until(snapshot.now, time))))
+            Ok(wake.map(|time| until(snapshot.now, time)))
         };
         pass.instrument(span).await
     }
 
-    /// After a failed pass: again, later each time.
-    fn lift_again(&self, object: &Lift, error: &Error) -> Action {
+    /// When a Lift is reconciled again after a failure: later each time.
+    fn lift_again(&self, object: &Lift, error: &Error) -> Duration {
         let key = key(object);
         let pause = self.lifts.known().entry(key.clone()).or_default().pace.fail();
         warn!(lift = %key, %error, source = error.explanation(), pause = pause.as_secs_f64(), "a pass failed; it is tried again");
-        Action::requeue(pause)
+        pause
     }
 
     /// Caches -> LiftSnapshot, and when to look again; nothing while groups are yet to be looked at for the first time.
-    async fn see_lift(&self, object: &Lift) -> Result<Option<(LiftSnapshot, Option<Timestamp>)>, Error> {
+    async fn see_lift(&self, object: &Lift, meter: &Meter) -> Result<Option<(LiftSnapshot, Option<Timestamp>)>, Error> {
         let (head, spec) = (head(object), object.spec.clone());
         let status = object.status.clone().unwrap_or_default();
         let timeout = kube::core::Duration::from_str(&spec.timeout).map(Into::into);
@@ -207,15 +200,11 @@ impl Converger {
             return Ok(Some((snapshot, rest)));
         }
         for group in self.groups_of(&snapshot) {
-            let Some((seen, wake)) = self.see(&group).await else { return Ok(None) };
+            let Some((seen, plan, wake)) = self.see(&group, meter, Looks::Lift).await else { return Ok(None) };
             rest = earliest(rest, wake);
             let specs = self.state.specs(&snapshot.head.key.namespace);
             let name = seen.head.key.name.clone();
-            let lifted = {
-                let mut known = self.lifts.known();
-                let known = known.entry(snapshot.head.key.clone()).or_default();
-                known.resolved.entry(name.clone()).or_default().lifted(&group, &specs, &snapshot.spec)
-            };
+            let lifted = self.parse_lifted(&snapshot, &group, &specs, meter).await;
             let (lifted, wake) = match lifted {
                 Ok(lifted) => match self.complete_lifted(lifted, &seen, &snapshot).await {
                     Some(completed) => completed,
@@ -226,12 +215,35 @@ impl Converger {
             rest = earliest(rest, wake);
             let others = self.lifts.open(&snapshot.head.key.namespace);
             let taken = queue::taken(&snapshot.head, &seen, others.iter().map(Arc::as_ref));
-            let plan = plan::plan(&seen);
             let roles = resolve::roles(&group.spec, &specs);
             snapshot.groups.insert(name, GroupView { snapshot: seen, plan, lifted, roles, taken });
         }
         snapshot.now = Timestamp::now();
         Ok(Some((snapshot, rest)))
+    }
+
+    /// A group as a Lift sees it. What was parsed for the Lift before is not parsed again.
+    async fn parse_lifted(
+        &self,
+        snapshot: &LiftSnapshot,
+        group: &GroupSpec,
+        specs: &ServerSpecs,
+        meter: &Meter,
+    ) -> Result<Group, Vec<FieldError>> {
+        let (key, name) = (&snapshot.head.key, resolve::key(group).name);
+        let source = Source::of(group, specs);
+        let known = self.lifts.known().get(key).and_then(|known| known.resolved.get(&name)?.known(&source));
+        let parsed = match known {
+            Some(parsed) => parsed,
+            None => {
+                let parse = || resolve::lifted(group, specs, &snapshot.spec).map(Arc::new);
+                let parsed = self.evaluations.run(&key.namespace, meter, parse).await;
+                let mut known = self.lifts.known();
+                known.entry(key.clone()).or_default().resolved.entry(name).or_default().keep(source, parsed.clone());
+                parsed
+            }
+        };
+        parsed.map(|group| (*group).clone())
     }
 
     /// The groups that are there of those that a Lift is for.

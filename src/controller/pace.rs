@@ -1,4 +1,4 @@
-//! How often one object is looked at, written and, after a failure, tried again.
+//! How often the status of one object is written, and when it is reconciled again after a failure.
 
 use std::time::{Duration, Instant};
 
@@ -10,24 +10,23 @@ const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// When an object was looked at and written last, and how often that failed in a row.
+/// When an object was written last, and how often its reconcile failed in a row.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    passed: Option<Instant>,
     wrote: Option<Instant>,
     failures: u32,
 }
 
 impl Pace {
-    /// How long a pass has to wait, so that two lie at least so far `apart`. Nothing where it begins now.
-    pub(super) fn pass(&mut self, apart: Duration) -> Option<Duration> {
-        rest(&mut self.passed, apart, false)
-    }
-
     /// How long a write is put off, so that counts that move cost a write a second at the most. Nothing where it is done now,
     /// as one that is urgent is.
     pub(super) fn write(&mut self, urgent: bool) -> Option<Duration> {
-        rest(&mut self.wrote, BETWEEN_WRITES, urgent)
+        let passed = self.wrote.and_then(|wrote| BETWEEN_WRITES.checked_sub(wrote.elapsed()));
+        let rest = passed.filter(|rest| !rest.is_zero() && !urgent);
+        if rest.is_none() {
+            self.wrote = Some(Instant::now());
+        }
+        rest
     }
 
     /// A pass ended well.
@@ -43,14 +42,6 @@ impl Pace {
     }
 }
 
-fn rest(last: &mut Option<Instant>, apart: Duration, urgent: bool) -> Option<Duration> {
-    let rest = last.and_then(|last| apart.checked_sub(last.elapsed())).filter(|rest| !rest.is_zero() && !urgent);
-    if rest.is_none() {
-        *last = Some(Instant::now());
-    }
-    rest
-}
-
 /// What of conditions somebody may be waiting for: all but messages and times.
 pub(super) fn essence(conditions: &[Condition]) -> Vec<(&str, &str, &str)> {
     conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect()
@@ -61,11 +52,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pass_and_a_write_that_come_too_soon_wait_and_one_that_is_urgent_does_not() {
+    fn a_write_that_comes_too_soon_waits_and_one_that_is_urgent_does_not() {
         let mut pace = Pace::default();
-        assert_eq!(pace.pass(Duration::from_secs(60)), None);
-        assert!(pace.pass(Duration::from_secs(60)).is_some());
-        assert_eq!(pace.pass(Duration::ZERO), None);
         assert_eq!(pace.write(false), None);
         assert!(pace.write(false).is_some());
         assert_eq!(pace.write(true), None);

@@ -214,11 +214,10 @@ mod tests {
 
     use futures::future::BoxFuture;
     use kube::{client::Body, runtime::events::Reporter as EventSource};
-    use tokio::sync::Semaphore;
 
     use super::*;
     use crate::{
-        run::{tasks::Tasks, vault::Empty},
+        run::{Limits, tasks::Tasks, vault::Empty},
         telemetry::metrics::Metrics,
         transport::{Channel, OpenError, Target, Transport},
     };
@@ -247,14 +246,7 @@ mod tests {
             let recorder = Recorder::new(client.clone(), EventSource::from("test"));
             let tasks = Tasks::default();
             let metrics = Metrics::default();
-            let runs = Runs::new(
-                Arc::new(Nowhere),
-                Arc::new(Empty),
-                Arc::new(Semaphore::new(1)),
-                tasks.spawner(),
-                metrics,
-                |_| {},
-            );
+            let runs = Runs::new(Arc::new(Nowhere), Arc::new(Empty), Limits::new(1), tasks.spawner(), metrics, |_| {});
             let reporter = Reporter { client: &client, recorder: &recorder, state: &State::default(), runs: &runs };
             assert_eq!(reporter.group(&group, &GroupSpecStatus::default()).await.ok(), written, "{code}");
         }

@@ -17,8 +17,8 @@ use super::{
 use crate::{
     api::{GroupSpec, ServerSpec},
     group::{
-        GroupKey, Host,
-        resolve::{self, Memo, ServerSpecs},
+        Group, GroupKey, Host,
+        resolve::{self, Memo, Resolved, ServerSpecs, Source},
     },
     plan::{self, TemplateVerdict},
 };
@@ -119,6 +119,21 @@ impl State {
     /// The ServerSpecs of a namespace.
     pub(super) fn specs(&self, namespace: &str) -> Arc<ServerSpecs> {
         self.all_specs().of(namespace)
+    }
+
+    /// What was said of a group when it was parsed from just this.
+    pub(super) fn parsed(&self, key: &GroupKey, source: &Source) -> Option<Resolved> {
+        self.known().get(key).and_then(|known| known.resolved.known(source))
+    }
+
+    /// Keeps what was said of a group that was parsed.
+    pub(super) fn keep_parsed(&self, key: &GroupKey, source: Source, parsed: Resolved) {
+        self.known().entry(key.clone()).or_default().resolved.keep(source, parsed);
+    }
+
+    /// The spec of this group as it could be read last.
+    pub(super) fn last_good(&self, key: &GroupKey, object: &GroupSpec) -> Option<Arc<Group>> {
+        self.known().get(key).and_then(|known| known.resolved.good(object).cloned())
     }
 
     /// Takes in what a watch says of ServerSpecs, and tells which groups use them.

@@ -1,56 +1,72 @@
 //! GroupNodes that nobody else lets go.
 
-use std::{collections::HashSet, time::Duration};
-
-use futures::{StreamExt, channel::mpsc};
-use kube::{
-    Api,
-    runtime::reflector::{ObjectRef, Store},
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
 };
+
+use futures::channel::mpsc;
+use kube::Api;
 use tracing::warn;
 
 use super::{
-    Converger, Error,
+    Converger, Error, NOT_YET,
     apply::{self, within},
+    dispatch::{Turn, Workers, contained},
+    pace::Pace,
+    reference,
 };
 use crate::{api::GroupSpec, group::GroupKey};
+
+/// How many former groups are looked after at once.
+pub(super) const WORKERS: usize = 4;
 
 impl Converger {
     /// GroupNodes whose GroupSpec is gone without having waited for its finalizer: those that are being deleted are let
     /// go, or they would hold their namespace for ever. The others are left alone: they are nobody's to delete.
-    pub(super) async fn release_strays(&self, groups: Store<GroupSpec>, strays: mpsc::UnboundedReceiver<GroupKey>) {
-        if groups.wait_until_ready().await.is_err() {
+    ///
+    /// One that cannot be let go waits for its next try without a worker.
+    pub(super) async fn release_strays(self: &Arc<Self>, strays: mpsc::UnboundedReceiver<GroupKey>, workers: Workers) {
+        if self.groups.wait_until_ready().await.is_err() {
             return;
         }
-        strays
-            .for_each_concurrent(4, |key| {
-                let here = groups.get(&ObjectRef::new(&key.name).within(&key.namespace)).is_some();
-                async move {
-                    if here {
-                        return;
-                    }
-                    self.state.known().remove(&key);
-                    let had = self.state.roles().withdraw(&key);
-                    self.state.users(&key.namespace, &had).iter().for_each(|user| self.runs.look_at(user));
-                    let deleting: HashSet<String> = {
-                        let index = self.state.index();
-                        let nodes = index.nodes(&key).into_iter().map(|(_, node)| node);
-                        nodes
-                            .filter(|node| node.deletion.is_some() && node.finalized)
-                            .map(|node| node.name.clone())
-                            .collect()
-                    };
-                    for name in deleting {
-                        let mut pause = Duration::from_secs(1);
-                        while let Err(error) = self.release_stray(&key, &name).await {
-                            warn!(group = %key, node = name, %error, "a GroupNode without a group could not be let go");
-                            tokio::time::sleep(pause).await;
-                            pause = (pause * 2).min(Duration::from_secs(60));
-                        }
-                    }
-                }
-            })
-            .await;
+        let failed: Arc<Mutex<HashMap<GroupKey, Pace>>> = Arc::default();
+        let work = |key: GroupKey| {
+            let (converger, failed) = (self.clone(), failed.clone());
+            async move {
+                let result = contained(converger.release_strays_of(&key)).await;
+                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                let Err(error) = result else {
+                    failed.remove(&key);
+                    return Turn::default();
+                };
+                let pause = failed.entry(key.clone()).or_default().fail();
+                let (source, pause_s) = (error.explanation(), pause.as_secs_f64());
+                warn!(group = %key, %error, source, pause = pause_s, "a GroupNode without a group could not be let go");
+                Turn { again: Some(pause), rest: NOT_YET }
+            }
+        };
+        workers.run(strays, work).await;
+    }
+
+    async fn release_strays_of(&self, key: &GroupKey) -> Result<(), Error> {
+        if self.groups.get(&reference(key)).is_some() {
+            return Ok(());
+        }
+        self.state.known().remove(key);
+        let had = self.state.roles().withdraw(key);
+        self.state.users(&key.namespace, &had).iter().for_each(|user| self.runs.look_at(user));
+        let deleting: HashSet<String> = {
+            let index = self.state.index();
+            let nodes = index.nodes(key).into_iter().map(|(_, node)| node);
+            nodes.filter(|node| node.deletion.is_some() && node.finalized).map(|node| node.name.clone()).collect()
+        };
+        // One that cannot be let go keeps no other from it.
+        let mut result = Ok(());
+        for name in deleting {
+            result = result.and(self.release_stray(key, &name).await);
+        }
+        result
     }
 
     async fn release_stray(&self, key: &GroupKey, name: &str) -> Result<(), Error> {

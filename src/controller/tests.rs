@@ -1,5 +1,7 @@
 //! The controllers as a whole, against an API server that has nothing in it.
 
+mod fake;
+
 use http::{Request, Response};
 use kube::client::Body;
 use tokio::{
@@ -13,6 +15,7 @@ use crate::{
     telemetry::health::Role,
     transport::{Transport, pod_exec::PodExec},
 };
+use fake::{Fake, Nowhere, current_node, group_spec, running_pod, settings};
 
 /// An API server that lists nothing, and whose watches never say anything.
 fn empty() -> Client {
@@ -90,4 +93,109 @@ async fn controllers_that_are_not_polled_are_stuck() {
     assert!(verdict.clone().is_err_and(|stuck| stuck.starts_with("stuck: controllers for 61 s")), "{verdict:?}");
     assert!(futures::poll!(&mut work).is_pending());
     assert!(telemetry.health.alive(Instant::now()).is_ok(), "it goes on");
+}
+
+/// Two namespaces, each with a group. Planning the one takes its time: it has as many actions as there may be, on many nodes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_is_slow_to_plan_delays_no_other() {
+    const NODES: u32 = 96;
+    let fake = Fake::default();
+    for (namespace, count) in [("slow", NODES), ("quick", 0)] {
+        fake.put("groupspecs", group_spec(namespace, 1, count, &[]));
+    }
+    for ordinal in 0..NODES {
+        fake.put("pods", running_pod("slow", ordinal));
+        fake.put("groupnodes", current_node("slow", ordinal));
+    }
+    let telemetry = Telemetry::default();
+    telemetry.health.become_role(Role::Alone);
+    let work =
+        tokio::spawn(run(fake.client(), Arc::new(Nowhere), settings(8), telemetry.clone(), std::future::pending()));
+    for namespace in ["slow", "quick"] {
+        fake.until_written(namespace, 1, Duration::from_secs(30)).await;
+    }
+    let text = "{{ node.name }} {{ node.ordinal }} {{ group.count }}";
+    let exec = serde_json::json!({"script": text, "creates": format!("/{text}"), "unless": text, "onlyIf": text});
+    let actions = vec![serde_json::json!({"exec": exec}); 250];
+    // Counts alone are written once a second.
+    sleep(Duration::from_millis(1100)).await;
+    let began = Instant::now();
+    fake.put("groupspecs", group_spec("slow", 2, NODES, &actions));
+    sleep(Duration::from_millis(300)).await;
+    fake.put("groupspecs", group_spec("quick", 2, 0, &[]));
+    fake.until_written("quick", 2, Duration::from_secs(20)).await;
+    let quick = began.elapsed();
+    assert!(!fake.is_written("slow", 2), "the quick one waits for the slow one, or that is not slow: {quick:?}");
+    assert!(telemetry.health.alive(Instant::now()).is_ok());
+    fake.until_written("slow", 2, Duration::from_secs(120)).await;
+    let slow = began.elapsed();
+    assert!(quick < slow, "the quick one took {quick:?}, the slow one {slow:?}");
+    work.abort();
+    let _ = work.await;
+}
+
+/// Guards against a few GroupNodes that cannot be released and keep all others from it for ever.
+#[tokio::test(start_paused = true)]
+async fn nodes_that_cannot_be_released_keep_no_other_from_it() {
+    let fake = Fake::default();
+    for n in 0..9 {
+        let name = if n == 8 { "good".to_owned() } else { format!("stuck{n}") };
+        let mut node = current_node("a", 0);
+        node["metadata"]["name"] = format!("{name}-0").into();
+        node["metadata"]["uid"] = format!("n-{name}").into();
+        node["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        node["metadata"]["finalizers"] = serde_json::json!(["pallet.dev/finalizer"]);
+        node["spec"]["group"] = name.into();
+        fake.put("groupnodes", node);
+    }
+    let work =
+        tokio::spawn(run(fake.client(), Arc::new(Nowhere), settings(8), Telemetry::default(), std::future::pending()));
+    let released = async {
+        while !fake.has_patched("/namespaces/a/groupnodes/good-0") {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), released).await.expect("the good one is released");
+    work.abort();
+    let _ = work.await;
+}
+
+/// Prints what a plan costs. `cargo test --lib what_a_plan_costs -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn what_a_plan_costs() {
+    let script = "echo {{ node.name }} {{ facts.hostname }} {{ group.count }}";
+    let action = |n: u32| serde_json::json!({"exec": {"script": format!("{script} {n}")}});
+    let actions: Vec<serde_json::Value> = (0..60).map(action).collect();
+    let spec = serde_json::json!({"count": 500, "phases": {"configure": {"actions": actions}}});
+    let snapshot = plan::tests::settled_as(spec, &(0..500).collect::<Vec<_>>());
+    let time = |snapshot: &Snapshot| {
+        let began = std::time::Instant::now();
+        assert!(plan::plan(snapshot).steps.values().all(|step| *step == plan::Step::Settled));
+        began.elapsed()
+    };
+    let mut fresh = snapshot.clone();
+    let mut anew = || {
+        fresh.group.as_mut().unwrap().memo = Arc::default();
+        time(&fresh)
+    };
+    let without = [anew(), anew(), anew()];
+    time(&snapshot);
+    let with = [time(&snapshot), time(&snapshot), time(&snapshot)];
+    println!("500 nodes x 60 actions: {without:?} without a memo, {with:?} with one");
+}
+
+/// Prints what it costs to evaluate apart from the other tasks. As the one above.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn what_an_evaluation_costs() {
+    let evaluations = Evaluations::default();
+    let task = tokio::spawn(async move {
+        let (began, meter) = (std::time::Instant::now(), Meter::default());
+        for _ in 0..1000 {
+            evaluations.run("a", &meter, || ()).await;
+        }
+        began.elapsed() / 1000
+    });
+    println!("an evaluation costs {:?} beside what it does", task.await.unwrap());
 }

@@ -136,17 +136,20 @@ impl Errors {
     }
 }
 
+/// What parsing says.
+pub type Resolved = Result<Arc<Group>, Vec<FieldError>>;
+
 /// A GroupSpec as it was parsed last: nothing is parsed again before it or a ServerSpec that it uses changes.
 #[derive(Debug, Default)]
 pub struct Memo {
-    last: Option<(Source, Result<Group, Vec<FieldError>>)>,
+    last: Option<(Source, Resolved)>,
     /// The last that could be read.
-    good: Option<Group>,
+    good: Option<Arc<Group>>,
 }
 
 /// What a group was parsed from: its UID, generation and retry token, and the versions of the ServerSpecs.
 #[derive(Debug, PartialEq)]
-struct Source {
+pub struct Source {
     group: (Option<String>, Option<i64>, String),
     specs: Vec<(String, Option<SpecVersion>)>,
 }
@@ -155,12 +158,18 @@ struct Source {
 type SpecVersion = (Option<String>, Option<i64>);
 
 impl Source {
-    fn of(object: &GroupSpec, specs: &ServerSpecs) -> Self {
+    /// What a group would be parsed from now.
+    pub fn of(object: &GroupSpec, specs: &ServerSpecs) -> Self {
         let metadata = &object.metadata;
         let token = annotation(metadata.annotations.as_ref(), api::RETRY_ANNOTATION);
         let version = |name: &String| specs.get(name).map(|spec| (spec.metadata.uid.clone(), spec.metadata.generation));
         let specs = uses(&object.spec, specs).into_iter().map(|name| (name.clone(), version(&name))).collect();
         Self { group: (metadata.uid.clone(), metadata.generation, token), specs }
+    }
+
+    /// Whether it is an earlier state of the same object.
+    fn is_older_than(&self, other: &Self) -> bool {
+        self.group.0 == other.group.0 && self.group.1 < other.group.1
     }
 }
 
@@ -177,12 +186,28 @@ impl Memo {
 
     /// The group as it was parsed last, where it could be.
     pub fn last(&self) -> Option<&Group> {
-        self.last.as_ref().and_then(|(_, resolved)| resolved.as_ref().ok())
+        self.last.as_ref().and_then(|(_, resolved)| resolved.as_deref().ok())
     }
 
     /// The group as it could be read last, for its removal: what it extends is often deleted together with it.
-    pub fn good(&self, object: &GroupSpec) -> Option<&Group> {
+    pub fn good(&self, object: &GroupSpec) -> Option<&Arc<Group>> {
         self.good.as_ref().filter(|group| Some(&group.uid) == object.metadata.uid.as_ref())
+    }
+
+    /// What parsing said of just this.
+    pub fn known(&self, source: &Source) -> Option<Resolved> {
+        self.last.as_ref().filter(|(known, _)| known == source).map(|(_, resolved)| resolved.clone())
+    }
+
+    /// Keeps what parsing said, unless a later state of the object was parsed meanwhile.
+    pub fn keep(&mut self, source: Source, resolved: Resolved) {
+        if self.last.as_ref().is_some_and(|(known, _)| source.is_older_than(known)) {
+            return;
+        }
+        if let Ok(group) = &resolved {
+            self.good = Some(group.clone());
+        }
+        self.last = Some((source, resolved));
     }
 
     /// What [`resolve`] says.
@@ -213,17 +238,12 @@ impl Memo {
         parse: impl FnOnce(&GroupSpec, &ServerSpecs) -> Result<Group, Vec<FieldError>>,
     ) -> Result<Group, Vec<FieldError>> {
         let source = Source::of(object, specs);
-        if let Some((known, resolved)) = &self.last
-            && *known == source
-        {
-            return resolved.clone();
-        }
-        let resolved = parse(object, specs);
-        if let Ok(group) = &resolved {
-            self.good = Some(group.clone());
-        }
-        self.last = Some((source, resolved.clone()));
-        resolved
+        let resolved = self.known(&source).unwrap_or_else(|| {
+            let resolved = parse(object, specs).map(Arc::new);
+            self.keep(source, resolved.clone());
+            resolved
+        });
+        resolved.map(|group| (*group).clone())
     }
 }
 

@@ -48,6 +48,11 @@ pub enum Frame {
 }
 
 impl Frame {
+    /// Whether a session may go on to the next phase upon it, which takes the evaluation of templates.
+    pub fn may_go_on(&self) -> bool {
+        matches!(self, Frame::Ready | Frame::Facts(_) | Frame::Absent(_) | Frame::Busy(_) | Frame::Ended(_))
+    }
+
     /// What kind of frame it is, in the agent's word.
     pub fn kind(&self) -> &'static str {
         match self {

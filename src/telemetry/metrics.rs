@@ -1,10 +1,8 @@
 //! Metrics for Prometheus. `docs/metrics.md` lists them, and a test keeps that list true.
 
 use std::{
-    collections::HashSet,
-    hash::Hash,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
     time::{Duration, Instant},
@@ -162,8 +160,8 @@ impl Metrics {
     }
 
     /// Groups that wait to be reconciled, of one controller.
-    pub fn queue<K: Eq + Hash>(&self) -> Queue<K> {
-        Queue { waiting: Mutex::default(), share: Share::of(&self.queue) }
+    pub fn queued_groups(&self) -> Share {
+        Share::of(&self.queue)
     }
 
     /// The GroupSpecs that one controller knows.
@@ -297,32 +295,6 @@ impl Drop for Share {
     }
 }
 
-/// What waits, each once.
-#[derive(Debug)]
-pub struct Queue<K> {
-    waiting: Mutex<HashSet<K>>,
-    share: Share,
-}
-
-impl<K: Eq + Hash> Queue<K> {
-    /// It waits from now on.
-    pub fn put(&self, key: K) {
-        self.change(|waiting| waiting.insert(key));
-    }
-
-    /// It waits no longer.
-    pub fn take(&self, key: &K) {
-        self.change(|waiting| waiting.remove(key));
-    }
-
-    fn change(&self, change: impl FnOnce(&mut HashSet<K>) -> bool) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if change(&mut waiting) {
-            self.share.set(waiting.len());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,9 +351,8 @@ mod tests {
         assert_eq!(value(&metrics, "pallet_nodes").as_deref(), Some("11"));
         drop(other);
         assert_eq!(value(&metrics, "pallet_nodes").as_deref(), Some("4"));
-        let queue = metrics.queue();
-        ["a", "b", "a"].into_iter().for_each(|key| queue.put(key));
-        queue.take(&"c");
+        let queue = metrics.queued_groups();
+        queue.set(2);
         assert_eq!(value(&metrics, "pallet_queued_groups").as_deref(), Some("2"));
         drop(queue);
         assert_eq!(value(&metrics, "pallet_queued_groups").as_deref(), Some("0"));

@@ -250,3 +250,36 @@ fn a_secret_that_the_parameters_do_not_ask_for_need_not_be_there() {
     assert_eq!(named(json!({})), Vec::<String>::new());
     assert_eq!(named(json!({"secret": "mine"})), ["mine/token", "mine/page"]);
 }
+
+/// An object may have been stored when the schema allowed more.
+#[test]
+fn no_connection_may_take_longer_than_a_minute() {
+    let timeout = |text: &str| {
+        let key = json!({"secretKeyRef": {"name": "login"}});
+        let node = json!({"hosts": {"key": key, "inventory": [{"name": "a"}], "connectTimeout": text}});
+        let group = resolve(&group(json!({"node": node})), &Default::default()).unwrap();
+        group.node.hosts().unwrap().access.connect_timeout
+    };
+    assert_eq!([timeout("15s"), timeout("5m")], [15, 60].map(Duration::from_secs));
+}
+
+/// What is parsed apart may be overtaken: an older state never replaces a newer one.
+#[test]
+fn a_memo_does_not_go_back_to_an_earlier_generation() {
+    let specs = ServerSpecs::default();
+    let version = |generation: i64| {
+        let mut object = group(json!({"node": pod()}));
+        object.metadata.generation = Some(generation);
+        (Source::of(&object, &specs), resolve(&object, &specs).map(Arc::new))
+    };
+    let mut memo = Memo::default();
+    for generation in [2, 1] {
+        let (source, parsed) = version(generation);
+        memo.keep(source, parsed);
+    }
+    assert_eq!(memo.last().unwrap().generation, 2);
+    assert!(memo.known(&version(2).0).is_some() && memo.known(&version(1).0).is_none());
+    let (source, parsed) = version(3);
+    memo.keep(source, parsed);
+    assert_eq!(memo.last().unwrap().generation, 3);
+}
