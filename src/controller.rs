@@ -393,7 +393,7 @@ impl Converger {
     async fn turn(self: Arc<Self>, key: GroupKey) -> Turn {
         let Some(object) = self.groups.get(&reference(&key)) else { return Turn::default() };
         let (began, meter) = (Instant::now(), Meter::default());
-        let result = contained(self.reconcile(&object, &meter)).await;
+        let result = contained(Box::pin(self.reconcile(&object, &meter))).await;
         let again = result.unwrap_or_else(|error| Some(self.again(&object, &error)));
         let nodes = self.state.known().get(&key).map_or(0, |known| known.nodes);
         if self.groups.get(&reference(&key)).is_none() {

@@ -123,7 +123,7 @@ impl Converger {
         let find = || self.lifts.store.get(&ObjectRef::<Lift>::new(&key.name).within(&key.namespace));
         let Some(object) = find() else { return Turn::default() };
         let (began, meter) = (Instant::now(), Meter::default());
-        let result = contained(self.lift(&object, &meter)).await;
+        let result = contained(Box::pin(self.lift(&object, &meter))).await;
         let again = result.unwrap_or_else(|error| Some(self.lift_again(&object, &error)));
         if find().is_none() {
             // It went meanwhile, and its memory with it.
