@@ -20,11 +20,11 @@ use zeroize::Zeroizing;
 
 use super::{Error, apply::within};
 use crate::{
-    group::{FieldError, Group, inputs::Inputs},
+    group::{FieldError, Group, NodeShape, inputs::Inputs},
     phase::{action::KeyRef, hex, secret::Secret},
     run::vault::{Known, Vault},
     transport::{
-        ssh::{Keyring, Keys},
+        ssh::{Keyring, Keys, public_half},
         target::Source,
     },
 };
@@ -69,6 +69,8 @@ pub struct References {
 enum Kind {
     Secret,
     ConfigMap,
+    /// A Secret with private keys, of which the public halves are kept.
+    KeyPair,
 }
 
 /// An object: its kind, namespace and name.
@@ -86,7 +88,7 @@ impl Read {
     fn lasts(&self, kind: Kind, polls: &Polls) -> Duration {
         match (&*self.keys, kind) {
             (Err(_), _) => ABSENCE_LASTS,
-            (Ok(_), Kind::Secret) => polls.secrets.max(Duration::from_secs(1)),
+            (Ok(_), Kind::Secret | Kind::KeyPair) => polls.secrets.max(Duration::from_secs(1)),
             (Ok(_), Kind::ConfigMap) => polls.config_maps.max(Duration::from_secs(1)),
         }
     }
@@ -140,6 +142,13 @@ impl References {
                 }
                 Err(message) => found.missing.push(FieldError { path: path.clone(), message }),
             }
+        }
+        // What is wrong with it, who opens a session says.
+        if let NodeShape::Hosts(hosts) = &group.node
+            && let Ok(Ok(key)) =
+                self.look(Kind::KeyPair, &group.key.namespace, &hosts.access.key, &mut found.again).await
+        {
+            found.inputs.login_key = Some(key);
         }
         Ok(found)
     }
@@ -219,6 +228,10 @@ impl References {
                 }
                 .map(|data| data.map(|data| data.into_iter().map(|(key, text)| (key, text.into())).collect()))
             }
+            Kind::KeyPair => self.values(namespace, name).await.map(|values| {
+                let public = |(name, value): (String, ByteString)| Some((name, public_half(&value.0)?.into()));
+                values.map(|values| values.into_iter().filter_map(public).collect())
+            }),
             Kind::Secret => match self.values(namespace, name).await {
                 Ok(None) => Ok(None),
                 Ok(Some(values)) => {

@@ -16,6 +16,8 @@ pub struct Inputs {
     pub texts: BTreeMap<KeyRef, Arc<str>>,
     /// Keyed hashes over the values of the Secrets.
     pub seals: BTreeMap<KeyRef, String>,
+    /// The public key that hosts are logged in with, as OpenSSH writes it, where it could be read.
+    pub login_key: Option<Arc<str>>,
     /// The role whose nodes keep changing, where one does: what depends on it is slowed down.
     pub restless: Option<String>,
 }

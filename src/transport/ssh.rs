@@ -37,6 +37,8 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
+pub use keys::public_half;
+
 use super::{
     Channel, OpenError,
     target::{Elevation, Endpoint, Hop, Source, Trust},

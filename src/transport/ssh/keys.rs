@@ -39,6 +39,12 @@ pub fn private_key(bytes: &[u8]) -> Result<PrivateKey, String> {
     }
 }
 
+/// The public half of a private key as OpenSSH writes it, without a comment; nothing where it is no key that can be used.
+pub fn public_half(bytes: &[u8]) -> Option<String> {
+    let line = private_key(bytes).ok()?.public_key().to_openssh().ok()?;
+    Some(line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+}
+
 fn unsupported(kind: &Algorithm) -> String {
     let why = match kind {
         Algorithm::Rsa { .. } => {
