@@ -37,6 +37,7 @@ under_every_shell! {
     actions_do_not_meddle_with_each_other
     facts_are_gathered
     facts_are_bounded
+    a_fact_may_write_files_of_any_size
     a_required_fact_that_fails_ends_settings
 }
 
@@ -339,6 +340,22 @@ fn facts_are_bounded(shell: Shell) {
     assert_eq!(found["fact14"].as_str().unwrap().len(), OWN_FACT_LIMIT);
     assert!(!found.contains_key("flood") && !found.contains_key("flood2"));
     assert_eq!(found["last"], json!("last"));
+    agent.bye();
+}
+
+/// Found with apt, which writes its cache: a limit for all files ended it, and the pipe behind it said nothing.
+fn a_fact_may_write_files_of_any_size(shell: Shell) {
+    let node = Node::new(shell);
+    let mut agent = node.agent();
+    let facts =
+        [fact("size", script("dd if=/dev/zero bs=1024 count=200 2>/dev/null | tee cache | wc -c | tr -d ' '"), false)];
+    let ended = agent.succeed(&compile::settings(&facts));
+    assert_eq!(json!(parse_own(&ended.facts, &facts, str::to_owned).unwrap()), json!({"size": "204800"}));
+    assert_eq!(fs::metadata(node.file("cache")).unwrap().len(), 204_800);
+    let long = [fact("long", script("dd if=/dev/zero bs=1024 count=33 2>/dev/null"), false)];
+    let ended = agent.run(&compile::settings(&long));
+    assert_eq!(ended.verdict, Verdict::Exit(1));
+    assert!(ended.output.contains("fact long is longer than 32 KiB"), "{}", ended.output);
     agent.bye();
 }
 

@@ -1,16 +1,24 @@
-# gather NAME OPTIONAL KIND SOURCE: one fact. What it prints is bounded by the file size limit of the subshell, and cut to
-# what the operator keeps.
+# gather NAME OPTIONAL KIND SOURCE: one fact. What it prints is bounded, and cut to what the operator keeps; files that it
+# writes are its own affair.
 gather() {
   case $3 in
-  exec) (ulimit -f 64; set -e; script=$4; set --; eval "$script") >"$journal/fact" ;;
   exit)
     # Whatever it ends with is an answer.
     (set -e; script=$4; set --; eval "$script") >/dev/null 2>&1
     case $? in 0) echo true ;; *) echo false ;; esac >"$journal/fact"
+    code=$?
     ;;
-  file) (ulimit -f 64; cat "$4") >"$journal/fact" ;;
+  *)
+    rm -f "$journal/code"
+    { print_fact "$3" "$4"; echo "$?" >"$journal/code"; } | head -c 32769 >"$journal/fact"
+    { read -r code <"$journal/code"; } 2>/dev/null || code=1
+    rm -f "$journal/code"
+    if [ "$(($(wc -c <"$journal/fact")))" -gt 32768 ]; then
+      complain "fact $1 is longer than 32 KiB; let it print less"
+      code=1
+    fi
+    ;;
   esac
-  code=$?
   if [ "$code" = 0 ]; then
     length=$(($(wc -c <"$journal/fact")))
     [ "$length" -le 4096 ] || length=4096
@@ -25,4 +33,9 @@ gather() {
     complain "fact $1 failed with code $code; mark it optional where it may"
     exit "$code"
   fi
+}
+
+# print_fact KIND SOURCE
+print_fact() {
+  if [ "$1" = file ]; then cat "$2"; else (set -e; script=$2; set --; eval "$script"); fi
 }
