@@ -195,25 +195,32 @@ pub struct SecretFileFields {
     #[x_kube(validation = Rule::new("self.matches('^0?[0-7]{3,4}$')")
         .message("must be three or four octal digits, such as 0600 or 440"))]
     pub mode: Option<String>,
-    /// The owner, by name or number; left as it is by default.
+    /// The owner, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+    #[schemars(length(max = 256))]
+    #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub owner: Option<String>,
-    /// The group, by name or number; left as it is by default.
+    /// The group, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+    #[schemars(length(max = 256))]
+    #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
+    /// A script, a template, that has to succeed before a new content takes its place; in it `%s` is the file that holds it, as in
+    /// `sshd -t -f %s`. Otherwise the action fails, and nothing is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    #[x_kube(validation = Rule::new("self.contains('%s')").message("must name the new file by %s, as in sshd -t -f %s"))]
+    pub validate: Option<String>,
 }
 
 /// Writes a file, in whole and atomically, where its content, mode or owner differ.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.content) != has(self.contentFrom)").message("a file has exactly one content: set content or contentFrom")
+    validation = Rule::new("(has(self.state) && self.state == 'absent') || has(self.content) != has(self.contentFrom)").message("a file has exactly one content: set content or contentFrom"),
+    validation = Rule::new("!has(self.state) || self.state == 'present' || ![has(self.content), has(self.contentFrom), has(self.mode), has(self.owner), has(self.group), has(self.validate)].exists(x, x)").message("absent takes path only: remove the other fields")
 )]
 pub struct FileFields {
     /// Where it is written: an absolute path, a template. Its directory must be there.
@@ -228,24 +235,33 @@ pub struct FileFields {
     /// What, from another object, in place of `content`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_from: Option<ContentFields>,
-    /// The mode in octal; 0644 by default.
+    /// The mode in octal; 0644 for a new file by default, and as it is for one that is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 5))]
     #[x_kube(validation = Rule::new("self.matches('^0?[0-7]{3,4}$')")
         .message("must be three or four octal digits, such as 0644 or 755"))]
     pub mode: Option<String>,
-    /// The owner, by name or number; left as it is by default.
+    /// The owner, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+    #[schemars(length(max = 256))]
+    #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub owner: Option<String>,
-    /// The group, by name or number; left as it is by default.
+    /// The group, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+    #[schemars(length(max = 256))]
+    #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
+    /// A script, a template, that has to succeed before a new content takes its place; in it `%s` is the file that holds it, as in
+    /// `sshd -t -f %s`. Otherwise the action fails, and nothing is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    #[x_kube(validation = Rule::new("self.contains('%s')").message("must name the new file by %s, as in sshd -t -f %s"))]
+    pub validate: Option<String>,
+    /// `present`: it is there. `absent`: it is not, nor a link of that name; nothing but `path` may be set then.
+    #[serde(default)]
+    pub state: Presence,
 }
 
 /// A content that stands in another object of the same namespace.
@@ -261,8 +277,12 @@ pub struct ContentFields {
 
 /// Makes a directory, with its parents, and sets its mode and owner.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[x_kube(
+    validation = Rule::new("!has(self.state) || self.state == 'present' || ![has(self.mode), has(self.owner), has(self.group)].exists(x, x)").message("absent takes path only: remove the other fields")
+)]
 pub struct DirectoryFields {
-    /// Where it is made: an absolute path, a template. Parents that are missing are made, with mode 0755.
+    /// Where it is made: an absolute path, a template. Parents that are missing are made, with mode 0755, and belong to `owner` and
+    /// `group`, too.
     #[schemars(length(min = 1, max = 4096))]
     #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
         .message("must be absolute; begin it with a slash"))]
@@ -273,31 +293,41 @@ pub struct DirectoryFields {
     #[x_kube(validation = Rule::new("self.matches('^0?[0-7]{3,4}$')")
         .message("must be three or four octal digits, such as 0755 or 1777"))]
     pub mode: Option<String>,
-    /// The owner, by name or number; left as it is by default.
+    /// The owner, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+    #[schemars(length(max = 256))]
+    #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub owner: Option<String>,
-    /// The group, by name or number; left as it is by default.
+    /// The group, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
+    #[schemars(length(max = 256))]
+    #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
+    /// `present`: it is there. `absent`: it is not, with all that is in it; nothing but `path` may be set then, of at least two parts.
+    #[serde(default)]
+    pub state: Presence,
 }
 
 /// Makes a symbolic link, or points one that is there elsewhere. What is no link is never replaced.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[x_kube(
+    validation = Rule::new("has(self.target) != (has(self.state) && self.state == 'absent')").message("a link that is there has a target, and one that is absent has none")
+)]
 pub struct SymlinkFields {
     /// Where the link is, an absolute path; a template. Its directory must be there.
     #[schemars(length(min = 1, max = 4096))]
     #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
         .message("must be absolute; begin it with a slash"))]
     pub path: String,
-    /// Where it points, a template; it need not be there.
+    /// Where it points, a template; it need not be there. Needed but for `state: absent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
-    pub target: String,
+    pub target: Option<String>,
+    /// `present`: it is there. `absent`: it is not; nothing but `path` may be set then.
+    #[serde(default)]
+    pub state: Presence,
 }
 
 /// Installs or removes packages. The package manager is that of the fact `os.packageManager`: apt, apk, dnf or yum.
@@ -363,6 +393,7 @@ pub enum ServiceState {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.match) || !has(self.state) || self.state == 'present' || !has(self.line)").message("absent takes either line or match: remove one of them"),
+    validation = Rule::new("!has(self.insertAfter) || !has(self.insertBefore)").message("a line comes either behind or before another: remove insertAfter or insertBefore"),
     validation = Rule::new("has(self.line) || (has(self.state) && self.state == 'absent' && has(self.match))").message("line is missing: set the line that is to be there, or state: absent with match")
 )]
 pub struct LineInFileFields {
@@ -375,21 +406,38 @@ pub struct LineInFileFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub line: Option<String>,
-    /// An extended regular expression (POSIX, as grep -E): the last line that matches becomes the line. Where none matches,
-    /// the line is added. With `state: absent`, every line that matches goes.
+    /// An extended regular expression (POSIX, as grep -E), a template: the last line that matches becomes the line. One that is
+    /// commented out (by `#`, `;` or `//`) counts only where no other matches. Where none does, the line is added. With
+    /// `state: absent`, every line that matches goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub r#match: Option<String>,
-    /// An extended regular expression: a line that is added comes behind the last line that matches; at the end by default.
+    /// An extended regular expression, a template: a line that is added comes behind the last line that matches; at the end by
+    /// default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub insert_after: Option<String>,
+    /// An extended regular expression, a template: a line that is added comes before the first line that matches; at the end where
+    /// none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub insert_before: Option<String>,
+    /// Whether `match` and `insertAfter` mean the first line that matches, not the last: for programs that take the first of
+    /// two settings, such as sshd.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
     /// `present`: the line is there. `absent`: it is not.
     #[serde(default)]
     pub state: Presence,
     /// Whether a file that is not there is made, with mode 0644; otherwise the action fails.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub create: bool,
+    /// A script, a template, that has to succeed before a new content takes its place; in it `%s` is the file that holds it, as in
+    /// `sshd -t -f %s`. Otherwise the action fails, and nothing is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    #[x_kube(validation = Rule::new("self.contains('%s')").message("must name the new file by %s, as in sshd -t -f %s"))]
+    pub validate: Option<String>,
 }
 
 /// Downloads a file, with curl or wget, whichever the node has, and puts it in its place when its checksum is right.
@@ -507,19 +555,20 @@ pub struct UserFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4294967294_u32))]
     pub uid: Option<u32>,
-    /// The primary group, which must be there; one of the user's own name by default.
+    /// The primary group, a template, which must be there; one of the user's own name by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub group: Option<String>,
-    /// Further groups, which must be there. Groups that are not listed are left as they are.
+    /// Further groups, templates, which must be there. Groups that are not listed are left as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
     pub groups: Vec<String>,
-    /// The home directory; /home/NAME by default. It is made, but for a system user.
+    /// The home directory, a template; /home/NAME by default. It is made, but for a system user. One that is there and belongs to
+    /// a number that is nobody's becomes the user's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub home: Option<String>,
-    /// The login shell, such as /bin/bash; the system chooses by default.
+    /// The login shell, a template, such as /bin/bash; the system chooses by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub shell: Option<String>,
@@ -565,11 +614,18 @@ pub struct SudoerFields {
     /// Who: a user, or a group led by '%'; a template.
     #[schemars(length(min = 1, max = 256))]
     pub name: String,
-    /// As whom, as sudoers writes it; ALL by default.
+    /// What tells this rule from others for the same user or group, of which each needs a file of its own: a word, which its name
+    /// ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
+        .message("must consist of letters, digits, '-' and '_', such as database"))]
+    pub rule: Option<String>,
+    /// As whom, as sudoers writes it, a template; ALL by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub run_as: Option<String>,
-    /// Which commands, as sudoers writes them, with absolute paths; ALL by default.
+    /// Which commands, templates, as sudoers writes them, with absolute paths; ALL by default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 1024)))]
     pub commands: Vec<String>,
@@ -589,11 +645,11 @@ pub struct CronFields {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
         .message("must consist of letters, digits, '-' and '_', such as nightly-backup"))]
     pub name: String,
-    /// When it runs, in cron's five fields or as @daily and the like; needed but for `state: absent`.
+    /// When it runs, a template, in cron's five fields or as @daily and the like; needed but for `state: absent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub schedule: Option<String>,
-    /// The user who runs it; root by default.
+    /// The user who runs it, a template; root by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub user: Option<String>,

@@ -32,7 +32,7 @@ use crate::{
         group_spec::Approval,
         lift::LiftFields,
     },
-    phase::{action::KeyRef, hex},
+    phase::{ActionKind, action::KeyRef, hex},
     text,
 };
 
@@ -273,6 +273,10 @@ struct Errors {
     /// The Secrets and ConfigMaps that actions name, with the path of the first that does.
     secrets: BTreeMap<KeyRef, String>,
     config_maps: BTreeMap<KeyRef, String>,
+    /// The fields that are templates.
+    templates: BTreeSet<String>,
+    /// Actions that write a file which their name stands for, and that name.
+    files: Vec<(String, ActionKind, String)>,
 }
 
 /// Which way half a node goes.

@@ -25,6 +25,8 @@ pub struct Action {
     pub retry: Option<Repeat>,
     /// As whom it runs, where not as the session does.
     pub run_as: Option<RunAs>,
+    /// What has to succeed for a new file to be placed: a template, quoted for the shell, in which `%s` is that file.
+    pub validate: Option<String>,
 }
 
 /// As whom a script runs.
@@ -49,6 +51,7 @@ impl Action {
             timeout: None,
             retry: None,
             run_as: None,
+            validate: None,
         }
     }
 }
@@ -96,7 +99,7 @@ pub enum ActionKind {
         path: String,
         /// What stands in it.
         content: Content,
-        /// Octal, without a leading zero.
+        /// Octal, without a leading zero; empty where none is named.
         mode: String,
         /// A name or number.
         owner: Option<String>,
@@ -120,6 +123,13 @@ pub enum ActionKind {
         path: String,
         /// A template of plain text.
         target: String,
+    },
+    /// Removes a file, a directory or a symbolic link.
+    Removal {
+        /// Which of them.
+        what: Removed,
+        /// A template of plain text.
+        path: String,
     },
     /// Installs or removes packages.
     Package {
@@ -147,10 +157,14 @@ pub enum ActionKind {
         path: String,
         /// A template of plain text.
         line: Option<String>,
-        /// An extended regular expression.
+        /// A template of an extended regular expression.
         matches: Option<String>,
-        /// An extended regular expression.
+        /// A template of an extended regular expression.
         insert_after: Option<String>,
+        /// A template of an extended regular expression.
+        insert_before: Option<String>,
+        /// Whether the first line that matches is meant, not the last.
+        first: bool,
         /// Whether the line is wanted.
         state: Presence,
         /// Whether a file that is not there is made.
@@ -203,9 +217,11 @@ pub enum ActionKind {
     Sudoer {
         /// A template of plain text.
         name: String,
-        /// As whom.
+        /// What tells it from other rules for the same user.
+        rule: Option<String>,
+        /// As whom: a template of plain text.
         run_as: String,
-        /// What; empty for everything.
+        /// What: templates of plain text; empty for everything.
         commands: Vec<String>,
         /// Whether no password is asked for.
         no_password: bool,
@@ -234,15 +250,26 @@ pub enum ActionKind {
     Cron {
         /// What its file is called.
         name: String,
-        /// Five fields, or a word led by '@'.
+        /// Five fields, or a word led by '@': a template of plain text.
         schedule: String,
-        /// As whom.
+        /// As whom: a template of plain text.
         user: String,
         /// A template, quoted for the shell.
         command: String,
         /// Whether it is wanted.
         state: Presence,
     },
+}
+
+/// What an action removes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Removed {
+    /// A file, or whatever else is no directory.
+    File,
+    /// A directory with all that is in it.
+    Directory,
+    /// A symbolic link.
+    Symlink,
 }
 
 /// A key of a Secret or a ConfigMap of the group's namespace.
@@ -315,13 +342,13 @@ pub struct User {
     pub name: String,
     /// The numeric id.
     pub uid: Option<u32>,
-    /// The primary group.
+    /// The primary group: a template of plain text.
     pub group: Option<String>,
-    /// Further groups.
+    /// Further groups: templates of plain text.
     pub groups: Vec<String>,
-    /// The home directory.
+    /// The home directory: a template of plain text.
     pub home: Option<String>,
-    /// The login shell.
+    /// The login shell: a template of plain text.
     pub shell: Option<String>,
     /// A comment.
     pub comment: Option<String>,
@@ -338,7 +365,7 @@ pub const PACKAGE_MANAGERS: &[&str] = &["apt", "apk", "dnf", "yum"];
 /// The service managers that there are scripts for.
 pub const SERVICE_MANAGERS: &[&str] = &["systemd", "openrc", "sysv"];
 
-/// The mode of a file that names none.
+/// The mode of a new file that names none.
 pub const DEFAULT_MODE: &str = "644";
 /// The mode of a secret file that names none.
 pub const SECRET_MODE: &str = "600";

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     FactSource, Source,
-    action::{ActionKind, AptSource, Content, KeyRef, Repeat, RunAs},
+    action::{ActionKind, AptSource, Content, KeyRef, Removed, Repeat, RunAs},
     render::{Call, Rendered, quote},
     secret::variable,
 };
@@ -110,6 +110,9 @@ fn options(rendered: &Rendered, call: &Call, listened_to: bool, secrets: &[KeyRe
             let _ = write!(options, " run_as_password={}", variable(place));
         }
     }
+    if let Some(validate) = &call.validate {
+        let _ = write!(options, " {}", quote(&format!("validate={validate}")));
+    }
     if let Some(Repeat { limit, pause }) = call.retry {
         let _ = write!(options, " retries={limit} pause={}", pause.as_secs());
     }
@@ -125,7 +128,10 @@ fn mark(call: &Call) -> String {
 fn parts(kind: &ActionKind) -> &'static [&'static str] {
     match kind {
         ActionKind::Exec { .. } | ActionKind::Manual { .. } => &[],
-        ActionKind::File { .. } | ActionKind::Directory { .. } | ActionKind::Symlink { .. } => &[FILES],
+        ActionKind::File { .. }
+        | ActionKind::Directory { .. }
+        | ActionKind::Symlink { .. }
+        | ActionKind::Removal { .. } => &[FILES],
         ActionKind::LineInFile { .. } => &[FILES, LINES],
         ActionKind::RemoteFile { .. } => &[FILES, DOWNLOADS],
         ActionKind::Package { .. } => &[PACKAGES],
@@ -157,12 +163,28 @@ fn invocation(kind: &ActionKind, secrets: &[KeyRef]) -> String {
             call(&["secret_file_"], &[path, &variable(&secret.at), mode, text(owner), text(group)])
         }
         ActionKind::Directory { path, mode, owner, group } => {
-            call(&["directory_"], &[path, text(mode), text(owner), text(group)])
+            call(&["directory_"], &[path, text(mode), text(owner), text(group), "parents"])
         }
         ActionKind::Symlink { path, target } => call(&["symlink_"], &[path, target]),
-        ActionKind::LineInFile { path, line, matches, insert_after, state, create } => call(
+        ActionKind::Removal { what, path } => {
+            let function = match what {
+                Removed::File => "no_file",
+                Removed::Directory => "no_directory",
+                Removed::Symlink => "no_symlink",
+            };
+            call(&[function], &[path])
+        }
+        ActionKind::LineInFile { path, line, matches, insert_after, insert_before, first, state, create } => call(
             &["line_in_file_", presence(*state)],
-            &[path, text(line), text(matches), text(insert_after), if *create { "create" } else { "" }],
+            &[
+                path,
+                text(line),
+                text(matches),
+                text(insert_after),
+                if *create { "create" } else { "" },
+                text(insert_before),
+                if *first { "first" } else { "" },
+            ],
         ),
         ActionKind::RemoteFile { path, url, sha256, mode, owner, group } => {
             call(&["remote_file_"], &[path, url, sha256, mode, text(owner), text(group)])
@@ -226,10 +248,11 @@ fn invocation(kind: &ActionKind, secrets: &[KeyRef]) -> String {
             let gid = gid.map(|gid| gid.to_string()).unwrap_or_default();
             call(&["group_", presence(*state)], &[name, &gid, if *system { "system" } else { "" }])
         }
-        ActionKind::Sudoer { name, run_as, commands, no_password, state } => {
+        ActionKind::Sudoer { name, rule, run_as, commands, no_password, state } => {
             let commands = if commands.is_empty() { "ALL".to_owned() } else { commands.join(", ") };
             let tag = if *no_password { "NOPASSWD: " } else { "" };
-            call(&["sudoer_", presence(*state)], &[name, &format!("{name} ALL=({run_as}) {tag}{commands}\n")])
+            let content = format!("{name} ALL=({run_as}) {tag}{commands}\n");
+            call(&["sudoer_", presence(*state)], &[name, &content, text(rule)])
         }
         ActionKind::Cron { name, schedule, user, command, state } => {
             call(&["cron_", presence(*state)], &[name, schedule, user, command])

@@ -2,6 +2,9 @@
 
 mod actions;
 mod bounds;
+pub(crate) mod checks;
+mod comments;
+mod lockout;
 pub mod memo;
 mod metered;
 
@@ -22,6 +25,7 @@ use crate::{
     group::{Attributes, Setting, inputs::Inputs},
 };
 pub use actions::{Call, RenderError, Rendered, model, phase};
+pub use lockout::{Login, LoginKey};
 
 /// What templates and expressions see.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +48,9 @@ pub struct Context {
     /// All facts, those that change by themselves included: what conditions see.
     #[serde(skip)]
     pub whole: Facts,
+    /// As whom the operator logs in, where it does.
+    #[serde(skip)]
+    pub login: Option<Login>,
 }
 
 impl Context {
@@ -200,7 +207,7 @@ pub fn render(template: &str, mode: Mode, context: &impl Serialize) -> Result<St
         return Ok(template.to_owned());
     }
     let context = Serde(context).into();
-    bounds::render(environment(mode), template, context).map_err(|error| fault(template, &error))
+    bounds::render(environment(mode), &comments::shielded(template), context).map_err(|error| fault(template, &error))
 }
 
 fn fault(template: &str, error: &Error) -> Fault {
@@ -250,8 +257,9 @@ pub fn constant(value: &Value, params: Option<&Value>) -> Result<Value, String> 
     })
 }
 
-fn is_template(text: &str) -> bool {
-    ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
+/// Whether a text is a template: `{#` alone is shell, or whatever else it may be.
+pub(crate) fn is_template(text: &str) -> bool {
+    ["{{", "{%"].iter().any(|mark| text.contains(mark))
 }
 
 /// The names that a template uses and does not set itself, with their fields: `facts.os.family`.
@@ -259,7 +267,10 @@ fn is_template(text: &str) -> bool {
 /// # Errors
 /// Where the template cannot be parsed.
 pub fn names(template: &str) -> Result<Vec<String>, String> {
-    bounds::names(environment(Mode::Text), template).map_err(|error| explain(template, &error))
+    if !is_template(template) {
+        return Ok(Vec::new());
+    }
+    bounds::names(environment(Mode::Text), &comments::shielded(template)).map_err(|error| explain(template, &error))
 }
 
 fn explain(template: &str, error: &Error) -> String {
@@ -342,6 +353,7 @@ pub(super) mod tests {
             nodes: minijinja::Value::default(),
             inputs: Arc::default(),
             whole: Facts::new(),
+            login: None,
         }
     }
 

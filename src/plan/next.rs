@@ -12,10 +12,10 @@ use super::{Record, drift};
 use crate::{
     api::group_node::{Outcome, Receipt},
     facts,
-    group::{Attributes, Group, GroupKey, resolve},
+    group::{Attributes, Group, GroupKey, NodeShape, resolve},
     phase::{
         Action, ActionKind, Digest, PhaseName, Rerun, expect, hex,
-        render::{self, Context, GroupContext, NodeContext, RenderError, Rendered},
+        render::{self, Context, GroupContext, Login, LoginKey, NodeContext, RenderError, Rendered},
     },
 };
 
@@ -280,6 +280,21 @@ fn context(group: &Group, identity: &Identity, record: &Record, settings: BTreeM
         nodes: group.inputs.nodes.clone(),
         inputs: group.inputs.clone(),
         whole: declared(group, record.facts.clone()),
+        login: login(group, identity),
+    }
+}
+
+/// As whom the operator logs in on a node.
+fn login(group: &Group, identity: &Identity) -> Option<Login> {
+    match &group.node {
+        NodeShape::Pod(_) => None,
+        NodeShape::VirtualMachine(machine) => Some(Login { user: machine.user.clone(), key: LoginKey::Made }),
+        NodeShape::Hosts(hosts) => {
+            let host = hosts.inventory.iter().find(|host| host.name() == identity.attributes.host);
+            let user = host.and_then(|host| host.user.clone()).unwrap_or_else(|| hosts.access.user.clone());
+            let key = group.inputs.login_key.clone().map_or(LoginKey::Unknown, LoginKey::Known);
+            Some(Login { user, key })
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
     path::Path,
 };
 
@@ -25,9 +25,11 @@ under_every_shell! {
     a_user_is_made_as_it_was_declared
     a_user_that_cannot_be_is_a_failure_with_its_reason
     a_users_keys_do_not_lead_root_elsewhere
+    a_home_from_before_becomes_the_users_or_is_refused
     busybox_makes_users_too
     a_sudoer_is_refused_before_it_is_placed
     a_sudoer_has_a_file_that_sudo_reads
+    a_user_may_have_several_rules
     a_job_has_a_file_or_a_block_of_a_crontab
 }
 
@@ -157,6 +159,45 @@ fn a_users_keys_do_not_lead_root_elsewhere(shell: Shell) {
     agent.bye();
 }
 
+fn a_home_from_before_becomes_the_users_or_is_refused(shell: Shell) {
+    let node = rooted(shell, &[]);
+    let mut agent = node.agent();
+    let home = node.file("srv/home");
+    fs::create_dir(&home).unwrap();
+    fs::write(home.join("notes"), "x").unwrap();
+    let wanted = User { uid: Some(4321), home: Some("/srv/home".into()), ..user("its-user") };
+    let keyed = User { authorized_keys: Some(vec!["key".into()]), ..wanted.clone() };
+    let belongs = |uid: u32, mode: u32| {
+        chown(&home, Some(uid), Some(uid)).unwrap();
+        fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // A number that is nobody's any more.
+    belongs(54321, 0o750);
+    for kind in [as_user(&wanted), as_user(&keyed)] {
+        let ended = perform(&mut agent, vec![kind.clone(), kind]);
+        assert_eq!(effects(&ended), [Changed, Unchanged], "{}", ended.output);
+        assert_eq!(fs::metadata(&home).unwrap().uid(), 4321);
+        assert_eq!(fs::metadata(home.join("notes")).unwrap().uid(), 0, "what is in it stays");
+    }
+    // Somebody else's is left to them; root's may be one that is meant for sftp.
+    for (owner, mode, kind, expected) in [
+        (0, 0o755, &keyed, Unchanged),
+        (0, 0o700, &wanted, Failed),
+        (5, 0o755, &wanted, Unchanged),
+        (5, 0o755, &keyed, Failed),
+        (5, 0o750, &wanted, Failed),
+    ] {
+        belongs(owner, mode);
+        for ended in [check(&mut agent, &as_user(kind)), apply(&mut agent, &as_user(kind))] {
+            assert_eq!(effects(&ended), [expected], "{owner} {mode:o}: {}", ended.output);
+            let said = format!("/srv/home belongs to {}", if owner == 0 { "root" } else { "games" });
+            assert_eq!(ended.output.contains(&said), expected == Failed, "{}", ended.output);
+        }
+        assert_eq!(fs::metadata(&home).unwrap().uid(), owner);
+    }
+    agent.bye();
+}
+
 /// Stand-ins for busybox's tools, which the machine's busybox may lack: they note what they are told and do what the test
 /// needs of it.
 const ADDUSER: &str = r#"
@@ -250,6 +291,27 @@ fn a_sudoer_has_a_file_that_sudo_reads(shell: Shell) {
         let found = fs::metadata(path).unwrap();
         assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (0o440, 0, 0));
     }
+    agent.bye();
+}
+
+fn a_user_may_have_several_rules(shell: Shell) {
+    let node = rooted(shell, &[]);
+    let mut agent = node.agent();
+    fs::create_dir(node.file("etc/sudoers.d")).unwrap();
+    let ruled = |word: &str, state: Presence| {
+        let mut kind = sudoer("bob", state);
+        if let ActionKind::Sudoer { rule, commands, .. } = &mut kind {
+            *rule = Some(word.into());
+            *commands = vec![format!("/bin/{word}")];
+        }
+        kind
+    };
+    let kinds = || vec![sudoer("bob", Present), ruled("database", Present), ruled("web", Present)];
+    assert_eq!(effects(&perform(&mut agent, kinds())), [Changed; 3]);
+    assert_eq!(effects(&perform(&mut agent, kinds())), [Unchanged; 3]);
+    assert_eq!(node.read("etc/sudoers.d/pallet-bob=web"), "bob ALL=(ALL) NOPASSWD: /bin/web\n");
+    assert_eq!(effects(&apply(&mut agent, &ruled("web", Absent))), [Changed]);
+    assert_eq!(fs::read_dir(node.file("etc/sudoers.d")).unwrap().count(), 2);
     agent.bye();
 }
 

@@ -119,6 +119,8 @@ pub fn line(path: &str, line: Option<&str>, matches: Option<&str>, state: Presen
         line: line.map(Into::into),
         matches: matches.map(Into::into),
         insert_after: None,
+        insert_before: None,
+        first: false,
         state,
         create: false,
     }
@@ -170,6 +172,7 @@ pub fn cron(name: &str, state: Presence) -> ActionKind {
 pub fn sudoer(name: &str, state: Presence) -> ActionKind {
     ActionKind::Sudoer {
         name: name.into(),
+        rule: None,
         run_as: "ALL".into(),
         commands: vec!["/bin/true".into(), "/bin/id -u".into()],
         no_password: true,

@@ -28,6 +28,9 @@ under_every_shell! {
     lines_are_put_where_they_belong
     a_line_keeps_its_place_with_patterns_that_it_does_not_match
     a_line_that_cannot_be_is_a_failure_with_its_reason
+    a_setting_that_holds_goes_before_one_that_is_commented_out
+    a_line_comes_before_another_and_in_the_place_of_the_first
+    a_file_with_carriage_returns_keeps_them
     a_line_is_kept_in_the_file_that_a_link_leads_to
     a_download_comes_by_curl_or_wget_and_is_verified
     a_download_that_stands_still_is_ended
@@ -48,6 +51,8 @@ fn lines_are_put_where_they_belong(shell: Shell) {
         line: Some(text.into()),
         matches: None,
         insert_after: Some(behind.into()),
+        insert_before: None,
+        first: false,
         state: Present,
         create: false,
     };
@@ -105,6 +110,82 @@ fn a_line_keeps_its_place_with_patterns_that_it_does_not_match(shell: Shell) {
     agent.bye();
 }
 
+fn a_setting_that_holds_goes_before_one_that_is_commented_out(shell: Shell) {
+    let node = rooted(shell, &[]);
+    let mut agent = node.agent();
+    let cases = [
+        // As many installers leave it: the first that is no comment holds for sshd.
+        ("P yes\nX\n\n# Example:\n#P other\n", "P no", "^#?P ", "P no\nX\n\n# Example:\n#P other\n"),
+        ("P yes\n  ; P a\n// P b\n", "P no", "P ", "P no\n  ; P a\n// P b\n"),
+        ("#P a\n#P b\n", "P no", "^#?P ", "#P a\nP no\n"),
+        ("P no\n#P b\n", "P no", "^#?P ", "P no\n#P b\n"),
+        // One that is to be commented out.
+        ("P yes\n#P a\n", "#P", "^#?P", "#P\n#P a\n"),
+        ("#P\n#P a\n", "#P", "^#?P", "#P\n#P a\n"),
+    ];
+    for (before, wanted, pattern, expected) in cases {
+        fs::write(node.file("srv/f"), before).unwrap();
+        set_line(&mut agent, line("/srv/f", Some(wanted), Some(pattern), Present));
+        assert_eq!(node.read("srv/f"), expected, "{before:?}");
+    }
+    agent.bye();
+}
+
+fn a_line_comes_before_another_and_in_the_place_of_the_first(shell: Shell) {
+    let node = rooted(shell, &[]);
+    let mut agent = node.agent();
+    let placed = |after: Option<&str>, before: Option<&str>| ActionKind::LineInFile {
+        path: "/srv/f".into(),
+        line: Some("P no".into()),
+        matches: Some("^P".into()),
+        insert_after: after.map(Into::into),
+        insert_before: before.map(Into::into),
+        first: true,
+        state: Present,
+        create: false,
+    };
+    let cases = [
+        ("P a\nP b\n", placed(None, None), "P no\nP b\n"),
+        ("A\nMatch x\nMatch y\n", placed(None, Some("^Match ")), "A\nP no\nMatch x\nMatch y\n"),
+        ("Match x", placed(None, Some("^Match ")), "P no\nMatch x"),
+        ("A\n", placed(None, Some("^Match ")), "A\nP no\n"),
+        ("A 1\nB\nA 2\n", placed(Some("^A"), None), "A 1\nP no\nB\nA 2\n"),
+    ];
+    for (before, kind, expected) in cases {
+        fs::write(node.file("srv/f"), before).unwrap();
+        set_line(&mut agent, kind);
+        assert_eq!(node.read("srv/f"), expected, "{before:?}");
+    }
+    agent.bye();
+}
+
+fn a_file_with_carriage_returns_keeps_them(shell: Shell) {
+    let node = rooted(shell, &[]);
+    let mut agent = node.agent();
+    let with = |text: &str, matches: Option<&str>| line("/srv/f", Some(text), matches, Present);
+    let without = |text: Option<&str>, matches: Option<&str>| line("/srv/f", text, matches, Absent);
+    let cases = [
+        ("a=1\r\nport=22\r\n", with("port=22", None), "a=1\r\nport=22\r\n"),
+        ("a=1\r\nport=22\r\n", with("port=23", Some("^port=[0-9]+$")), "a=1\r\nport=23\r\n"),
+        ("a=1\r\nb=2", with("c", None), "a=1\r\nb=2\r\nc\r\n"),
+        ("a=1\r\nport=22\r\n", without(Some("port=22"), None), "a=1\r\n"),
+        ("a=1\r\nport=22\r\nb\n\0x", without(None, Some("^port=22$")), "a=1\r\nb\n\0x"),
+        ("a\r\n", without(None, Some("^a$")), ""),
+        // One line alone has it.
+        ("a\nport=22\r\n", with("port=22", None), "a\nport=22\r\n"),
+        ("a\nport=22\r\n", without(Some("port=22"), None), "a\n"),
+        ("a\nb\r\n", with("c", None), "a\nb\r\nc\n"),
+    ];
+    for (before, kind, expected) in cases {
+        fs::write(node.file("srv/f"), before).unwrap();
+        let effect = if before == expected { Unchanged } else { Changed };
+        let ended = set_line(&mut agent, kind.clone());
+        assert_eq!((effects(&ended), ended.output.as_str()), (vec![effect], ""), "{before:?} {kind:?}");
+        assert_eq!(node.read("srv/f"), expected, "{before:?} {kind:?}");
+    }
+    agent.bye();
+}
+
 fn a_line_that_cannot_be_is_a_failure_with_its_reason(shell: Shell) {
     let node = rooted(shell, &[]);
     let mut agent = node.agent();
@@ -122,12 +203,10 @@ fn a_line_that_cannot_be_is_a_failure_with_its_reason(shell: Shell) {
     }
     assert_eq!(node.read("srv/f"), "x\n");
     assert_eq!(effects(&apply(&mut agent, &line("/srv/none", Some("a"), None, Absent))), [Unchanged]);
-    let ActionKind::LineInFile { path, line, matches, insert_after, state, .. } =
-        line("/srv/none", Some("a"), None, Present)
-    else {
-        unreachable!()
-    };
-    let created = ActionKind::LineInFile { path, line, matches, insert_after, state, create: true };
+    let mut created = line("/srv/none", Some("a"), None, Present);
+    if let ActionKind::LineInFile { create, .. } = &mut created {
+        *create = true;
+    }
     assert_eq!(effects(&set_line(&mut agent, created)), [Changed]);
     let made = fs::metadata(node.file("srv/none")).unwrap();
     assert_eq!((node.read("srv/none").as_str(), made.mode() & 0o7777), ("a\n", 0o644));

@@ -26,6 +26,7 @@ mod contents;
 mod endings;
 mod faults;
 mod greeting;
+mod kept;
 mod managers;
 mod output;
 mod performing;

@@ -80,6 +80,19 @@ fn a_script_of_another_user_has_its_secrets_its_guards_and_its_code(shell: Shell
     let unless = Some(format!("[ \"$(id -un)\" = {user} ]"));
     let ended = run(&mut agent, ActionKind::Exec { script, creates, unless, only_if, secret_env });
     assert_eq!((ended.verdict, ended.actions[0].result), (Verdict::Exit(0), Unchanged));
+    // What only the user of the session can see.
+    let creates = |path: &str| {
+        let ActionKind::Exec { script, unless, only_if, secret_env, .. } = exec("exit 7", &[]) else { unreachable!() };
+        ActionKind::Exec { script, creates: Some(path.into()), unless, only_if, secret_env }
+    };
+    let hidden = node.file("hidden");
+    fs::create_dir(&hidden).unwrap();
+    fs::write(hidden.join("it's"), "").unwrap();
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
+    let path = hidden.join("it's").display().to_string();
+    assert_eq!(run(&mut agent, creates(&path)).verdict, Verdict::Exit(7), "it is looked for by {user}");
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(run(&mut agent, creates(&path)).actions[0].result, Unchanged);
     agent.bye();
 }
 

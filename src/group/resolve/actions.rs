@@ -7,10 +7,11 @@ use crate::{
     api::actions::*,
     phase::{
         action::{
-            Action, ActionKind, AptSource, Content, DEFAULT_MODE, KeyRef, Repeat, RunAs, SECRET_MODE, Sealed,
+            Action, ActionKind, AptSource, Content, DEFAULT_MODE, KeyRef, Removed, Repeat, RunAs, SECRET_MODE, Sealed,
             SecretEnv, User,
         },
-        expect, render,
+        expect,
+        render::{self, checks},
     },
 };
 
@@ -50,7 +51,10 @@ impl Errors {
         };
         let name = layer.qualified(&fields.name.clone().unwrap_or_else(|| format!("{word}[{place}]")));
         if let Some(when) = &fields.when {
-            self.expression(&format!("{path}.when"), when, &scope.for_conditions());
+            let place = format!("{path}.when");
+            self.expression(&place, when, &scope.for_conditions());
+            // Braces may begin an object there.
+            self.templates.insert(place);
             if is_for_no_node(when, scope) {
                 (self.secrets, self.config_maps) = named;
             }
@@ -78,7 +82,69 @@ impl Errors {
         }
         let (origin, when, on_one_node) = (layer.origin.clone(), fields.when.clone(), fields.on_one_node);
         let run_as = self.run_as(path, fields, &kind);
-        Some(Action { name, origin, kind, when, on_change_of, on_one_node, timeout, retry, run_as })
+        let validate = self.validate(path, fields, scope);
+        self.no_templates(path, fields);
+        Some(Action { name, origin, kind, when, on_change_of, on_one_node, timeout, retry, run_as, validate })
+    }
+
+    /// Refuses an action that would write over what one before it in the phase has written, both in each run.
+    pub(super) fn one_file_each(&mut self, path: &str, action: &Action, scope: &Scope, before: &[Action]) {
+        let (field, template, rule) = match &action.kind {
+            ActionKind::Sudoer { name, rule, .. } => ("sudoer", name, rule.as_deref().unwrap_or_default()),
+            ActionKind::Cron { name, .. } => ("cron", name, ""),
+            _ => return,
+        };
+        // Conditions may tell them apart.
+        let name = render::constant(&template.as_str().into(), Some(scope.params));
+        let (None, Ok(serde_json::Value::String(name))) = (&action.when, name) else { return };
+        let file = format!("{field} {name} {rule}");
+        let same = |known: &&(String, ActionKind, String)| {
+            known.2 == file && known.1 != action.kind && before.iter().any(|action| action.name == known.0)
+        };
+        if let Some((other, ..)) = self.files.iter().find(same) {
+            let way = if field == "sudoer" { "rule" } else { "name" };
+            let message = format!(
+                "writes the file that {other:?} has written, and that one writes its own again in each run; set another {way}"
+            );
+            self.add(format!("{path}.{field}.{way}"), message);
+        }
+        self.files.push((action.name.clone(), action.kind.clone(), file));
+    }
+
+    /// What looks at a new file before it is placed.
+    fn validate(&mut self, path: &str, fields: &ActionFields, scope: &Scope) -> Option<String> {
+        let file = fields.file.as_ref().and_then(|file| Some(("file", file.validate.as_ref()?)));
+        let line = fields.line_in_file.as_ref().and_then(|line| Some(("lineInFile", line.validate.as_ref()?)));
+        let secret = fields.secret_file.as_ref().and_then(|file| Some(("secretFile", file.validate.as_ref()?)));
+        let (kind, script) = file.or(line).or(secret)?;
+        let path = format!("{path}.{kind}.validate");
+        self.template(&path, script, scope);
+        if !script.contains("%s") {
+            self.add(path, "must name the new file by %s, as in sshd -t -f %s");
+        }
+        Some(script.clone())
+    }
+
+    /// Refuses what looks like a template in a field that is none, in whatever field of an action.
+    fn no_templates(&mut self, path: &str, fields: &ActionFields) {
+        let Ok(fields) = serde_json::to_value(fields) else { return };
+        let mut open = vec![(path.to_owned(), &fields)];
+        while let Some((path, value)) = open.pop() {
+            match value {
+                serde_json::Value::Object(map) => {
+                    open.extend(map.iter().map(|(name, value)| (format!("{path}.{name}"), value)));
+                }
+                serde_json::Value::Array(items) => {
+                    open.extend(items.iter().enumerate().map(|(place, item)| (format!("{path}[{place}]"), item)));
+                }
+                serde_json::Value::String(text) if render::is_template(text) && !self.templates.contains(&path) => {
+                    let message =
+                        format!("{text:?} looks like a template, but this field is none; write out what is meant");
+                    self.add(path, message);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// As whom an action runs. Only a script runs as another user; what else is made has an owner.
@@ -127,6 +193,11 @@ impl Errors {
 
     fn file(&mut self, path: &str, file: &FileFields, scope: &Scope) -> ActionKind {
         self.absolute(&format!("{path}.file.path"), &file.path, scope);
+        if file.state == Presence::Absent {
+            let others = FileFields { path: file.path.clone(), state: file.state, ..FileFields::default() };
+            return self.removal(&format!("{path}.file"), Removed::File, &file.path, *file != others);
+        }
+        self.owners(&format!("{path}.file"), &[&file.owner, &file.group], scope);
         let content = match (&file.content, &file.content_from) {
             (Some(content), None) => {
                 self.template(&format!("{path}.file.content"), content, scope);
@@ -146,14 +217,51 @@ impl Errors {
         ActionKind::File {
             path: file.path.clone(),
             content,
-            mode: file.mode.as_deref().map_or_else(|| DEFAULT_MODE.to_owned(), octal),
+            mode: file.mode.as_deref().map(octal).unwrap_or_default(),
             owner: file.owner.clone(),
             group: file.group.clone(),
         }
     }
 
+    /// Something that is not to be there. `more` says whether anything but its path is set.
+    fn removal(&mut self, path: &str, what: Removed, place: &str, more: bool) -> ActionKind {
+        if more {
+            self.add(path, "absent takes path only: remove the other fields");
+        }
+        if let (Removed::Directory, false) = (what, render::is_template(place))
+            && let Err(message) = checks::removable(place.to_owned())
+        {
+            self.add(format!("{path}.path"), message);
+        }
+        ActionKind::Removal { what, path: place.to_owned() }
+    }
+
+    /// The owner and the group of what is made.
+    fn owners(&mut self, path: &str, names: &[&Option<String>; 2], scope: &Scope) {
+        for (field, name) in ["owner", "group"].iter().zip(names) {
+            let Some(name) = name else { continue };
+            let path = format!("{path}.{field}");
+            self.template(&path, name, scope);
+            self.literal(&path, name, checks::account);
+        }
+    }
+
+    /// Checks a text that is to be filled in where nothing is.
+    fn literal(&mut self, path: &str, text: &str, check: fn(String) -> Result<String, String>) {
+        if let (false, Err(message)) = (render::is_template(text), check(text.to_owned())) {
+            self.add(path, message);
+        }
+    }
+
     fn directory(&mut self, path: &str, directory: &DirectoryFields, scope: &Scope) -> ActionKind {
         self.absolute(&format!("{path}.directory.path"), &directory.path, scope);
+        if directory.state == Presence::Absent {
+            let bare =
+                DirectoryFields { path: directory.path.clone(), state: directory.state, ..DirectoryFields::default() };
+            let more = *directory != bare;
+            return self.removal(&format!("{path}.directory"), Removed::Directory, &directory.path, more);
+        }
+        self.owners(&format!("{path}.directory"), &[&directory.owner, &directory.group], scope);
         ActionKind::Directory {
             path: directory.path.clone(),
             mode: directory.mode.as_deref().map(octal),
@@ -164,8 +272,19 @@ impl Errors {
 
     fn symlink(&mut self, path: &str, symlink: &SymlinkFields, scope: &Scope) -> ActionKind {
         self.absolute(&format!("{path}.symlink.path"), &symlink.path, scope);
-        self.template(&format!("{path}.symlink.target"), &symlink.target, scope);
-        ActionKind::Symlink { path: symlink.path.clone(), target: symlink.target.clone() }
+        match (symlink.state, &symlink.target) {
+            (Presence::Absent, target) => {
+                self.removal(&format!("{path}.symlink"), Removed::Symlink, &symlink.path, target.is_some())
+            }
+            (Presence::Present, Some(target)) => {
+                self.template(&format!("{path}.symlink.target"), target, scope);
+                ActionKind::Symlink { path: symlink.path.clone(), target: target.clone() }
+            }
+            (Presence::Present, None) => {
+                self.add(format!("{path}.symlink.target"), "is missing: say where the link points, or state: absent");
+                ActionKind::Symlink { path: symlink.path.clone(), target: String::new() }
+            }
+        }
     }
 
     fn package(&mut self, path: &str, package: &PackageFields, scope: &Scope) -> ActionKind {
@@ -206,11 +325,29 @@ impl Errors {
         if let Some(line) = &fields.line {
             self.template(&format!("{path}.line"), line, scope);
         }
+        let patterns = [
+            ("match", &fields.r#match),
+            ("insertAfter", &fields.insert_after),
+            ("insertBefore", &fields.insert_before),
+        ];
+        for (field, pattern) in patterns {
+            if let Some(pattern) = pattern {
+                let path = format!("{path}.{field}");
+                self.template(&path, pattern, scope);
+                self.literal(&path, pattern, checks::pattern);
+            }
+        }
+        if fields.insert_after.is_some() && fields.insert_before.is_some() {
+            let message = "a line comes either behind or before another: remove insertAfter or insertBefore";
+            self.add(&path, message);
+        }
         ActionKind::LineInFile {
             path: fields.path.clone(),
             line: fields.line.clone(),
             matches: fields.r#match.clone(),
             insert_after: fields.insert_after.clone(),
+            insert_before: fields.insert_before.clone(),
+            first: fields.first,
             state: fields.state,
             create: fields.create,
         }
@@ -265,8 +402,15 @@ impl Errors {
     fn user(&mut self, path: &str, fields: &UserFields, scope: &Scope) -> ActionKind {
         let path = format!("{path}.user");
         self.template(&format!("{path}.name"), &fields.name, scope);
-        if let Some(comment) = &fields.comment {
-            self.template(&format!("{path}.comment"), comment, scope);
+        let texts =
+            [("group", &fields.group), ("home", &fields.home), ("shell", &fields.shell), ("comment", &fields.comment)];
+        for (field, text) in texts {
+            if let Some(text) = text {
+                self.template(&format!("{path}.{field}"), text, scope);
+            }
+        }
+        for (place, group) in fields.groups.iter().enumerate() {
+            self.template(&format!("{path}.groups[{place}]"), group, scope);
         }
         for (place, key) in fields.authorized_keys.iter().flatten().enumerate() {
             self.template(&format!("{path}.authorizedKeys[{place}]"), key, scope);
@@ -292,8 +436,15 @@ impl Errors {
 
     fn sudoer(&mut self, path: &str, fields: &SudoerFields, scope: &Scope) -> ActionKind {
         self.template(&format!("{path}.sudoer.name"), &fields.name, scope);
+        if let Some(run_as) = &fields.run_as {
+            self.template(&format!("{path}.sudoer.runAs"), run_as, scope);
+        }
+        for (place, command) in fields.commands.iter().enumerate() {
+            self.template(&format!("{path}.sudoer.commands[{place}]"), command, scope);
+        }
         ActionKind::Sudoer {
             name: fields.name.clone(),
+            rule: fields.rule.clone(),
             run_as: fields.run_as.clone().unwrap_or_else(|| "ALL".to_owned()),
             commands: fields.commands.clone(),
             no_password: fields.no_password,
@@ -312,6 +463,7 @@ impl Errors {
     fn secret_file(&mut self, path: &str, fields: &SecretFileFields, scope: &Scope) -> ActionKind {
         let path = format!("{path}.secretFile");
         self.absolute(&format!("{path}.path"), &fields.path, scope);
+        self.owners(&path, &[&fields.owner, &fields.group], scope);
         ActionKind::SecretFile {
             path: fields.path.clone(),
             secret: self.secret(&path, &fields.secret_key_ref, scope),
@@ -344,6 +496,7 @@ impl Errors {
     /// A place that must be known before any node is: its templates see parameters only.
     fn key(&mut self, path: &str, fields: &KeyFields, scope: &Scope) -> KeyRef {
         let mut text = |field: &str, template: &String| {
+            self.templates.insert(format!("{path}.{field}"));
             let found = render::constant(&template.as_str().into(), Some(scope.params));
             match found.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)) {
                 Ok(text) => text,
@@ -359,12 +512,14 @@ impl Errors {
     fn cron(&mut self, path: &str, fields: &CronFields, scope: &Scope) -> ActionKind {
         let path = format!("{path}.cron");
         let schedule = fields.schedule.clone().unwrap_or_default();
-        let words = schedule.split_whitespace().count();
-        let one_line = !schedule.contains(char::is_control);
-        let fits = if schedule.starts_with('@') { words == 1 } else { words == 5 };
-        if fields.state == Presence::Present && !(fits && one_line) {
-            let message = "must be five fields such as \"30 2 * * *\", or a word such as @daily";
+        self.template(&format!("{path}.schedule"), &schedule, scope);
+        if !render::is_template(&schedule)
+            && let Err(message) = checks::schedule(schedule.clone(), fields.state)
+        {
             self.add(format!("{path}.schedule"), message);
+        }
+        if let Some(user) = &fields.user {
+            self.template(&format!("{path}.user"), user, scope);
         }
         match &fields.command {
             Some(command) => self.template(&format!("{path}.command"), command, scope),

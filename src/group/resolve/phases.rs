@@ -239,6 +239,7 @@ impl Errors {
                     format!("another action of this phase is named {:?} too; choose another name", action.name);
                 self.add(format!("{path}.name"), message);
             }
+            self.one_file_each(&path, &action, &scope, all);
             all.push(action);
         }
     }
@@ -345,6 +346,7 @@ impl Errors {
 
     /// Refuses names that nothing declares, before any session is opened.
     pub(super) fn template(&mut self, path: &str, template: &str, scope: &Scope) {
+        self.templates.insert(path.to_owned());
         match render::names(template) {
             Err(message) => self.add(path, format!("the template cannot be read: {message}")),
             Ok(names) => {

@@ -283,3 +283,102 @@ fn a_memo_does_not_go_back_to_an_earlier_generation() {
     memo.keep(source, parsed);
     assert_eq!(memo.last().unwrap().generation, 3);
 }
+
+fn configured(actions: Value) -> Value {
+    json!({"node": pod(), "phases": {"configure": {"actions": actions}}})
+}
+
+#[test]
+fn what_looks_like_a_template_is_one_or_is_refused_in_every_field() {
+    let found = errors(configured(json!([
+        {"packageSource": {"name": "{{ group.name }}", "apt": {"uri": "https://x", "suite": "s", "components": ["{{ group.name }}"], "key": "{% if %}"}}},
+        {"name": "{{ group.name }}", "exec": {"script": "x", "secretEnv": [{"name": "{{ x }}", "secretKeyRef": {"name": "a", "key": "b"}}]}},
+        {"file": {"path": "/x", "content": "x", "mode": "{{ group.count }}"}},
+        {"cron": {"name": "{{ group.name }}", "schedule": "{{ nope }} 2 * * *", "command": "true"}},
+        {"sudoer": {"name": "x", "rule": "{{ group.name }}", "commands": ["/bin/{{ nope }}"]}},
+        {"user": {"name": "x", "home": "/home/{{ nope }}", "shell": "/bin/{{ nope }}", "group": "{{ nope }}", "groups": ["{{ nope }}"]}},
+        {"lineInFile": {"path": "/x", "line": "x", "match": "^{{ nope }}", "insertAfter": "{{ nope }}"}}
+    ])));
+    let expected = [
+        "actions[0].packageSource.name: \"{{ group.name }}\" looks like a template",
+        "actions[0].packageSource.apt.components[0]: \"{{ group.name }}\" looks like",
+        "actions[0].packageSource.apt.key: \"{% if %}\" looks like",
+        "actions[1].name: \"{{ group.name }}\" looks like",
+        "actions[1].exec.secretEnv[0].name: \"{{ x }}\" looks like",
+        "actions[2].file.mode: \"{{ group.count }}\" looks like",
+        "actions[3].cron.name: \"{{ group.name }}\" looks like",
+        "actions[3].cron.schedule: nope is not known",
+        "actions[4].sudoer.rule: \"{{ group.name }}\" looks like",
+        "actions[4].sudoer.commands[0]: nope is not known",
+        "actions[5].user.home: nope is not known",
+        "actions[5].user.shell: nope is not known",
+        "actions[5].user.group: nope is not known",
+        "actions[5].user.groups[0]: nope is not known",
+        "actions[6].lineInFile.match: nope is not known",
+        "actions[6].lineInFile.insertAfter: nope is not known",
+    ];
+    for expected in expected {
+        let expected = format!("spec.phases.configure.{expected}");
+        assert!(found.iter().any(|found| found.starts_with(&expected)), "{expected} is not in {found:#?}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    let fine = configured(json!([
+        {"when": "[{'a': {'b': 1}}].size() == 1", "exec": {"script": "name=abc; echo ${#name} {#"}},
+        {"file": {"path": "/x", "content": "x", "owner": "{{ group.name }}", "group": "{{ group.name }}"}},
+        {"lineInFile": {"path": "/x", "line": "x", "match": "^a{2}"}}
+    ]));
+    assert_eq!(resolve(&group(fine), &Default::default()).err(), None);
+}
+
+#[test]
+fn fields_of_files_that_do_not_go_together_are_refused() {
+    for (action, path, said) in [
+        (json!({"file": {"path": "/x", "state": "absent", "mode": "0644"}}), "file", "absent takes path only"),
+        (json!({"file": {"path": "/x"}}), "file", "exactly one content"),
+        (json!({"file": {"path": "/x", "content": "x", "validate": "sshd -t"}}), "file.validate", "by %s"),
+        (json!({"file": {"path": "/x", "content": "x", "owner": "a b"}}), "file.owner", "is no owner or group"),
+        (json!({"directory": {"path": "/x", "state": "absent"}}), "directory.path", "at least two parts"),
+        (json!({"symlink": {"path": "/x"}}), "symlink.target", "is missing"),
+        (json!({"symlink": {"path": "/x", "target": "y", "state": "absent"}}), "symlink", "absent takes path only"),
+        (json!({"lineInFile": {"path": "/x", "line": "x", "match": "\\s"}}), "lineInFile.match", "[[:space:]]"),
+        (
+            json!({"lineInFile": {"path": "/x", "line": "x", "insertBefore": "(?i)x"}}),
+            "lineInFile.insertBefore",
+            "[Pp]ort",
+        ),
+        (
+            json!({"lineInFile": {"path": "/x", "line": "x", "insertAfter": "a", "insertBefore": "b"}}),
+            "lineInFile",
+            "either",
+        ),
+    ] {
+        let found = errors(configured(json!([action])));
+        let start = format!("spec.phases.configure.actions[0].{path}: ");
+        assert!(found.len() == 1 && found[0].starts_with(&start) && found[0].contains(said), "{action}: {found:#?}");
+    }
+    let fine = configured(json!([
+        {"file": {"path": "/x", "state": "absent"}}, {"directory": {"path": "/srv/x", "state": "absent"}},
+        {"symlink": {"path": "/x", "state": "absent"}}
+    ]));
+    assert_eq!(resolve(&group(fine), &Default::default()).err(), None);
+}
+
+#[test]
+fn two_rules_for_one_user_need_a_file_each() {
+    let list = json!({"admin": {"parameters": {"user": {"default": "deploy"}}, "phases": {"configure": {"actions": [
+        {"name": "sudoer", "sudoer": {"name": "{{ params.user }}", "noPassword": true}}
+    ]}}}});
+    let own = |action: Value| {
+        let phases = json!({"configure": {"actions": [action]}});
+        inherited(json!({"extends": [{"serverSpec": "admin"}], "phases": phases}), list.clone()).err()
+    };
+    let found = own(json!({"sudoer": {"name": "deploy", "commands": ["/bin/x"]}})).unwrap();
+    assert!(
+        found[0].starts_with("spec.phases.configure.actions[0].sudoer.rule: writes the file that \"admin/sudoer\""),
+        "{found:?}"
+    );
+    assert_eq!(own(json!({"sudoer": {"name": "deploy", "rule": "x", "commands": ["/bin/x"]}})), None);
+    assert_eq!(own(json!({"sudoer": {"name": "other", "commands": ["/bin/x"]}})), None);
+    assert_eq!(own(json!({"sudoer": {"name": "deploy", "noPassword": true}})), None, "the same rule twice is one");
+    assert_eq!(own(json!({"when": "facts.os.family == 'x'", "sudoer": {"name": "deploy"}})), None);
+}

@@ -10,14 +10,14 @@ use std::{
 use minijinja::value::Serde;
 use serde_json::{Value, json};
 
-use super::{Context, Fault, Mode, render};
+use super::{Context, Fault, Mode, checks, lockout, render};
 use crate::{
     api::actions::{PackageState, Presence},
     phase::{
         Digest, PhaseName,
         action::{
-            Action, ActionKind, AptSource, Content, DEFAULT_MODE, PACKAGE_MANAGERS, Repeat, RunAs, SECRET_MODE,
-            SERVICE_MANAGERS, Sealed, SecretEnv, User,
+            Action, ActionKind, AptSource, Content, DEFAULT_MODE, PACKAGE_MANAGERS, Removed, Repeat, RunAs,
+            SECRET_MODE, SERVICE_MANAGERS, Sealed, SecretEnv, User,
         },
         expect,
     },
@@ -51,12 +51,23 @@ pub struct Call {
     pub retry: Option<Repeat>,
     /// As whom it runs, where not as the session does.
     pub run_as: Option<RunAs>,
+    /// What has to succeed for a new file to be placed; `%s` is that file.
+    pub validate: Option<String>,
 }
 
 impl Call {
     /// A call with nothing but a name and a kind.
     pub fn new(name: impl Into<String>, kind: ActionKind) -> Self {
-        Self { name: name.into(), kind, skipped: false, after: Vec::new(), timeout: None, retry: None, run_as: None }
+        Self {
+            name: name.into(),
+            kind,
+            skipped: false,
+            after: Vec::new(),
+            timeout: None,
+            retry: None,
+            run_as: None,
+            validate: None,
+        }
     }
 
     /// Whether it is a script that nothing keeps from running, so that what it would change cannot be told.
@@ -141,6 +152,7 @@ fn fill_in(
         timeout: action.timeout,
         retry: action.retry,
         run_as: action.run_as.clone(),
+        validate: None,
     };
     if action.on_one_node && !chosen {
         return Ok((call(action.kind.clone(), true), None));
@@ -148,7 +160,7 @@ fn fill_in(
     let Some(when) = &action.when else {
         let kind = kind(action, scope, room)?;
         let model = with_circumstances(action, &kind, None);
-        return Ok((call(kind, false), Some(model)));
+        return Ok((Call { validate: validate(action, scope, room)?, ..call(kind, false) }, Some(model)));
     };
     let holds = expect::holds(when, &scope.context.with_volatile());
     let holds = holds.map_err(|message| RenderError { action: action.name.clone(), fault: message.into() })?;
@@ -158,13 +170,14 @@ fn fill_in(
         }
         let kind = kind(action, scope, room)?;
         let model = with_circumstances(action, &kind, None);
-        return Ok((call(kind, false), Some(model)));
+        return Ok((Call { validate: validate(action, scope, room)?, ..call(kind, false) }, Some(model)));
     }
     // What changes by itself must not change the digest: it counts what is done where the condition holds.
     match kind(action, scope, room) {
         Ok(kind) => {
             let model = with_circumstances(action, &kind, Some(when));
-            Ok((call(kind, !holds), Some(model)))
+            let validate = if holds { validate(action, scope, room)? } else { None };
+            Ok((Call { validate, ..call(kind, !holds) }, Some(model)))
         }
         Err(error) if holds => Err(error),
         Err(_) => Ok((call(action.kind.clone(), true), Some(with_circumstances(action, &action.kind, Some(when))))),
@@ -191,17 +204,30 @@ fn with_circumstances(action: &Action, kind: &ActionKind, when: Option<&str>) ->
 }
 
 fn kind(action: &Action, scope: &Scope, room: &Cell<usize>) -> Result<ActionKind, RenderError> {
-    filled(&action.kind, scope, room).map_err(|fault| RenderError { action: action.name.clone(), fault })
+    let refused = |fault: Fault| RenderError { action: action.name.clone(), fault };
+    let kind = filled(&action.kind, scope, room).map_err(refused)?;
+    if let Some(login) = &scope.context.login {
+        lockout::refuse(&kind, login).map_err(|message| refused(message.into()))?;
+    }
+    Ok(kind)
+}
+
+fn validate(action: &Action, scope: &Scope, room: &Cell<usize>) -> Result<Option<String>, RenderError> {
+    let shell = |template: &String| bounded(render(template, Mode::Shell, &scope.seen)?, room);
+    let filled = action.validate.as_ref().map(shell).transpose();
+    filled.map_err(|fault| RenderError { action: action.name.clone(), fault })
+}
+
+fn bounded(text: String, room: &Cell<usize>) -> Result<String, Fault> {
+    let left = room.get().checked_sub(text.len());
+    room.set(
+        left.ok_or_else(|| "the phase comes to more than 8 MiB in all; make it shorter, or two of it".to_owned())?,
+    );
+    Ok(text)
 }
 
 fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<ActionKind, Fault> {
-    let bounded = |text: String| {
-        let left = room.get().checked_sub(text.len());
-        room.set(
-            left.ok_or_else(|| "the phase comes to more than 8 MiB in all; make it shorter, or two of it".to_owned())?,
-        );
-        Ok::<_, Fault>(text)
-    };
+    let bounded = |text: String| bounded(text, room);
     let text = |template: &str| bounded(render(template, Mode::Text, &scope.seen)?);
     let shell = |template: &str| bounded(render(template, Mode::Shell, &scope.seen)?);
     let optional = |template: &Option<String>| template.as_deref().map(text).transpose();
@@ -215,6 +241,14 @@ fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<Action
         Ok::<_, Fault>(Sealed { at: secret.at.clone(), seal })
     };
     let line = |template: &str| Ok::<_, Fault>(one_line(text(template)?)?);
+    let lines = |templates: &[String]| templates.iter().map(|template| line(template)).collect::<Result<Vec<_>, _>>();
+    let maybe = |template: &Option<String>| template.as_deref().map(line).transpose();
+    let owner_of = |template: &Option<String>| {
+        template.as_deref().map(|template| Ok::<_, Fault>(checks::account(text(template)?)?)).transpose()
+    };
+    let pattern = |template: &Option<String>| {
+        template.as_deref().map(|template| Ok::<_, Fault>(checks::pattern(line(template)?)?)).transpose()
+    };
     Ok(match kind {
         ActionKind::Exec { script, creates, unless, only_if, secret_env } => ActionKind::Exec {
             script: shell(script)?,
@@ -237,25 +271,41 @@ fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<Action
                 }
             }),
             mode: mode.clone(),
-            owner: owner.clone(),
-            group: group.clone(),
+            owner: owner_of(owner)?,
+            group: owner_of(group)?,
         },
-        ActionKind::Directory { path: place, mode, owner, group } => {
-            ActionKind::Directory { path: path(place)?, mode: mode.clone(), owner: owner.clone(), group: group.clone() }
+        ActionKind::Directory { path: place, mode, owner, group } => ActionKind::Directory {
+            path: path(place)?,
+            mode: mode.clone(),
+            owner: owner_of(owner)?,
+            group: owner_of(group)?,
+        },
+        ActionKind::Removal { what: Removed::Directory, path: place } => {
+            ActionKind::Removal { what: Removed::Directory, path: checks::removable(path(place)?)? }
         }
+        ActionKind::Removal { what, path: place } => ActionKind::Removal { what: *what, path: path(place)? },
         ActionKind::Symlink { path: place, target } => {
             ActionKind::Symlink { path: path(place)?, target: text(target)? }
         }
-        ActionKind::LineInFile { path: place, line: wanted, matches, insert_after, state, create } => {
-            ActionKind::LineInFile {
-                path: path(place)?,
-                line: wanted.as_deref().map(line).transpose()?,
-                matches: matches.clone(),
-                insert_after: insert_after.clone(),
-                state: *state,
-                create: *create,
-            }
-        }
+        ActionKind::LineInFile {
+            path: place,
+            line: wanted,
+            matches,
+            insert_after,
+            insert_before,
+            first,
+            state,
+            create,
+        } => ActionKind::LineInFile {
+            path: path(place)?,
+            line: maybe(wanted)?,
+            matches: pattern(matches)?,
+            insert_after: pattern(insert_after)?,
+            insert_before: pattern(insert_before)?,
+            first: *first,
+            state: *state,
+            create: *create,
+        },
         ActionKind::RemoteFile { path: place, url, sha256, mode, owner, group } => ActionKind::RemoteFile {
             path: path(place)?,
             url: address(text(url)?)?,
@@ -269,8 +319,8 @@ fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<Action
             path: path(place)?,
             secret: sealed(secret)?,
             mode: mode.clone(),
-            owner: owner.clone(),
-            group: group.clone(),
+            owner: owner_of(owner)?,
+            group: owner_of(group)?,
         },
         ActionKind::Package { names, state, .. } => ActionKind::Package {
             names: names.iter().map(|name| word(name)).collect::<Result<_, _>>()?,
@@ -314,32 +364,33 @@ fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<Action
         },
         ActionKind::User(user) => ActionKind::User(Box::new(User {
             name: login(text(&user.name)?)?,
-            comment: user.comment.as_deref().map(line).transpose()?,
-            authorized_keys: user
-                .authorized_keys
-                .as_ref()
-                .map(|keys| keys.iter().map(|key| line(key)).collect::<Result<Vec<_>, _>>())
-                .transpose()?,
+            group: maybe(&user.group)?,
+            groups: lines(&user.groups)?,
+            home: maybe(&user.home)?,
+            shell: maybe(&user.shell)?,
+            comment: maybe(&user.comment)?,
+            authorized_keys: user.authorized_keys.as_deref().map(lines).transpose()?,
             ..(**user).clone()
         })),
         ActionKind::UserGroup { name, gid, system, state } => {
             ActionKind::UserGroup { name: login(text(name)?)?, gid: *gid, system: *system, state: *state }
         }
-        ActionKind::Sudoer { name, run_as, commands, no_password, state } => {
+        ActionKind::Sudoer { name, rule, run_as, commands, no_password, state } => {
             let who = text(name)?;
             let (mark, bare) = who.strip_prefix('%').map_or(("", who.as_str()), |group| ("%", group));
             ActionKind::Sudoer {
                 name: format!("{mark}{}", login(bare.to_owned())?),
-                run_as: run_as.clone(),
-                commands: commands.clone(),
+                rule: rule.clone(),
+                run_as: line(run_as)?,
+                commands: lines(commands)?,
                 no_password: *no_password,
                 state: *state,
             }
         }
         ActionKind::Cron { name, schedule, user, command, state } => ActionKind::Cron {
             name: name.clone(),
-            schedule: schedule.clone(),
-            user: user.clone(),
+            schedule: checks::schedule(line(schedule)?, *state)?,
+            user: line(user)?,
             command: one_line(shell(command)?)?,
             state: *state,
         },
@@ -423,7 +474,8 @@ pub fn model(action: &Action) -> Value {
 /// The canonical model of what an action does, without what stands at its default.
 fn kind_model(kind: &ActionKind) -> Value {
     let wanted = |state: &Presence| (*state != Presence::Present).then_some(*state);
-    let usual = |mode: &String| (mode != DEFAULT_MODE).then(|| mode.clone());
+    // None named counts as the default does, as it did when it meant that.
+    let usual = |mode: &String| (!mode.is_empty() && mode != DEFAULT_MODE).then(|| mode.clone());
     let yes = |flag: bool| flag.then_some(true);
     let fields = match kind {
         ActionKind::Exec { script, creates, unless, only_if, secret_env } => {
@@ -446,10 +498,20 @@ fn kind_model(kind: &ActionKind) -> Value {
             "path": path, "mode": mode, "owner": owner, "group": group,
         }}),
         ActionKind::Symlink { path, target } => json!({"symlink": {"path": path, "target": target}}),
-        ActionKind::LineInFile { path, line, matches, insert_after, state, create } => json!({"lineInFile": {
-            "path": path, "line": line, "match": matches, "insertAfter": insert_after, "state": wanted(state),
-            "create": yes(*create),
-        }}),
+        ActionKind::LineInFile { path, line, matches, insert_after, insert_before, first, state, create } => {
+            json!({"lineInFile": {
+                "path": path, "line": line, "match": matches, "insertAfter": insert_after,
+                "insertBefore": insert_before, "first": yes(*first), "state": wanted(state), "create": yes(*create),
+            }})
+        }
+        ActionKind::Removal { what, path } => {
+            let kind = match what {
+                Removed::File => "file",
+                Removed::Directory => "directory",
+                Removed::Symlink => "symlink",
+            };
+            json!({kind: {"path": path, "state": Presence::Absent}})
+        }
         ActionKind::RemoteFile { path, url, sha256, mode, owner, group } => json!({"remoteFile": {
             "path": path, "url": url, "sha256": sha256, "mode": usual(mode), "owner": owner, "group": group,
         }}),
@@ -476,8 +538,8 @@ fn kind_model(kind: &ActionKind) -> Value {
         ActionKind::UserGroup { name, gid, system, state } => json!({"group": {
             "name": name, "gid": gid, "system": yes(*system), "state": wanted(state),
         }}),
-        ActionKind::Sudoer { name, run_as, commands, no_password, state } => json!({"sudoer": {
-            "name": name, "runAs": run_as, "commands": commands, "noPassword": yes(*no_password), "state": wanted(state),
+        ActionKind::Sudoer { name, rule, run_as, commands, no_password, state } => json!({"sudoer": {
+            "name": name, "rule": rule, "runAs": run_as, "commands": commands, "noPassword": yes(*no_password), "state": wanted(state),
         }}),
         ActionKind::Cron { name, schedule, user, command, state } => json!({"cron": {
             "name": name, "schedule": schedule, "user": user, "command": command, "state": wanted(state),
@@ -508,90 +570,4 @@ fn without_nulls(value: Value) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::phase::render::tests::context;
-
-    fn exec(script: &str) -> ActionKind {
-        ActionKind::Exec { script: script.into(), creates: None, unless: None, only_if: None, secret_env: Vec::new() }
-    }
-
-    fn rendered(actions: &[Action], chosen: bool, context: &Context) -> Rendered {
-        phase(&PhaseName::configure(), actions, "", chosen, context).unwrap()
-    }
-
-    #[test]
-    fn the_digest_follows_what_runs_and_not_its_name() {
-        let digest = |action: Action| rendered(&[action], true, &context()).digest;
-        assert_eq!(digest(Action::new("a", exec("echo {{ node.ordinal }}"))), digest(Action::new("b", exec("echo 1"))));
-        assert_ne!(digest(Action::new("a", exec("echo 1"))), digest(Action::new("a", exec("echo 2"))));
-    }
-
-    #[test]
-    fn what_is_not_for_a_node_is_skipped_and_does_not_count() {
-        let plain = Action::new("a", exec("echo 1"));
-        let other = |when: &str| Action { when: Some(when.into()), ..Action::new("b", exec("echo {{ facts.gone }}")) };
-        let alone = rendered(std::slice::from_ref(&plain), true, &context()).digest;
-        let both = rendered(&[plain.clone(), other("node.ordinal == 7")], true, &context());
-        assert_eq!((both.digest, both.calls[1].skipped), (alone.clone(), true));
-        let elsewhere = Action { on_one_node: true, ..plain.clone() };
-        let left_out = rendered(&[plain.clone(), elsewhere.clone()], false, &context());
-        assert_eq!((left_out.digest, left_out.calls[1].skipped), (alone.clone(), true));
-        assert_ne!(rendered(&[plain.clone(), elsewhere], true, &context()).digest, alone);
-        let error = phase(&PhaseName::configure(), &[other("node.ordinal == 1")], "", true, &context()).unwrap_err();
-        assert!(error.to_string().contains("null"), "{error}");
-        let error = phase(&PhaseName::configure(), &[other("node.ordinal")], "", true, &context()).unwrap_err();
-        assert!(error.to_string().contains("neither true nor false"), "{error}");
-    }
-
-    #[test]
-    fn what_changes_by_itself_decides_whether_an_action_runs_and_not_whether_the_phase_does() {
-        let action = Action { when: Some("facts.disk.freePercent < 10".into()), ..Action::new("a", exec("clean")) };
-        let with = |percent: u32| {
-            let mut context = context();
-            context.whole.insert("disk".into(), json!({"freePercent": percent}));
-            rendered(std::slice::from_ref(&action), true, &context)
-        };
-        let (full, empty) = (with(5), with(50));
-        assert_eq!(full.digest, empty.digest);
-        assert_eq!((full.calls[0].skipped, empty.calls[0].skipped), (false, true));
-    }
-
-    #[test]
-    fn names_paths_and_addresses_are_checked_once_they_are_filled_in() {
-        let refused = |kind: ActionKind| {
-            phase(&PhaseName::configure(), &[Action::new("a", kind)], "", true, &context()).unwrap_err().to_string()
-        };
-        let remote = |url: &str, sum: &str| ActionKind::RemoteFile {
-            path: "/a".into(),
-            url: url.into(),
-            sha256: sum.into(),
-            mode: "644".into(),
-            owner: None,
-            group: None,
-        };
-        assert!(refused(remote("ftp://x", &"0".repeat(64))).contains("must begin with https://"));
-        assert!(refused(remote("https://x", "abc")).contains("64 hexadecimal digits"));
-        let group = |name: &str| ActionKind::UserGroup {
-            name: name.into(),
-            gid: None,
-            system: false,
-            state: Presence::Present,
-        };
-        assert!(refused(group("-x")).contains("no name of a user or group"));
-    }
-
-    #[test]
-    fn the_texts_of_a_phase_have_a_bound_in_all() {
-        let exec = || ActionKind::Exec {
-            script: "echo {{ 'x' * 60000 }}{{ 'x' * 60000 }}".into(),
-            creates: None,
-            unless: None,
-            only_if: None,
-            secret_env: Vec::new(),
-        };
-        let actions: Vec<_> = (0..80).map(|n| Action::new(format!("a{n}"), exec())).collect();
-        let error = phase(&PhaseName::configure(), &actions, "", true, &context()).unwrap_err();
-        assert!(error.to_string().contains("more than 8 MiB in all"), "{error}");
-    }
-}
+mod tests;

@@ -94,6 +94,8 @@ impl Memo {
             hash.text(&at.to_string());
             hash.text(seal);
         }
+        hash.text("login key");
+        hash.text(inputs.login_key.as_deref().unwrap_or_default());
         let hash = hash.end().0;
         self.known().inputs = Some((inputs.clone(), hash));
         hash

@@ -28,13 +28,13 @@ cron_() {
 # To cron a percent sign that has no backslash is a newline. To the crond of busybox it is nothing.
 cron_line() { printf '%s %s %s\n' "$schedule" "$user" "$(printf '%s\n' "$job" | sed 's/%/\\%/g')"; }
 
+# Each step has to succeed, or half of a table would take its place.
 cron_table() {
   if [ -n "$begins" ]; then
     [ "$begins" = 1 ] || head -n "$((begins - 1))" "$crontab"
   elif [ -s "$crontab" ]; then
-    cat "$crontab"
-    [ -z "$(tail -c 1 "$crontab")" ] || echo
-  fi
-  if [ "$state" = present ]; then printf '%s\n%s %s\n' "$marker" "$schedule" "$job"; fi
-  [ -z "$begins" ] || tail -n "+$((begins + 2))" "$crontab"
+    cat "$crontab" && { [ -z "$(tail -c 1 "$crontab")" ] || echo; }
+  fi &&
+    if [ "$state" = present ]; then printf '%s\n%s %s\n' "$marker" "$schedule" "$job"; fi &&
+    { [ -z "$begins" ] || tail -n "+$((begins + 2))" "$crontab"; }
 }

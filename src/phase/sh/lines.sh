@@ -1,7 +1,7 @@
-# line_in_file_ STATE PATH LINE MATCH AFTER CREATE. Lines are bytes, whatever the locale: a pattern matches the same on
-# every node.
+# line_in_file_ STATE PATH LINE MATCH AFTER CREATE BEFORE FIRST. Lines are bytes, whatever the locale: a pattern matches the
+# same on every node. A line ends before its CR, which is kept; one that is added gets it where the first line has it.
 line_in_file_() {
-  state=$1 target=$2 wanted=$3 match=$4 behind=$5
+  state=$1 target=$2 wanted=$3 match=$4 behind=$5 ahead=${7-} first=${8-} cr=$(printf '\r') eol=
   # A link is followed, since the file that it leads to is kept but for a line.
   if [ -L "$target" ]; then target=$(readlink -f "$target") || return 1; fi
   if [ ! -e "$target" ]; then
@@ -13,18 +13,22 @@ line_in_file_() {
     put_file "$target" 644 "" "" printf '%s\n' "$wanted"
     return
   fi
-  for pattern in "$match" "$behind"; do
+  for pattern in "$match" "$behind" "$ahead"; do
     echo | LC_ALL=C grep -qaE -e "$pattern"
     [ $? -le 1 ] || { complain "lineInFile: $pattern is no extended regular expression"; return 1; }
   done
+  if [ -f "$target" ] && head -n 1 "$target" | LC_ALL=C grep -qa "$cr\$"; then eol=$cr; fi
   if [ "$state" = absent ]; then
     if lines_to_go -q; then put_file "$target" "" "" "" lines_without; else result=Unchanged; fi
     return
   fi
-  there=$(LC_ALL=C grep -naxF -e "$wanted" "$target" | last_number) place=
+  wanted=${wanted%"$cr"}
+  there=$(LC_ALL=C grep -naxF -e "$wanted" -e "$wanted$cr" "$target" | pick_number) place=
   # A line that its own pattern does not match would take the place of another in each run.
   if [ -n "$match" ] && { [ -z "$there" ] || printf '%s\n' "$wanted" | LC_ALL=C grep -qaE -e "$match"; }; then
-    place=$(LC_ALL=C grep -naE -e "$match" "$target" | last_number)
+    # A setting that holds goes before one that is commented out.
+    place=$(matches_of "$match" | LC_ALL=C grep -avE '^[0-9]+:[[:space:]]*(#|;|//)' | pick_number)
+    place=${place:-${there:-$(matches_of "$match" | pick_number)}}
   fi
   if [ -n "$place" ]; then
     keep=$((place - 1)) next=$((place + 1))
@@ -33,29 +37,53 @@ line_in_file_() {
     return 0
   else
     keep=
-    [ -z "$behind" ] || keep=$(LC_ALL=C grep -naE -e "$behind" "$target" | last_number)
+    [ -z "$behind" ] || keep=$(matches_of "$behind" | pick_number)
+    if [ -n "$ahead" ]; then
+      keep=$(matches_of "$ahead" | sed -n '1s/:.*//p')
+      keep=${keep:+$((keep - 1))}
+    fi
     keep=${keep:-$(($(wc -l <"$target") + 1))}
     next=$((keep + 1))
   fi
   put_file "$target" "" "" "" lines_with
 }
 
-last_number() { sed -n '$s/:.*//p'; }
+# matches_of PATTERN: the lines that match, led by their numbers.
+matches_of() {
+  if [ -n "$eol" ]; then
+    LC_ALL=C sed "s/$cr\$//" "$target" | LC_ALL=C grep -naE -e "$1"
+  else
+    LC_ALL=C grep -naE -e "$1" "$target"
+  fi
+}
 
-# The last line may lack its newline.
+# pick_number: the number of the last line, or of the first where that is meant.
+pick_number() { if [ -n "$first" ]; then sed -n '1s/:.*//p'; else sed -n '$s/:.*//p'; fi; }
+
+# The last line may lack its newline. Each step has to succeed, or half of a file would take its place.
 lines_with() {
-  if [ "$keep" -gt 0 ]; then head -n "$keep" "$target"; fi
-  if [ "$keep" -gt "$(wc -l <"$target")" ] && [ -n "$(tail -c 1 "$target")" ]; then echo; fi
-  printf '%s\n' "$wanted"
-  tail -n "+$next" "$target"
+  { [ "$keep" -le 0 ] || head -n "$keep" "$target"; } &&
+    if [ "$keep" -gt "$(wc -l <"$target")" ] && [ -n "$(tail -c 1 "$target")" ]; then printf '%s\n' "$eol"; fi &&
+    printf '%s\n' "$wanted$eol" &&
+    tail -n "+$next" "$target"
 }
 
 lines_to_go() {
-  if [ -n "$match" ]; then LC_ALL=C grep "$1" -aE -e "$match" "$target"; else LC_ALL=C grep "$1" -axF -e "$wanted" "$target"; fi
+  if [ -z "$match" ]; then
+    LC_ALL=C grep "$1" -axF -e "$wanted" -e "$wanted$cr" "$target"
+  elif [ -n "$eol" ]; then
+    LC_ALL=C sed "s/$cr\$//" "$target" | LC_ALL=C grep "$1" -aE -e "$match"
+  else
+    LC_ALL=C grep "$1" -aE -e "$match" "$target"
+  fi
 }
 
-# 1 says that no line is left.
+# 1 says that no line is left. What stays keeps the line ends that it has.
 lines_without() {
+  if [ -n "$match" ] && [ -n "$eol" ]; then
+    LC_ALL=C sed "$(matches_of "$match" | sed 's/:.*/d/')" "$target"
+    return
+  fi
   lines_to_go -v
   [ $? -le 1 ]
 }

@@ -7,12 +7,12 @@ unset PALLET_JOURNAL PALLET_ONLY
 # perform NAME OPTION... -- FUNCTION ARGUMENT...: runs one action and notes what came of it. The first failure ends the
 # phase with its code. Options: limit=SECONDS, retries=NUMBER, pause=SECONDS, mark=NAME (it is listened to under this
 # name), after=NAME,... (it runs only where one of these has changed something since the phase last succeeded), skip,
-# run_as=USER and run_as_password=VARIABLE (of exec).
+# run_as=USER and run_as_password=VARIABLE (of exec), validate=SCRIPT (of what writes a file; %s is the new one).
 # There are no local variables in POSIX sh: $mode, $phase, $action and $result are for nobody else to set.
 perform() {
   number=$((number + 1))
   [ -z "$only" ] || [ "$only" = "$number" ] || return 0
-  action=$1 result=Changed limit= retries=0 pause=0 mark= after= skip= attempt=0 code=0 run_as= run_as_password=
+  action=$1 result=Changed limit= retries=0 pause=0 mark= after= skip= attempt=0 code=0 run_as= run_as_password= validate=
   shift
   while [ "$1" != -- ]; do
     case $1 in
@@ -24,6 +24,7 @@ perform() {
     skip) skip=yes ;;
     run_as=*) run_as=${1#*=} ;;
     run_as_password=*) run_as_password=${1#*=} ;;
+    validate=*) validate=${1#*=} ;;
     esac
     shift
   done
@@ -39,6 +40,18 @@ perform() {
     return
   fi
   before_change || { complain "$marks cannot be written"; exit 1; }
+  begun=
+  if [ -n "$after" ] && [ "$mode" = apply ]; then
+    begun=$marks/.begun.$(printf %s "$action" | tr / :)
+    { read -r witness name number_ digest rest <"$journal/meta"; } 2>/dev/null || digest=-
+    if ended_its_run; then
+      complain "$action ended the run before, or restarted the machine; it is taken for done"
+      note_result Changed
+      return
+    fi
+    name_machine
+    echo "$digest ${journal##*/} $machine" >"$begun" || { complain "$marks cannot be written"; exit 1; }
+  fi
   while :; do
     result=Changed
     [ ! -e "$journal/diff" ] || rm -f "$journal/diff"
@@ -49,6 +62,7 @@ perform() {
     complain "$action failed with code $code; attempt $((attempt + 1)) of $((retries + 1)) follows in $pause s"
     sleep "$pause"
   done
+  [ -z "$begun" ] || rm -f "$begun"
   if [ "$code" != 0 ]; then
     # What is missing may be what an action before would have made.
     if [ "$mode" = check ] && [ "$would" != , ]; then note_result Unknowable; return; fi
@@ -89,6 +103,25 @@ was_woken() {
   done
   return 1
 }
+
+# ended_its_run: a handler began, and its run never came to the end of it: it restarts the machine, or ends the session that it
+# runs in. To wake it again would do so for ever. One that was ended for its time, or by a person, is not done.
+ended_its_run() {
+  { read -r begun_by begun_in begun_on <"$begun"; } 2>/dev/null && [ "$begun_by" = "$digest" ] || return 1
+  name_machine
+  [ "$begun_on" = "$machine" ] || return 0
+  { read -r word verdict rest <"${journal%/*}/$begun_in/state"; } 2>/dev/null || return 1
+  case $word:$verdict in ended:timeout | ended:cancelled) return 1 ;; esac
+}
+
+# name_machine: $machine becomes what tells this start of the machine, or of the container, from the one before.
+name_machine() {
+  { read -r machine </proc/sys/kernel/random/boot_id && read -r line </proc/1/stat; } 2>/dev/null || return 0
+  set -- ${line##*) }
+  shift 19
+  machine=$machine.$1
+}
+
 succeed() {
   if [ "$mode" = apply ] && [ -e "$marks" ]; then rm -rf "$marks"; fi
   exit 0
@@ -202,9 +235,12 @@ lend_secrets() {
 exec_() {
   script=$1 creates=$2 unless=$3 only_if=$4
   shift 4
-  if [ -n "$creates" ] && [ -e "$creates" ]; then result=Unchanged; return 0; fi
   if [ -n "$run_as" ]; then
     can_become_ || return
+    if [ -n "$creates" ] && as_other_ "[ -e '$(printf %s "$creates" | sed "s/'/'\\\\''/g")' ]" >/dev/null 2>&1; then
+      result=Unchanged
+      return 0
+    fi
     if [ -n "$unless" ] && as_other_ "$unless" "$@" >/dev/null 2>&1; then result=Unchanged; return 0; fi
     if [ -n "$only_if" ] && ! as_other_ "$only_if" "$@" >/dev/null 2>&1; then result=Unchanged; return 0; fi
     [ "$mode" = apply ] || return 0
@@ -212,6 +248,7 @@ exec_() {
 $script" "$@"
     return
   fi
+  if [ -n "$creates" ] && [ -e "$creates" ]; then result=Unchanged; return 0; fi
   if [ -n "$unless" ] && (lend_secrets "$@"; forget_secrets; set --; eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
   if [ -n "$only_if" ] && ! (lend_secrets "$@"; forget_secrets; set --; eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
   [ "$mode" = apply ] || return 0

@@ -1,10 +1,11 @@
-# sudoer_ STATE NAME CONTENT. sudo reads no file whose name has a dot, and no name of a user has a plus.
+# sudoer_ STATE NAME CONTENT RULE. sudo reads no file whose name has a dot, and no name of a user has a plus or an equals sign.
 sudoer_() {
   state=$1 content=$3
   case $2 in %*) name=group-${2#%} ;; *) name=$2 ;; esac
   while :; do
     case $name in *.*) name=${name%%.*}+${name#*.} ;; *) break ;; esac
   done
+  name=$name${4:+=$4}
   if [ "$state" = absent ]; then no_file "/etc/sudoers.d/pallet-$name"; return; fi
   if [ ! -d /etc/sudoers.d ]; then
     complain "sudoer: the node has no /etc/sudoers.d; install sudo in an action before"

@@ -62,7 +62,7 @@ user_() {
   else
     change_user || return 1
   fi
-  [ -z "$1" ] || put_keys "$2" || return 1
+  own_home "$1" && { [ -z "$1" ] || put_keys "$2"; } || return 1
   result=$changed
 }
 
@@ -145,6 +145,31 @@ look_for() {
   found=${found#*:*:}
   case ",${found#*:}," in *",$name,"*) return 0 ;; esac
   [ "${found%%:*}" = "${gid:-"$had_gid"}" ] || missing=$missing,$1
+}
+
+# own_home HAS_KEYS: a home may be there from before, and belong to a number that is nobody's: it becomes the user's, and what is
+# in it stays as it is. One that is somebody else's is not taken away, but the user has to get in.
+own_home() {
+  if [ -n "$system" ] || [ "$changed$mode" = Changedcheck ]; then return 0; fi
+  there=$(entry_of passwd "$name")
+  had_fields
+  [ -d "$had_home" ] && theirs=$(stat -L -c %u:%g:%a "$had_home") && whose=$(stat -L -c %U "$had_home") || return 0
+  case $theirs in "$had_uid":*) return 0 ;; esac
+  if [ "$whose" = UNKNOWN ]; then
+    owner=$had_uid group=$had_gid file_mode= changed=Changed
+    [ "$mode" = check ] || dress_file "$had_home"
+    return
+  fi
+  # sshd takes no keys from a home that is another user's.
+  case $1:$theirs in
+  *:0:*:*[1357] | :*[1357]) return 0 ;;
+  *:0:*:*[1357]? | :*[1357]?)
+    theirs=${theirs#*:}
+    case " $(id -G "$name") " in *" ${theirs%:*} "*) return 0 ;; esac
+    ;;
+  esac
+  complain "user: $had_home belongs to $whose, and $name cannot use it; set home, or its owner by directory in an action before"
+  return 1
 }
 
 # put_keys KEYS: what a look cannot see yet would be made.

@@ -107,6 +107,7 @@ impl Look<'_, Remembered> {
             labels.iter().for_each(|(name, value)| [name, value].into_iter().for_each(|text| hash.text(text)));
             hash.values(params.iter());
             [group.count, *ordinal, u32::from(self.is_chosen())].into_iter().for_each(|n| hash.number(n.into()));
+            hash.text(&super::login(group, self.identity).map(|login| login.user).unwrap_or_default());
             hash.bytes(&group.memo.inputs(&group.inputs));
             hash.values(self.record.facts.iter());
             hash.end()
