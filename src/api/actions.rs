@@ -197,13 +197,13 @@ pub struct SecretFileFields {
     pub mode: Option<String>,
     /// The owner, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub owner: Option<String>,
     /// The group, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
@@ -211,7 +211,6 @@ pub struct SecretFileFields {
     /// `sshd -t -f %s`. Otherwise the action fails, and nothing is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
-    #[x_kube(validation = Rule::new("self.contains('%s')").message("must name the new file by %s, as in sshd -t -f %s"))]
     pub validate: Option<String>,
 }
 
@@ -243,13 +242,13 @@ pub struct FileFields {
     pub mode: Option<String>,
     /// The owner, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub owner: Option<String>,
     /// The group, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
@@ -257,7 +256,6 @@ pub struct FileFields {
     /// `sshd -t -f %s`. Otherwise the action fails, and nothing is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
-    #[x_kube(validation = Rule::new("self.contains('%s')").message("must name the new file by %s, as in sshd -t -f %s"))]
     pub validate: Option<String>,
     /// `present`: it is there. `absent`: it is not, nor a link of that name; nothing but `path` may be set then.
     #[serde(default)]
@@ -295,13 +293,13 @@ pub struct DirectoryFields {
     pub mode: Option<String>,
     /// The owner, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub owner: Option<String>,
     /// The group, by name or number; left as it is by default; a template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
@@ -436,7 +434,6 @@ pub struct LineInFileFields {
     /// `sshd -t -f %s`. Otherwise the action fails, and nothing is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
-    #[x_kube(validation = Rule::new("self.contains('%s')").message("must name the new file by %s, as in sshd -t -f %s"))]
     pub validate: Option<String>,
 }
 
