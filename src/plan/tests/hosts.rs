@@ -2,7 +2,11 @@
 
 use super::super::hosts::{Claim, Occupant, Right, Standing, told_place};
 use super::*;
-use crate::{api::group_node::NodeHost, node::host::show};
+use crate::{
+    api::group_node::NodeHost,
+    group::{Attributes, inputs::Inputs},
+    node::host::show,
+};
 
 fn host(number: u32) -> NodeHost {
     NodeHost { name: format!("h{number}"), address: format!("10.9.0.{number}"), port: 22 }
@@ -266,4 +270,35 @@ fn where_a_node_is_follows_from_its_status() {
     assert_eq!(told_place(&node).as_deref(), Some("10.9.0.7:2222"), "its port is known from where it has been at work");
     node.record.incarnation = Some(at("10.9.0.77:2222"));
     assert_eq!(told_place(&node).as_deref(), Some("10.9.0.7:22"));
+}
+
+/// Found on a host that nobody could log in to any more, though its group was Ready.
+#[test]
+fn the_operators_own_key_is_not_taken_away() {
+    let keyed = |node: Value, user: &str, keys: Value, known: Option<&str>| {
+        let actions = json!([{"user": {"name": user, "authorizedKeys": keys}}]);
+        let mut group = group(json!({"node": node, "phases": {"configure": {"actions": actions}}}));
+        group.inputs = Arc::new(Inputs { login_key: known.map(Into::into), ..Inputs::default() });
+        let identity =
+            Identity { attributes: Arc::new(Attributes { host: "h1".into(), ..Attributes::default() }), ..identity() };
+        let mut record = done(&group, &identity);
+        record.receipts.remove(&PhaseName::configure());
+        match next(&group, &identity, &record, now()) {
+            Next::Unrenderable { error, .. } => Some(error.to_string()),
+            _ => None,
+        }
+    };
+    let hosts = |user: Option<&str>| {
+        let inventory = json!([{"name": "h1", "address": "10.9.0.1", "user": user}]);
+        json!({"hosts": {"user": "fleet", "key": {"secretKeyRef": {"name": "login"}}, "inventory": inventory}})
+    };
+    let (own, other) = ("ssh-ed25519 AAAAOwn", json!(["ssh-ed25519 AAAAJane jane"]));
+    let refused = keyed(hosts(None), "fleet", other.clone(), Some(own)).unwrap();
+    assert!(refused.starts_with("action user[0]: authorizedKeys does not hold the key") && refused.ends_with(own));
+    assert!(keyed(hosts(Some("admin")), "admin", other.clone(), Some(own)).is_some(), "a host has a user of its own");
+    assert_eq!(keyed(hosts(Some("admin")), "fleet", other.clone(), Some(own)), None);
+    assert_eq!(keyed(hosts(None), "fleet", json!([own, "ssh-ed25519 AAAAJane"]), Some(own)), None);
+    assert_eq!(keyed(hosts(None), "fleet", other.clone(), None), None);
+    let pod = json!({"pod": {"template": {"spec": {"containers": [{"name": "main", "image": "x"}]}}}});
+    assert_eq!(keyed(pod, "fleet", other, Some(own)), None);
 }
