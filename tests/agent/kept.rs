@@ -42,7 +42,7 @@ const DISK: &str = "mount -t tmpfs -o size=64k,mode=755 pallet-agent-test";
 
 fn a_full_disk_loses_no_file(shell: Shell) {
     let mut node = rooted(shell, &[]);
-    node.namespace = Some(format!("{}\nmkdir /etc/crontabs\n{DISK} /etc/crontabs", node.namespace.unwrap()));
+    node.namespace = Some(format!("{}\nmkdir /etc/crontabs\n{DISK} /etc/crontabs", node.namespace.take().unwrap()));
     let mut agent = node.agent();
     let fill = r#"cd /etc/crontabs
         i=0; while [ $i -lt 1200 ]; do i=$((i + 1)); echo "setting_$i = value $i"; done >root
@@ -180,7 +180,7 @@ fn a_file_is_rewritten_where_its_directory_is_read_only(shell: Shell) {
     let mut node = rooted(shell, &[]);
     fs::write(node.file("srv/names"), "192.0.2.1 a\n").unwrap();
     let setup = "mount --bind /srv/names /etc/hosts; mount -o remount,bind,ro /etc";
-    node.namespace = Some(format!("{}\n{setup}", node.namespace.unwrap()));
+    node.namespace = Some(format!("{}\n{setup}", node.namespace.take().unwrap()));
     let mut agent = node.agent();
     let kind = line("/etc/hosts", Some("192.0.2.30 db.internal"), None, Present);
     for expected in [Changed, Unchanged] {
@@ -258,7 +258,7 @@ fn what_is_to_be_absent_goes(shell: Shell) {
     fs::create_dir_all(node.file("srv/dir/a b")).unwrap();
     fs::write(node.file("srv/data"), "x").unwrap();
     fs::write(node.file("srv/dir/a b/data"), "").unwrap();
-    node.namespace = Some(format!("{}\nmount --bind /srv/data '/srv/dir/a b/data'", node.namespace.unwrap()));
+    node.namespace = Some(format!("{}\nmount --bind /srv/data '/srv/dir/a b/data'", node.namespace.take().unwrap()));
     let mut agent = node.agent();
     let ended = apply(&mut agent, &ActionKind::Removal { what: Removed::Directory, path: "/srv/dir".into() });
     assert_eq!(effects(&ended), [Failed]);

@@ -98,8 +98,12 @@ impl Errors {
         let name = render::constant(&template.as_str().into(), Some(scope.params));
         let (None, Ok(serde_json::Value::String(name))) = (&action.when, name) else { return };
         let file = format!("{field} {name} {rule}");
+        let mut kind = action.kind.clone();
+        if let ActionKind::Sudoer { name: template, .. } | ActionKind::Cron { name: template, .. } = &mut kind {
+            *template = name;
+        }
         let same = |known: &&(String, ActionKind, String)| {
-            known.2 == file && known.1 != action.kind && before.iter().any(|action| action.name == known.0)
+            known.2 == file && known.1 != kind && before.iter().any(|action| action.name == known.0)
         };
         if let Some((other, ..)) = self.files.iter().find(same) {
             let way = if field == "sudoer" { "rule" } else { "name" };
@@ -108,7 +112,7 @@ impl Errors {
             );
             self.add(format!("{path}.{field}.{way}"), message);
         }
-        self.files.push((action.name.clone(), action.kind.clone(), file));
+        self.files.push((action.name.clone(), kind, file));
     }
 
     /// What looks at a new file before it is placed.
