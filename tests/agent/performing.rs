@@ -24,7 +24,6 @@ under_every_shell! {
     a_change_is_remembered_till_the_phase_has_succeeded
     a_change_is_remembered_wherever_its_action_has_moved
     a_run_that_is_killed_loses_no_change
-    a_handler_that_ends_its_own_run_does_so_once
     an_action_that_takes_too_long_is_ended_with_all_that_it_started
     the_clock_of_an_action_goes_with_it
     a_time_limit_changes_nothing_else
@@ -158,36 +157,6 @@ fn a_run_that_is_killed_loses_no_change(shell: Shell) {
     assert_eq!(effects(&run(&mut agent, calls(kill))), [Unchanged, Changed]);
     assert_eq!(effects(&run(&mut agent, calls(kill))), [Unchanged, Skipped]);
     assert_eq!(node.read("told"), "handled\n");
-    agent.bye();
-}
-
-/// A reboot, for one: the run is gone with the machine, and what is behind it has to have its turn.
-fn a_handler_that_ends_its_own_run_does_so_once(shell: Shell) {
-    let node = Node::new(shell);
-    let mut agent = node.agent();
-    let motd = node.file("motd");
-    let calls = |text: &str, script: &str| {
-        vec![
-            Call::new("motd", file(&motd, text, "644")),
-            after(Call::new("spec/handler", exec(script)), &[0]),
-            after(Call::new("chained", exec("echo chained >>told")), &[1]),
-            Call::new("behind", guarded("touch behind", "behind")),
-        ]
-    };
-    let kill = "echo handled >>told; kill -s KILL $$; sleep 60";
-    let ended = run(&mut agent, calls("a", kill));
-    assert_eq!((ended.verdict, effects(&ended)), (Verdict::Exit(137), vec![Changed]), "{}", ended.output);
-    let ended = run(&mut agent, calls("a", kill));
-    assert_eq!(effects(&ended), [Unchanged, Changed, Changed, Changed], "{}", ended.output);
-    assert!(ended.output.contains("spec/handler ended the run before, or restarted the machine"), "{}", ended.output);
-    assert_eq!(node.read("told"), "handled\nchained\n");
-    // A new change wakes it again; one that fails, or takes too long, is not done.
-    let ended = run(&mut agent, calls("b", "echo failed >>told; exit 3"));
-    assert_eq!((ended.verdict, effects(&ended)), (Verdict::Exit(3), vec![Changed, Failed]));
-    agent.ask(&run_id(), 1, &compile::phase(&rendered(calls("b", "echo slow >>told; sleep 60")), 0));
-    assert_eq!(agent.ended().verdict, Verdict::TimedOut);
-    assert_eq!(effects(&run(&mut agent, calls("b", "echo last >>told"))), [Unchanged, Changed, Changed, Unchanged]);
-    assert_eq!(node.read("told"), "handled\nchained\nfailed\nslow\nlast\nchained\n");
     agent.bye();
 }
 

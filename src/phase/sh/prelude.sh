@@ -40,18 +40,6 @@ perform() {
     return
   fi
   before_change || { complain "$marks cannot be written"; exit 1; }
-  begun=
-  if [ -n "$after" ] && [ "$mode" = apply ]; then
-    begun=$marks/.begun.$(printf %s "$action" | tr / :)
-    { read -r witness name number_ digest rest <"$journal/meta"; } 2>/dev/null || digest=-
-    if ended_its_run; then
-      complain "$action ended the run before, or restarted the machine; it is taken for done"
-      note_result Changed
-      return
-    fi
-    name_machine
-    echo "$digest ${journal##*/} $machine" >"$begun" || { complain "$marks cannot be written"; exit 1; }
-  fi
   while :; do
     result=Changed
     [ ! -e "$journal/diff" ] || rm -f "$journal/diff"
@@ -62,7 +50,6 @@ perform() {
     complain "$action failed with code $code; attempt $((attempt + 1)) of $((retries + 1)) follows in $pause s"
     sleep "$pause"
   done
-  [ -z "$begun" ] || rm -f "$begun"
   if [ "$code" != 0 ]; then
     # What is missing may be what an action before would have made.
     if [ "$mode" = check ] && [ "$would" != , ]; then note_result Unknowable; return; fi
@@ -103,25 +90,6 @@ was_woken() {
   done
   return 1
 }
-
-# ended_its_run: a handler began, and its run never came to the end of it: it restarts the machine, or ends the session that it
-# runs in. To wake it again would do so for ever. One that was ended for its time, or by a person, is not done.
-ended_its_run() {
-  { read -r begun_by begun_in begun_on <"$begun"; } 2>/dev/null && [ "$begun_by" = "$digest" ] || return 1
-  name_machine
-  [ "$begun_on" = "$machine" ] || return 0
-  { read -r word verdict rest <"${journal%/*}/$begun_in/state"; } 2>/dev/null || return 1
-  case $word:$verdict in ended:timeout | ended:cancelled) return 1 ;; esac
-}
-
-# name_machine: $machine becomes what tells this start of the machine, or of the container, from the one before.
-name_machine() {
-  { read -r machine </proc/sys/kernel/random/boot_id && read -r line </proc/1/stat; } 2>/dev/null || return 0
-  set -- ${line##*) }
-  shift 19
-  machine=$machine.$1
-}
-
 succeed() {
   if [ "$mode" = apply ] && [ -e "$marks" ]; then rm -rf "$marks"; fi
   exit 0
