@@ -85,7 +85,8 @@ fn a_script_of_another_user_has_its_secrets_its_guards_and_its_code(shell: Shell
         let ActionKind::Exec { script, unless, only_if, secret_env, .. } = exec("exit 7", &[]) else { unreachable!() };
         ActionKind::Exec { script, creates: Some(path.into()), unless, only_if, secret_env }
     };
-    let hidden = node.file("hidden");
+    // A checkout may lie where others cannot get to.
+    let hidden = std::env::temp_dir().join(format!("pallet-agent-{}", run_id()));
     fs::create_dir(&hidden).unwrap();
     fs::write(hidden.join("it's"), "").unwrap();
     fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
@@ -93,6 +94,7 @@ fn a_script_of_another_user_has_its_secrets_its_guards_and_its_code(shell: Shell
     assert_eq!(run(&mut agent, creates(&path)).verdict, Verdict::Exit(7), "it is looked for by {user}");
     fs::set_permissions(&hidden, fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(run(&mut agent, creates(&path)).actions[0].result, Unchanged);
+    fs::remove_dir_all(&hidden).unwrap();
     agent.bye();
 }
 
