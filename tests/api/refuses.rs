@@ -530,8 +530,20 @@ fn table() -> Vec<Bad> {
         bad(
             "a link to nothing",
             actions(json!([{"symlink": {"path": "/a"}}])),
-            "spec.phases.configure.actions[0].symlink.target",
-            "Required value",
+            "spec.phases[configure].actions[0].symlink",
+            "a link that is there has a target, and one that is absent has none",
+        ),
+        bad(
+            "an absent file with a mode",
+            actions(json!([{"file": {"path": "/a", "state": "absent", "mode": "0644"}}])),
+            "spec.phases[configure].actions[0].file",
+            "absent takes path only",
+        ),
+        bad(
+            "a line both behind and before another",
+            actions(json!([{"lineInFile": {"path": "/a", "line": "x", "insertAfter": "a", "insertBefore": "b"}}])),
+            "spec.phases[configure].actions[0].lineInFile",
+            "either behind or before another",
         ),
         bad(
             "a claim in capitals",
