@@ -451,7 +451,7 @@ pub struct RemoteFileFields {
     /// The SHA-256 checksum of the file in hexadecimal, a template. A file that has it is not downloaded again.
     #[schemars(length(min = 1, max = 256))]
     pub sha256: String,
-    /// The mode in octal; 0644 by default.
+    /// The mode in octal; 0644 for a new file by default, and as it is for one that is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 5))]
     #[x_kube(validation = Rule::new("self.matches('^0?[0-7]{3,4}$')")

@@ -178,7 +178,7 @@ pub enum ActionKind {
         url: String,
         /// A template of plain text; hexadecimal.
         sha256: String,
-        /// Octal, without a leading zero.
+        /// Octal, without a leading zero; empty where none is named.
         mode: String,
         /// A name or number.
         owner: Option<String>,

@@ -7,8 +7,8 @@ use crate::{
     api::actions::*,
     phase::{
         action::{
-            Action, ActionKind, AptSource, Content, DEFAULT_MODE, KeyRef, Removed, Repeat, RunAs, SECRET_MODE, Sealed,
-            SecretEnv, User,
+            Action, ActionKind, AptSource, Content, KeyRef, Removed, Repeat, RunAs, SECRET_MODE, Sealed, SecretEnv,
+            User,
         },
         expect,
         render::{self, checks},
@@ -366,7 +366,7 @@ impl Errors {
             path: fields.path.clone(),
             url: fields.url.clone(),
             sha256: fields.sha256.clone(),
-            mode: fields.mode.as_deref().map_or_else(|| DEFAULT_MODE.to_owned(), octal),
+            mode: fields.mode.as_deref().map(octal).unwrap_or_default(),
             owner: fields.owner.clone(),
             group: fields.group.clone(),
         }
