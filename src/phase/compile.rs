@@ -99,6 +99,10 @@ fn options(rendered: &Rendered, call: &Call, listened_to: bool, secrets: &[KeyRe
     if !call.after.is_empty() {
         let marks: Vec<String> = call.after.iter().filter_map(|place| rendered.calls.get(*place)).map(mark).collect();
         let _ = write!(options, " {}", quote(&format!("after={}", marks.join(","))));
+        // What else could end its own run?
+        if matches!(call.kind, ActionKind::Exec { .. } | ActionKind::Service { .. }) {
+            let _ = write!(options, " {}", quote(&format!("once={}", mark(call))));
+        }
     }
     if let Some(timeout) = call.timeout {
         let _ = write!(options, " limit={}", timeout.as_secs().max(1));

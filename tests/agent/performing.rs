@@ -24,6 +24,8 @@ under_every_shell! {
     a_change_is_remembered_till_the_phase_has_succeeded
     a_change_is_remembered_wherever_its_action_has_moved
     a_run_that_is_killed_loses_no_change
+    a_handler_that_ends_its_own_run_is_not_run_again
+    a_handler_that_was_cut_off_or_has_a_new_reason_runs_again
     an_action_that_takes_too_long_is_ended_with_all_that_it_started
     the_clock_of_an_action_goes_with_it
     a_time_limit_changes_nothing_else
@@ -157,6 +159,59 @@ fn a_run_that_is_killed_loses_no_change(shell: Shell) {
     assert_eq!(effects(&run(&mut agent, calls(kill))), [Unchanged, Changed]);
     assert_eq!(effects(&run(&mut agent, calls(kill))), [Unchanged, Skipped]);
     assert_eq!(node.read("told"), "handled\n");
+    agent.bye();
+}
+
+/// As by a restart of the machine, of sshd, or of the session that it runs in.
+const ENDINGS: [&str; 4] = [
+    "read -r word pid rest <\"$journal/state\"; kill -s KILL \"$pid\"; sleep 60",
+    "kill -s KILL $$; sleep 60",
+    "sh -c 'kill -s KILL $PPID'; sleep 60",
+    "sh -c 'kill -s TERM $$'",
+];
+
+fn ending(node: &Node, script: &str) -> Vec<Call> {
+    vec![
+        Call::new("options", file(&node.file("options"), "quiet", "644")),
+        after(Call::new("spec/restart", exec(&format!("echo ended >>told; {script}"))), &[0]),
+        after(Call::new("behind it", exec("echo up >>told")), &[1]),
+    ]
+}
+
+fn a_handler_that_ends_its_own_run_is_not_run_again(shell: Shell) {
+    for script in ENDINGS {
+        let node = Node::new(shell);
+        let mut agent = node.agent();
+        let ended = run(&mut agent, ending(&node, script));
+        assert_ne!(ended.verdict, Verdict::Exit(0), "{script}: {}", ended.output);
+        let ended = run(&mut agent, ending(&node, script));
+        assert_eq!(effects(&ended), [Unchanged, Changed, Changed], "{script}: {}", ended.output);
+        assert!(ended.output.contains("spec/restart ended run "), "{}", ended.output);
+        assert_eq!(effects(&run(&mut agent, ending(&node, script))), [Unchanged, Skipped, Skipped]);
+        assert_eq!(node.read("told"), "ended\nup\n", "{script}");
+        assert!(!node.state().join("marks/configure").exists());
+        // The next change is another one.
+        fs::write(node.file("options"), "tampered").unwrap();
+        assert_ne!(run(&mut agent, ending(&node, script)).verdict, Verdict::Exit(0));
+        assert_eq!(node.read("told"), "ended\nup\nended\n", "{script}");
+        agent.bye();
+    }
+}
+
+fn a_handler_that_was_cut_off_or_has_a_new_reason_runs_again(shell: Shell) {
+    let node = Node::new(shell);
+    let mut agent = node.agent();
+    let rendered = |script: &str| compile::phase(&rendered(ending(&node, script)), 0);
+    agent.ask(&run_id(), 1, &rendered("sleep 60"));
+    assert_eq!(agent.ended().verdict, Verdict::TimedOut);
+    let ended = agent.run(&rendered(ENDINGS[0]));
+    assert_ne!(ended.verdict, Verdict::Exit(0), "{}", ended.output);
+    fs::write(node.file("options"), "tampered").unwrap();
+    let ended = agent.run(&rendered("false"));
+    assert_eq!(effects(&ended), [Changed, Failed], "{}", ended.output);
+    let ended = agent.run(&rendered("true"));
+    assert_eq!(effects(&ended), [Unchanged, Changed, Changed], "{}", ended.output);
+    assert_eq!(node.read("told"), "ended\nended\nended\nended\nup\n");
     agent.bye();
 }
 

@@ -7,12 +7,13 @@ unset PALLET_JOURNAL PALLET_ONLY
 # perform NAME OPTION... -- FUNCTION ARGUMENT...: runs one action and notes what came of it. The first failure ends the
 # phase with its code. Options: limit=SECONDS, retries=NUMBER, pause=SECONDS, mark=NAME (it is listened to under this
 # name), after=NAME,... (it runs only where one of these has changed something since the phase last succeeded), skip,
-# run_as=USER and run_as_password=VARIABLE (of exec), validate=SCRIPT (of what writes a file; %s is the new one).
+# once=NAME (it is not done again where it has ended its run, see below), run_as=USER and run_as_password=VARIABLE (of exec),
+# validate=SCRIPT (of what writes a file; %s is the new one).
 # There are no local variables in POSIX sh: $mode, $phase, $action and $result are for nobody else to set.
 perform() {
   number=$((number + 1))
   [ -z "$only" ] || [ "$only" = "$number" ] || return 0
-  action=$1 result=Changed limit= retries=0 pause=0 mark= after= skip= attempt=0 code=0 run_as= run_as_password= validate=
+  action=$1 result=Changed limit= retries=0 pause=0 mark= after= once= skip= attempt=0 code=0 run_as= run_as_password= validate=
   shift
   while [ "$1" != -- ]; do
     case $1 in
@@ -21,6 +22,7 @@ perform() {
     pause=*) pause=${1#*=} ;;
     mark=*) mark=${1#*=} ;;
     after=*) after=${1#*=} ;;
+    once=*) once=${1#*=} ;;
     skip) skip=yes ;;
     run_as=*) run_as=${1#*=} ;;
     run_as_password=*) run_as_password=${1#*=} ;;
@@ -39,6 +41,11 @@ perform() {
     note_result Skipped
     return
   fi
+  if [ -n "$once" ] && has_ended_its_run; then
+    complain "$action ended run $run and counts as done"
+    note_result Changed
+    return
+  fi
   before_change || { complain "$marks cannot be written"; exit 1; }
   while :; do
     result=Changed
@@ -50,13 +57,14 @@ perform() {
     complain "$action failed with code $code; attempt $((attempt + 1)) of $((retries + 1)) follows in $pause s"
     sleep "$pause"
   done
+  [ -z "$once" ] || [ "$mode" = check ] || end_once "$1"
   if [ "$code" != 0 ]; then
     # What is missing may be what an action before would have made.
     if [ "$mode" = check ] && [ "$would" != , ]; then note_result Unknowable; return; fi
     note_result Failed
     exit "$code"
   fi
-  after_change
+  after_change "$1"
   note_result "$result"
 }
 
@@ -70,14 +78,16 @@ note_result() {
 # name, since the actions may have moved until then.
 before_change() {
   marked=yes
-  [ -n "$mark" ] && [ "$mode" = apply ] || return 0
+  [ "$mode" = apply ] || return 0
+  [ -z "$once" ] || note_once begun || return
+  [ -n "$mark" ] || return 0
   [ -e "$marks/$mark" ] || marked=
   mkdir -p "$marks" && true >"$marks/$mark"
 }
 after_change() {
-  if [ "$mode" = check ]; then
-    [ "$result" = Unchanged ] || would=$would$mark,
-  elif [ -n "$mark" ] && [ -z "$marked" ] && [ "$result" = Unchanged ]; then
+  # A script says so each time that it runs.
+  case $mode:$1:$result in *:Unchanged | apply:exec_:*) ;; *) would=$would$mark, ;; esac
+  if [ "$mode" = apply ] && [ -n "$mark" ] && [ -z "$marked" ] && [ "$result" = Unchanged ]; then
     rm -f "$marks/$mark"
   fi
 }
@@ -85,10 +95,34 @@ was_woken() {
   rest=$after,
   while [ -n "$rest" ]; do
     case $would in *",${rest%%,*},"*) return 0 ;; esac
-    [ ! -e "$marks/${rest%%,*}" ] || return 0
+    [ -n "${1-}" ] || [ ! -e "$marks/${rest%%,*}" ] || return 0
     rest=${rest#*,}
   done
   return 1
+}
+
+# What listens for a change may restart the machine, or end its own run otherwise: then nobody notes that it was done, and it
+# would be done again in each run. So it is noted before that it begins. It counts as done where the run, of the same phase as
+# declared, was ended by nobody else, and nothing has changed anew in this one.
+note_once() { mkdir -p "$marks" && echo "$1 ${journal##*/}" >"$marks/$once,"; }
+# It did not fail where the end of its session reached it as HUP or TERM, or where its script's own shell was killed, which then
+# got to none of its ends.
+end_once() {
+  case $code in
+  0) note_once done ;;
+  129 | 143) ;;
+  *)
+    if [ "$1$run_as" != exec_ ] || [ "$code" -le 128 ] || [ -e "$journal/exited" ]; then rm -f "$marks/$once,"; fi
+    ;;
+  esac
+}
+has_ended_its_run() {
+  [ "$mode" = apply ] && ! was_woken anew || return 1
+  {
+    read -r how run <"$marks/$once," && read -r word verdict rest <"${journal%/*}/$run/state" &&
+      read -r witness name try former rest <"${journal%/*}/$run/meta" && read -r witness name try digest rest <"$journal/meta"
+  } 2>/dev/null || return 1
+  case $how:$word:$verdict in *:running:* | begun:ended:exit:*) [ "$former" = "$digest" ] ;; *) return 1 ;; esac
 }
 succeed() {
   if [ "$mode" = apply ] && [ -e "$marks" ]; then rm -rf "$marks"; fi
@@ -220,5 +254,9 @@ $script" "$@"
   if [ -n "$unless" ] && (lend_secrets "$@"; forget_secrets; set --; eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
   if [ -n "$only_if" ] && ! (lend_secrets "$@"; forget_secrets; set --; eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
   [ "$mode" = apply ] || return 0
-  (lend_secrets "$@"; forget_secrets; set --; set -e; eval "$script")
+  rm -f "$journal/exited"
+  (
+    [ -z "$once" ] || trap "true >'$journal/exited'" EXIT
+    lend_secrets "$@"; forget_secrets; set --; set -e; eval "$script"
+  )
 }
