@@ -45,6 +45,11 @@ pub struct ActionFields {
     /// What runs can be ended only by who may signal it: to become root, rather set `become` of the node.
     #[serde(default, rename = "become", skip_serializing_if = "Option::is_none")]
     pub elevation: Option<ElevationFields>,
+    /// Environment variables of a `package`, `packageSource` or `remoteFile`, such as `https_proxy`. They are in receipts and
+    /// logs: no credentials belong in them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub env: Vec<EnvFields>,
     /// Runs a shell script.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<ExecFields>,
@@ -90,6 +95,19 @@ pub struct ActionFields {
     /// Stops the phase until a person has acknowledged it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manual: Option<ManualFields>,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+pub struct EnvFields {
+    /// The variable's name: in upper case, or that of a proxy, such as `https_proxy`.
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new("self.matches('^([A-Z_][A-Z0-9_]*|[a-z]+_proxy)$')")
+        .message("must consist of upper-case letters, digits and '_', such as HTTPS_PROXY, or be that of a proxy, such as https_proxy"))]
+    pub name: String,
+    /// The variable's value, a template.
+    #[schemars(length(max = 4096))]
+    pub value: String,
 }
 
 /// A step that a person takes. The phase ends here, with the outcome Waiting, and goes on behind it when the annotation
@@ -329,15 +347,32 @@ pub struct SymlinkFields {
 }
 
 /// Installs or removes packages. The package manager is that of the fact `os.packageManager`: apt, apk, dnf or yum.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PackageFields {
-    /// Their names, templates; a version may follow as the package manager writes it, such as `nginx=1.22.1-9` for apt.
+    /// The packages' names, templates; a version may follow as the package manager writes it, such as `nginx=1.22.1-9`,
+    /// `nginx=1.22.*` or `nginx/bookworm-backports` for apt. No pattern, group or task is accepted as a name, and no value
+    /// that a template inserts may be empty.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
     pub names: Vec<String>,
     /// `present`: installed, in whatever version. `latest`: installed, in the newest version that the node's sources have.
     /// `absent`: not installed.
     #[serde(default)]
     pub state: PackageState,
+    /// Whether packages that the named ones recommend are installed too, with apt and dnf; the node's configuration decides
+    /// by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install_recommends: Option<bool>,
+    /// With `state: absent`, removes configuration files too, with apt and apk. A package of which only these are left
+    /// counts as installed then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub purge: bool,
+    /// The release that apt prefers for this action, such as bookworm-backports, as `apt-get -t` does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_.+~/]*$')")
+        .message("must be the name of a release, such as bookworm-backports"))]
+    pub default_release: Option<String>,
 }
 
 /// What is wanted of packages.
@@ -356,7 +391,7 @@ pub enum PackageState {
 /// Starts, stops or enables a service. The service manager is that of the fact `os.serviceManager`: systemd, openrc or sysv.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[x_kube(
-    validation = Rule::new("has(self.state) || has(self.enabled)").message("asks for nothing: set state, enabled or both")
+    validation = Rule::new("has(self.state) || has(self.enabled) || has(self.masked)").message("asks for nothing: set state, enabled or both, or masked")
 )]
 pub struct ServiceFields {
     /// Its name, a template, such as nginx.
@@ -366,9 +401,14 @@ pub struct ServiceFields {
     /// phase runs, and started where it did not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ServiceState>,
-    /// Whether it starts with the node; left as it is by default.
+    /// Whether it starts with the node; left as it is by default. A systemd unit that cannot be enabled, such as a static one,
+    /// is accepted either way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    /// Whether the unit is masked, so that nothing can start it; left as it is by default. Only systemd can mask. A running
+    /// unit keeps running unless `state` is `stopped`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked: Option<bool>,
 }
 
 /// `started` and `stopped`: it runs, or not. `restarted` and `reloaded`: it is restarted or reloaded each time that the
@@ -437,8 +477,22 @@ pub struct LineInFileFields {
     pub validate: Option<String>,
 }
 
+/// One header of a request whose value is a secret.
+#[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretHeaderFields {
+    /// The header's name, such as Authorization.
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
+        .message("must be the name of a header: letters, digits, '-' and '_', such as Authorization"))]
+    pub name: String,
+    /// The key of a Secret that holds the header's whole value, such as `Bearer abc`; a newline at its end is left out.
+    pub secret_key_ref: KeyFields,
+}
+
 /// Downloads a file, with curl or wget, whichever the node has, and puts it in its place when its checksum is right.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RemoteFileFields {
     /// Where it is written: an absolute path, a template. Its directory must be there.
     #[schemars(length(min = 1, max = 4096))]
@@ -451,6 +505,11 @@ pub struct RemoteFileFields {
     /// The SHA-256 checksum of the file in hexadecimal, a template. A file that has it is not downloaded again.
     #[schemars(length(min = 1, max = 256))]
     pub sha256: String,
+    /// Headers of the request whose values are secrets. They are sent to the host of `url` only, whatever it redirects to,
+    /// and are in no argument, URL or file. The node needs curl for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub secret_headers: Vec<SecretHeaderFields>,
     /// The mode in octal; 0644 for a new file by default, and as it is for one that is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 5))]

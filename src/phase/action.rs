@@ -27,6 +27,8 @@ pub struct Action {
     pub run_as: Option<RunAs>,
     /// What has to succeed for a new file to be placed: a template, quoted for the shell, in which `%s` is that file.
     pub validate: Option<String>,
+    /// Environment variables, by name: templates of plain text.
+    pub env: Vec<(String, String)>,
 }
 
 /// As whom a script runs.
@@ -52,6 +54,7 @@ impl Action {
             retry: None,
             run_as: None,
             validate: None,
+            env: Vec::new(),
         }
     }
 }
@@ -61,6 +64,9 @@ pub fn secrets(actions: &[Action]) -> Vec<KeyRef> {
     let of_action = |action: &Action| match &action.kind {
         ActionKind::Exec { secret_env, .. } => secret_env.iter().map(|env| env.secret.at.clone()).collect(),
         ActionKind::SecretFile { secret, .. } => vec![secret.at.clone()],
+        ActionKind::RemoteFile { secret_headers, .. } => {
+            secret_headers.iter().map(|env| env.secret.at.clone()).collect()
+        }
         _ => Vec::new(),
     };
     let passwords = actions.iter().filter_map(|action| action.run_as.as_ref()?.password.clone());
@@ -137,6 +143,8 @@ pub enum ActionKind {
         names: Vec<String>,
         /// What is wanted.
         state: PackageState,
+        /// How, where not as the package manager is configured.
+        options: PackageOptions,
         /// The node's package manager; empty until the phase is rendered.
         manager: String,
     },
@@ -148,6 +156,8 @@ pub enum ActionKind {
         state: Option<ServiceState>,
         /// Whether it starts with the node.
         enabled: Option<bool>,
+        /// Whether nothing can start it.
+        masked: Option<bool>,
         /// The node's service manager; empty until the phase is rendered.
         manager: String,
     },
@@ -178,6 +188,8 @@ pub enum ActionKind {
         url: String,
         /// A template of plain text; hexadecimal.
         sha256: String,
+        /// Headers whose values are secrets.
+        secret_headers: Vec<SecretEnv>,
         /// Octal, without a leading zero; empty where none is named.
         mode: String,
         /// A name or number.
@@ -296,10 +308,21 @@ pub struct Sealed {
     pub seal: String,
 }
 
-/// A variable whose value is a secret.
+/// How packages are installed or removed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PackageOptions {
+    /// Whether what they recommend is installed too.
+    pub recommends: Option<bool>,
+    /// Whether their configuration is removed with them.
+    pub purge: bool,
+    /// The release that apt prefers.
+    pub release: Option<String>,
+}
+
+/// A variable, or a header, whose value is a secret.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SecretEnv {
-    /// The variable.
+    /// The variable or header.
     pub name: String,
     /// The secret.
     pub secret: Sealed,

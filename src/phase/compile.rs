@@ -62,7 +62,12 @@ fn script(rendered: &Rendered, from: usize, mode: &str) -> String {
     for (place, call) in rendered.calls.iter().enumerate().skip(from) {
         let listened_to = rendered.calls.iter().any(|other| other.after.contains(&place));
         let options = options(rendered, call, listened_to, &secrets);
-        let _ = writeln!(script, "perform {}{options} -- {}", quote(&call.name), invocation(&call.kind, &secrets));
+        let (name, invocation) = (quote(&call.name), invocation(&call.kind, &secrets));
+        let env: String = call.env.iter().map(|(name, value)| format!(" {name} {}", quote(value))).collect();
+        let _ = match call.env.len() {
+            0 => writeln!(script, "perform {name}{options} -- {invocation}"),
+            count => writeln!(script, "perform {name}{options} -- with_env_ {count}{env} {invocation}"),
+        };
     }
     script.push_str("succeed\n");
     script
@@ -75,6 +80,7 @@ pub fn secrets(rendered: &Rendered) -> Vec<KeyRef> {
         let of_call: Vec<&KeyRef> = match &call.kind {
             ActionKind::Exec { secret_env, .. } => secret_env.iter().map(|env| &env.secret.at).collect(),
             ActionKind::SecretFile { secret, .. } => vec![&secret.at],
+            ActionKind::RemoteFile { secret_headers, .. } => secret_headers.iter().map(|env| &env.secret.at).collect(),
             _ => Vec::new(),
         };
         let password = call.run_as.as_ref().and_then(|run_as| run_as.password.as_ref());
@@ -137,7 +143,8 @@ fn parts(kind: &ActionKind) -> &'static [&'static str] {
         | ActionKind::Symlink { .. }
         | ActionKind::Removal { .. } => &[FILES],
         ActionKind::LineInFile { .. } => &[FILES, LINES],
-        ActionKind::RemoteFile { .. } => &[FILES, DOWNLOADS],
+        ActionKind::RemoteFile { secret_headers, .. } if secret_headers.is_empty() => &[FILES, DOWNLOADS],
+        ActionKind::RemoteFile { .. } => &[FILES, DOWNLOADS, SECRETS],
         ActionKind::Package { .. } => &[PACKAGES],
         ActionKind::PackageSource { .. } => &[FILES, LINES, PACKAGES, SOURCES],
         ActionKind::Service { .. } => &[SERVICES],
@@ -190,17 +197,25 @@ fn invocation(kind: &ActionKind, secrets: &[KeyRef]) -> String {
                 if *first { "first" } else { "" },
             ],
         ),
-        ActionKind::RemoteFile { path, url, sha256, mode, owner, group } => {
-            call(&["remote_file_"], &[path, url, sha256, mode, text(owner), text(group)])
+        ActionKind::RemoteFile { path, url, sha256, secret_headers, mode, owner, group } => {
+            let headers: Vec<String> =
+                secret_headers.iter().flat_map(|header| [header.name.clone(), variable(&header.secret.at)]).collect();
+            let arguments = [path, url, sha256, mode, text(owner), text(group)].into_iter();
+            call(&["remote_file_"], &arguments.chain(headers.iter().map(String::as_str)).collect::<Vec<_>>())
         }
-        ActionKind::Package { names, state, manager } => {
+        ActionKind::Package { names, state, options, manager } => {
             let state = match state {
                 PackageState::Present => "present",
                 PackageState::Latest => "latest",
                 PackageState::Absent => "absent",
             };
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            call(&["package_", manager, state], &names)
+            let mut arguments = vec![state.to_owned()];
+            arguments.extend(options.recommends.map(|wanted| format!("recommends={wanted}")));
+            arguments.extend(options.release.as_ref().map(|release| format!("release={release}")));
+            arguments.extend(options.purge.then(|| "purge".to_owned()));
+            arguments.push("--".to_owned());
+            let arguments = arguments.iter().chain(names).map(String::as_str);
+            call(&["package_", manager], &arguments.collect::<Vec<_>>())
         }
         ActionKind::PackageSource { name, apt, dnf, apk, state, manager } => {
             let (content, key) = match (manager.as_str(), apt, dnf, apk) {
@@ -211,7 +226,7 @@ fn invocation(kind: &ActionKind, secrets: &[KeyRef]) -> String {
             };
             call(&["package_source_", manager, presence(*state)], &[name, &content, text(&key)])
         }
-        ActionKind::Service { name, state, enabled, manager } => {
+        ActionKind::Service { name, state, enabled, masked, manager } => {
             let state = match state {
                 None => "",
                 Some(ServiceState::Started) => "started",
@@ -219,12 +234,8 @@ fn invocation(kind: &ActionKind, secrets: &[KeyRef]) -> String {
                 Some(ServiceState::Restarted) => "restarted",
                 Some(ServiceState::Reloaded) => "reloaded",
             };
-            let enabled = match enabled {
-                None => "",
-                Some(true) => "true",
-                Some(false) => "false",
-            };
-            call(&["service_", manager], &[name, state, enabled])
+            let flag = |wanted: &Option<bool>| wanted.map(|wanted| wanted.to_string()).unwrap_or_default();
+            call(&["service_", manager], &[name, state, &flag(enabled), &flag(masked)])
         }
         ActionKind::User(user) => {
             let uid = user.uid.map(|uid| uid.to_string()).unwrap_or_default();

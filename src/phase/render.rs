@@ -7,6 +7,7 @@ mod comments;
 mod lockout;
 pub mod memo;
 mod metered;
+mod names;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -101,15 +102,19 @@ pub enum Mode {
     Text,
     /// Quoted as one word each.
     Shell,
+    /// As they are, and none of them empty: a name without one of its parts is another name.
+    Name,
 }
 
 /// One for each mode, made once: making one costs more than most templates.
 fn environment(mode: Mode) -> &'static Environment<'static> {
     static TEXT: LazyLock<Environment> = LazyLock::new(|| make_environment(Mode::Text));
     static SHELL: LazyLock<Environment> = LazyLock::new(|| make_environment(Mode::Shell));
+    static NAME: LazyLock<Environment> = LazyLock::new(|| make_environment(Mode::Name));
     match mode {
         Mode::Text => &TEXT,
         Mode::Shell => &SHELL,
+        Mode::Name => &NAME,
     }
 }
 
@@ -118,8 +123,12 @@ fn make_environment(mode: Mode) -> Environment<'static> {
     environment.add_filter("required", required);
     environment.add_filter("raw", |value: String| minijinja::Value::from_safe_string(value));
     environment.set_formatter(move |out, state, value| {
-        if mode == Mode::Text || value.is_safe() {
+        if mode != Mode::Shell || value.is_safe() {
             refuse_null(value)?;
+            if mode == Mode::Name && value.as_str() == Some("") {
+                let message = "a value within a name is empty; set it, or leave it out by {% if %}";
+                return Err(Error::new(ErrorKind::InvalidOperation, message));
+            }
             bounds::pay_for_writing(state, value)?;
             return escape_formatter(out, state, value);
         }

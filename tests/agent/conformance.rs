@@ -16,7 +16,7 @@ use pallet_operator::{
     },
     phase::{
         ActionKind, Digest, PhaseName,
-        action::{AptSource, User},
+        action::{AptSource, PackageOptions, User},
         compile,
         render::{Call, Rendered},
     },
@@ -221,12 +221,14 @@ fn kinds(node: &Node) -> Vec<(&'static str, ActionKind)> {
     let package = |manager: &str, state: PackageState, name: &str| ActionKind::Package {
         names: vec![name.into()],
         state,
+        options: PackageOptions::default(),
         manager: manager.into(),
     };
     let service = |manager: &str, name: &str, state: Option<ServiceState>, enabled: Option<bool>| ActionKind::Service {
         name: name.into(),
         state,
         enabled,
+        masked: None,
         manager: manager.into(),
     };
     let group =
@@ -265,6 +267,7 @@ fn kinds(node: &Node) -> Vec<(&'static str, ActionKind)> {
                 path: "/srv/downloaded".into(),
                 url: "file:///srv/empty".into(),
                 sha256: NOTHING.into(),
+                secret_headers: Vec::new(),
                 mode: "755".into(),
                 owner: Some("games".into()),
                 group: None,

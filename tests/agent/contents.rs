@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     net::TcpListener,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    sync::{Arc, Mutex},
     thread,
 };
 
@@ -13,7 +14,12 @@ use pallet_operator::{
         actions::Presence::{Absent, Present},
         group_node::Effect::{Changed, Failed, Unchanged},
     },
-    phase::{ActionKind, compile},
+    phase::{
+        ActionKind,
+        action::{KeyRef, Sealed, SecretEnv},
+        compile,
+        secret::{Secret, Secrets, payload},
+    },
     run::frame::{Ended, Verdict},
 };
 use sha2::{Digest as _, Sha256};
@@ -21,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     actions::{effects, perform},
     conformance::{apply, check, line, only, rooted, without},
-    node::{Agent, Shell},
+    node::{Agent, Shell, run_id},
 };
 
 under_every_shell! {
@@ -34,6 +40,8 @@ under_every_shell! {
     a_line_is_kept_in_the_file_that_a_link_leads_to
     a_download_comes_by_curl_or_wget_and_is_verified
     a_download_that_stands_still_is_ended
+    a_download_that_fails_says_why
+    a_secret_header_goes_to_its_host_and_nowhere_else
 }
 
 fn set_line(agent: &mut Agent, kind: ActionKind) -> Ended {
@@ -236,6 +244,10 @@ fn serve(content: &'static [u8]) -> u16 {
                 let length = stream.read(&mut request).unwrap_or_default();
                 let request = String::from_utf8_lossy(&request[..length]).into_owned();
                 let (status, length) = match request.split(' ').nth(1) {
+                    Some("/silent") => {
+                        let _ = stream.read(&mut [0; 16]);
+                        return;
+                    }
                     Some("/missing") => ("404 Not Found", 0),
                     Some("/slow") => ("200 OK", content.len() + 1),
                     _ => ("200 OK", content.len()),
@@ -258,6 +270,7 @@ fn remote(url: &str, content: &[u8]) -> ActionKind {
         path: "/srv/f".into(),
         url: url.into(),
         sha256: Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect(),
+        secret_headers: Vec::new(),
         mode: "640".into(),
         owner: Some("games".into()),
         group: None,
@@ -318,4 +331,109 @@ fn a_download_that_stands_still_is_ended(shell: Shell) {
     assert_eq!(fs::read_dir(node.file("srv")).unwrap().count(), 0);
     agent.bye();
     node.wait_until_quiet();
+}
+
+fn a_download_that_fails_says_why(shell: Shell) {
+    let port = serve(b"content");
+    for tool in ["curl", "wget"] {
+        let mut node = rooted(shell, &[]);
+        if tool == "wget" {
+            without(&mut node, &["curl"]);
+        }
+        let mut agent = node.agent();
+        for (url, reason) in [
+            (format!("http://127.0.0.1:{port}/missing"), "404"),
+            ("http://127.0.0.1:1/".to_owned(), "refused"),
+            ("http://127.0.0.1:1/".to_owned(), "could not fetch http://127.0.0.1:1/"),
+        ] {
+            let ended = apply(&mut agent, &remote(&url, b"other"));
+            // curl's words for a refused connection differ between its versions.
+            let refused = reason == "refused" && ended.output.contains("connect to");
+            assert!(ended.output.contains(reason) || refused, "{tool}: {}", ended.output);
+        }
+        let script = compile::phase(&only(&remote(&format!("http://127.0.0.1:{port}/silent"), b"other")), 0);
+        let ended = agent.run(&script.replace("\npatience=60\n", "\npatience=2\n"));
+        assert!(ended.output.contains("nothing came from"), "{tool}, before the first byte: {}", ended.output);
+        // A pipe would be waited for.
+        assert!(std::process::Command::new("mkfifo").arg(node.file("srv/pipe")).status().unwrap().success());
+        let ended = apply(&mut agent, &remote("file:///srv/pipe", b"other"));
+        assert!(ended.output.contains("/srv/pipe is not there, or is no file"), "{}", ended.output);
+        agent.bye();
+        node.wait_until_quiet();
+    }
+}
+
+/// Two hosts, of which the first redirects to the second, and to itself.
+fn serve_redirects(requests: &Arc<Mutex<Vec<String>>>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let requests = requests.clone();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap_or_default();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            let target = match request.split(' ').nth(1) {
+                Some("/first") => Some("/second".to_owned()),
+                Some("/second") => Some(format!("http://localhost:{port}/third")),
+                _ => None,
+            };
+            requests.lock().unwrap().push(request);
+            let answer = match target {
+                Some(target) => format!(
+                    "HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 4\r\nConnection: close\r\n\r\ngone"
+                ),
+                None => "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\ncontent".to_owned(),
+            };
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    port
+}
+
+fn a_secret_header_goes_to_its_host_and_nowhere_else(shell: Shell) {
+    const VALUE: &str = "Bearer c4n\\ary\"'%s $x\n";
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let port = serve_redirects(&requests);
+    let mut node = rooted(shell, &[]);
+    let seal = |name: &str| SecretEnv {
+        name: name.into(),
+        secret: Sealed { at: KeyRef { name: "mirror".into(), key: "token".into() }, seal: "s".into() },
+    };
+    let with_header = |path: &str| {
+        let ActionKind::RemoteFile { path: place, sha256, mode, owner, group, .. } = remote("", b"content") else {
+            panic!("no download")
+        };
+        let url = format!("http://127.0.0.1:{port}/{path}");
+        let secret_headers = vec![seal("X-Token")];
+        ActionKind::RemoteFile { path: place, url, sha256, secret_headers, mode, owner, group }
+    };
+    let known: Secrets = [(seal("").secret.at, Secret::new(VALUE.as_bytes()))].into();
+    let fetch = |agent: &mut Agent, path: &str| {
+        let rendered = only(&with_header(path));
+        let secrets = payload(&compile::secrets(&rendered), &known).unwrap();
+        let script = compile::phase(&rendered, 0);
+        let now = jiff::Timestamp::now().as_second();
+        let (id, length) = (run_id(), script.len());
+        agent.say(format!("run {id} 60 {length} configure 1 d0 {} - 0 {now}\n{script}{secrets}", secrets.len()));
+        agent.ended()
+    };
+    let mut agent = node.agent();
+    let ended = fetch(&mut agent, "first");
+    assert_eq!(effects(&ended), [Changed], "{}", ended.output);
+    let seen: Vec<_> = requests.lock().unwrap().clone();
+    let sent = |request: &String| request.contains("X-Token: Bearer c4n\\ary\"'%s $x\r\n");
+    assert_eq!(seen.iter().map(sent).collect::<Vec<_>>(), [true, true, false], "{seen:?}");
+    assert!(!seen[2].contains("X-Token"), "{seen:?}");
+    assert_eq!(node.keeps("c4n"), None);
+    agent.bye();
+    // Without curl it is not tried otherwise: wget would have it among its arguments.
+    without(&mut node, &["curl"]);
+    fs::remove_file(node.file("srv/f")).unwrap();
+    let mut agent = node.agent();
+    let ended = fetch(&mut agent, "third");
+    if shell != Shell::Busybox {
+        assert!(ended.output.contains("secretHeaders need curl"), "{}", ended.output);
+    }
+    agent.bye();
 }

@@ -8,7 +8,7 @@ use pallet_operator::{
         actions::{PackageState, Presence::Present, ServiceState},
         group_node::Effect::{Changed, Failed, Unchanged},
     },
-    phase::ActionKind,
+    phase::{ActionKind, action::PackageOptions},
     run::frame::Verdict,
 };
 
@@ -167,15 +167,16 @@ pub fn node(shell: Shell, commands: &[(&str, &str)]) -> Node {
     node
 }
 
-fn package(manager: &str, state: PackageState, names: &[&str]) -> ActionKind {
-    ActionKind::Package { names: names.iter().map(|n| (*n).to_owned()).collect(), state, manager: manager.into() }
+pub fn package(manager: &str, state: PackageState, names: &[&str]) -> ActionKind {
+    let (names, options) = (names.iter().map(|n| (*n).to_owned()).collect(), PackageOptions::default());
+    ActionKind::Package { names, state, options, manager: manager.into() }
 }
 
-fn service(manager: &str, state: Option<ServiceState>, enabled: Option<bool>) -> ActionKind {
-    ActionKind::Service { name: "web".into(), state, enabled, manager: manager.into() }
+pub fn service(manager: &str, state: Option<ServiceState>, enabled: Option<bool>) -> ActionKind {
+    ActionKind::Service { name: "web".into(), state, enabled, masked: None, manager: manager.into() }
 }
 
-fn calls(node: &Node, having: &str) -> usize {
+pub fn calls(node: &Node, having: &str) -> usize {
     node.read("calls").lines().filter(|line| line.contains(having)).count()
 }
 

@@ -7,8 +7,8 @@ use crate::{
     api::actions::*,
     phase::{
         action::{
-            Action, ActionKind, AptSource, Content, KeyRef, Removed, Repeat, RunAs, SECRET_MODE, Sealed, SecretEnv,
-            User,
+            Action, ActionKind, AptSource, Content, KeyRef, PackageOptions, Removed, Repeat, RunAs, SECRET_MODE, Sealed,
+            SecretEnv, User,
         },
         expect,
         render::{self, checks},
@@ -83,8 +83,9 @@ impl Errors {
         let (origin, when, on_one_node) = (layer.origin.clone(), fields.when.clone(), fields.on_one_node);
         let run_as = self.run_as(path, fields, &kind);
         let validate = self.validate(path, fields, scope);
+        let env = self.env(path, fields, &kind, scope);
         self.no_templates(path, fields);
-        Some(Action { name, origin, kind, when, on_change_of, on_one_node, timeout, retry, run_as, validate })
+        Some(Action { name, origin, kind, when, on_change_of, on_one_node, timeout, retry, run_as, env, validate })
     }
 
     /// Refuses an action that would write over what one before it in the phase has written, both in each run.
@@ -149,6 +150,27 @@ impl Errors {
                 _ => {}
             }
         }
+    }
+
+    /// Environment variables. A script sets its own.
+    fn env(&mut self, path: &str, fields: &ActionFields, kind: &ActionKind, scope: &Scope) -> Vec<(String, String)> {
+        let (package, source) =
+            (matches!(kind, ActionKind::Package { .. }), matches!(kind, ActionKind::PackageSource { .. }));
+        if !(fields.env.is_empty() || package || source || matches!(kind, ActionKind::RemoteFile { .. })) {
+            let message =
+                "only package, packageSource and remoteFile take variables; export them in the script of an exec";
+            self.add(format!("{path}.env"), message);
+        }
+        for (place, env) in fields.env.iter().enumerate() {
+            if env.name == "IFS" || env.name.starts_with("PALLET_") {
+                self.add(
+                    format!("{path}.env[{place}].name"),
+                    "is a variable of the scripts themselves; choose another",
+                );
+            }
+            self.template(&format!("{path}.env[{place}].value"), &env.value, scope);
+        }
+        fields.env.iter().map(|env| (env.name.clone(), env.value.clone())).collect()
     }
 
     /// As whom an action runs. Only a script runs as another user; what else is made has an owner.
@@ -295,16 +317,31 @@ impl Errors {
         for (place, name) in package.names.iter().enumerate() {
             self.template(&format!("{path}.package.names[{place}]"), name, scope);
         }
-        ActionKind::Package { names: package.names.clone(), state: package.state, manager: String::new() }
+        if package.purge && package.state != PackageState::Absent {
+            self.add(format!("{path}.package.purge"), "is for state: absent; remove it or set the state");
+        }
+        let options = PackageOptions {
+            recommends: package.install_recommends,
+            purge: package.purge,
+            release: package.default_release.clone(),
+        };
+        ActionKind::Package { names: package.names.clone(), state: package.state, options, manager: String::new() }
     }
 
     fn service(&mut self, path: &str, service: &ServiceFields, scope: &Scope) -> ActionKind {
         self.template(&format!("{path}.service.name"), &service.name, scope);
-        if service.state.is_none() && service.enabled.is_none() {
-            self.add(format!("{path}.service"), "asks for nothing: set state, enabled or both");
+        if service.state.is_none() && service.enabled.is_none() && service.masked.is_none() {
+            self.add(format!("{path}.service"), "asks for nothing: set state, enabled or both, or masked");
         }
-        let (state, enabled) = (service.state, service.enabled);
-        ActionKind::Service { name: service.name.clone(), state, enabled, manager: String::new() }
+        let starts = !matches!(service.state, None | Some(ServiceState::Stopped)) || service.enabled == Some(true);
+        if service.masked == Some(true) && starts {
+            self.add(
+                format!("{path}.service.masked"),
+                "nothing can start a masked unit: set state: stopped or no state, and not enabled: true",
+            );
+        }
+        let (state, enabled, masked) = (service.state, service.enabled, service.masked);
+        ActionKind::Service { name: service.name.clone(), state, enabled, masked, manager: String::new() }
     }
 
     fn absolute(&mut self, path: &str, template: &str, scope: &Scope) {
@@ -366,6 +403,7 @@ impl Errors {
             path: fields.path.clone(),
             url: fields.url.clone(),
             sha256: fields.sha256.clone(),
+            secret_headers: self.secret_headers(&path, fields, scope),
             mode: fields.mode.as_deref().map(octal).unwrap_or_default(),
             owner: fields.owner.clone(),
             group: fields.group.clone(),
@@ -488,6 +526,14 @@ impl Errors {
             variables.push(SecretEnv { name: fields.name.clone(), secret });
         }
         variables
+    }
+
+    fn secret_headers(&mut self, path: &str, fields: &RemoteFileFields, scope: &Scope) -> Vec<SecretEnv> {
+        let one = |(place, header): (usize, &SecretHeaderFields)| {
+            let secret = self.secret(&format!("{path}.secretHeaders[{place}]"), &header.secret_key_ref, scope);
+            SecretEnv { name: header.name.clone(), secret }
+        };
+        fields.secret_headers.iter().enumerate().map(one).collect()
     }
 
     fn secret(&mut self, path: &str, fields: &KeyFields, scope: &Scope) -> Sealed {

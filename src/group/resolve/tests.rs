@@ -382,3 +382,36 @@ fn two_rules_for_one_user_need_a_file_each() {
     assert_eq!(own(json!({"sudoer": {"name": "deploy", "noPassword": true}})), None, "the same rule twice is one");
     assert_eq!(own(json!({"when": "facts.os.family == 'x'", "sudoer": {"name": "deploy"}})), None);
 }
+
+#[test]
+fn what_actions_cannot_have_is_refused_with_its_field() {
+    let env = json!([{"name": "https_proxy", "value": "http://{{ node.name }}:3128"}]);
+    let package = json!({"names": ["less"]});
+    let found = |action: Value| match resolve(
+        &group(json!({"node": pod(), "phases": {"configure": {"actions": [action]}}})),
+        &Default::default(),
+    ) {
+        Ok(_) => String::new(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(found(json!({"package": package.clone(), "env": env.clone()})), "");
+    assert!(found(json!({"exec": {"script": "true"}, "env": env})).contains("actions[0].env: only package"));
+    let undefined = json!([{"name": "A", "value": "{{ nope }}"}]);
+    assert!(found(json!({"package": package, "env": undefined})).contains("actions[0].env[0].value"));
+    let purge = |state: &str| found(json!({"package": {"names": ["less"], "purge": true, "state": state}}));
+    assert_eq!(purge("absent"), "");
+    assert!(purge("present").contains("package.purge: is for state: absent"));
+    let masked = |state: &str| found(json!({"service": {"name": "web", "masked": true, "state": state}}));
+    assert_eq!(masked("stopped") + &found(json!({"service": {"name": "web", "masked": false}})), "");
+    assert!(masked("started").contains("service.masked: nothing can start a masked unit"));
+    let header = json!({"path": "/f", "url": "https://x/f", "sha256": "0", "secretHeaders": [
+        {"name": "Authorization", "secretKeyRef": {"name": "mirror", "key": "bearer"}}
+    ]});
+    let spec = json!({"node": pod(), "phases": {"configure": {"actions": [{"remoteFile": header}]}}});
+    let phases = resolve(&group(spec), &Default::default()).unwrap().phases;
+    let places: Vec<_> = phases.secrets.iter().map(|(key, path)| format!("{key} {path}")).collect();
+    assert!(
+        places[0].starts_with("mirror/bearer ") && places[0].contains("secretHeaders[0].secretKeyRef"),
+        "{places:?}"
+    );
+}

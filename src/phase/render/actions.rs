@@ -10,7 +10,7 @@ use std::{
 use minijinja::value::Serde;
 use serde_json::{Value, json};
 
-use super::{Context, Fault, Mode, checks, lockout, render};
+use super::{Context, Fault, Mode, checks, lockout, names, render};
 use crate::{
     api::actions::{PackageState, Presence},
     phase::{
@@ -51,6 +51,8 @@ pub struct Call {
     pub retry: Option<Repeat>,
     /// As whom it runs, where not as the session does.
     pub run_as: Option<RunAs>,
+    /// Environment variables, by name.
+    pub env: Vec<(String, String)>,
     /// What has to succeed for a new file to be placed; `%s` is that file.
     pub validate: Option<String>,
 }
@@ -66,6 +68,7 @@ impl Call {
             timeout: None,
             retry: None,
             run_as: None,
+            env: Vec::new(),
             validate: None,
         }
     }
@@ -144,49 +147,53 @@ fn fill_in(
     scope: &Scope,
     room: &Cell<usize>,
 ) -> Result<(Call, Option<Value>), RenderError> {
-    let call = |kind: ActionKind, skipped: bool| Call {
+    let call = |Filled { kind, env, validate }: Filled, skipped: bool| Call {
         name: action.name.clone(),
         kind,
+        env,
+        validate: validate.filter(|_| !skipped),
         skipped,
         after: action.on_change_of.clone(),
         timeout: action.timeout,
         retry: action.retry,
         run_as: action.run_as.clone(),
-        validate: None,
     };
     if action.on_one_node && !chosen {
-        return Ok((call(action.kind.clone(), true), None));
+        return Ok((call(Filled::declared(action), true), None));
     }
     let Some(when) = &action.when else {
-        let kind = kind(action, scope, room)?;
-        let model = with_circumstances(action, &kind, None);
-        return Ok((Call { validate: validate(action, scope, room)?, ..call(kind, false) }, Some(model)));
+        let filled = filled_in(action, scope, room)?;
+        let model = with_circumstances(action, &filled, None);
+        return Ok((call(filled, false), Some(model)));
     };
     let holds = expect::holds(when, &scope.context.with_volatile());
     let holds = holds.map_err(|message| RenderError { action: action.name.clone(), fault: message.into() })?;
     if !expect::is_volatile(when) {
         if !holds {
-            return Ok((call(action.kind.clone(), true), None));
+            return Ok((call(Filled::declared(action), true), None));
         }
-        let kind = kind(action, scope, room)?;
-        let model = with_circumstances(action, &kind, None);
-        return Ok((Call { validate: validate(action, scope, room)?, ..call(kind, false) }, Some(model)));
+        let filled = filled_in(action, scope, room)?;
+        let model = with_circumstances(action, &filled, None);
+        return Ok((call(filled, false), Some(model)));
     }
     // What changes by itself must not change the digest: it counts what is done where the condition holds.
-    match kind(action, scope, room) {
-        Ok(kind) => {
-            let model = with_circumstances(action, &kind, Some(when));
-            let validate = if holds { validate(action, scope, room)? } else { None };
-            Ok((Call { validate, ..call(kind, !holds) }, Some(model)))
+    match filled_in(action, scope, room) {
+        Ok(filled) => {
+            let model = with_circumstances(action, &filled, Some(when));
+            Ok((call(filled, !holds), Some(model)))
         }
         Err(error) if holds => Err(error),
-        Err(_) => Ok((call(action.kind.clone(), true), Some(with_circumstances(action, &action.kind, Some(when))))),
+        Err(_) => {
+            let declared = Filled::declared(action);
+            let model = with_circumstances(action, &declared, Some(when));
+            Ok((call(declared, true), Some(model)))
+        }
     }
 }
 
 /// The model of an action with what else decides whether it runs.
-fn with_circumstances(action: &Action, kind: &ActionKind, when: Option<&str>) -> Value {
-    let mut model = kind_model(kind);
+fn with_circumstances(action: &Action, filled: &Filled, when: Option<&str>) -> Value {
+    let mut model = kind_model(&filled.kind);
     if let Value::Object(fields) = &mut model {
         // By which password it becomes that user makes no difference.
         if let Some(run_as) = &action.run_as {
@@ -194,6 +201,11 @@ fn with_circumstances(action: &Action, kind: &ActionKind, when: Option<&str>) ->
         }
         if let Some(when) = when {
             fields.insert("when".into(), when.into());
+        }
+        if !filled.env.is_empty() {
+            let env: serde_json::Map<_, _> =
+                filled.env.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+            fields.insert("env".into(), env.into());
         }
         if !action.on_change_of.is_empty() {
             // To whom it listens shows when they change; their places move with every action before them.
@@ -203,21 +215,37 @@ fn with_circumstances(action: &Action, kind: &ActionKind, when: Option<&str>) ->
     model
 }
 
-fn kind(action: &Action, scope: &Scope, room: &Cell<usize>) -> Result<ActionKind, RenderError> {
-    let refused = |fault: Fault| RenderError { action: action.name.clone(), fault };
+/// What of an action is filled in for one node.
+struct Filled {
+    kind: ActionKind,
+    env: Vec<(String, String)>,
+    validate: Option<String>,
+}
+
+impl Filled {
+    /// What is shown of an action that is skipped. Nothing validates what it does not write.
+    fn declared(action: &Action) -> Self {
+        Self { kind: action.kind.clone(), env: action.env.clone(), validate: None }
+    }
+}
+
+fn filled_in(action: &Action, scope: &Scope, room: &Cell<usize>) -> Result<Filled, RenderError> {
+    let refused = |fault| RenderError { action: action.name.clone(), fault };
     let kind = filled(&action.kind, scope, room).map_err(refused)?;
     if let Some(login) = &scope.context.login {
         lockout::refuse(&kind, login).map_err(|message| refused(message.into()))?;
     }
-    Ok(kind)
-}
-
-fn validate(action: &Action, scope: &Scope, room: &Cell<usize>) -> Result<Option<String>, RenderError> {
+    let value = |(name, template): &(String, String)| {
+        let value = bounded(render(template, Mode::Text, &scope.seen)?, room)?;
+        Ok((name.clone(), one_line(value)?))
+    };
+    let env = action.env.iter().map(value).collect::<Result<_, Fault>>().map_err(refused)?;
     let shell = |template: &String| bounded(render(template, Mode::Shell, &scope.seen)?, room);
-    let filled = action.validate.as_ref().map(shell).transpose();
-    filled.map_err(|fault| RenderError { action: action.name.clone(), fault })
+    let validate = action.validate.as_ref().map(shell).transpose().map_err(refused)?;
+    Ok(Filled { kind, env, validate })
 }
 
+/// A text, where the phase has room for it.
 fn bounded(text: String, room: &Cell<usize>) -> Result<String, Fault> {
     let left = room.get().checked_sub(text.len());
     room.set(
@@ -233,12 +261,17 @@ fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<Action
     let optional = |template: &Option<String>| template.as_deref().map(text).transpose();
     let guard = |template: &Option<String>| template.as_deref().map(shell).transpose();
     let path = |template: &str| Ok::<_, Fault>(absolute(text(template)?)?);
-    let word = |template: &str| Ok::<_, Fault>(plain(text(template)?)?);
+    let word = |template: &str| Ok::<_, Fault>(plain(bounded(render(template, Mode::Name, &scope.seen)?)?)?);
     let by_fact = |fact: &str, known: &[&str]| manager(&scope.context, fact, known);
     let sealed = |secret: &Sealed| {
         let seal = scope.context.inputs.seals.get(&secret.at).cloned();
         let seal = seal.ok_or_else(|| format!("Secret {} has not been read", secret.at))?;
         Ok::<_, Fault>(Sealed { at: secret.at.clone(), seal })
+    };
+    let sealed_all = |all: &[SecretEnv]| {
+        all.iter()
+            .map(|env| Ok(SecretEnv { name: env.name.clone(), secret: sealed(&env.secret)? }))
+            .collect::<Result<Vec<_>, Fault>>()
     };
     let line = |template: &str| Ok::<_, Fault>(one_line(text(template)?)?);
     let lines = |templates: &[String]| templates.iter().map(|template| line(template)).collect::<Result<Vec<_>, _>>();
@@ -255,10 +288,7 @@ fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<Action
             creates: optional(creates)?,
             unless: guard(unless)?,
             only_if: guard(only_if)?,
-            secret_env: secret_env
-                .iter()
-                .map(|env| Ok(SecretEnv { name: env.name.clone(), secret: sealed(&env.secret)? }))
-                .collect::<Result<_, Fault>>()?,
+            secret_env: sealed_all(secret_env)?,
         },
         ActionKind::File { path: place, content, mode, owner, group } => ActionKind::File {
             path: path(place)?,
@@ -306,14 +336,17 @@ fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<Action
             state: *state,
             create: *create,
         },
-        ActionKind::RemoteFile { path: place, url, sha256, mode, owner, group } => ActionKind::RemoteFile {
-            path: path(place)?,
-            url: address(text(url)?)?,
-            sha256: checksum(text(sha256)?)?,
-            mode: mode.clone(),
-            owner: owner.clone(),
-            group: group.clone(),
-        },
+        ActionKind::RemoteFile { path: place, url, sha256, secret_headers, mode, owner, group } => {
+            ActionKind::RemoteFile {
+                path: path(place)?,
+                url: address(text(url)?)?,
+                sha256: checksum(text(sha256)?)?,
+                secret_headers: sealed_all(secret_headers)?,
+                mode: mode.clone(),
+                owner: owner.clone(),
+                group: group.clone(),
+            }
+        }
         ActionKind::Manual { message } => ActionKind::Manual { message: text(message)? },
         ActionKind::SecretFile { path: place, secret, mode, owner, group } => ActionKind::SecretFile {
             path: path(place)?,
@@ -322,11 +355,15 @@ fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<Action
             owner: owner_of(owner)?,
             group: owner_of(group)?,
         },
-        ActionKind::Package { names, state, .. } => ActionKind::Package {
-            names: names.iter().map(|name| word(name)).collect::<Result<_, _>>()?,
-            state: *state,
-            manager: by_fact("packageManager", PACKAGE_MANAGERS)?,
-        },
+        ActionKind::Package { names, state, options, .. } => {
+            let manager = by_fact("packageManager", PACKAGE_MANAGERS)?;
+            let name = |template: &String| {
+                let name = bounded(render(template, Mode::Name, &scope.seen)?)?;
+                Ok::<_, Fault>(names::package(&manager, name)?)
+            };
+            let names = names.iter().map(name).collect::<Result<_, _>>()?;
+            ActionKind::Package { names, state: *state, options: options.clone(), manager }
+        }
         ActionKind::PackageSource { name, apt, dnf, apk, state, .. } => {
             let manager = by_fact("packageManager", PACKAGE_MANAGERS)?;
             let known = match manager.as_str() {
@@ -356,12 +393,16 @@ fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<Action
                 manager,
             }
         }
-        ActionKind::Service { name, state, enabled, .. } => ActionKind::Service {
-            name: word(name)?,
-            state: *state,
-            enabled: *enabled,
-            manager: by_fact("serviceManager", SERVICE_MANAGERS)?,
-        },
+        ActionKind::Service { name, state, enabled, masked, .. } => {
+            let manager = by_fact("serviceManager", SERVICE_MANAGERS)?;
+            if masked.is_some() && manager != "systemd" {
+                return Err(format!(
+                    "the node has {manager}, which cannot mask; leave masked out, or tell nodes apart by when"
+                )
+                .into());
+            }
+            ActionKind::Service { name: word(name)?, state: *state, enabled: *enabled, masked: *masked, manager }
+        }
         ActionKind::User(user) => ActionKind::User(Box::new(User {
             name: login(text(&user.name)?)?,
             group: maybe(&user.group)?,
@@ -406,7 +447,7 @@ fn absolute(path: String) -> Result<String, String> {
 }
 
 /// A name that no tool takes for an option or for several names.
-fn plain(name: String) -> Result<String, String> {
+pub(super) fn plain(name: String) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "@%_+.:=~/-".contains(c);
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fits) {
         Ok(name)
@@ -464,7 +505,7 @@ fn manager(context: &Context, fact: &str, known: &[&str]) -> Result<String, Stri
 
 /// The canonical model of an action as it was declared: all that decides what it does. Names do not count.
 pub fn model(action: &Action) -> Value {
-    let mut model = with_circumstances(action, &action.kind, action.when.as_deref());
+    let mut model = with_circumstances(action, &Filled::declared(action), action.when.as_deref());
     if let (Value::Object(fields), true) = (&mut model, action.on_one_node) {
         fields.insert("onOneNode".into(), true.into());
     }
@@ -512,11 +553,17 @@ fn kind_model(kind: &ActionKind) -> Value {
             };
             json!({kind: {"path": path, "state": Presence::Absent}})
         }
-        ActionKind::RemoteFile { path, url, sha256, mode, owner, group } => json!({"remoteFile": {
-            "path": path, "url": url, "sha256": sha256, "mode": usual(mode), "owner": owner, "group": group,
-        }}),
-        ActionKind::Package { names, state, manager } => json!({"package": {
+        ActionKind::RemoteFile { path, url, sha256, secret_headers, mode, owner, group } => {
+            let headers: BTreeMap<&String, Value> =
+                secret_headers.iter().map(|header| (&header.name, place_and_seal(&header.secret))).collect();
+            json!({"remoteFile": {
+                "path": path, "url": url, "sha256": sha256, "mode": usual(mode), "owner": owner, "group": group,
+                "secretHeaders": (!headers.is_empty()).then_some(headers),
+            }})
+        }
+        ActionKind::Package { names, state, options, manager } => json!({"package": {
             "names": names, "state": (*state != PackageState::Present).then_some(state), "manager": manager,
+            "installRecommends": options.recommends, "purge": yes(options.purge), "defaultRelease": options.release,
         }}),
         ActionKind::PackageSource { name, apt, dnf, apk, state, manager } => {
             let apt = apt.as_ref().map(|apt| {
@@ -526,8 +573,8 @@ fn kind_model(kind: &ActionKind) -> Value {
                 "name": name, "apt": apt, "dnf": dnf, "apk": apk, "state": wanted(state), "manager": manager,
             }})
         }
-        ActionKind::Service { name, state, enabled, manager } => json!({"service": {
-            "name": name, "state": state, "enabled": enabled, "manager": manager,
+        ActionKind::Service { name, state, enabled, masked, manager } => json!({"service": {
+            "name": name, "state": state, "enabled": enabled, "masked": masked, "manager": manager,
         }}),
         ActionKind::User(user) => json!({"user": {
             "name": user.name, "uid": user.uid, "group": user.group,

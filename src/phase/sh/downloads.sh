@@ -1,6 +1,8 @@
-# remote_file_ PATH URL SHA256 MODE OWNER GROUP. What has the checksum is not fetched again.
+# remote_file_ PATH URL SHA256 MODE OWNER GROUP [HEADER VARIABLE]...: what has the checksum is not fetched again. The values of
+# headers are secrets.
 remote_file_() {
   file=$1 url=$2 wanted=$3 file_mode=$4 owner=$5 group=$6 was=
+  shift 6
   if ! has_command sha256sum; then
     complain "remoteFile: the node has no sha256sum; install coreutils in an action before"
     return 1
@@ -11,7 +13,7 @@ remote_file_() {
   fi
   settle_file || return 1
   [ "$mode" = apply ] || return 0
-  make_room && fetch_file && verify_sum && { show_diff cat "$room/new"; place_file; }
+  make_room && fetch_file "$@" && verify_sum && { show_diff cat "$room/new"; place_file; }
   code=$?
   rm -rf "$room"
   return "$code"
@@ -27,23 +29,68 @@ verify_sum() {
   return 1
 }
 
-# fetch_file: into the room. It may take long, but is ended where nothing more has come for so many seconds.
+# fetch_file [HEADER VARIABLE]...: into the room. It may take long, but is ended where nothing more has come for so many
+# seconds, the first byte included.
 patience=60
 fetch_file() {
   case $url in
   file://*%*) complain "remoteFile: a file: url is taken as it stands; write $url without %"; return 1 ;;
-  file://*) cat "${url#file://}" >"$room/new"; return ;;
+  file://*)
+    [ -f "${url#file://}" ] || { complain "remoteFile: ${url#file://} is not there, or is no file"; return 1; }
+    cat "${url#file://}" >"$room/new"
+    return
+    ;;
   esac
-  if has_command curl; then
-    set -- curl -fsSL --proto =http,https --connect-timeout 30 -o "$room/new" "$url"
+  if [ "$#" != 0 ]; then
+    has_command curl || { complain "remoteFile: secretHeaders need curl; install it in an action before"; return 1; }
+    fetch_with_headers "$@"
+  elif has_command curl; then
+    fetch_by curl -fsSL --proto =http,https --connect-timeout 30 -o "$room/new" "$url"
   elif has_command wget; then
-    set -- wget -q -O "$room/new" "$url"
+    # Busybox has no -nv, and says why without it.
+    if wget --version >/dev/null 2>&1; then quiet=-nv; else quiet=-q; fi
+    fetch_by wget "$quiet" -O "$room/new" "$url"
   else
     complain "remoteFile: the node has neither curl nor wget; install one in an action before"
     return 1
   fi
-  "$@" &
+}
+
+# fetch_with_headers HEADER VARIABLE...: the headers come by stdin, so that nobody sees them among the arguments, and go to
+# the host of the url only, whatever it redirects to.
+fetch_with_headers() {
+  hops=0 there=$url schemes=http,https
+  case $url in https:*) schemes=https ;; esac
+  while [ "$hops" -le 10 ]; do
+    if [ "$(authority_of "$there")" = "$(authority_of "$url")" ]; then hide= ; else hide=yes; fi
+    rm -f "$room/new"
+    { [ -n "$hide" ] || header_lines "$@"; } | {
+      fetch_by curl -fsS --proto "=$schemes" --connect-timeout 30 -o "$room/new" -w '%{redirect_url}' -K - "$there" >"$room/next"
+    } || return 1
+    there=$(cat "$room/next")
+    [ -n "$there" ] || return 0
+    hops=$((hops + 1))
+  done
+  complain "remoteFile: $url redirects more than 10 times"
+  return 1
+}
+authority_of() { rest=${1#*://}; printf '%s\n' "${1%%:*}://${rest%%[/?#]*}"; }
+header_lines() {
+  while [ "$#" -gt 0 ]; do
+    printf 'header = "%s: ' "$1"
+    # A newline at its end is none of it; within it would be another header.
+    print_secret "$2" | sed 's/[\\"]/\\&/g' | tr -d '\r\n'
+    echo '"'
+    shift 2
+  done
+}
+
+# fetch_by COMMAND...: its stderr is shown where it fails.
+fetch_by() {
+  exec 3<&0
+  "$@" 2>"$room/errors" <&3 3<&- &
   fetcher=$!
+  exec 3<&-
   (
     idle=0 had=
     begin_ticks
@@ -62,6 +109,7 @@ fetch_file() {
   kill "$watcher" 2>/dev/null
   wait "$watcher" 2>/dev/null
   if [ "$code" = 0 ]; then return 0; fi
+  cat "$room/errors" >&2
   if [ -e "$room/idle" ]; then
     complain "remoteFile: nothing came from $url for $patience s"
   else

@@ -232,6 +232,28 @@ lend_secrets() {
   value=
 }
 
+# with_env_ COUNT [NAME VALUE]... FUNCTION ARGUMENT...: the function with so many variables in its environment.
+with_env_() {
+  count=$1 restore=
+  shift
+  while [ "$count" -gt 0 ]; do
+    # As it was: unset, of the shell alone, or exported.
+    eval "was=\${$1+set} value=\${$1-}"
+    if [ -z "$was" ]; then
+      restore="$restore; unset $1"
+    else
+      restore="$restore; $1='$(printf '%s' "$value" | sed "s/'/'\\\\''/g")'"
+    fi
+    export "$1=$2"
+    shift 2
+    count=$((count - 1))
+  done
+  "$@"
+  count=$?
+  eval "${restore#; }"
+  return "$count"
+}
+
 # exec_ SCRIPT CREATES UNLESS ONLY_IF [NAME VARIABLE]...: the script stops at its first failing command. What it would change
 # cannot be told before: where nothing keeps it from running, it would.
 exec_() {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::phase::render::tests::context;
+use crate::phase::{action::PackageOptions, render::tests::context};
 
 fn exec(script: &str) -> ActionKind {
     ActionKind::Exec { script: script.into(), creates: None, unless: None, only_if: None, secret_env: Vec::new() }
@@ -55,6 +55,7 @@ fn names_paths_and_addresses_are_checked_once_they_are_filled_in() {
         path: "/a".into(),
         url: url.into(),
         sha256: sum.into(),
+        secret_headers: Vec::new(),
         mode: "644".into(),
         owner: None,
         group: None,
@@ -81,6 +82,31 @@ fn the_texts_of_a_phase_have_a_bound_in_all() {
 }
 
 /// A changed digest runs every phase of every user again.
+#[test]
+fn new_fields_count_for_the_digest_only_where_they_are_set() {
+    let package = |options| ActionKind::Package {
+        names: vec!["less".into()],
+        state: PackageState::Present,
+        options,
+        manager: "apt".into(),
+    };
+    let plain = package(PackageOptions::default());
+    assert_eq!(kind_model(&plain), json!({"package": {"names": ["less"], "manager": "apt"}}));
+    let model = |action: &Action| super::model(action);
+    let purged = package(PackageOptions { purge: true, ..PackageOptions::default() });
+    assert_ne!(kind_model(&plain), kind_model(&purged));
+    let with = Action { env: vec![("A".into(), "b".into())], ..Action::new("a", plain.clone()) };
+    assert_ne!(model(&with), model(&Action::new("a", plain)));
+    let service = ActionKind::Service {
+        name: "web".into(),
+        state: None,
+        enabled: Some(true),
+        masked: None,
+        manager: "systemd".into(),
+    };
+    assert_eq!(kind_model(&service), json!({"service": {"name": "web", "enabled": true, "manager": "systemd"}}));
+}
+
 #[test]
 fn new_fields_that_are_not_set_and_modes_at_their_default_do_not_count() {
     let file = |mode: &str| ActionKind::File {
