@@ -104,7 +104,9 @@ const WORDS_LIMIT: usize = 64;
 /// A text of a built-in fact: one line without control and format characters, cut at [`BUILT_IN_LIMIT`].
 fn bounded(text: &str) -> String {
     let mut text = text::line(text, BUILT_IN_LIMIT);
-    text.truncate(text.floor_char_boundary(BUILT_IN_LIMIT));
+    while text.len() > BUILT_IN_LIMIT {
+        text.pop();
+    }
     text
 }
 
