@@ -160,7 +160,8 @@ fn a_directory_that_others_can_exchange_is_not_used_on_a_machine(shell: Shell) {
     let dir = machine.node.dir.clone();
     let mode = |name: &str, mode| fs::set_permissions(dir.join(name), fs::Permissions::from_mode(mode)).unwrap();
     machine.own("home/.local");
-    (mode("vartmp", 0o777), mode("tmp", 0o777));
+    mode("vartmp", 0o777);
+    mode("tmp", 0o777);
     let message = machine.refused("-");
     assert!(message.contains("no other user can exchange") && message.contains("/var/tmp/pallet-12345"), "{message}");
     // The volume of a pod is what its author makes it.
