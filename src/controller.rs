@@ -10,6 +10,7 @@ mod pace;
 mod parse;
 mod queue;
 pub mod references;
+mod relist;
 pub mod report;
 mod roles;
 mod specs;
@@ -61,6 +62,7 @@ use observe::Indexed;
 use pace::essence;
 use parse::Parsed;
 use references::{Polls, References};
+use relist::Relist;
 use report::Reporter;
 use state::Presence;
 pub use state::State;
@@ -280,17 +282,15 @@ impl Scope {
             lifts: Lifts::new(lifts.clone(), wake_lift),
             strays: stray.clone(),
         });
-        let listed = groups.clone();
+        let mut relist = Relist::new(groups.clone());
         let watched = state.clone();
         let own = reflector::reflector(writer, self.watch::<GroupSpec>(None)).map(move |event| match event {
-            Ok(watcher::Event::Apply(object)) => {
-                watched.see_deletion(&object);
-                vec![resolve::key(&object)]
+            Ok(event) => {
+                if let watcher::Event::Apply(object) = &event {
+                    watched.see_deletion(object);
+                }
+                relist.concerned(&event)
             }
-            Ok(watcher::Event::Delete(object)) => vec![resolve::key(&object)],
-            // The store shows what was listed only now.
-            Ok(watcher::Event::InitDone) => listed.state().iter().map(|object| resolve::key(object)).collect(),
-            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => Vec::new(),
             Err(error) => broken::<GroupSpec>(&error),
         });
         let nodes = indexed(&state, &runs, self.watch::<GroupNode>(None));

@@ -28,6 +28,7 @@ use super::{
     between_passes, broken,
     dispatch::{self, Turn, Workers, contained},
     pace::{Pace, essence},
+    relist::Relist,
     report::{self, tell},
     until,
 };
@@ -88,16 +89,9 @@ pub(super) async fn reconciles(
     woken: mpsc::UnboundedReceiver<GroupKey>,
     workers: Workers,
 ) {
-    let listed = store.clone();
-    let lifts = converger.clone();
+    let mut relist = Relist::new(store.clone());
     let own = events.map(move |event| match event {
-        Ok(watcher::Event::Apply(object)) => vec![key(&object)],
-        Ok(watcher::Event::Delete(object)) => {
-            lifts.lifts.known().remove(&key(&object));
-            Vec::new()
-        }
-        Ok(watcher::Event::InitDone) => listed.state().iter().map(|object| key(object)).collect(),
-        Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => Vec::new(),
+        Ok(event) => relist.concerned(&event),
         Err(error) => broken::<Lift>(&error),
     });
     let asked = futures::stream::select(own.boxed(), woken.map(|key| vec![key]).boxed());
@@ -121,7 +115,10 @@ impl Converger {
     /// One turn of a Lift that was asked for.
     async fn turn_of_lift(self: Arc<Self>, key: GroupKey) -> Turn {
         let find = || self.lifts.store.get(&ObjectRef::<Lift>::new(&key.name).within(&key.namespace));
-        let Some(object) = find() else { return Turn::default() };
+        let Some(object) = find() else {
+            self.lifts.known().remove(&key);
+            return Turn::default();
+        };
         let (began, meter) = (Instant::now(), Meter::default());
         let result = contained(Box::pin(self.lift(&object, &meter))).await;
         let again = result.unwrap_or_else(|error| Some(self.lift_again(&object, &error)));
