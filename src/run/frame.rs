@@ -95,6 +95,8 @@ pub struct Past {
     pub run_id: String,
     /// Its phase.
     pub phase: String,
+    /// What was run; empty where the journal does not know.
+    pub digest: String,
     /// Whether its script still runs.
     pub active: bool,
     /// Whether its script was ever started.
@@ -420,6 +422,7 @@ fn parse(reply: &str) -> Option<Reply> {
         "run" => Frame::Past(Past {
             run_id: word(0)?,
             phase: word(1)?,
+            digest: word(3).filter(|digest| digest != "-").unwrap_or_default(),
             active: words.get(4) == Some(&"running"),
             started: *words.get(4)? != "none",
         }),

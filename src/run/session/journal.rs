@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 
-use super::{Meant, Session, Stage, Want, check};
+use super::{Meant, Session, Stage, Want, check, lift::phase_of};
 use crate::{
     api::group_node::{Incarnation, Outcome},
-    phase::PhaseName,
+    phase::{PhaseName, Rerun},
+    plan::Purpose,
     run::frame::Past,
 };
 
@@ -44,7 +45,12 @@ impl Session {
                 let at = *first.get(receipt.run_id.as_str())?;
                 Some(if receipt.outcome == Outcome::Unknown { place < at } else { place <= at })
             });
-            if told != Some(true) {
+            if told == Some(true) {
+                continue;
+            }
+            if self.is_undone(&phase, past, &self.pasts[place + 1..]) {
+                newest.remove(&phase);
+            } else {
                 newest.insert(phase, past);
             }
         }
@@ -67,6 +73,15 @@ impl Session {
         open
     }
 
+    /// Whether a Lift has run a phase otherwise since converge did. What converge ran is not on the node any more: a receipt of it
+    /// would say that it is, and the phase runs again instead. What runs once only stays done.
+    fn is_undone(&self, phase: &PhaseName, past: &Past, later: &[Past]) -> bool {
+        let by_lift = |other: &Past| other.phase != past.phase && phase_of(&other.phase) == phase.as_str();
+        !matches!(self.purpose, Purpose::Lift(_))
+            && phase.rerun() == Rerun::PerDigest
+            && later.iter().any(|other| other.started && by_lift(other) && other.digest != past.digest)
+    }
+
     pub(super) fn attach_or(&mut self, open: Vec<String>, now: Timestamp) -> Want {
         match open.first() {
             Some(id) => {
@@ -85,6 +100,10 @@ impl Session {
     }
 
     /// The journal knows nothing of a run whose outcome was unknown: it never started, and was no attempt.
+    ///
+    /// The receipt that is left speaks of the attempt before, and must not keep the name of the run that never started: that run
+    /// may be started yet, under the same name, and what it does then would count as known (see `unsettled`). Which run the
+    /// attempt before was, the journal says; without a name whatever it holds of the phase is asked for.
     pub(super) fn never_started(&mut self, id: &str) {
         self.record.receipts.retain(|_, receipt| {
             let lost = receipt.run_id == id && receipt.outcome == Outcome::Unknown;
@@ -92,12 +111,14 @@ impl Session {
                 // What was acknowledged stays so: it is begun behind the step once more.
                 (receipt.attempt, receipt.outcome) = (0, Outcome::Failed);
                 receipt.message = "the attempt never started".into();
+                receipt.run_id.clear();
                 return true;
             }
             if lost && receipt.attempt > 1 {
                 receipt.attempt -= 1;
                 receipt.outcome = Outcome::Failed;
                 receipt.message = "the next attempt never started".into();
+                receipt.run_id.clear();
                 return true;
             }
             !lost

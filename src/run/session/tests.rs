@@ -137,7 +137,8 @@ fn an_attempt_that_somebody_else_began_counts_under_the_token_of_the_one_before(
     assert_eq!(end(&mut first, Verdict::Exit(1)), Want::End(End::Done));
     let bootstrap = first.record().receipts[&PhaseName::bootstrap()].clone();
     let id = "bootstrap-second".to_owned();
-    let past = Past { run_id: id.clone(), phase: "bootstrap".into(), active: false, started: true };
+    let past =
+        Past { run_id: id.clone(), phase: "bootstrap".into(), digest: String::new(), active: false, started: true };
     let mut second = open("c", first.record().into_owned());
     second.direct(group(), "again".into(), Bound::Free);
     greet(&mut second, "w", vec![past]);
@@ -185,7 +186,13 @@ fn a_lost_run_is_unknown_until_the_journal_is_asked() {
     session.lose("cut", now());
     let bootstrap = PhaseName::bootstrap();
     assert_eq!(session.record().receipts[&bootstrap].outcome, Outcome::Unknown);
-    let past = |active| Past { run_id: flight.run_id.clone(), phase: "bootstrap".into(), active, started: true };
+    let past = |active| Past {
+        run_id: flight.run_id.clone(),
+        phase: "bootstrap".into(),
+        digest: String::new(),
+        active,
+        started: true,
+    };
     // The journal knows it: it is joined, not started again.
     let mut known = open("c", session.record().into_owned());
     let joined = greet(&mut known, "w", vec![past(true)]);
@@ -195,6 +202,43 @@ fn a_lost_run_is_unknown_until_the_journal_is_asked() {
     let want = greet(&mut unknown, "w", vec![]);
     assert!(matches!(&want, Want::Send(bytes) if bytes.starts_with(b"run bootstrap-")), "{want:?}");
     assert_eq!(unknown.in_flight().unwrap().attempt, 1);
+}
+
+/// Found by the simulation: a success that only the journal held was not asked for, and bootstrap ran again after an edit.
+/// The status was written while the receipt of the first attempt had the name of the second, which had not started yet.
+#[test]
+fn a_run_that_starts_after_it_was_given_up_is_asked_for() {
+    let group = spec(json!({"bootstrap": {"actions": [{"exec": {"script": "boot"}}]}}));
+    let open = |record: Record| open_for(&group, record, Purpose::Converge(Bound::Free));
+    let past = |id: &str| Past {
+        run_id: id.into(),
+        phase: "bootstrap".into(),
+        digest: String::new(),
+        active: false,
+        started: true,
+    };
+    let later = now() + jiff::SignedDuration::from_hours(2);
+    let mut first = open(Record::default());
+    greet(&mut first, "w", vec![]);
+    let one = first.in_flight().unwrap().run_id.clone();
+    assert_eq!(end(&mut first, Verdict::Exit(1)), Want::End(End::Done));
+    // The second attempt is asked for, and the request is lost.
+    let mut second = open(first.record().into_owned());
+    for frame in [Frame::Hello { witness: "w".into() }, Frame::Past(past(&one)), Frame::Ready] {
+        second.hear(frame, later);
+    }
+    second.hear(Frame::Facts(b"hostname\tweb-0\n".to_vec()), later);
+    let two = second.in_flight().unwrap().run_id.clone();
+    second.lose("cut", later);
+    assert_eq!(receipt_of(&second, "bootstrap").run_id, two);
+    // The journal does not know it. This is what is written, while the first attempt is asked for.
+    let mut third = open(second.record().into_owned());
+    assert_eq!(greet(&mut third, "w", vec![past(&one)]), Want::Send(format!("attach {one}\n").into_bytes()));
+    let written = third.record().into_owned();
+    assert_eq!(written.receipts[&PhaseName::bootstrap()].attempt, 1);
+    // The second attempt runs under the same name after all, and another operator reads what was written before.
+    let want = greet(&mut open(written), "w", vec![past(&one), past(&two)]);
+    assert_eq!(want, Want::Send(format!("attach {two}\n").into_bytes()));
 }
 
 #[test]
@@ -325,7 +369,13 @@ fn a_session_goes_no_further_than_the_barrier() {
 fn a_farewell_ends_what_runs_and_says_goodbye() {
     let group = spec(json!(null));
     let mut session = open_for(&group, Record::default(), Purpose::Farewell);
-    let past = Past { run_id: "configure-1".into(), phase: "configure".into(), active: true, started: true };
+    let past = Past {
+        run_id: "configure-1".into(),
+        phase: "configure".into(),
+        digest: String::new(),
+        active: true,
+        started: true,
+    };
     assert_eq!(greet(&mut session, "w", vec![past]), Want::Send(b"cancel configure-1\n".to_vec()));
     let ended = Ended {
         run_id: "configure-1".into(),
@@ -351,7 +401,13 @@ fn a_farewell_ends_what_runs_and_says_goodbye() {
 #[test]
 fn a_farewell_that_somebody_began_is_joined() {
     let mut session = open_for(&spec(json!(null)), Record::default(), Purpose::Farewell);
-    let past = Past { run_id: "d-1".into(), phase: "destroy-server".into(), active: true, started: true };
+    let past = Past {
+        run_id: "d-1".into(),
+        phase: "destroy-server".into(),
+        digest: String::new(),
+        active: true,
+        started: true,
+    };
     assert_eq!(greet(&mut session, "w", vec![past]), Want::Send(b"attach d-1\n".to_vec()));
 }
 

@@ -164,7 +164,7 @@ fn a_look_that_is_lost_leaves_no_doubt_behind() {
     look.lose("cut", now());
     assert!(look.record().receipts.values().all(|receipt| receipt.outcome == Outcome::Succeeded));
     // What is still active is ended, and is nothing to whoever finds it.
-    let past = Past { run_id: id, phase: "configure.check".into(), active: true, started: true };
+    let past = Past { run_id: id, phase: "configure.check".into(), digest: String::new(), active: true, started: true };
     let mut next = session(&group, "", look.record().into_owned(), free(), Known::default());
     next.hear(Frame::Hello { witness: "w".into() }, now());
     next.hear(Frame::Past(past.clone()), now());
@@ -259,7 +259,13 @@ fn what_was_acknowledged_goes_on_behind_the_step_with_all_results_together() {
     lost.lose("cut", now());
     let unknown = lost.record().receipts[&PhaseName::configure()].clone();
     assert_eq!((unknown.outcome, unknown.from, unknown.actions.len()), (Outcome::Unknown, 2, 2));
-    let past = Past { run_id: unknown.run_id.clone(), phase: "configure".into(), active: false, started: true };
+    let past = Past {
+        run_id: unknown.run_id.clone(),
+        phase: "configure".into(),
+        digest: String::new(),
+        active: false,
+        started: true,
+    };
     let mut third = session(&group, "", lost.record().into_owned(), free(), Known::default());
     greet(&mut third, "w", vec![past]);
     let done = Ended {

@@ -171,7 +171,13 @@ fn a_run_that_was_lost_is_found_again_by_its_lift_and_left_alone_by_converge() {
     first.lose("cut", now());
     let lost = first.record().into_owned();
     assert_eq!((own(&lost).outcome, own(&lost).receipts[0].outcome), (None, Outcome::Unknown));
-    let past = |active| Past { run_id: id.clone(), phase: "configure.lift.3d0748f429f8".into(), active, started: true };
+    let past = |active| Past {
+        run_id: id.clone(),
+        phase: "configure.lift.3d0748f429f8".into(),
+        digest: String::new(),
+        active,
+        started: true,
+    };
     let ended = silent(&id, "configure.lift.3d0748f429f8", &own(&lost).receipts[0].digest);
     // Another operator's converge waits for it to end, and makes nothing of it.
     let mut other = open_for(&group, lost.clone(), Purpose::Converge(Bound::Free));
@@ -188,6 +194,29 @@ fn a_run_that_was_lost_is_found_again_by_its_lift_and_left_alone_by_converge() {
     assert_eq!(own(&again.record()).outcome, Some(NodeOutcome::Succeeded));
 }
 
+/// A request of converge that was lost took the receipt of the Lift's run along; the journal then spoke for an older run, and a
+/// node that was as the Lift had left it counted as converged.
+#[test]
+fn what_a_lift_has_run_otherwise_since_is_not_undone_by_an_older_success() {
+    let (group, mut record) = converged();
+    let known = record.receipts.remove(&PhaseName::configure()).unwrap();
+    let past = |id: &str, phase: &str, digest: &str| {
+        let (run_id, phase, digest) = (id.to_owned(), phase.to_owned(), digest.to_owned());
+        Past { run_id, phase, digest, active: false, started: true }
+    };
+    let own = past("configure-1", "configure", &known.digest);
+    let lifted = |digest: &str| past("configure.lift.x-1", "configure.lift.x", digest);
+    let mut same = open_for(&group, record.clone(), Purpose::Converge(Bound::Free));
+    let want = greet(&mut same, "w", vec![own.clone(), lifted(&known.digest)]);
+    assert_eq!(want, Want::Send(b"attach configure-1\n".to_vec()));
+    let mut otherwise = open_for(&group, record, Purpose::Converge(Bound::Free));
+    let want = greet(&mut otherwise, "w", vec![own, lifted("another")]);
+    assert_eq!(converge(&mut otherwise, want), Want::End(End::Done));
+    let receipt = receipt_of(&otherwise, "configure");
+    assert_eq!((receipt.outcome, &receipt.digest), (Outcome::Succeeded, &known.digest));
+    assert_ne!(receipt.run_id, "configure-1", "it ran again");
+}
+
 #[test]
 fn a_lift_that_ends_cancels_its_own_runs_and_no_others() {
     let (_, record) = converged();
@@ -195,10 +224,17 @@ fn a_lift_that_ends_cancels_its_own_runs_and_no_others() {
     let mine = Past {
         run_id: "configure.lift.3d0748f429f8-1".into(),
         phase: "configure.lift.3d0748f429f8".into(),
+        digest: String::new(),
         active: true,
         started: true,
     };
-    let other = Past { run_id: "configure-1".into(), phase: "configure".into(), active: true, started: true };
+    let other = Past {
+        run_id: "configure-1".into(),
+        phase: "configure".into(),
+        digest: String::new(),
+        active: true,
+        started: true,
+    };
     let mut session = open_for(&lifted(json!({})), record.clone(), Purpose::Lift(ends.clone()));
     let want = greet(&mut session, "w", vec![other.clone(), mine]);
     assert_eq!(want, Want::Send(b"cancel configure.lift.3d0748f429f8-1\n".to_vec()));
