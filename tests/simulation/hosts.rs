@@ -154,6 +154,7 @@ impl World {
                 own: "x",
                 from: 0,
                 actions: Vec::new(),
+                overrides: false,
             };
             machine.journal.push(run.clone());
             self.history.insert((life, id), Run { verdict: Some(Verdict::Exit(0)), ..run });

@@ -52,7 +52,7 @@ impl World {
             self.count("runs behind a manual step");
         }
         let machine = &self.machines[machine];
-        let latest = |phase: &str| machine.lived(&run.life).rev().find(|other| other.phase == phase);
+        let latest = |phase: &str| machine.latest(&run.life, phase);
         let phase = run.phase.as_str();
         let succeeded = machine.lived(&run.life).any(|other| other.phase == phase && other.succeeded());
         match phase {
@@ -68,8 +68,9 @@ impl World {
                 // What has succeeded last, and whether a look has found something since.
                 let mut since = machine.lived(&run.life).rev().take_while(|other| other.phase != phase);
                 let drifted = since.any(differs);
-                let again =
-                    latest(phase).is_some_and(|other| other.succeeded() && other.digest == run.digest) && !drifted;
+                // What a Lift has run since is no run of converge's: converge may go back to what it ran before.
+                let same = |other: &Run| other.phase == phase && other.succeeded() && other.digest == run.digest;
+                let again = latest(phase).is_some_and(same) && !drifted;
                 if drifted {
                     self.totals.count("phases reapplied");
                 }
@@ -149,7 +150,15 @@ impl World {
         }
         self.count_stops(planned);
         self.check_hosts(snapshot, planned);
-        assert_eq!(plan(snapshot), *planned, "a plan is a function of its snapshot");
+        if self.plans_twice() {
+            assert_eq!(plan(snapshot), *planned, "a plan is a function of its snapshot");
+        }
+    }
+
+    /// Whether to plan a second time, to compare: in one of so many cases, since plans are what a seed spends its time on.
+    pub fn plans_twice(&mut self) -> bool {
+        self.plans += 1;
+        self.plans.is_multiple_of(16)
     }
 
     /// 10: nothing is begun on a host that is known to be another's before this group's, and no host is taken twice.
@@ -242,9 +251,7 @@ impl World {
                 Some(Verdict::TimedOut) => receipt.outcome == Outcome::TimedOut,
                 _ => receipt.outcome == Outcome::Failed,
             };
-            // The attempt before a run that never started is told again under that run's name.
-            let restored = receipt.message.ends_with("attempt never started");
-            assert!(told || restored, "4: {receipt:?} is not what the journal says: {run:?}");
+            assert!(told, "4: {receipt:?} is not what the journal says: {run:?}");
         }
         for receipt in &status.receipts {
             match receipt.outcome {
@@ -273,9 +280,13 @@ impl World {
             let gone = self.cluster.nodes.objects.is_empty() && self.cluster.pods.objects.is_empty();
             return gone && self.lifts_are_at_rest();
         };
+        // What costs least is asked first: this is asked after every step.
+        let ready = group.status.iter().flat_map(|s| &s.conditions).any(|c| c.type_ == "Ready" && c.status == "True");
+        if !ready || !self.lifts_have_ended() {
+            return false;
+        }
         let Some(snapshot) = self.observe() else { return false };
         let planned = plan(&snapshot);
-        let ready = group.status.iter().flat_map(|s| &s.conditions).any(|c| c.type_ == "Ready" && c.status == "True");
         let quiet = |ordinal: &u32, step: &Step| match status::node(&snapshot, &snapshot.nodes[ordinal], Some(step)) {
             status::Due::No => true,
             status::Due::Now(_) | status::Due::At(_) => false,
@@ -283,8 +294,7 @@ impl World {
         let leaving = snapshot.nodes.values().any(|node| node.deletion.is_some());
         // One whose node is gone already is on its way out, too.
         let going = self.cluster.pods.objects.values().any(|pod| pod.metadata.deletion_timestamp.is_some());
-        ready
-            && self.lifts_are_at_rest()
+        self.lifts_are_at_rest()
             && !leaving
             && !going
             && planned.effects.is_empty()
@@ -315,16 +325,12 @@ impl World {
                 }
                 let told = told.expect("a receipt of every phase");
                 assert_eq!(told.outcome, Outcome::Succeeded, "4: {phase} on {name}");
+                let last = machine.latest(&life, phase).expect("a run of every phase");
                 // What a Lift has run is as good.
-                let lifted = format!("{phase}.lift.");
-                let mut runs = machine.lived(&life).rev();
-                let last = match told.run_id.starts_with(&lifted) {
-                    true => runs.find(|run| run.id == told.run_id),
-                    false => runs.find(|run| run.phase == phase),
-                };
-                let last = last.expect("a run of every phase");
+                let lifted = told.run_id.starts_with(&format!("{phase}.lift."));
+                let told_of = last.id == told.run_id || (lifted && last.digest == told.digest);
                 // Settings is asked anew by every session; one that was lost leaves a run that nobody needs.
-                let same = last.id == told.run_id && last.succeeded();
+                let same = told_of && last.succeeded();
                 assert!(same || phase == "settings", "4: {phase} on {name}: {last:?}");
             }
         }

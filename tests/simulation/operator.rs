@@ -155,7 +155,13 @@ impl World {
         if !self.operator.woken && self.operator.wake.is_none_or(|time| time > self.now) {
             return;
         }
-        let Some(snapshot) = self.observe() else { return };
+        let Some(snapshot) = self.observe() else {
+            // As in `controller`: what happens to a group that is gone is told to the Lifts.
+            if self.operator.listed && self.operator.group.is_none() {
+                (self.operator.woken, self.operator.wake, self.operator.lifts.woken) = (false, None, true);
+            }
+            return;
+        };
         (self.operator.woken, self.operator.wake, self.operator.failed) = (false, None, false);
         if let Some(cascade) = snapshot.head.deletion {
             self.operator.beyond.cascade = Some((snapshot.head.uid.clone(), cascade));

@@ -42,6 +42,7 @@ impl World {
         self.operator.commands += 1;
         self.operator.nonces += 1;
         let lift = purpose.lift().map(str::to_owned);
+        let overrides = matches!(&purpose, Purpose::Lift(run) if run.overrides);
         let (told, machine) = match target {
             Target::Container(_) => (pod.uid.clone(), node.name.clone()),
             Target::Machine(endpoint) => (format!("@{}", node.uid), endpoint.address.clone()),
@@ -69,6 +70,7 @@ impl World {
             target: target.clone(),
             since: self.now,
             lift,
+            overrides,
             inbox: VecDeque::new(),
             awaiting: None,
         };
@@ -128,7 +130,7 @@ impl World {
             return;
         }
         let link = &self.operator.links[uid];
-        let (name, machine) = (link.node.clone(), link.machine.clone());
+        let (name, machine, overrides) = (link.node.clone(), link.machine.clone(), link.overrides);
         let frames = match request {
             Request::Hello { uid } => self.machines[&machine].greet(&uid),
             Request::Facts => vec![Frame::Facts(format!("hostname\t{name}\nos.family\tlinux\n").into_bytes())],
@@ -163,6 +165,7 @@ impl World {
                         own: self.own(&machine),
                         from,
                         actions: Run::actions_of(&script, self.machines[&machine].meddled),
+                        overrides,
                     };
                     self.check_start(&name, &machine, &run, &script);
                     let there = self.machines.get_mut(&machine).unwrap();

@@ -43,6 +43,8 @@ pub struct Link {
     pub since: Timestamp,
     /// The UID of the Lift that it is for.
     pub lift: Option<String>,
+    /// Whether that gives values for parameters.
+    pub overrides: bool,
     /// What the agent has said and the operator has not heard yet.
     pub inbox: VecDeque<Frame>,
     /// The run whose end the agent waits for.
@@ -167,8 +169,8 @@ pub struct World {
     pub history: HashMap<(String, String), Run>,
     pub totals: Totals,
     pub calm: bool,
-    told: bool,
-    story: VecDeque<String>,
+    story: Story,
+    last: VecDeque<String>,
     seed: u64,
     pub instances: u64,
     version: u64,
@@ -178,6 +180,8 @@ pub struct World {
     gentle: bool,
     /// What else the group makes use of.
     pub uses: Uses,
+    /// How many plans were made.
+    pub plans: u64,
     /// How many Lifts were made.
     pub lift_number: u64,
     /// The hosts that there are, where nodes are hosts.
@@ -227,23 +231,34 @@ impl Uses {
     }
 }
 
+/// What is told of what happens. A story costs as much as what it tells of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Story {
+    /// Nothing.
+    None,
+    /// The last lines, where it ends in a failure.
+    Last,
+    /// Everything, at once.
+    Told,
+}
+
 /// How many lines of its story a failing seed prints.
 const STORY: usize = 60;
 
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && self.story == Story::Last {
             eprintln!(
                 "seed {}, the last of its story:\n  {}",
                 self.seed,
-                Vec::from(std::mem::take(&mut self.story)).join("\n  ")
+                Vec::from(std::mem::take(&mut self.last)).join("\n  ")
             );
         }
     }
 }
 
 impl World {
-    pub fn new(seed: u64, told: bool) -> Self {
+    pub fn new(seed: u64, story: Story) -> Self {
         let mut world = Self {
             random: Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
             now: Timestamp::from_second(1_800_000_000).unwrap(),
@@ -255,8 +270,8 @@ impl World {
             history: HashMap::new(),
             totals: Totals::default(),
             calm: false,
-            told,
-            story: VecDeque::new(),
+            story,
+            last: VecDeque::new(),
             seed,
             instances: 0,
             version: 1,
@@ -264,6 +279,7 @@ impl World {
             retention: "Retain",
             gentle: seed.is_multiple_of(2),
             uses: Uses::of(seed),
+            plans: 0,
             lift_number: 0,
             inventory: Inventory::default(),
             specs: ServerSpecs::default(),
@@ -289,7 +305,7 @@ impl World {
 
     /// A world in which nothing goes wrong, with a group that is not there yet for the operator.
     pub fn quiet(converge: Value, count: usize) -> Self {
-        let mut world = Self::new(0, false);
+        let mut world = Self::new(0, Story::None);
         (world.calm, world.converge, world.retention) = (true, converge, "Delete");
         world.uses = Uses::default();
         let spec = world.spec(count, 1, 1);
@@ -333,17 +349,20 @@ impl World {
     }
 
     pub fn tell(&mut self, line: impl FnOnce() -> String) {
+        if self.story == Story::None && self.trace.is_none() {
+            return;
+        }
         let line = line();
         if let Some(trace) = &mut self.trace {
             trace.push(line.clone());
         }
         let line = format!("{} {line}", self.now.strftime("%H:%M:%S%.3f"));
-        if self.told {
+        if self.story == Story::Told {
             eprintln!("{line}");
         }
-        self.story.push_back(line);
-        if self.story.len() > STORY {
-            self.story.pop_front();
+        self.last.push_back(line);
+        if self.last.len() > STORY {
+            self.last.pop_front();
         }
     }
 
@@ -404,7 +423,7 @@ impl World {
         self.let_pass(SignedDuration::from_millis(millis as i64));
     }
 
-    fn let_pass(&mut self, time: SignedDuration) {
+    pub fn let_pass(&mut self, time: SignedDuration) {
         self.now += time;
         let now = self.now;
         for machine in self.machines.values_mut() {
@@ -425,7 +444,7 @@ impl World {
         }
     }
 
-    fn deliver_one(&mut self, kind: usize) -> bool {
+    pub fn deliver_one(&mut self, kind: usize) -> bool {
         let seat = self.operator.seat;
         let touched = match kind {
             0 => {
