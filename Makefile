@@ -12,7 +12,9 @@ HOSTS_TOOL := tests/hosts/hosts
 VMS := CLUSTER_NAME=vms $(CLUSTER_TOOL)
 # The profile of the binary in the image under test: test-image is built in a fraction of release's time.
 TEST_PROFILE ?= test-image
-SEEDS ?= 2000
+# Of the simulation: SEEDS fixed ones, from 0 on, and FRESH from a base that is new in every run.
+SEEDS ?= 1000
+FRESH ?= 1000
 SMOKE_NODES ?= 250
 ROUNDS ?= 1
 # Of the points at which the operator is killed, one in so many. `make test` has no time for all of them.
@@ -42,7 +44,7 @@ test-unit: ## the tiers that need no cluster
 	  --test kstatus --test argocd --test supply_chain
 	cargo test --locked --test agent -- --test-threads=6
 	cargo test --locked --test ssh -- --test-threads=6
-	SEEDS=$(SEEDS) cargo test --locked --test simulation -- --nocapture
+	SEEDS=$(SEEDS) FRESH=$(FRESH) cargo test --locked --test simulation -- --nocapture
 
 test-otel: ## traces, which are built in with --features otel only: a collector on loopback receives them
 	cargo test --locked --features otel --test otel
@@ -126,9 +128,11 @@ bench-ssh: ## 100 sshd hosts through four phases, beside Ansible, pyinfra and pa
 	@status=0; $(BENCH) run -- env PALLET_TEST_CLUSTER=1 HOSTS_DIR=/run/pallet/hosts ROUNDS=$(ROUNDS) HOSTS=$(or $(HOSTS),100) \
 		TOOLS="$(TOOLS)" cargo bench --offline --locked --bench ssh || status=1; $(BENCH) down || status=1; exit $$status
 
-soak: ## the simulation, optimised: SEEDS of them from FIRST on, or for MINUTES
-	env $(if $(MINUTES),MINUTES=$(MINUTES),SEEDS=$(SEEDS)) $(if $(FIRST),FIRST=$(FIRST)) \
-		cargo test --release --locked --test simulation -- --nocapture
+# A base of its own for each run, unless FIRST says which: it is printed, and replays the run.
+soak: SEEDS = 100000
+soak: ## the simulation, optimised: SEEDS of them from a new base (or FIRST) on, or for MINUTES; ALL=1 goes on after a failure
+	env $(if $(MINUTES),MINUTES=$(MINUTES),SEEDS=$(SEEDS)) FIRST=$(or $(FIRST),$(shell date +%s)000) $(if $(ALL),ALL=$(ALL)) \
+		cargo test --profile soak --locked --test simulation -- --nocapture every_seed
 
 image: ## the operator's image as an OCI archive (IMAGE, OUT, PROFILE, BUILDER: see deploy/image)
 	@deploy/image
