@@ -89,7 +89,7 @@ pub(super) async fn reconciles(
     woken: mpsc::UnboundedReceiver<GroupKey>,
     workers: Workers,
 ) {
-    let mut relist = Relist::new(store.clone());
+    let mut relist = Relist::new(store);
     let own = events.map(move |event| match event {
         Ok(event) => relist.concerned(&event),
         Err(error) => broken::<Lift>(&error),

@@ -171,7 +171,9 @@ impl World {
             self.operator.beyond.uncertain.clear();
         }
         let planned = plan(&snapshot);
-        self.check_memo(&snapshot, &planned);
+        if self.plans_twice() {
+            self.check_memo(&snapshot, &planned);
+        }
         if let Ok(group) = &snapshot.group {
             let group = Arc::new(group.clone());
             for node in snapshot.live() {

@@ -6,7 +6,13 @@ use crate::phase::{action::KeyRef, secret::Secret};
 const CANARY: &str = "c4n4ry-v4lue-in-the-mine";
 
 fn past(place: usize) -> Past {
-    Past { run_id: format!("configure-{place}"), phase: "configure".into(), active: true, started: true }
+    Past {
+        run_id: format!("configure-{place}"),
+        phase: "configure".into(),
+        digest: String::new(),
+        active: true,
+        started: true,
+    }
 }
 
 /// Found by review: the operator grew by 64 MiB in 12 seconds.
@@ -68,7 +74,13 @@ fn no_number_of_a_node_overflows_anything() {
         };
         session.hear(Frame::Ended(Box::new(ended)), now());
         let mut next = open("c", session.record().into_owned());
-        let listed = Past { run_id: "bootstrap-2".into(), phase: "bootstrap".into(), active: false, started: true };
+        let listed = Past {
+            run_id: "bootstrap-2".into(),
+            phase: "bootstrap".into(),
+            digest: String::new(),
+            active: false,
+            started: true,
+        };
         greet(&mut next, "w", vec![listed]);
         let ended = Ended { attempt: 0, from: u32::MAX, ..silent("bootstrap-2", "bootstrap", flight.digest.as_str()) };
         next.hear(Frame::Ended(Box::new(ended)), now());
