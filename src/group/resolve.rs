@@ -92,7 +92,7 @@ impl Errors {
         let layers = errors.layers(spec, specs, &overrides);
         let phases = match lift {
             None => errors.phases(spec, &layers),
-            Some(lift) => errors.lifted_phases(spec, &layers, lift),
+            Some(lift) => errors.lifted_phases(spec, specs, &layers, lift),
         };
         let rollout = errors.rollout(&spec.converge.rollout, spec.count);
         if rollout.max_surge > 0 && node.as_ref().is_some_and(|node| !node.claims().is_empty()) {

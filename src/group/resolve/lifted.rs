@@ -1,6 +1,6 @@
 //! Pure: a group as a Lift sees it: with the Lift's phases, parameters and rollout in place of those that it converges by.
 
-use std::{str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
 use super::{
     Errors, FieldError, ServerSpecs,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::{GroupSpec, GroupSpecFields, lift::LiftFields},
     group::{Group, Phases, Retry},
-    phase::PhaseName,
+    phase::{PhaseName, action::KeyRef},
 };
 
 /// Parses a GroupSpec for a Lift. What comes of it is run once, and decides on no count.
@@ -30,25 +30,67 @@ pub fn lifted(object: &GroupSpec, specs: &ServerSpecs, lift: &LiftFields) -> Res
     Ok(group)
 }
 
+/// The keys of Secrets and ConfigMaps that a group uses without any Lift. Whoever may create Lifts may not choose others:
+/// the operator reads them with rights of its own.
+struct Allowed {
+    secrets: References,
+    config_maps: References,
+}
+
+type References = BTreeMap<KeyRef, String>;
+
+impl Allowed {
+    /// A spec with errors allows what could be resolved of it.
+    fn of(spec: &GroupSpecFields, specs: &ServerSpecs) -> Self {
+        let mut errors = Errors::default();
+        let layers = errors.layers(spec, specs, &BTreeMap::new());
+        let Phases { secrets, config_maps, .. } = errors.phases(spec, &layers);
+        Self { secrets, config_maps }
+    }
+
+    /// The kind, key and path of each reference that is not allowed.
+    fn foreign(&self, secrets: &References, config_maps: &References) -> Vec<(&'static str, KeyRef, String)> {
+        let beyond = |kind, used: &References, allowed: &References| {
+            let foreign = used.iter().filter(|(at, _)| !allowed.contains_key(*at));
+            foreign.map(|(at, path)| (kind, at.clone(), path.clone())).collect::<Vec<_>>()
+        };
+        let mut found = beyond("Secret", secrets, &self.secrets);
+        found.extend(beyond("ConfigMap", config_maps, &self.config_maps));
+        found
+    }
+}
+
 impl Errors {
-    pub(super) fn lifted_phases(&mut self, spec: &GroupSpecFields, layers: &[Layer], lift: &LiftFields) -> Phases {
+    pub(super) fn lifted_phases(
+        &mut self,
+        spec: &GroupSpecFields,
+        specs: &ServerSpecs,
+        layers: &[Layer],
+        lift: &LiftFields,
+    ) -> Phases {
+        let allowed = Allowed::of(spec, specs);
         let mut phases = self.phases(spec, layers);
         // What its converge lacks or leaves undone is no concern of a Lift.
         phases.idle = Vec::new();
         phases.on_demand = true;
-        let own = (phases.secrets.clone(), phases.config_maps.clone());
+        for (kind, at, path) in allowed.foreign(&phases.secrets, &phases.config_maps) {
+            let message = format!(
+                "with the values of the Lift's spec.with it names the {kind} {at}, which the group does not use by \
+                 itself; take the value out of spec.with, or name the {kind} in the GroupSpec, too"
+            );
+            self.add(path, message);
+        }
         if let (Some(inline), Some(layer)) = (&lift.phase, layers.last()) {
             let mut actions = Vec::new();
             let settings = phases.settings.clone();
             self.actions_at("spec.phase.actions", layer, Place::Action, &inline.actions, &settings, &mut actions);
             let (secrets, config_maps) = (std::mem::take(&mut self.secrets), std::mem::take(&mut self.config_maps));
-            let foreign = secrets.iter().filter(|(at, _)| !own.0.contains_key(*at));
-            let foreign = foreign.chain(config_maps.iter().filter(|(at, _)| !own.1.contains_key(*at)));
-            for (_, path) in foreign {
-                self.add(
-                    path.clone(),
-                    "the phase of a Lift may use only what its group uses; name it in the GroupSpec, too",
+            for (kind, at, path) in allowed.foreign(&secrets, &config_maps) {
+                let message = format!(
+                    "the phase of a Lift may use only what its group uses, and that is not the {kind} {at}; name it \
+                     in the GroupSpec, too"
                 );
+                self.add(path, message);
             }
             phases.actions.insert(PhaseName::inline(), Arc::new(actions));
             phases.roles = self.roles.iter().cloned().collect();
@@ -193,6 +235,114 @@ mod tests {
         assert!(refused(file("other")).starts_with("spec.phase.actions[0]."), "{}", refused(file("other")));
         assert!(lift(json!({"phase": {"actions": [file("known")]}})).is_ok());
         assert!(lift(json!({"phase": {"actions": [{"exec": {"script": "{{ params.app.version }}"}}]}})).is_ok());
+    }
+
+    /// Where an action names a Secret or ConfigMap, as name and key, and the path of the field.
+    fn places(name: &str, key: &str) -> Vec<(&'static str, &'static str, Value)> {
+        let at = json!({"name": name, "key": key});
+        vec![
+            (
+                "Secret",
+                "exec.secretEnv[0].secretKeyRef",
+                json!({"exec": {"script": "x", "secretEnv": [{"name": "PW", "secretKeyRef": at}]}}),
+            ),
+            ("Secret", "secretFile.secretKeyRef", json!({"secretFile": {"path": "/x", "secretKeyRef": at}})),
+            (
+                "ConfigMap",
+                "file.contentFrom.configMapKeyRef",
+                json!({"file": {"path": "/x", "contentFrom": {"configMapKeyRef": at}}}),
+            ),
+            (
+                "ConfigMap",
+                "file.contentFrom.configMapKeyRef",
+                json!({"file": {"path": "/x", "contentFrom": {"template": true, "configMapKeyRef": at}}}),
+            ),
+        ]
+    }
+
+    fn with_action(action: &Value, parameters: &Value) -> ServerSpecs {
+        let server = |name: &str, spec: Value| {
+            let object = json!({
+                "apiVersion": "pallet.dev/v1alpha1", "kind": "ServerSpec",
+                "metadata": {"name": name, "namespace": "shop", "uid": name, "generation": 1}, "spec": spec
+            });
+            (name.to_owned(), Arc::new(serde_json::from_value(object).unwrap()))
+        };
+        let phases = json!({"configure": {"actions": [action]}, "backup": {"actions": [action]}});
+        let base = json!({"parameters": parameters, "phases": phases});
+        // A value that one ServerSpec hands on to another is a way to the name, too.
+        let by = json!({"secret": "{{ params.secret }}", "key": "{{ params.key }}"});
+        let app = json!({"parameters": parameters, "extends": [{"serverSpec": "base", "with": by}]});
+        [server("base", base), server("app", app)].into()
+    }
+
+    /// Found by review: by the value of a parameter, a Lift had the operator read any Secret of the namespace to it.
+    #[test]
+    fn no_value_of_a_lift_leads_to_a_secret_that_the_group_does_not_use() {
+        let inline = |action: &Value| json!({"phase": {"actions": [action]}});
+        let parameters = json!({"secret": {"default": "app"}, "key": {"default": "k"}});
+        let group = spec(json!({
+            "node": web().spec.node, "extends": [{"serverSpec": "app"}], "processes": {"p": ["backup"]},
+        }));
+        let (name, key) = ("{{ params.secret }}", "{{ params.key }}");
+        let conditional = places(name, key).into_iter().map(|(kind, path, mut action)| {
+            action["when"] = json!("params.secret != null");
+            (kind, path, action)
+        });
+        for (kind, path, action) in places(name, key).into_iter().chain(conditional) {
+            let specs = with_action(&action, &parameters);
+            let run = |fields: Value| {
+                let mut lift = json!({"groups": ["web"]});
+                lift.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+                let found = super::lifted(&group, &specs, &serde_json::from_value(lift).unwrap());
+                found.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+            };
+            run(json!({})).unwrap();
+            for with in
+                [json!({"app.secret": "payroll"}), json!({"app.key": "other"}), json!({"base.secret": "payroll"})]
+            {
+                for phases in [json!({}), json!({"phases": ["backup"]}), json!({"process": "p"})] {
+                    let mut fields = phases.clone();
+                    fields["with"] = with.clone();
+                    let refused = run(fields).unwrap_err();
+                    assert!(refused.contains(&format!("actions[0].{path}: with the values")), "{path}: {refused}");
+                    assert!(refused.contains("spec.with") && refused.contains(kind), "{refused}");
+                }
+                let reads = &places("payroll", "k").into_iter().find(|(_, other, _)| *other == path).unwrap().2;
+                let mut fields = inline(reads);
+                fields["with"] = with.clone();
+                let refused = run(fields).unwrap_err();
+                assert!(refused.contains(&format!("spec.phase.actions[0].{path}: ")), "{path}: {refused}");
+            }
+            // What it uses by itself may be used by its own name or by a value that comes to it.
+            run(json!({"with": {"app.secret": "app"}})).unwrap();
+            run(inline(&places("app", "k").into_iter().find(|(_, other, _)| *other == path).unwrap().2)).unwrap();
+        }
+    }
+
+    /// A parameter without a value is no Secret that the group uses, and the password of another user is one like others.
+    #[test]
+    fn what_a_group_uses_is_told_without_the_lift() {
+        let action = json!({
+            "when": "params.secret != null",
+            "secretFile": {"path": "/x", "secretKeyRef": {"name": "{{ params.secret }}", "key": "k"}}
+        });
+        let specs = with_action(&action, &json!({"secret": {}, "key": {}}));
+        let group = spec(json!({"node": web().spec.node, "extends": [{"serverSpec": "app"}]}));
+        let lift = serde_json::from_value(json!({"groups": ["web"], "with": {"app.secret": "payroll"}})).unwrap();
+        let refused = super::lifted(&group, &specs, &lift).unwrap_err();
+        assert!(refused[0].path.ends_with("secretFile.secretKeyRef"), "{refused:?}");
+        let script = json!({
+            "exec": {"script": "x"},
+            "become": {"user": "app", "password": {"secretKeyRef": {"name": "payroll", "key": "k"}}}
+        });
+        let refused = super::lifted(
+            &web(),
+            &super::tests::specs(),
+            &serde_json::from_value(json!({"groups": ["web"], "phase": {"actions": [script]}})).unwrap(),
+        );
+        let refused = refused.unwrap_err();
+        assert!(refused.iter().any(|error| error.path == "spec.phase.actions[0].become.password.secretKeyRef"));
     }
 
     /// What converge is not satisfied by would be run again by it.
