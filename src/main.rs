@@ -31,7 +31,6 @@ use pallet_operator::{
 use tokio::signal::unix::{SignalKind, signal};
 use tower::timeout::TimeoutLayer;
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
 /// Keeps groups of nodes at their count and brings them through their phases.
 ///
@@ -124,7 +123,7 @@ async fn start() -> anyhow::Result<()> {
     if let Some(address) = &arguments.probe {
         return Ok(probe::probe(address, Duration::from_secs(30))?);
     }
-    let filter = EnvFilter::try_new(&arguments.log).context("--log is no filter; write one such as info")?;
+    let filter = logs::filter(&arguments.log).context("--log is no filter; write one such as info")?;
     #[cfg(feature = "otel")]
     let traces = pallet_operator::telemetry::traces::start()?;
     #[cfg(feature = "otel")]

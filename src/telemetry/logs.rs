@@ -13,6 +13,7 @@ use tracing::{
 };
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
+    filter::ParseError,
     fmt::{
         FmtContext, FormatEvent, FormattedFields,
         format::{JsonFields, Writer},
@@ -29,6 +30,15 @@ pub enum Format {
     Text,
     /// One object a line.
     Json,
+}
+
+/// The filter of what is logged. Of warnings of the Kubernetes client nothing is logged unless `text` asks for its target by
+/// name: they may hold whole answers of the API server, with the data of Secrets.
+///
+/// # Errors
+/// The text is no filter.
+pub fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::try_new(format!("kube_client::client=error,{text}"))
 }
 
 /// Something beside the logs that spans and events go to.
@@ -144,7 +154,7 @@ mod tests {
         let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         let captured = Captured::default();
         let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(filter))
+            .with_env_filter(super::filter(filter).unwrap())
             .with_writer(captured.clone())
             .fmt_fields(JsonFields::new())
             .event_format(FlatJson)
@@ -195,6 +205,21 @@ mod tests {
             run.span.in_scope(|| tracing::warn!("the connection was lost"));
         });
         assert_eq!((&lines[0]["node"], &lines[0]["run"]), (&"web-0".into(), &"bootstrap-2e".into()));
+    }
+
+    /// Found by review: an answer that the client could not decode was logged whole, with the Secrets in it.
+    #[test]
+    fn warnings_of_the_client_are_logged_only_when_asked_for() {
+        let log = || {
+            tracing::warn!(target: "kube_client::client", "hunter2");
+            tracing::error!(target: "kube_client::client", "failed");
+            tracing::warn!("said");
+        };
+        for filter in ["info", "warn", "debug", "trace,hyper=off"] {
+            let found: Vec<Value> = lines(filter, log).into_iter().map(|line| line["message"].clone()).collect();
+            assert_eq!(found, ["failed", "said"], "{filter}");
+        }
+        assert_eq!(lines("info,kube_client::client=warn", log).len(), 3);
     }
 
     #[test]
