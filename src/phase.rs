@@ -1,6 +1,7 @@
 //! Pure: phases, actions, and what identifies a run of them.
 
 pub mod action;
+pub mod budget;
 pub mod compile;
 pub mod expect;
 pub mod render;

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::{Error, apply::within};
 use crate::{
-    group::{FieldError, Group, NodeShape, inputs::Inputs},
+    group::{FieldError, Group, NodeShape, inputs::Inputs, resolve::is_object_name},
     phase::{action::KeyRef, hex, secret::Secret},
     run::vault::{Known, Vault},
     transport::{
@@ -221,6 +221,7 @@ impl References {
     async fn read(&self, kind: Kind, namespace: &str, name: &str) -> Result<Read, Error> {
         let keys = match kind {
             Kind::ConfigMap => {
+                named(name)?;
                 let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
                 match within("get configmap", maps.get_opt(name)).await {
                     Ok(map) => Ok(map.map(|map| map.data.unwrap_or_default())),
@@ -257,6 +258,7 @@ impl References {
     }
 
     async fn values(&self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, ByteString>>, Error> {
+        named(name)?;
         let secrets: Api<KubeSecret> = Api::namespaced(self.client.clone(), namespace);
         let secret = within("get secret", secrets.get_opt(name)).await?;
         Ok(secret.map(|secret| secret.data.unwrap_or_default()))
@@ -303,6 +305,7 @@ impl Keyring for References {
                     values.map(|values| values.into_iter().map(|(key, value)| (key, Zeroizing::new(value.0))).collect())
                 }
                 Source::ConfigMap(at) => {
+                    named(&at.name).map_err(explain)?;
                     let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
                     let map = within("get configmap", maps.get_opt(&at.name)).await.map_err(explain)?;
                     let texts = map.map(|map| map.data.unwrap_or_default().into_iter());
@@ -340,6 +343,11 @@ impl Vault for References {
             Ok(known)
         })
     }
+}
+
+/// Refuses what would be another request once it is in a URL, though resolving a group has refused it before.
+fn named(name: &str) -> Result<(), Error> {
+    if is_object_name(name) { Ok(()) } else { Err(Error::Unplanned("this is no name of a Secret or ConfigMap")) }
 }
 
 /// A keyed hash: a plain one of a password could be guessed.

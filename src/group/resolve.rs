@@ -28,11 +28,17 @@ use super::{Cascade, DriftCheck, Group, GroupKey, Head, Retry, Rollout};
 use crate::{
     api::{
         self, GroupSpec,
+        conditions::clip,
         converge::{DriftPolicy, OnFailure, RolloutFields},
         group_spec::Approval,
         lift::LiftFields,
     },
-    phase::{ActionKind, action::KeyRef, hex},
+    phase::{
+        ActionKind,
+        action::KeyRef,
+        budget::{Budget, REASON},
+        hex,
+    },
     text,
 };
 
@@ -44,6 +50,14 @@ pub struct FieldError {
     pub path: String,
     /// What is wrong, and what to do.
     pub message: String,
+}
+
+impl FieldError {
+    /// The reason of a condition that reports these errors: `TooMuchWork` where one of them was cut, else `otherwise`.
+    pub fn reason(errors: &[FieldError], otherwise: &'static str) -> &'static str {
+        let is_cut = |error: &FieldError| error.message.strip_prefix(REASON).is_some_and(|rest| rest.starts_with(':'));
+        if errors.iter().any(is_cut) { REASON } else { otherwise }
+    }
 }
 
 /// What is known of a GroupSpec whatever its spec says.
@@ -265,14 +279,34 @@ pub fn bounded(text: &str, limit: usize) -> String {
     if text.len() <= limit && text::printable(text) == text { text.to_owned() } else { hex(&Sha256::digest(text)) }
 }
 
+/// Keys of Secrets or ConfigMaps, with the path of the first field that names each.
+type References = BTreeMap<KeyRef, String>;
+
+/// Whether an object may have this name: it is put into URLs, where other characters would mean another request.
+pub fn is_object_name(name: &str) -> bool {
+    let label = |label: &str| {
+        let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        !label.is_empty() && label.chars().all(sound) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+/// Whether a Secret or ConfigMap may have this key.
+pub fn is_key(key: &str) -> bool {
+    let sound = |c: char| c.is_ascii_alphanumeric() || ['-', '_', '.'].contains(&c);
+    (1..=253).contains(&key.len()) && key.chars().all(sound) && key != "." && key != ".."
+}
+
 #[derive(Default)]
 struct Errors {
     found: Vec<FieldError>,
+    /// What templates and conditions of the spec may still take.
+    budget: Budget,
     /// The roles that templates name.
     roles: BTreeSet<String>,
     /// The Secrets and ConfigMaps that actions name, with the path of the first that does.
-    secrets: BTreeMap<KeyRef, String>,
-    config_maps: BTreeMap<KeyRef, String>,
+    secrets: References,
+    config_maps: References,
     /// The fields that are templates.
     templates: BTreeSet<String>,
     /// Actions that write a file which their name stands for, and that name.
@@ -305,6 +339,25 @@ pub fn share(value: &Value, of: u32, round: Round) -> Option<u32> {
 impl Errors {
     fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.found.push(FieldError { path: path.into(), message: message.into() });
+    }
+
+    /// Refuses what no Secret or ConfigMap can be named, or no key of one. `path` is where it is named.
+    fn reference(&mut self, path: &str, at: &KeyRef) {
+        if !is_object_name(&at.name) {
+            let message = format!(
+                "{:?} is no name of a Secret or ConfigMap: it must consist of at most 253 lower case letters, digits, '-' \
+                 and '.', and begin and end with a letter or digit",
+                clip(&at.name, 80)
+            );
+            self.add(format!("{path}.name"), message);
+        }
+        if !is_key(&at.key) {
+            let message = format!(
+                "{:?} is no key of a Secret or ConfigMap: it must consist of 1 to 253 letters, digits, '-', '_' and '.'",
+                clip(&at.key, 80)
+            );
+            self.add(format!("{path}.key"), message);
+        }
     }
 
     fn duration(&mut self, path: &str, text: &str) -> Duration {

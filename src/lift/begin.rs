@@ -147,5 +147,5 @@ fn known_phases(snapshot: &LiftSnapshot) -> Vec<String> {
 /// What is said of a group that cannot be lifted as it is asked for.
 pub(super) fn invalid((group, _): &Target, errors: &[FieldError]) -> Wait {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    Wait::for_person("InvalidLift", format!("for GroupSpec {group}: {}", lines.join("; ")))
+    Wait::for_person(FieldError::reason(errors, "InvalidLift"), format!("for GroupSpec {group}: {}", lines.join("; ")))
 }

@@ -94,7 +94,8 @@ fn sources(template: &Value) -> impl Iterator<Item = (String, &Value)> {
     })
 }
 
-fn path(template: &Value) -> String {
+/// Where the user data of a template is, as text.
+pub fn path(template: &Value) -> String {
     sources(template).next().map_or_else(String::new, |(path, _)| format!("{path}.userData"))
 }
 

@@ -1,17 +1,19 @@
 //! Pure: expectations over facts, in CEL. All of them are looked at, so that one look tells all that is wrong.
 
+mod metered;
+
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, LazyLock},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use cel::{
     Context as Scope, Env, IdedExpr, Program, Value as Cel,
     common::ast::{EntryExpr, Expr, LiteralValue, operators},
 };
-use serde::Serialize;
 use serde_json::Value;
 
+use super::budget::{Budget, Meter, REASON, STEP, TooMuch};
 use crate::{api::conditions::clip, facts::holds_volatile};
 
 /// One expectation as it was declared.
@@ -43,12 +45,57 @@ const MOST: usize = 4;
 /// How much of a value that was found is shown.
 const FOUND_LIMIT: usize = 100;
 
+/// The work that one evaluation may take, in units of [`Budget`]: about 50 ms.
+const LIMIT: u64 = 6 << 20;
+/// What an evaluation takes beside what the expression does: parsing it, for each byte.
+const PARSED: u64 = 64;
+/// How many parsed expressions are kept.
+const MOST_PARSED: usize = 1024;
+
+/// Why an expression has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// For people: it fails, or its answer is neither true nor false.
+    #[error("{0}")]
+    Wrong(String),
+    /// For people: it was cut, since it takes too much work.
+    #[error("{reason}: {0}", reason = REASON)]
+    TooMuchWork(String),
+}
+
+/// What stands under the names that an expression may use first, such as `facts`.
+pub type Roots<'a> = dyn Fn(&str) -> Option<&'a Value> + 'a;
+
 /// The paths that an expression reads, such as `facts.disk.freePercent`.
 ///
 /// # Errors
 /// Where it cannot be parsed, or has loops in loops in loops.
 pub fn names(expression: &str) -> Result<BTreeSet<String>, String> {
-    with_room(|| read_names(expression))
+    parsed(expression).map(|parsed| parsed.names.clone())
+}
+
+/// An expression as it is evaluated.
+struct Parsed {
+    names: BTreeSet<String>,
+    metered: IdedExpr,
+}
+
+/// Parsing takes much longer than evaluating most expressions, and the same ones come again for each node.
+fn parsed(expression: &str) -> Result<Arc<Parsed>, String> {
+    type Known = Mutex<HashMap<String, Result<Arc<Parsed>, String>>>;
+    static KNOWN: LazyLock<Known> = LazyLock::new(Mutex::default);
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(parsed) = known().get(expression) {
+        return parsed.clone();
+    }
+    let parsed = with_room(|| parse(expression)).map(Arc::new);
+    let mut known = known();
+    if known.len() >= MOST_PARSED {
+        // Dropping what is deep recurses, too.
+        with_room(|| known.clear());
+    }
+    known.insert(expression.to_owned(), parsed.clone());
+    parsed
 }
 
 /// The interpreter recurses, and its frames are large: an expression as deep as its length allows would fill the stack of
@@ -58,8 +105,10 @@ fn with_room<T>(work: impl FnOnce() -> T) -> T {
     stacker::grow(ROOM, work)
 }
 
-fn read_names(expression: &str) -> Result<BTreeSet<String>, String> {
-    let program = parse(expression)?;
+fn parse(expression: &str) -> Result<Parsed, String> {
+    let said = |error: cel::ParseErrors| error.errors.first().map(|e| e.msg.clone()).unwrap_or_default();
+    let program = Program::compile(expression)
+        .map_err(|error| format!("it is no CEL expression: {}", clip(&said(error), 200)))?;
     let mut reader = Reader::default();
     reader.read(program.expression());
     if reader.deepest > DEEPEST {
@@ -68,37 +117,35 @@ fn read_names(expression: &str) -> Result<BTreeSet<String>, String> {
     if reader.loops > MOST {
         return Err(format!("it has {} loops; {MOST} are the most", reader.loops));
     }
-    Ok(reader.names)
+    Ok(Parsed { names: reader.names, metered: metered::rewrite(program.expression().clone()) })
 }
 
-fn parse(expression: &str) -> Result<Program, String> {
-    let said = |error: cel::ParseErrors| error.errors.first().map(|e| e.msg.clone()).unwrap_or_default();
-    Program::compile(expression).map_err(|error| format!("it is no CEL expression: {}", clip(&said(error), 200)))
-}
-
-/// Looks at every expectation. `context` is an object with `facts`, `settings`, `node` and `group`.
-pub fn examine(expectations: &[Expectation], context: &impl Serialize) -> Vec<Finding> {
-    let context = serde_json::to_value(context).unwrap_or_default();
-    let scope = scope(&context);
+/// Evaluates every expectation. `context` is an object with `facts`, `settings`, `node` and `group`.
+///
+/// One that takes too much work is a failure that says so.
+pub fn examine(expectations: &[Expectation], context: &Value, budget: &Budget) -> Vec<Finding> {
     let finding = |expectation: &Expectation| {
-        let failure =
-            with_room(|| look(&expectation.that, &scope)).err().map(|why| explain(expectation, &why, &context));
+        let answer = answer(&expectation.that, &|root| context.get(root), budget);
+        let failure = match answer {
+            Ok(true) => None,
+            Ok(false) => Some(explain(expectation, "", context)),
+            Err(why) => Some(explain(expectation, &why.to_string(), context)),
+        };
         Finding { name: expectation.name.clone(), failure }
     };
     expectations.iter().map(finding).collect()
 }
 
-/// Whether a condition holds. `context` is an object as for [`examine`].
+/// Whether a condition holds.
 ///
 /// # Errors
-/// Where it cannot be answered, or the answer is neither true nor false.
-pub fn holds(condition: &str, context: &impl Serialize) -> Result<bool, String> {
-    let context = serde_json::to_value(context).unwrap_or_default();
-    match with_room(|| look(condition, &scope(&context))) {
-        Ok(()) => Ok(true),
-        Err(why) if why.is_empty() => Ok(false),
-        Err(why) => Err(format!("when {condition}: {why}")),
-    }
+/// Where it cannot be answered, or the answer is neither true nor false, or where it takes more work than one evaluation
+/// may or than is left of the budget.
+pub fn holds(condition: &str, roots: &Roots, budget: &Budget) -> Result<bool, Unanswered> {
+    answer(condition, roots, budget).map_err(|why| match why {
+        Unanswered::Wrong(why) => Unanswered::Wrong(format!("when {condition}: {why}")),
+        Unanswered::TooMuchWork(why) => Unanswered::TooMuchWork(format!("when {condition}: {why}")),
+    })
 }
 
 /// Whether an expression reads a fact that changes by itself.
@@ -107,21 +154,87 @@ pub fn is_volatile(expression: &str) -> bool {
     names(expression).is_ok_and(|names| names.iter().any(volatile))
 }
 
-fn scope(context: &Value) -> Scope<'static, 'static> {
-    static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
-    let mut scope = Scope::with_env(ENVIRONMENT.clone());
-    for (name, value) in context.as_object().into_iter().flatten() {
-        scope.add_variable_from_value(name.as_str(), to_cel(value));
-    }
-    scope
+fn answer(expression: &str, roots: &Roots, budget: &Budget) -> Result<bool, Unanswered> {
+    let parsed = parsed(expression).map_err(Unanswered::Wrong)?;
+    let meter = budget.meter(LIMIT);
+    meter.pay(expression.len() as u64 * PARSED);
+    let found = with_room(|| evaluate(&parsed, roots, &meter));
+    meter.finish().map_err(|cut| {
+        Unanswered::TooMuchWork(match cut {
+            TooMuch::Alone => {
+                "it takes too much work: it goes over too many items, or over texts that are too long; make it \
+                 simpler, or give it less to go over"
+                    .to_owned()
+            }
+            TooMuch::InAll => {
+                "with what comes before it, it takes too much work; have fewer or simpler conditions and templates"
+                    .to_owned()
+            }
+        })
+    })?;
+    found.map_err(Unanswered::Wrong)
 }
 
-fn look(expression: &str, scope: &Scope) -> Result<(), String> {
-    match parse(expression)?.execute(scope) {
-        Ok(Cel::Bool(true)) => Ok(()),
-        Ok(Cel::Bool(false)) => Err(String::new()),
+/// What it comes to means nothing once the meter is exhausted.
+fn evaluate(parsed: &Parsed, roots: &Roots, meter: &Meter) -> Result<bool, String> {
+    static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+    let mut scope = Scope::with_env(ENVIRONMENT.clone());
+    metered::declare(&mut scope, meter);
+    for (root, value) in seen(&parsed.names, roots) {
+        pay_for(&value, meter);
+        if meter.is_exhausted() {
+            return Ok(false);
+        }
+        scope.add_variable_from_value(root, to_cel(&value));
+    }
+    match scope.resolve(&parsed.metered) {
+        Ok(Cel::Bool(answer)) => Ok(answer),
         Ok(_) => Err("it is neither true nor false".to_owned()),
+        Err(_) if meter.is_exhausted() => Ok(false),
         Err(error) => Err(format!("it cannot be answered ({})", clip(&error.to_string(), 160))),
+    }
+}
+
+/// The part of each root that an expression can see: only the fields that it names, where it names them.
+fn seen(names: &BTreeSet<String>, roots: &Roots) -> BTreeMap<String, Value> {
+    let mut fields: BTreeMap<&str, Option<BTreeSet<&str>>> = BTreeMap::new();
+    for name in names {
+        let (root, rest) = name.split_once('.').unwrap_or((name, ""));
+        let named = fields.entry(root).or_insert_with(|| Some(BTreeSet::new()));
+        let field = rest.split('.').next().unwrap_or_default();
+        if field.is_empty() {
+            *named = None;
+        } else if let Some(known) = named {
+            known.insert(field);
+        }
+    }
+    let part = |(root, named): (&str, Option<BTreeSet<&str>>)| {
+        let value = roots(root)?;
+        let part = match (value, named) {
+            (Value::Object(map), Some(named)) => {
+                let found = named.into_iter().filter_map(|field| map.get_key_value(field));
+                Value::Object(found.map(|(key, value)| (key.clone(), value.clone())).collect())
+            }
+            (whole, _) => whole.clone(),
+        };
+        Some((root.to_owned(), part))
+    };
+    fields.into_iter().filter_map(part).collect()
+}
+
+fn pay_for(value: &Value, meter: &Meter) {
+    if meter.is_exhausted() {
+        return;
+    }
+    let text = value.as_str().map_or(0, str::len) as u64;
+    meter.pay(STEP + text);
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| pay_for(item, meter)),
+        Value::Object(map) => map.iter().for_each(|(key, value)| {
+            meter.pay(STEP + key.len() as u64);
+            pay_for(value, meter);
+        }),
+        _ => {}
     }
 }
 
@@ -244,7 +357,7 @@ mod tests {
             "facts": {"disk": {"freePercent": 5, "totalBytes": 3_000_000_000_u64}, "java": "17.0.2", "none": null, "load": {"one": 0.5}},
             "settings": {"port": "80"}, "node": {"name": "web-0", "ordinal": 0}, "group": {"count": 3}
         });
-        examine(&[expectation], &context)[0].failure.clone()
+        examine(&[expectation], &context, &Budget::new())[0].failure.clone()
     }
 
     #[test]
@@ -285,7 +398,9 @@ mod tests {
         for that in deep {
             let expectation =
                 Expectation { name: "x".into(), origin: None, that: that.clone(), message: String::new() };
-            let found = std::thread::spawn(move || (names(&that), examine(&[expectation], &json!({"facts": {}}))));
+            let found = std::thread::spawn(move || {
+                (names(&that), examine(&[expectation], &json!({"facts": {}}), &Budget::new()))
+            });
             assert!(found.join().is_ok());
         }
     }

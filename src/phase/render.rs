@@ -24,6 +24,10 @@ use serde_json::{Value, json};
 use crate::{
     facts::Facts,
     group::{Attributes, Setting, inputs::Inputs},
+    phase::{
+        budget::{Budget, REASON},
+        expect,
+    },
 };
 pub use actions::{Call, RenderError, Rendered, model, phase};
 pub use lockout::{Login, LoginKey};
@@ -52,6 +56,9 @@ pub struct Context {
     /// As whom the operator logs in, where it does.
     #[serde(skip)]
     pub login: Option<Login>,
+    /// What templates and conditions may still take. Clones share it.
+    #[serde(skip)]
+    pub budget: Budget,
 }
 
 impl Context {
@@ -182,6 +189,18 @@ pub enum Fault {
     /// For people: nodes of a role that are not there yet, and that it says it needs.
     #[error("{0}")]
     Waits(String),
+    /// For people: it was cut, since it takes too much work.
+    #[error("{reason}: {0}", reason = REASON)]
+    TooMuchWork(String),
+}
+
+impl From<expect::Unanswered> for Fault {
+    fn from(why: expect::Unanswered) -> Self {
+        match why {
+            expect::Unanswered::Wrong(message) => Self::Wrong(message),
+            expect::Unanswered::TooMuchWork(message) => Self::TooMuchWork(message),
+        }
+    }
 }
 
 impl From<String> for Fault {
@@ -207,61 +226,76 @@ fn required(value: minijinja::Value, wanted: usize) -> Result<minijinja::Value, 
     Err(Error::new(ErrorKind::InvalidOperation, "not yet").with_source(TooFew { wanted, found }))
 }
 
-/// Fills one template in.
+/// Fills one template in, with a budget of its own.
 ///
 /// # Errors
 /// See [`Fault`].
 pub fn render(template: &str, mode: Mode, context: &impl Serialize) -> Result<String, Fault> {
+    render_within(template, mode, context, &Budget::new())
+}
+
+/// Fills one template in. Its work is taken from the budget.
+///
+/// # Errors
+/// See [`Fault`].
+pub fn render_within(template: &str, mode: Mode, context: &impl Serialize, budget: &Budget) -> Result<String, Fault> {
     if !is_template(template) {
         return Ok(template.to_owned());
     }
     let context = Serde(context).into();
-    bounds::render(environment(mode), &comments::shielded(template), context).map_err(|error| fault(template, &error))
+    bounds::render(environment(mode), &comments::shielded(template), context, budget)
+        .map_err(|error| fault(template, &error))
 }
 
 fn fault(template: &str, error: &Error) -> Fault {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
+        if cause.is::<bounds::Cut>() {
+            return Fault::TooMuchWork(explain(template, error));
+        }
         if let Some(lack) = cause.downcast_ref::<TooFew>() {
             return Fault::Waits(format!("{lack}, in: {}", crate::api::conditions::clip(template.trim(), 120)));
         }
         source = cause.source();
     }
-    Fault::Wrong(explain(template, error))
+    match error.kind() {
+        ErrorKind::OutOfFuel => Fault::TooMuchWork(explain(template, error)),
+        _ => Fault::Wrong(explain(template, error)),
+    }
 }
 
 /// A value whose strings are templates over `params`, where those are given. A string that is a single `{{ }}` becomes what
 /// stands in it, whatever its type.
 ///
 /// # Errors
-/// A message for people, also where there is a template and no `params`.
-pub fn constant(value: &Value, params: Option<&Value>) -> Result<Value, String> {
+/// See [`Fault`]; also where there is a template and no `params`.
+pub fn constant(value: &Value, params: Option<&Value>, budget: &Budget) -> Result<Value, Fault> {
     Ok(match value {
         Value::String(text) if !is_template(text) => value.clone(),
         Value::String(text) => {
             let Some(params) = params else {
-                return Err(
-                    "it is taken as it is here: what depends on facts belongs into spec.phases.settings.values".into(),
-                );
+                let why = "it is taken as it is here: what depends on facts belongs into spec.phases.settings.values";
+                return Err(Fault::Wrong(why.into()));
             };
             let context = json!({"params": params});
             let inner = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
             match inner.filter(|inner| !inner.contains("}}")) {
                 Some(inner) => {
-                    let value = bounds::evaluate(environment(Mode::Text), inner, Serde(&context).into());
-                    let value = value.map_err(|error| explain(text, &error))?;
+                    let value = bounds::evaluate(environment(Mode::Text), inner, Serde(&context).into(), budget);
+                    let value = value.map_err(|error| fault(text, &error))?;
                     if value.is_undefined() {
-                        return Err(format!("undefined value, in: {text}"));
+                        return Err(format!("undefined value, in: {text}").into());
                     }
                     serde_json::to_value(&value).map_err(|error| error.to_string())?
                 }
-                None => render(text, Mode::Text, &context).map_err(|fault| fault.to_string())?.into(),
+                None => render_within(text, Mode::Text, &context, budget)?.into(),
             }
         }
-        Value::Array(items) => items.iter().map(|item| constant(item, params)).collect::<Result<_, _>>()?,
-        Value::Object(map) => {
-            map.iter().map(|(key, value)| Ok((key.clone(), constant(value, params)?))).collect::<Result<_, String>>()?
-        }
+        Value::Array(items) => items.iter().map(|item| constant(item, params, budget)).collect::<Result<_, _>>()?,
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| Ok((key.clone(), constant(value, params, budget)?)))
+            .collect::<Result<_, Fault>>()?,
         scalar => scalar.clone(),
     })
 }
@@ -276,10 +310,19 @@ pub(crate) fn is_template(text: &str) -> bool {
 /// # Errors
 /// Where the template cannot be parsed.
 pub fn names(template: &str) -> Result<Vec<String>, String> {
+    names_within(template, &Budget::new()).map_err(|fault| fault.to_string())
+}
+
+/// As [`names`]; the work is taken from the budget.
+///
+/// # Errors
+/// Where the template cannot be parsed, or the budget is used up.
+pub fn names_within(template: &str, budget: &Budget) -> Result<Vec<String>, Fault> {
     if !is_template(template) {
         return Ok(Vec::new());
     }
-    bounds::names(environment(Mode::Text), &comments::shielded(template)).map_err(|error| explain(template, &error))
+    bounds::names(environment(Mode::Text), &comments::shielded(template), budget)
+        .map_err(|error| fault(template, &error))
 }
 
 fn explain(template: &str, error: &Error) -> String {
@@ -303,12 +346,12 @@ pub const VALUES: &str = "action settings.values.";
 /// # Errors
 /// The first value that cannot be filled in.
 pub fn values(declared: &BTreeMap<String, Setting>, context: &Context) -> Result<BTreeMap<String, Value>, RenderError> {
-    fn fill(value: &Value, context: &minijinja::Value) -> Result<Value, Fault> {
+    fn fill(value: &Value, context: &minijinja::Value, budget: &Budget) -> Result<Value, Fault> {
         Ok(match value {
-            Value::String(template) => render(template, Mode::Text, context)?.into(),
-            Value::Array(items) => items.iter().map(|item| fill(item, context)).collect::<Result<_, _>>()?,
+            Value::String(template) => render_within(template, Mode::Text, context, budget)?.into(),
+            Value::Array(items) => items.iter().map(|item| fill(item, context, budget)).collect::<Result<_, _>>()?,
             Value::Object(map) => {
-                map.iter().map(|(k, v)| Ok((k.clone(), fill(v, context)?))).collect::<Result<_, Fault>>()?
+                map.iter().map(|(k, v)| Ok((k.clone(), fill(v, context, budget)?))).collect::<Result<_, Fault>>()?
             }
             scalar => scalar.clone(),
         })
@@ -321,7 +364,7 @@ pub fn values(declared: &BTreeMap<String, Setting>, context: &Context) -> Result
             None => &of_group,
         };
         let refuse = |fault: Fault| RenderError { action: format!("settings.values.{name}"), fault };
-        Ok((name.clone(), fill(&setting.value, scope).map_err(refuse)?))
+        Ok((name.clone(), fill(&setting.value, scope, &context.budget).map_err(refuse)?))
     };
     if declared.is_empty() {
         return Ok(BTreeMap::new());
@@ -363,6 +406,7 @@ pub(super) mod tests {
             inputs: Arc::default(),
             whole: Facts::new(),
             login: None,
+            budget: Budget::new(),
         }
     }
 

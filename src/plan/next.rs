@@ -14,7 +14,9 @@ use crate::{
     facts,
     group::{Attributes, Group, GroupKey, NodeShape, resolve},
     phase::{
-        Action, ActionKind, Digest, PhaseName, Rerun, expect, hex,
+        Action, ActionKind, Digest, PhaseName, Rerun,
+        budget::Budget as WorkBudget,
+        expect, hex,
         render::{self, Context, GroupContext, Login, LoginKey, NodeContext, RenderError, Rendered},
     },
 };
@@ -256,7 +258,8 @@ pub fn examine(group: &Group, identity: &Identity, record: &Record) -> Vec<expec
     // What comes from one ServerSpec stands together.
     for expectations in group.phases.expectations.chunk_by(|a, b| a.origin == b.origin) {
         let origin = expectations.first().and_then(|expectation| expectation.origin.as_deref());
-        findings.extend(expect::examine(expectations, &context.within(origin)));
+        let seen = serde_json::to_value(context.within(origin)).unwrap_or_default();
+        findings.extend(expect::examine(expectations, &seen, &context.budget));
     }
     findings
 }
@@ -281,6 +284,7 @@ fn context(group: &Group, identity: &Identity, record: &Record, settings: BTreeM
         inputs: group.inputs.clone(),
         whole: declared(group, record.facts.clone()),
         login: login(group, identity),
+        budget: WorkBudget::new(),
     }
 }
 

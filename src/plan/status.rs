@@ -14,8 +14,8 @@ use crate::{
         group_node::{Backing, Effect, Outcome, Receipt},
         group_spec::{PhaseCounts, PhaseError},
     },
-    group::{Group, Kind, Replacement},
-    phase::PhaseName,
+    group::{FieldError, Group, Kind, Replacement},
+    phase::{PhaseName, budget::REASON},
 };
 
 /// How many phase errors a group's status shows.
@@ -123,6 +123,13 @@ fn backing(machine: &Machine) -> Backing {
     Backing { kind, name, uid: if machine.kind == Kind::Host { String::new() } else { uid } }
 }
 
+/// Whether the last attempt at a phase ended before it ran, since its templates and conditions take too much work.
+fn was_cut(node: &Node, phase: &PhaseName) -> bool {
+    let receipt = node.record.receipts.get(phase).filter(|receipt| receipt.outcome == Outcome::Failed);
+    let rest = receipt.and_then(|receipt| receipt.message.strip_prefix("action ")?.split_once(": "));
+    rest.is_some_and(|(_, message)| message.starts_with(&format!("{REASON}: ")))
+}
+
 /// Reason and message of a node's condition.
 fn explain(kind: Kind, node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
     let noun = kind.noun();
@@ -139,6 +146,13 @@ fn explain(kind: Kind, node: &Node, step: &Step, attempt: Option<u32>) -> (Strin
             "TestFailed",
             format!(
                 "{}; no attempts are left: mend the node or the expectation, or annotate with pallet.dev/retry",
+                failure(phase)
+            ),
+        ),
+        Step::Halt { phase } if was_cut(node, phase) => (
+            REASON,
+            format!(
+                "{}; no attempts are left: simplify the template or condition, or annotate with pallet.dev/retry",
                 failure(phase)
             ),
         ),
@@ -312,7 +326,7 @@ fn verdicts(
         Ok(group) => group,
         Err(errors) => {
             let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            return with("Stalled", "InvalidSpec", lines.join("; "));
+            return with("Stalled", FieldError::reason(errors, "InvalidSpec"), lines.join("; "));
         }
     };
     if let TemplateVerdict::Refused { reason, message } = &snapshot.template

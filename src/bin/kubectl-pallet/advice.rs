@@ -12,6 +12,7 @@ pub fn about(reason: &str, group: &str, node: &str) -> Option<String> {
         "WaitingForApproval" => format!("look at the plan and approve it: kubectl pallet approve {group}"),
         "RolloutStopped" => "mend the nodes that failed: the others wait for that".to_owned(),
         "NameTaken" => "something of somebody else has the name of a node: delete or rename it".to_owned(),
+        "TooMuchWork" => format!("simplify the condition or template that the message names: kubectl edit gs {group}"),
         "InvalidSpec" => format!("edit the spec, or make what is missing: kubectl edit gs {group}"),
         "InvalidTemplate" => format!("edit the template under spec.node: kubectl edit gs {group}"),
         "Forbidden" => {

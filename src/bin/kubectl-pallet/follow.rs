@@ -206,8 +206,16 @@ pub async fn cancel(cluster: &Cluster, name: &str) -> Result<Lift> {
 const SETTLES: Duration = Duration::from_secs(1);
 
 /// What may be mended by what was applied together with it.
-const MENDABLE: &[&str] =
-    &["InvalidSpec", "InvalidTemplate", "Forbidden", "InvalidLift", "UnknownPhase", "GroupMissing", "NodeMissing"];
+const MENDABLE: &[&str] = &[
+    "InvalidSpec",
+    "InvalidTemplate",
+    "Forbidden",
+    "InvalidLift",
+    "TooMuchWork",
+    "UnknownPhase",
+    "GroupMissing",
+    "NodeMissing",
+];
 
 struct State<'a> {
     subjects: Vec<Subject>,

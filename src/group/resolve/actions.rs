@@ -1,8 +1,6 @@
 //! Pure: actions.
 
-use serde_json::json;
-
-use super::{Errors, layers::Layer, scope::Scope};
+use super::{Errors, References, layers::Layer, scope::Scope};
 use crate::{
     api::actions::*,
     phase::{
@@ -10,6 +8,7 @@ use crate::{
             Action, ActionKind, AptSource, Content, KeyRef, PackageOptions, Removed, Repeat, RunAs, SECRET_MODE, Sealed,
             SecretEnv, User,
         },
+        budget::Budget,
         expect,
         render::{self, checks},
     },
@@ -27,6 +26,7 @@ impl Errors {
         before: &[Action],
     ) -> Option<Action> {
         let named = (self.secrets.clone(), self.config_maps.clone());
+        let before_it = named.clone();
         let kinds = [
             fields.exec.as_ref().map(|exec| ("exec", self.exec(path, exec, scope))),
             fields.file.as_ref().map(|file| ("file", self.file(path, file, scope))),
@@ -54,11 +54,14 @@ impl Errors {
             let place = format!("{path}.when");
             self.expression(&place, when, &scope.for_conditions());
             // Braces may begin an object there.
-            self.templates.insert(place);
-            if is_for_no_node(when, scope) {
-                (self.secrets, self.config_maps) = named;
+            self.templates.insert(place.clone());
+            match is_for_no_node(when, scope, &self.budget) {
+                Ok(true) => (self.secrets, self.config_maps) = named,
+                Ok(false) => {}
+                Err(message) => self.add(place, message),
             }
         }
+        self.added_references(&before_it);
         let mut on_change_of = Vec::new();
         for (place, source) in fields.on_change_of.iter().enumerate() {
             let named = [layer.qualified(source), source.clone()];
@@ -96,7 +99,7 @@ impl Errors {
             _ => return,
         };
         // Conditions may tell them apart.
-        let name = render::constant(&template.as_str().into(), Some(scope.params));
+        let name = render::constant(&template.as_str().into(), Some(scope.params), &self.budget);
         let (None, Ok(serde_json::Value::String(name))) = (&action.when, name) else { return };
         let file = format!("{field} {name} {rule}");
         let mut kind = action.kind.clone();
@@ -173,6 +176,17 @@ impl Errors {
         fields.env.iter().map(|env| (env.name.clone(), env.value.clone())).collect()
     }
 
+    /// Checks the names that an action has added, unless it is for no node.
+    fn added_references(&mut self, (secrets, config_maps): &(References, References)) {
+        let added = |all: &References, before: &References| {
+            let added = all.iter().filter(|(at, _)| !before.contains_key(*at));
+            added.map(|(at, path)| (at.clone(), path.clone())).collect::<Vec<_>>()
+        };
+        let mut found = added(&self.secrets, secrets);
+        found.extend(added(&self.config_maps, config_maps));
+        found.iter().for_each(|(at, path)| self.reference(path, at));
+    }
+
     /// As whom an action runs. Only a script runs as another user; what else is made has an owner.
     fn run_as(&mut self, path: &str, fields: &ActionFields, kind: &ActionKind) -> Option<RunAs> {
         let is_script = matches!(kind, ActionKind::Exec { .. });
@@ -191,6 +205,7 @@ impl Errors {
         });
         if let Some(at) = &password {
             let path = format!("{path}.become.password.secretKeyRef");
+            self.reference(&path, at);
             self.secrets.entry(at.clone()).or_insert(path);
         }
         Some(RunAs { user: wanted.user.clone(), password })
@@ -547,12 +562,17 @@ impl Errors {
     fn key(&mut self, path: &str, fields: &KeyFields, scope: &Scope) -> KeyRef {
         let mut text = |field: &str, template: &String| {
             self.templates.insert(format!("{path}.{field}"));
-            let found = render::constant(&template.as_str().into(), Some(scope.params));
+            let found = render::constant(&template.as_str().into(), Some(scope.params), &self.budget);
             match found.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)) {
                 Ok(text) => text,
-                Err(message) => {
-                    self.add(format!("{path}.{field}"), format!("it can use nothing but params: {message}"));
-                    String::new()
+                Err(fault) => {
+                    let message = match fault {
+                        render::Fault::TooMuchWork(_) => fault.to_string(),
+                        fault => format!("it can use nothing but params: {fault}"),
+                    };
+                    self.add(format!("{path}.{field}"), message);
+                    // A name like any other: what it would be is not known.
+                    "unknown".to_owned()
                 }
             }
         };
@@ -590,10 +610,18 @@ impl Errors {
 
 /// Whether the parameters alone decide that an action is skipped. What it names need not be there then, so that a Secret
 /// may be a parameter that nobody has to give.
-fn is_for_no_node(when: &str, scope: &Scope) -> bool {
+fn is_for_no_node(when: &str, scope: &Scope, budget: &Budget) -> Result<bool, String> {
     let names = expect::names(when).unwrap_or_default();
     let decided = !names.is_empty() && names.iter().all(|name| name.starts_with("params."));
-    decided && expect::holds(when, &json!({"params": scope.params})) == Ok(false)
+    if !decided {
+        return Ok(false);
+    }
+    match expect::holds(when, &|root| (root == "params").then_some(scope.params), budget) {
+        Ok(holds) => Ok(!holds),
+        // What fails here may be wrong for one node only, or for all: it is told where it would run.
+        Err(expect::Unanswered::Wrong(_)) => Ok(false),
+        Err(cut @ expect::Unanswered::TooMuchWork(_)) => Err(cut.to_string()),
+    }
 }
 
 /// Octal digits without the zeros in front.

@@ -20,6 +20,44 @@ pub type ServerSpecs = BTreeMap<String, Arc<ServerSpec>>;
 /// The most ServerSpecs that a group may inherit from, directly or not.
 const MOST: usize = 64;
 
+/// How many bytes the parameters of a ServerSpec may come to, as JSON, and what a Lift gives for them.
+const LONGEST: usize = 64 << 10;
+/// The same for the parameters of all ServerSpecs of a group.
+const LONGEST_IN_ALL: usize = 256 << 10;
+/// How many items a list or object among them may have.
+const MOST_ITEMS: usize = 4096;
+/// How deep lists and objects among them may lie in each other.
+const DEEPEST: usize = 16;
+
+enum Excess {
+    Size,
+    Items,
+    Depth,
+}
+
+/// Takes the length of a value as JSON, about, from the room there is.
+fn measure(value: &Value, depth: usize, room: &mut usize) -> Result<(), Excess> {
+    let own = match value {
+        Value::String(text) => text.len() + 2,
+        Value::Object(map) => map.keys().map(|key| key.len() + 4).sum::<usize>() + 2,
+        Value::Array(items) => items.len() + 2,
+        _ => 4,
+    };
+    *room = room.checked_sub(own).ok_or(Excess::Size)?;
+    let items = value.as_array().map_or(0, Vec::len).max(value.as_object().map_or(0, Map::len));
+    if items > MOST_ITEMS {
+        return Err(Excess::Items);
+    }
+    if items > 0 && depth >= DEEPEST {
+        return Err(Excess::Depth);
+    }
+    match value {
+        Value::Array(items) => items.iter().try_for_each(|item| measure(item, depth + 1, room)),
+        Value::Object(map) => map.values().try_for_each(|item| measure(item, depth + 1, room)),
+        _ => Ok(()),
+    }
+}
+
 /// One source of phases: a ServerSpec, or the group itself.
 pub(super) struct Layer<'a> {
     /// The ServerSpec; none for the group.
@@ -115,6 +153,7 @@ impl Errors {
         let mut params: BTreeMap<String, Value> = BTreeMap::new();
         for name in ancestry.order.iter().rev() {
             let resolved = self.parameters(&ancestry, name, &params, &overrides);
+            self.bounded(&format!("ServerSpec {name}: spec.parameters"), &resolved, LONGEST);
             params.insert(name.clone(), resolved);
         }
         for name in &ancestry.order {
@@ -129,12 +168,14 @@ impl Errors {
                 params: own,
             });
         }
+        let all = Value::Object(all);
+        self.bounded("spec.extends", &all, LONGEST_IN_ALL);
         layers.push(Layer {
             origin: None,
             path: "spec".to_owned(),
             phases: &spec.phases,
             default_phases: &[],
-            params: Value::Object(all),
+            params: all,
         });
         layers
     }
@@ -237,6 +278,10 @@ impl Errors {
     /// What a Lift gives for parameters: by name alone where one ServerSpec has it, else with that one's name before it.
     fn overrides(&mut self, ancestry: &Ancestry, given: &BTreeMap<String, Value>) -> Overrides {
         let mut found = Overrides::new();
+        let whole = Value::Object(given.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
+        if !self.bounded("spec.with", &whole, LONGEST) {
+            return found;
+        }
         for (key, value) in given {
             let path = format!("spec.with.{key}");
             let (spec, parameter) = key.split_once('.').map_or((None, key.as_str()), |(spec, name)| (Some(spec), name));
@@ -311,13 +356,30 @@ impl Errors {
     fn constant(&mut self, path: &str, value: &Value, params: &BTreeMap<String, Value>) -> Option<Value> {
         let by = path.strip_prefix("ServerSpec ").and_then(|rest| rest.split_once(':')).map(|(name, _)| name);
         let own = by.and_then(|name| params.get(name));
-        match render::constant(value, own) {
+        match render::constant(value, own, &self.budget) {
             Ok(value) => Some(value),
-            Err(message) => {
-                self.add(path, message);
+            Err(fault) => {
+                self.add(path, fault.to_string());
                 None
             }
         }
+    }
+
+    /// Refuses values that are too large to be evaluated again and again.
+    fn bounded(&mut self, path: &str, value: &Value, most: usize) -> bool {
+        let mut room = most;
+        let message = match measure(value, 0, &mut room) {
+            Ok(()) => return true,
+            Err(Excess::Size) => format!("the values come to more than {} KiB in all; make them shorter", most >> 10),
+            Err(Excess::Items) => {
+                format!("a list or object has more than {MOST_ITEMS} items; make it shorter, or several of it")
+            }
+            Err(Excess::Depth) => {
+                format!("lists and objects lie more than {DEEPEST} deep in each other; make it flatter")
+            }
+        };
+        self.add(path, message);
+        false
     }
 
     fn typed(&mut self, path: &str, r#type: ParameterType, value: &Value) {

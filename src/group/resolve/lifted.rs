@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
 use super::{
-    Errors, FieldError, ServerSpecs,
+    Errors, FieldError, References, ServerSpecs,
     layers::Layer,
     phases::PROCESSES,
     scope::{Place, list},
@@ -36,8 +36,6 @@ struct Allowed {
     secrets: References,
     config_maps: References,
 }
-
-type References = BTreeMap<KeyRef, String>;
 
 impl Allowed {
     /// A spec with errors allows what could be resolved of it.

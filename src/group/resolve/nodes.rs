@@ -49,6 +49,22 @@ fn private_key(fields: &SshKeyFields) -> KeyRef {
     KeyRef { name: fields.secret_key_ref.name.clone(), key: fields.secret_key_ref.key.clone() }
 }
 
+/// The keys of Secrets and ConfigMaps that hosts name, with the paths of the fields.
+fn references(fields: &HostsFields) -> Vec<(&'static str, KeyRef)> {
+    let known_hosts = fields.known_hosts.as_ref();
+    let password = fields.elevation.as_ref().and_then(|fields| fields.password.as_ref());
+    let jump = fields.jump.as_ref().and_then(|jump| jump.key.as_ref());
+    let found = [
+        ("key.secretKeyRef", Some(private_key(&fields.key))),
+        ("become.password.secretKeyRef", password.map(|password| key_ref(&password.secret_key_ref))),
+        ("knownHosts.secretKeyRef", known_hosts.and_then(|fields| fields.secret_key_ref.as_ref()).map(key_ref)),
+        ("knownHosts.configMapKeyRef", known_hosts.and_then(|fields| fields.config_map_key_ref.as_ref()).map(key_ref)),
+        ("jump.key.secretKeyRef", jump.map(private_key)),
+        ("inventoryFrom.configMapKeyRef", fields.inventory_from.as_ref().map(|from| key_ref(&from.config_map_key_ref))),
+    ];
+    found.into_iter().filter_map(|(path, at)| Some((path, at?))).collect()
+}
+
 fn known_hosts(fields: &KnownHostsFields) -> Option<Trust> {
     let secret = fields.secret_key_ref.as_ref().map(|at| Source::Secret(key_ref(at)));
     let config_map = fields.config_map_key_ref.as_ref().map(|at| Source::ConfigMap(key_ref(at)));
@@ -120,6 +136,12 @@ impl Errors {
             self.add(PATH, message);
             return None;
         }
+        if let Ok(cloud_init::Own::Secret(name)) = cloud_init::own(template) {
+            // Its key is known.
+            let path = cloud_init::path(template);
+            let path = path.trim_end_matches(".userData");
+            self.reference(&format!("{PATH}.{path}.secretRef"), &KeyRef { name, key: "userdata".to_owned() });
+        }
         if let Err(problem) = cloud_init::check(template, &fields.user) {
             self.add(format!("{PATH}.{}", problem.path), problem.message);
         }
@@ -147,6 +169,9 @@ impl Errors {
 
     fn hosts(&mut self, fields: &HostsFields) -> HostsShape {
         const PATH: &str = "spec.node.hosts";
+        for (path, at) in references(fields) {
+            self.reference(&format!("{PATH}.{path}"), &at);
+        }
         let key = private_key(&fields.key);
         let elevation = fields.elevation.as_ref().map(|fields| Elevation {
             user: fields.user.clone(),

@@ -347,8 +347,9 @@ impl Errors {
     /// Refuses names that nothing declares, before any session is opened.
     pub(super) fn template(&mut self, path: &str, template: &str, scope: &Scope) {
         self.templates.insert(path.to_owned());
-        match render::names(template) {
-            Err(message) => self.add(path, format!("the template cannot be read: {message}")),
+        match render::names_within(template, &self.budget) {
+            Err(cut @ render::Fault::TooMuchWork(_)) => self.add(path, cut.to_string()),
+            Err(fault) => self.add(path, format!("the template cannot be read: {fault}")),
             Ok(names) => {
                 for name in names {
                     let role = name.strip_prefix("nodes.").and_then(|rest| rest.split('.').next());

@@ -1,7 +1,7 @@
 //! Pure: the actions of a phase, filled in for one node, and what identifies them.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 use minijinja::value::Serde;
 use serde_json::{Value, json};
 
-use super::{Context, Fault, Mode, checks, lockout, names, render};
+use super::{Context, Fault, Mode, checks, lockout, names, render_within};
 use crate::{
     api::actions::{PackageState, Presence},
     phase::{
@@ -131,12 +131,14 @@ pub fn phase(
 struct Scope {
     context: Context,
     seen: minijinja::Value,
+    /// What conditions see, once one has asked.
+    conditions: OnceCell<Value>,
 }
 
 impl Scope {
     fn new(context: &Context, origin: Option<&str>) -> Self {
         let context = context.within(origin);
-        Self { seen: Serde(&context).into(), context }
+        Self { seen: Serde(&context).into(), context, conditions: OnceCell::new() }
     }
 }
 
@@ -166,8 +168,9 @@ fn fill_in(
         let model = with_circumstances(action, &filled, None);
         return Ok((call(filled, false), Some(model)));
     };
-    let holds = expect::holds(when, &scope.context.with_volatile());
-    let holds = holds.map_err(|message| RenderError { action: action.name.clone(), fault: message.into() })?;
+    let seen = scope.conditions.get_or_init(|| serde_json::to_value(scope.context.with_volatile()).unwrap_or_default());
+    let holds = expect::holds(when, &|root| seen.get(root), &scope.context.budget);
+    let holds = holds.map_err(|why| RenderError { action: action.name.clone(), fault: why.into() })?;
     if !expect::is_volatile(when) {
         if !holds {
             return Ok((call(Filled::declared(action), true), None));
@@ -236,11 +239,11 @@ fn filled_in(action: &Action, scope: &Scope, room: &Cell<usize>) -> Result<Fille
         lockout::refuse(&kind, login).map_err(|message| refused(message.into()))?;
     }
     let value = |(name, template): &(String, String)| {
-        let value = bounded(render(template, Mode::Text, &scope.seen)?, room)?;
+        let value = bounded(render_within(template, Mode::Text, &scope.seen, &scope.context.budget)?, room)?;
         Ok((name.clone(), one_line(value)?))
     };
     let env = action.env.iter().map(value).collect::<Result<_, Fault>>().map_err(refused)?;
-    let shell = |template: &String| bounded(render(template, Mode::Shell, &scope.seen)?, room);
+    let shell = |template: &String| bounded(render_within(template, Mode::Shell, &scope.seen, &scope.context.budget)?, room);
     let validate = action.validate.as_ref().map(shell).transpose().map_err(refused)?;
     Ok(Filled { kind, env, validate })
 }
@@ -256,12 +259,12 @@ fn bounded(text: String, room: &Cell<usize>) -> Result<String, Fault> {
 
 fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<ActionKind, Fault> {
     let bounded = |text: String| bounded(text, room);
-    let text = |template: &str| bounded(render(template, Mode::Text, &scope.seen)?);
-    let shell = |template: &str| bounded(render(template, Mode::Shell, &scope.seen)?);
+    let text = |template: &str| bounded(render_within(template, Mode::Text, &scope.seen, &scope.context.budget)?);
+    let shell = |template: &str| bounded(render_within(template, Mode::Shell, &scope.seen, &scope.context.budget)?);
     let optional = |template: &Option<String>| template.as_deref().map(text).transpose();
     let guard = |template: &Option<String>| template.as_deref().map(shell).transpose();
     let path = |template: &str| Ok::<_, Fault>(absolute(text(template)?)?);
-    let word = |template: &str| Ok::<_, Fault>(plain(bounded(render(template, Mode::Name, &scope.seen)?)?)?);
+    let word = |template: &str| Ok::<_, Fault>(plain(bounded(render_within(template, Mode::Name, &scope.seen, &scope.context.budget)?)?)?);
     let by_fact = |fact: &str, known: &[&str]| manager(&scope.context, fact, known);
     let sealed = |secret: &Sealed| {
         let seal = scope.context.inputs.seals.get(&secret.at).cloned();
@@ -358,7 +361,7 @@ fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<Action
         ActionKind::Package { names, state, options, .. } => {
             let manager = by_fact("packageManager", PACKAGE_MANAGERS)?;
             let name = |template: &String| {
-                let name = bounded(render(template, Mode::Name, &scope.seen)?)?;
+                let name = bounded(render_within(template, Mode::Name, &scope.seen, &scope.context.budget)?)?;
                 Ok::<_, Fault>(names::package(&manager, name)?)
             };
             let names = names.iter().map(name).collect::<Result<_, _>>()?;

@@ -11,17 +11,21 @@
 
 mod known;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use minijinja::{
     Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, filters, functions,
     machinery::{self, CodeGenerator, parse, parse_expr},
     syntax::SyntaxConfig,
     tests as builtin_tests,
-    value::{Rest, Tuple, ValueKind, ValueOrKwargs},
+    value::{Object, Rest, Tuple, ValueKind, ValueOrKwargs},
 };
 
-use super::metered::{self, MADE, OUTSIDE, SLICE, TIMES, WHOLE, WRITTEN};
+use super::metered::{self, MADE, OUTSIDE, ROUNDS, SLICE, TIMES, WHOLE, WRITTEN};
+use crate::phase::budget::{Budget, Meter, STEP, TooMuch};
 use known::{Cost, known_filters, known_tests, linear, written};
 
 /// No template does more than this many steps.
@@ -41,20 +45,19 @@ const DEEPEST: usize = 64;
 /// How much longer a text may get where it is written within a list or object, or as JSON.
 const ESCAPED: u64 = 8;
 
-/// What is left of the units of one rendering.
-struct Allowance(u64);
+/// Counts the units of one rendering.
+struct Allowance(Meter);
 
 impl Allowance {
     fn pay(&mut self, units: u64) -> Result<(), Error> {
-        self.0 = self.0.checked_sub(units).ok_or_else(exceeded)?;
-        Ok(())
+        if self.0.pay(units) { Ok(()) } else { Err(exceeded()) }
     }
 
     /// Pays for a value with all that is in it, and tells how much that was.
     fn pay_for(&mut self, value: &Value) -> Result<u64, Error> {
-        let before = self.0;
+        let before = self.0.used();
         self.walk(value, 0)?;
-        Ok(before - self.0)
+        Ok(self.0.used() - before)
     }
 
     fn walk(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
@@ -90,8 +93,62 @@ fn exceeded() -> Error {
 }
 
 fn allowance<'s>(state: &'s mut State) -> &'s mut Allowance {
-    state.get_or_insert_extension(Allowance(ALLOWANCE))
+    if state.get_extension::<Allowance>().is_none() {
+        let meter = state.lookup(METER).and_then(|meter| meter.downcast_object_ref::<Metered>().map(|it| it.0.clone()));
+        // None where nothing was set up to render: then nothing can be paid.
+        let meter = meter.unwrap_or_else(|| Budget::of(0).meter(0));
+        state.get_or_insert_extension(Allowance(meter));
+    }
+    state.get_or_insert_extension_with(|| Allowance(Budget::of(0).meter(0)))
 }
+
+/// Under this name, which no template can write, its filters find the meter.
+const METER: &str = "~meter";
+
+#[derive(Debug)]
+struct Metered(Meter);
+
+impl Object for Metered {}
+
+/// What templates see, and the meter.
+#[derive(Debug)]
+struct Seen {
+    context: Value,
+    meter: Value,
+}
+
+impl Object for Seen {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        if key.as_str() == Some(METER) {
+            return Some(self.meter.clone());
+        }
+        self.context.get_item(key).ok().filter(|value| !value.is_undefined())
+    }
+}
+
+/// Renders or evaluates with a meter, and takes its work from the budget.
+///
+/// The error of what was cut has [`Cut`] as its source.
+fn metered<T>(context: Value, budget: &Budget, work: impl FnOnce(Value) -> Result<T, Error>) -> Result<T, Error> {
+    let meter = budget.meter(ALLOWANCE);
+    let seen = Seen { context, meter: Value::from_object(Metered(meter.clone())) };
+    let done = unharmed(|| work(Value::from_object(seen)));
+    match meter.finish() {
+        Ok(()) => done,
+        // What failed has the line.
+        Err(TooMuch::Alone) => Err(done.err().unwrap_or_else(exceeded).with_source(Cut)),
+        Err(TooMuch::InAll) => Err(refusal(
+            "with what comes before it, it takes too much work; have fewer or simpler templates and conditions, or do it \
+             in the script",
+        )
+        .with_source(Cut)),
+    }
+}
+
+/// That an evaluation was cut.
+#[derive(Debug, thiserror::Error)]
+#[error("too much work")]
+pub(super) struct Cut;
 
 /// Pays for writing a value: one unit for each byte that may come of it.
 pub(super) fn pay_for_writing(state: &mut State, value: &Value) -> Result<(), Error> {
@@ -168,6 +225,11 @@ pub(super) fn environment() -> Environment<'static> {
             _ => 0,
         };
         allowance(state).pay(items as u64).map(|()| value)
+    });
+    environment.add_filter(ROUNDS, |state: &mut State, value: Value, steps: u64| {
+        let items = value.len().or_else(|| value.as_str().map(str::len)).unwrap_or(1) as u64;
+        // More rounds there is no fuel for.
+        allowance(state).pay(items.min(FUEL).saturating_mul(steps).saturating_mul(STEP)).map(|()| value)
     });
     environment.add_filter(MADE, made);
     environment.add_filter(TIMES, times);
@@ -313,9 +375,24 @@ fn unharmed<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         .unwrap_or_else(|_| Err(refusal("the template engine failed on it; write it in another way, and report it")))
 }
 
+/// What parsing, rewriting and compiling a template costs, for each byte.
+const PARSED: u64 = 8;
+
+fn pay_for_parsing(budget: &Budget, template: &str) -> Result<(), Error> {
+    budget.take(PARSED * template.len() as u64).map_err(|_| {
+        refusal("with what comes before it, it takes too much work; have fewer or shorter templates").with_source(Cut)
+    })
+}
+
 /// Fills a template in.
-pub(super) fn render(environment: &Environment<'static>, template: &str, context: Value) -> Result<String, Error> {
-    unharmed(|| rendered(environment, template, context))
+pub(super) fn render(
+    environment: &Environment<'static>,
+    template: &str,
+    context: Value,
+    budget: &Budget,
+) -> Result<String, Error> {
+    pay_for_parsing(budget, template)?;
+    metered(context, budget, |context| rendered(environment, template, context))
 }
 
 fn rendered(environment: &Environment<'static>, template: &str, context: Value) -> Result<String, Error> {
@@ -334,8 +411,14 @@ fn rendered(environment: &Environment<'static>, template: &str, context: Value) 
 }
 
 /// What an expression says.
-pub(super) fn evaluate(environment: &Environment<'static>, expression: &str, context: Value) -> Result<Value, Error> {
-    unharmed(|| evaluated(environment, expression, context))
+pub(super) fn evaluate(
+    environment: &Environment<'static>,
+    expression: &str,
+    context: Value,
+    budget: &Budget,
+) -> Result<Value, Error> {
+    pay_for_parsing(budget, expression)?;
+    metered(context, budget, |context| evaluated(environment, expression, context))
 }
 
 fn evaluated(environment: &Environment<'static>, expression: &str, context: Value) -> Result<Value, Error> {
@@ -349,13 +432,14 @@ fn evaluated(environment: &Environment<'static>, expression: &str, context: Valu
     let (value, _) =
         machinery::eval(environment, &instructions, context, &blocks, &mut out, minijinja::AutoEscape::None)?;
     let value = value.unwrap_or(Value::UNDEFINED);
-    let mut room = Allowance(LONGEST as u64);
+    let mut room = Allowance(Budget::of(LONGEST as u64).meter(LONGEST as u64));
     room.pay_for(&value).map_err(|_| refusal("the value comes to more than 1 MiB; make it shorter"))?;
     Ok(value)
 }
 
 /// The names that a template uses and does not set itself, sorted.
-pub(super) fn names(environment: &Environment<'static>, template: &str) -> Result<Vec<String>, Error> {
+pub(super) fn names(environment: &Environment<'static>, template: &str, budget: &Budget) -> Result<Vec<String>, Error> {
+    pay_for_parsing(budget, template)?;
     unharmed(|| names_of(environment, template))
 }
 

@@ -169,6 +169,7 @@ fn shortened(error: RenderError) -> RenderError {
     let fault = match error.fault {
         Fault::Wrong(message) => Fault::Wrong(clip(&message, LONGEST)),
         Fault::Waits(message) => Fault::Waits(clip(&message, LONGEST)),
+        Fault::TooMuchWork(message) => Fault::TooMuchWork(clip(&message, LONGEST)),
     };
     RenderError { action: error.action, fault }
 }

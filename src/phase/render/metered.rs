@@ -21,6 +21,8 @@ pub(super) const WHOLE: &str = "~whole";
 pub(super) const WRITTEN: &str = "~written";
 /// The filter that charges for what it takes to find one item of a value, and hands it on.
 pub(super) const OUTSIDE: &str = "~outside";
+/// The filter that charges for all rounds of a loop over a value, by the steps of each, and hands it on.
+pub(super) const ROUNDS: &str = "~rounds";
 /// The filter that charges for a value that was made, and makes a list of what is reckoned out item by item.
 pub(super) const MADE: &str = "~made";
 /// The filter that multiplies.
@@ -171,7 +173,10 @@ impl Rewriter {
                 if it.recursive {
                     return Err(refusal("loops cannot be recursive here; put loops into each other"));
                 }
-                let iter = filter(OUTSIDE, self.expression(&it.iter)?, Vec::new(), it.iter.span());
+                let span = it.iter.span();
+                let iter = filter(OUTSIDE, self.expression(&it.iter)?, Vec::new(), span);
+                let steps = Const { value: Value::from(1 + steps(&it.body)) };
+                let iter = filter(ROUNDS, iter, vec![CallArg::Pos(Expr::Const(Spanned::new(steps, span)))], span);
                 let outer = std::mem::replace(&mut self.in_loop, true);
                 let filter_expr = it.filter_expr.as_ref().map(|when| self.expression(when)).transpose()?;
                 let body = self.body(&it.body)?;
@@ -356,6 +361,20 @@ impl Rewriter {
         });
         rewritten.collect()
     }
+}
+
+/// About how many steps statements take, without the rounds of loops in them.
+fn steps(body: &[Stmt]) -> u64 {
+    let one = |statement: &Stmt| match statement {
+        Stmt::Template(it) => steps(&it.children),
+        Stmt::ForLoop(it) => steps(&it.else_body),
+        Stmt::IfCond(it) => steps(&it.true_body).max(steps(&it.false_body)),
+        Stmt::WithBlock(it) => it.assignments.len() as u64 + steps(&it.body),
+        Stmt::SetBlock(it) => steps(&it.body),
+        Stmt::FilterBlock(it) => steps(&it.body),
+        Stmt::EmitExpr(_) | Stmt::EmitRaw(_) | Stmt::Set(_) | Stmt::Do(_) | Stmt::AutoEscape(_) => 1,
+    };
+    body.iter().map(|statement| 1 + one(statement)).sum()
 }
 
 /// What is assigned to: names only.

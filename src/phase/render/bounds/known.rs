@@ -2,7 +2,10 @@
 
 use minijinja::{Value, filters, tests as builtin_tests, value::ValueKind};
 
-use super::{ESCAPED, ITEM, is_composed};
+use super::{ALLOWANCE, ESCAPED, ITEM, is_composed};
+
+/// The longest path of an attribute that is looked for to tell what comparing costs.
+const LONGEST_PATH: usize = 256;
 
 /// What a filter or test costs beside its arguments and its result, by its arguments and what was paid for each.
 pub(super) type Cost = fn(&[Value], &[u64]) -> u64;
@@ -12,9 +15,66 @@ pub(super) fn linear(_: &[Value], _: &[u64]) -> u64 {
     0
 }
 
-/// As for each item, where the keys that it is given are taken apart for each.
-fn keyed(args: &[Value], paid: &[u64]) -> u64 {
-    per_item(args, paid).saturating_mul(ITEM)
+/// As for each item, where the keys that it is given are taken apart for each; and the items are compared.
+fn sorted(args: &[Value], paid: &[u64]) -> u64 {
+    let keyed = per_item(args, paid).saturating_mul(ITEM);
+    // It is refused anyway: the keys are not looked for first.
+    if keyed > ALLOWANCE { keyed } else { keyed.saturating_add(ordered(args, paid)) }
+}
+
+/// As for each item, and the items are compared about as often as their number has binary digits.
+fn grouped(args: &[Value], paid: &[u64]) -> u64 {
+    per_item(args, paid).saturating_add(ordered(args, paid))
+}
+
+/// Each item is compared with the largest or smallest so far.
+fn compared(args: &[Value], paid: &[u64]) -> u64 {
+    per_item(args, paid).saturating_add(comparing(args, paid).1)
+}
+
+fn ordered(args: &[Value], paid: &[u64]) -> u64 {
+    let (items, once) = comparing(args, paid);
+    u64::from(u64::BITS - items.leading_zeros() + 1).saturating_mul(once)
+}
+
+/// How many items there are, and what comparing each of them once costs: both texts are copied whole to fold their case,
+/// so that one that is long makes each comparison long.
+fn comparing(args: &[Value], paid: &[u64]) -> (u64, u64) {
+    let Some(list) = args.first() else { return (0, 0) };
+    let named = args.last().filter(|last| last.is_kwargs()).and_then(|named| named.get_attr("attribute").ok());
+    let by = named.filter(|by| !by.is_undefined()).or_else(|| args.get(1).cloned());
+    let by = by.as_ref().and_then(Value::as_str).unwrap_or_default();
+    let paths: Vec<&str> = by.split(',').map(str::trim).filter(|path| !path.is_empty()).collect();
+    // To look under long paths takes long by itself: any item may be what stands there.
+    if by.len() > LONGEST_PATH {
+        return (list.len().unwrap_or(0) as u64, paid.first().copied().unwrap_or(0).saturating_mul(ESCAPED));
+    }
+    let (mut items, mut longest, mut composed) = (0_u64, 0_u64, false);
+    let mut look = |key: &Value| {
+        longest = longest.max(key.as_str().map_or(0, str::len) as u64);
+        composed = composed || is_composed(key);
+    };
+    for item in list.try_iter().into_iter().flatten() {
+        items += 1;
+        if paths.is_empty() {
+            look(&item);
+        }
+        paths.iter().for_each(|path| look(&at(&item, path)));
+        if list.kind() == ValueKind::Map {
+            look(&list.get_item(&item).unwrap_or_default());
+        }
+    }
+    let texts = items.saturating_mul(2 * ITEM + (longest / 8).saturating_mul(paths.len().max(1) as u64));
+    let whole = if composed { paid.first().copied().unwrap_or(0).saturating_mul(3) } else { 0 };
+    (items, texts.saturating_add(whole))
+}
+
+/// What stands in a value under a path such as `os.family`.
+fn at(item: &Value, path: &str) -> Value {
+    path.split('.').fold(item.clone(), |value, part| match part.parse::<usize>() {
+        Ok(place) => value.get_item_by_index(place).unwrap_or_default(),
+        Err(_) => value.get_attr(part).unwrap_or_default(),
+    })
 }
 
 /// A few times the text, which may get longer; a list is written as text first.
@@ -152,19 +212,19 @@ pub(super) fn known_filters() -> Vec<(&'static [&'static str], Value, Cost)> {
         (&["lines"], V::from_function(filters::lines), parts),
         (&["list"], V::from_function(filters::list), per_item),
         (&["items"], V::from_function(filters::items), per_item),
-        (&["dictsort"], V::from_function(filters::dictsort), per_item),
+        (&["dictsort"], V::from_function(filters::dictsort), grouped),
         (&["reverse"], V::from_function(filters::reverse), per_item),
-        (&["sort"], V::from_function(filters::sort), keyed),
-        (&["min"], V::from_function(filters::min), per_item),
-        (&["max"], V::from_function(filters::max), per_item),
+        (&["sort"], V::from_function(filters::sort), sorted),
+        (&["min"], V::from_function(filters::min), compared),
+        (&["max"], V::from_function(filters::max), compared),
         (&["sum"], V::from_function(filters::sum), summed),
-        (&["unique"], V::from_function(filters::unique), per_item),
+        (&["unique"], V::from_function(filters::unique), grouped),
         (&["map"], V::from_function(filters::map), per_item),
         (&["select"], V::from_function(filters::select), per_item),
         (&["reject"], V::from_function(filters::reject), per_item),
         (&["selectattr"], V::from_function(filters::selectattr), per_item),
         (&["rejectattr"], V::from_function(filters::rejectattr), per_item),
-        (&["groupby"], V::from_function(filters::groupby), per_item),
+        (&["groupby"], V::from_function(filters::groupby), grouped),
         (&["batch"], V::from_function(filters::batch), parted),
         (&["slice"], V::from_function(filters::slice), parted),
         (&["zip"], V::from_function(filters::zip), per_item),

@@ -1,6 +1,9 @@
 use serde_json::{Value as Json, json};
 
-use crate::phase::render::{Mode, constant, names, render};
+use crate::phase::{
+    budget::Budget,
+    render::{Mode, constant, names, render},
+};
 
 fn context() -> Json {
     let long: Vec<String> = (0..500).map(|n| format!("{n:040}")).collect();
@@ -152,14 +155,14 @@ fn only_raw_leaves_a_value_unquoted() {
 fn parameters_have_the_same_bounds() {
     let params = json!({"x": "x".repeat(4096)});
     for template in ["{{ params.x * 9000 }}", "{{ [params.x] * 9000 }}", "{{ params.x }}{{ params.x * 9000 }}"] {
-        let message = constant(&json!({"deep": [template]}), Some(&params)).unwrap_err();
+        let message = constant(&json!({"deep": [template]}), Some(&params), &Budget::new()).unwrap_err();
         assert!(message.to_string().contains("more than 16 MiB"), "{template}: {message}");
     }
-    let message = constant(&json!("{{ params.x * 900 }}"), Some(&params)).unwrap_err();
+    let message = constant(&json!("{{ params.x * 900 }}"), Some(&params), &Budget::new()).unwrap_err();
     assert!(message.to_string().contains("more than 1 MiB"), "{message}");
-    assert!(constant(&json!(format!("{{{{ {}1 }}}}", "-".repeat(60_000))), Some(&params)).is_err());
-    assert_eq!(constant(&json!("{{ [1, 'a'] + [2] }}"), Some(&params)).unwrap(), json!([1, "a", 2]));
-    assert_eq!(constant(&json!("{{ 2 * 3 }}"), Some(&params)).unwrap(), json!(6));
+    assert!(constant(&json!(format!("{{{{ {}1 }}}}", "-".repeat(60_000))), Some(&params), &Budget::new()).is_err());
+    assert_eq!(constant(&json!("{{ [1, 'a'] + [2] }}"), Some(&params), &Budget::new()).unwrap(), json!([1, "a", 2]));
+    assert_eq!(constant(&json!("{{ 2 * 3 }}"), Some(&params), &Budget::new()).unwrap(), json!(6));
 }
 
 /// A worker thread has twice as much.
