@@ -10,7 +10,9 @@ gather() {
     ;;
   *)
     rm -f "$journal/code"
-    { print_fact "$3" "$4"; echo "$?" >"$journal/code"; } | head -c 32769 >"$journal/fact" || rm -f "$journal/code"
+    { print_fact "$3" "$4"; echo "$?" >"$journal/code"; } | head -c 32769 >"$journal/fact"
+    # Not by ||, which would take the effect of set -e from the script.
+    [ $? = 0 ] || rm -f "$journal/code"
     { read -r code <"$journal/code"; } 2>/dev/null || code=1
     rm -f "$journal/code"
     if [ "$(($(wc -c <"$journal/fact")))" -gt 32768 ]; then
