@@ -57,7 +57,15 @@ pub struct Key([u8; 32]);
 struct Entry {
     key: Key,
     values: Option<Result<(), RenderError>>,
-    phases: Vec<(PhaseName, Arc<Vec<Action>>, Result<Digest, RenderError>)>,
+    phases: Vec<Phase>,
+}
+
+/// What came of one phase. Its actions are held, so that no others may be where they are.
+#[derive(Debug)]
+struct Phase {
+    name: PhaseName,
+    actions: Arc<Vec<Action>>,
+    digest: Result<Digest, RenderError>,
 }
 
 impl Memo {
@@ -131,9 +139,8 @@ impl Memo {
         actions: &Arc<Vec<Action>>,
         render: impl FnOnce() -> Result<Digest, RenderError>,
     ) -> Result<Digest, RenderError> {
-        let same =
-            |(name, source, _): &&(PhaseName, Arc<Vec<Action>>, _)| name == phase && Arc::ptr_eq(source, actions);
-        let find = |entry: &Entry| entry.phases.iter().find(same).map(|(.., digest)| digest.clone());
+        let same = |known: &&Phase| known.name == *phase && Arc::ptr_eq(&known.actions, actions);
+        let find = |entry: &Entry| entry.phases.iter().find(same).map(|known| known.digest.clone());
         if let Some(known) = self.known().entry(node, key).and_then(find) {
             return known;
         }
@@ -141,8 +148,8 @@ impl Memo {
         let digest = render().map_err(shortened);
         let mut known = self.known();
         let phases = &mut known.entry_or_new(node, key).phases;
-        phases.retain(|(name, ..)| name != phase);
-        phases.push((phase.clone(), actions.clone(), digest.clone()));
+        phases.retain(|known| known.name != *phase);
+        phases.push(Phase { name: phase.clone(), actions: actions.clone(), digest: digest.clone() });
         digest
     }
 }
