@@ -12,7 +12,7 @@ use std::{
 use pallet_operator::{
     api::{GroupSpec, ServerSpec},
     group::resolve,
-    phase::expect,
+    phase::{budget::Budget, expect},
 };
 use serde_json::{Value, json};
 
@@ -163,7 +163,8 @@ fn the_admin_is_found_among_users_with_other_keys() {
     assert!(code == Some(0) && fact.len() < 1024, "{fact}");
     let admins: Value = serde_json::from_str(&fact).unwrap_or_else(|error| panic!("{error}: {fact}"));
     let holds = |user: &str, key: &str| {
-        expect::holds(that, &json!({"params": {"user": user, "key": key}, "facts": {"admins": admins}}))
+        let roots = json!({"params": {"user": user, "key": key}, "facts": {"admins": admins}});
+        expect::holds(that, &|root| roots.get(root), &Budget::new())
     };
     assert_eq!(holds("jane", key), Ok(true), "{fact}");
     assert_eq!(holds("jane", &format!("from=\"10.0.0.1\" {key}")), Ok(true));
@@ -171,7 +172,8 @@ fn the_admin_is_found_among_users_with_other_keys() {
     assert_eq!(holds("last", key), Ok(false));
     assert_eq!(holds("nobody", key), Ok(false));
     assert_eq!(holds("commented", key), Ok(false));
-    let none = expect::holds(that, &json!({"params": {"user": "jane", "key": key}, "facts": {"admins": null}}));
+    let roots = json!({"params": {"user": "jane", "key": key}, "facts": {"admins": null}});
+    let none = expect::holds(that, &|root| roots.get(root), &Budget::new());
     assert_eq!(none, Ok(false));
 }
 

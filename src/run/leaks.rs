@@ -131,9 +131,9 @@ async fn what_is_said_of_a_session_that_failed_is_clean_and_has_no_secret_in_it(
         for fails in [Fails::Open, Fails::Noise, Fails::Stderr, Fails::NoShell, Fails::Flood, Fails::Malformed] {
             let (tasks, over) = (Tasks::default(), Arc::new(tokio::sync::Notify::new()));
             let wakes = over.clone();
-            let permits = Arc::new(Semaphore::new(1));
+            let limits = Limits::new(1);
             let metrics = Metrics::default();
-            let runs = Runs::new(Arc::new(fails), Arc::new(Canary), permits, tasks.spawner(), metrics, move |_| {
+            let runs = Runs::new(Arc::new(fails), Arc::new(Canary), limits, tasks.spawner(), metrics, move |_| {
                 wakes.notify_one();
             });
             runs.start(start(of_host), Timestamp::now());

@@ -44,7 +44,7 @@ impl Transport for Dark {
         if container.namespace == "dark" {
             return Box::pin(std::future::pending());
         }
-        Box::pin(std::future::ready(Err(OpenError { reason: "Refused", message: String::new() })))
+        Box::pin(std::future::ready(Err(OpenError::new("Refused", ""))))
     }
 }
 

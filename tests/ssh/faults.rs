@@ -182,7 +182,7 @@ async fn much_goes_through_in_both_directions_at_once() {
     let ((), read) = timeout(Duration::from_secs(120), both).await.expect("it takes too long");
     assert_eq!(read.unwrap(), MUCH);
     assert!(received == sent, "it comes back as it went");
-    assert_eq!(closed.await.message, "the shell ended with exit code 0");
+    assert_eq!(closed.await.message.to_string(), "the shell ended with exit code 0");
     drop((input, output, guard));
     world.settles().await;
 }

@@ -98,7 +98,7 @@ async fn a_host_that_refuses_commands_has_no_shell() {
     let (endpoint, _handles) = hostile(&world, &elsewhere, false);
     let mut channel = world.ssh.open(&endpoint).await.unwrap();
     let closed = closed(&mut channel).await;
-    assert!(closed.no_shell && closed.message == "the host refuses to execute commands", "{closed:?}");
+    assert!(closed.no_shell && *closed.message == *"the host refuses to execute commands", "{closed:?}");
     drop(channel);
     world.settles().await;
 }

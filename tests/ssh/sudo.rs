@@ -72,7 +72,7 @@ async fn the_shell_is_who_it_is_to_be() {
         assert_eq!(said, format!("root {home} {user} [] none\n0\n"));
         channel.input.write_all(b"more\n").await.unwrap();
         until(&mut channel, "got more\n").await;
-        assert_eq!(closed(&mut channel).await.message, "the shell ended with exit code 0");
+        assert_eq!(closed(&mut channel).await.message.to_string(), "the shell ended with exit code 0");
         drop(channel);
         world.settles().await;
     }

@@ -28,7 +28,7 @@ fn nothing_was_sent(server: &Server) {
 async fn reason(world: &World, endpoint: &Endpoint) -> (&'static str, String) {
     let error = failed(world.ssh.open(endpoint).await);
     world.settles().await;
-    (error.reason, error.message)
+    (error.reason, error.message.to_string())
 }
 
 fn known_hosts(world: &World, text: &str) -> Vec<Trust> {
@@ -44,7 +44,7 @@ async fn a_pinned_host_answers_with_the_agents_greeting() {
     greet(&mut channel).await;
     channel.input.write_all(b"bye\n").await.unwrap();
     let closed = closed(&mut channel).await;
-    assert!(!closed.no_shell && closed.message == "the shell ended with exit code 0", "{closed:?}");
+    assert!(!closed.no_shell && *closed.message == *"the shell ended with exit code 0", "{closed:?}");
     drop(channel);
     world.settles().await;
 }
@@ -135,7 +135,7 @@ async fn a_host_with_ecdsa_only_is_trusted_by_that_key() {
 /// Where another connection is still open.
 async fn reason_beside(world: &World, endpoint: &Endpoint) -> (&'static str, String) {
     let error = failed(world.ssh.open(endpoint).await);
-    (error.reason, error.message)
+    (error.reason, error.message.to_string())
 }
 
 #[tokio::test]
