@@ -23,8 +23,8 @@ pub(super) const STEP: u64 = 32;
 pub struct Budget(Arc<AtomicU64>);
 
 impl Budget {
-    /// The units of one scope: less than a second of CPU time.
-    pub const SCOPE: u64 = 64 << 20;
+    /// The units of one scope: about a second of CPU time, and more than all texts of the longest phase cost.
+    pub const SCOPE: u64 = 128 << 20;
 
     /// A budget of [`Budget::SCOPE`] units.
     pub fn new() -> Self {

@@ -117,9 +117,9 @@ pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
         return Err(Error::usage(format!("{id:?} is no run; see: kubectl pallet logs {name} --list")));
     }
     let mut head = Some(Vec::new());
-    let mut shown = Shown::new(std::io::stdout().is_terminal());
+    let mut output = output::Raw::new(std::io::stdout().is_terminal());
     read(cluster, &name, &["run", &id], |bytes| {
-        let Some(collected) = head.as_mut() else { return output::bytes(&shown.next(bytes)) };
+        let Some(collected) = head.as_mut() else { return output::bytes(&output.push(bytes)) };
         collected.extend_from_slice(bytes);
         let Some(end) = collected.iter().position(|byte| *byte == b'\n') else { return Ok(()) };
         if let Some(run) = Run::parse(&String::from_utf8_lossy(&collected[..end])) {
@@ -127,9 +127,10 @@ pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
         }
         let rest = collected.split_off(end + 1);
         head = None;
-        output::bytes(&shown.next(&rest))
+        output::bytes(&output.push(&rest))
     })
     .await?;
+    output::bytes(&output.finish())?;
     Ok(Exit::Success)
 }
 
@@ -196,36 +197,6 @@ async fn read(
         ),
         _ => format!("{what}: {} {}", ended.message.unwrap_or_default(), output::clean(said.trim())),
     }))
-}
-
-/// What a phase printed, piece by piece. A terminal gets it without control characters but tabs and line breaks; whatever else reads
-/// it gets it as it was printed.
-struct Shown {
-    terminal: bool,
-    /// The beginning of a character whose end has not come.
-    held: Vec<u8>,
-}
-
-impl Shown {
-    fn new(terminal: bool) -> Self {
-        Self { terminal, held: Vec::new() }
-    }
-
-    fn next(&mut self, bytes: &[u8]) -> Vec<u8> {
-        if !self.terminal {
-            return bytes.to_vec();
-        }
-        self.held.extend_from_slice(bytes);
-        let length = self.held.len();
-        let begun = |back: &usize| {
-            let end = std::str::from_utf8(&self.held[length - back..]);
-            end.is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
-        };
-        let whole = length - (1..=length.min(3)).find(begun).unwrap_or(0);
-        let rest = self.held.split_off(whole);
-        let text = std::mem::replace(&mut self.held, rest);
-        output::clean(&String::from_utf8_lossy(&text)).into_bytes()
-    }
 }
 
 /// A run as the journal tells of it.
@@ -395,15 +366,13 @@ mod tests {
         let mut raw = printed.to_vec();
         raw.extend_from_slice(b"\xff\x9b end\n");
         for size in 1..raw.len() {
-            let mut shown = Shown::new(true);
-            let text: Vec<u8> = raw.chunks(size).flat_map(|piece| shown.next(piece)).collect();
+            let mut shown = output::Raw::new(true);
+            let mut text: Vec<u8> = raw.chunks(size).flat_map(|piece| shown.push(piece)).collect();
+            text.extend(shown.finish());
             let text = String::from_utf8(text).unwrap();
-            assert!(
-                text.starts_with("caf\u{e9} [2Jred\tx\n31m \u{1f980}") && text.ends_with(" end\n"),
-                "{size}: {text:?}"
-            );
-            let mut piped = Shown::new(false);
-            assert_eq!(raw.chunks(size).flat_map(|piece| piped.next(piece)).collect::<Vec<_>>(), raw);
+            assert!(text.starts_with("caf\u{e9} red\tx\n \u{1f980}") && text.ends_with(" end\n"), "{size}: {text:?}");
+            let mut piped = output::Raw::new(false);
+            assert_eq!(raw.chunks(size).flat_map(|piece| piped.push(piece)).collect::<Vec<_>>(), raw);
         }
     }
 

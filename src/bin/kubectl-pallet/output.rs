@@ -99,6 +99,39 @@ fn shown(text: &str) -> String {
 /// The sequences that [`Tone`] paints with.
 const COLOURS: [&str; 5] = ["\x1b[0m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"];
 
+/// What nodes printed, piece by piece: as it is for a file or a pipe, cleaned line by line for a terminal.
+pub struct Raw {
+    clean: bool,
+    part: Vec<u8>,
+}
+
+/// The longest line of a node's output that is held back, in bytes.
+const LONGEST_LINE: usize = 64 << 10;
+
+impl Raw {
+    /// Nothing was printed yet.
+    pub fn new(terminal: bool) -> Self {
+        Self { clean: terminal, part: Vec::new() }
+    }
+
+    /// What can be printed by now: whole lines, so that no control sequence is cut in two.
+    pub fn push(&mut self, more: &[u8]) -> Vec<u8> {
+        if !self.clean {
+            return more.to_vec();
+        }
+        self.part.extend_from_slice(more);
+        let whole = self.part.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let whole = if self.part.len() > LONGEST_LINE { self.part.len() } else { whole };
+        let lines: Vec<u8> = self.part.drain(..whole).collect();
+        clean(&String::from_utf8_lossy(&lines)).into_bytes()
+    }
+
+    /// What is left.
+    pub fn finish(self) -> Vec<u8> {
+        clean(&String::from_utf8_lossy(&self.part)).into_bytes()
+    }
+}
+
 /// Prints bytes that may be no text, as they are.
 pub fn bytes(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();

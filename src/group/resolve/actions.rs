@@ -5,8 +5,8 @@ use crate::{
     api::actions::*,
     phase::{
         action::{
-            Action, ActionKind, AptSource, Content, KeyRef, PackageOptions, Removed, Repeat, RunAs, SECRET_MODE, Sealed,
-            SecretEnv, User,
+            Action, ActionKind, AptSource, Content, KeyRef, PackageOptions, Removed, Repeat, RunAs, SECRET_MODE,
+            Sealed, SecretEnv, User,
         },
         budget::Budget,
         expect,

@@ -243,7 +243,8 @@ fn filled_in(action: &Action, scope: &Scope, room: &Cell<usize>) -> Result<Fille
         Ok((name.clone(), one_line(value)?))
     };
     let env = action.env.iter().map(value).collect::<Result<_, Fault>>().map_err(refused)?;
-    let shell = |template: &String| bounded(render_within(template, Mode::Shell, &scope.seen, &scope.context.budget)?, room);
+    let shell =
+        |template: &String| bounded(render_within(template, Mode::Shell, &scope.seen, &scope.context.budget)?, room);
     let validate = action.validate.as_ref().map(shell).transpose().map_err(refused)?;
     Ok(Filled { kind, env, validate })
 }
@@ -264,7 +265,9 @@ fn filled(kind: &ActionKind, scope: &Scope, room: &Cell<usize>) -> Result<Action
     let optional = |template: &Option<String>| template.as_deref().map(text).transpose();
     let guard = |template: &Option<String>| template.as_deref().map(shell).transpose();
     let path = |template: &str| Ok::<_, Fault>(absolute(text(template)?)?);
-    let word = |template: &str| Ok::<_, Fault>(plain(bounded(render_within(template, Mode::Name, &scope.seen, &scope.context.budget)?)?)?);
+    let word = |template: &str| {
+        Ok::<_, Fault>(plain(bounded(render_within(template, Mode::Name, &scope.seen, &scope.context.budget)?)?)?)
+    };
     let by_fact = |fact: &str, known: &[&str]| manager(&scope.context, fact, known);
     let sealed = |secret: &Sealed| {
         let seal = scope.context.inputs.seals.get(&secret.at).cloned();
