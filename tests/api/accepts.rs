@@ -157,8 +157,8 @@ async fn good_specs_and_the_operator_reads_what_is_kept() {
                 {"directory": {"path": "/srv", "mode": "0750"}}, {"symlink": {"path": "/srv/now", "target": "v1"}},
                 {"package": {"names": ["nginx"]}}, {"service": {"name": "nginx", "enabled": true}}
             ]}}}),
-            "/spec/phases/configure/actions/2/package/state",
-            json!("present"),
+            "/spec/phases/configure/actions/2/package/names/0",
+            json!("nginx"),
         ),
         (
             json!({"node": {"pod": {"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"x": 1}}]}}}),
