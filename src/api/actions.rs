@@ -119,14 +119,23 @@ pub struct ManualFields {
     pub message: String,
 }
 
+/// The name of an object, which is put into URLs: a DNS subdomain. A pattern rather than a CEL rule, of whose cost the
+/// definitions have little left.
+pub(super) const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// The key of a Secret or ConfigMap.
+pub(super) const KEY: &str = r"^[-._a-zA-Z0-9]+$";
+const NAME_OR_TEMPLATE: &str =
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$|\{\{|\{%";
+const KEY_OR_TEMPLATE: &str = r"^[-._a-zA-Z0-9]+$|\{\{|\{%";
+
 /// A key of a Secret or a ConfigMap of the same namespace.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct KeyFields {
-    /// The object's name; in a ServerSpec a template over `params`.
-    #[schemars(length(min = 1, max = 253))]
+    /// The object's name, such as `app-config`; in a ServerSpec a template over `params`.
+    #[schemars(length(min = 1, max = 253), regex(pattern = NAME_OR_TEMPLATE))]
     pub name: String,
-    /// The key in it; in a ServerSpec a template over `params`.
-    #[schemars(length(min = 1, max = 253))]
+    /// The key in it, such as `tls.crt`; in a ServerSpec a template over `params`.
+    #[schemars(length(min = 1, max = 253), regex(pattern = KEY_OR_TEMPLATE))]
     pub key: String,
 }
 

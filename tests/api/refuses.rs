@@ -504,6 +504,24 @@ fn table() -> Vec<Bad> {
             "Duplicate value",
         ),
         bad(
+            "the name of a Secret that would be another request",
+            exec(json!({"secretEnv": [{"name": "A", "secretKeyRef": {"name": "a?b", "key": "b"}}]})),
+            "spec.phases.configure.actions[0].exec.secretEnv[0].secretKeyRef.name",
+            "should match",
+        ),
+        bad(
+            "a key that no Secret can have",
+            exec(json!({"secretEnv": [{"name": "A", "secretKeyRef": {"name": "a", "key": "b/c"}}]})),
+            "spec.phases.configure.actions[0].exec.secretEnv[0].secretKeyRef.key",
+            "should match",
+        ),
+        bad(
+            "the name of a login's Secret with a blank",
+            on_hosts(json!({"key": {"secretKeyRef": {"name": "a b"}}})),
+            "spec.node.hosts.key.secretKeyRef.name",
+            "should match",
+        ),
+        bad(
             "a service of which nothing is asked",
             actions(json!([{"service": {"name": "web"}}])),
             "spec.phases[configure].actions[0].service",

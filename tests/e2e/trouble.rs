@@ -85,7 +85,7 @@ async fn an_image_without_a_shell_and_a_node_that_cannot_be_written_are_told_apa
         "spec": {"count": 1, "node": read_only, "phases": {"configure": script("true")}}});
     space.groups().create(&PostParams::default(), &serde_json::from_value(other).unwrap()).await.unwrap();
     let told = space.node_until("ro-0", "the reason is told", |node| reason(node) == "NoStateDirectory").await;
-    assert!(told.status.unwrap().conditions[0].message.contains("no writable directory"));
+    assert!(told.status.unwrap().conditions[0].message.contains("no directory for the journal can be written"));
 
     // Two groups in trouble; a third beside them is not kept waiting.
     let good = json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": "good"},
