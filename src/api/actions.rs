@@ -124,8 +124,7 @@ pub struct ManualFields {
 pub(super) const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// The key of a Secret or ConfigMap.
 pub(super) const KEY: &str = r"^[-._a-zA-Z0-9]+$";
-const NAME_OR_TEMPLATE: &str =
-    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$|\{\{|\{%";
+const NAME_OR_TEMPLATE: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$|\{\{|\{%";
 const KEY_OR_TEMPLATE: &str = r"^[-._a-zA-Z0-9]+$|\{\{|\{%";
 
 /// A key of a Secret or a ConfigMap of the same namespace.

@@ -160,6 +160,16 @@ impl Space {
         (of("VmRSS:"), of("VmHWM:"))
     }
 
+    /// The processor time that the operator has taken so far.
+    pub fn cpu(&self) -> Duration {
+        let pid = self.operator.as_ref().and_then(Child::id).expect("a running operator");
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the operator's times");
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        // In ticks of 10 ms: user and system time.
+        let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// kill -9.
     pub async fn kill_operator(&mut self) {
         let mut operator = self.operator.take().expect("a running operator");
