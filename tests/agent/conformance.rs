@@ -418,8 +418,9 @@ fn a_file_is_made_where_nobody_else_can_meddle(shell: Shell) {
     put(&node, "elsewhere/victim", "as it was");
     symlink(node.file("elsewhere"), node.file("srv/.pallet.link")).unwrap();
     // What chmod and mv are given is where the file is made.
-    let wrapper =
-        format!("#!/bin/sh\nfor path do :; done\nstat -c '%a %n' \"${{path%/*}}\" >>{seen}\nexec /bin/chmod \"$@\"\n");
+    let wrapper = format!(
+        "#!/bin/sh\nfor path do :; done\nstat -c '%a %n' \"$(readlink -f \"${{path%/*}}\")\" >>{seen}\nexec /bin/chmod \"$@\"\n"
+    );
     if shell != Shell::Busybox {
         put(&node, "bin/chmod", &wrapper);
         fs::set_permissions(node.file("bin/chmod"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -428,7 +429,8 @@ fn a_file_is_made_where_nobody_else_can_meddle(shell: Shell) {
     assert_eq!(effects(&ended), [Changed], "{}", ended.output);
     if shell != Shell::Busybox {
         let seen = node.read("srv/seen");
-        assert!(seen.starts_with("700 /srv/.pallet.") && seen.trim().len() > "700 /srv/.pallet.".len() + 30, "{seen}");
+        let seen = seen.lines().last().unwrap();
+        assert!(seen.starts_with("700 /srv/.pallet.") && seen.len() > "700 /srv/.pallet.".len() + 30, "{seen}");
     }
     assert!(!node.file("srv/.pallet.left").exists() && node.file("srv/.pallet.link").is_symlink());
     assert_eq!(node.read("elsewhere/victim"), "as it was");

@@ -24,6 +24,7 @@ mod actions;
 mod conformance;
 mod contents;
 mod endings;
+mod exchanges;
 mod faults;
 mod greeting;
 mod kept;

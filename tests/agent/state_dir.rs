@@ -22,7 +22,7 @@ under_every_shell! {
 }
 
 const VICTIM: u32 = 12345;
-const OTHER: u32 = 12346;
+pub const OTHER: u32 = 12346;
 
 /// A machine on which the agent runs as the victim. `/var/tmp`, `/tmp` and the home directory, `/mnt`, are the test's own.
 struct Machine {
@@ -180,20 +180,34 @@ fn a_directory_that_others_can_exchange_is_not_used_on_a_machine(shell: Shell) {
 }
 
 /// Exchanges a directory and a link as fast as it can, as another user.
-struct Exchanging(Child);
+pub struct Exchanging(Child);
 
 impl Exchanging {
-    fn start(machine: &Machine, one: &Path, other: &Path) -> Self {
+    pub fn start(one: &Path, other: &Path) -> Self {
         let number = match std::env::consts::ARCH {
             "x86_64" => 316,
             "aarch64" | "riscv64" => 276,
             other => panic!("which number has renameat2 on {other}?"),
         };
-        let script = format!("while (1) {{ syscall({number}, -100, $ARGV[0], -100, $ARGV[1], 2) == 0 or die $! }}");
+        Self::run(
+            &format!("while (1) {{ syscall({number}, -100, $ARGV[0], -100, $ARGV[1], 2) == 0 or die $! }}"),
+            one,
+            other,
+        )
+    }
+
+    /// A script of perl as the other user, which has these two arguments.
+    pub fn run(script: &str, one: &Path, other: &Path) -> Self {
         let mut command = Command::new(find("setpriv"));
         command.args(["--pdeathsig", "KILL", "--reuid", &OTHER.to_string(), "--regid", &OTHER.to_string()]);
-        command.arg("--clear-groups").arg(find("perl")).args(["-e", &script]).arg(one).arg(other);
-        Self(command.current_dir(&machine.node.dir).spawn().unwrap())
+        command.arg("--clear-groups").arg(find("perl")).args(["-e", script]).arg(one).arg(other);
+        Self(command.current_dir("/").spawn().unwrap())
+    }
+}
+
+impl Exchanging {
+    pub fn assert_runs(&mut self) {
+        assert!(self.0.try_wait().unwrap().is_none(), "nobody exchanges anything");
     }
 }
 
@@ -213,7 +227,7 @@ fn a_user_who_exchanges_directories_gains_nothing(shell: Shell) {
     let link = machine.node.file("vartmp/link");
     symlink("/mnt/precious", &link).unwrap();
     std::os::unix::fs::lchown(&link, Some(OTHER), Some(OTHER)).unwrap();
-    let mut exchanging = Exchanging::start(&machine, &name, &link);
+    let mut exchanging = Exchanging::start(&name, &link);
     let until = Instant::now() + Duration::from_secs(4);
     let mut tries = 0;
     while Instant::now() < until {
@@ -233,7 +247,7 @@ fn a_user_who_exchanges_directories_gains_nothing(shell: Shell) {
         }
         assert_eq!(fs::metadata(&precious).unwrap().mode() & 0o777, 0o755, "try {tries}: it followed the link");
         assert_eq!(fs::read_dir(&precious).unwrap().count(), 0, "try {tries}: it followed the link");
-        assert!(exchanging.0.try_wait().unwrap().is_none(), "nobody exchanges anything");
+        exchanging.assert_runs();
     }
     assert!(tries > 3);
 }

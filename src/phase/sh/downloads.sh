@@ -7,15 +7,17 @@ remote_file_() {
     complain "remoteFile: the node has no sha256sum; install coreutils in an action before"
     return 1
   fi
-  if [ -f "$file" ] && [ "$(sum_of "$file")" = "$wanted" ]; then
-    put_file "$file" "$file_mode" "$owner" "$group" cat "$file"
-    return
-  fi
   settle_file || return 1
+  have=
+  if [ -n "$held" ] && [ "$(sum_of "$held")" = "$wanted" ]; then
+    if [ "$was" = "$file_mode:$owner:$group" ]; then result=Unchanged; return 0; fi
+    have=yes
+  fi
   [ "$mode" = apply ] || return 0
-  make_room && fetch_file "$@" && verify_sum && { show_diff cat "$room/new"; place_file; }
+  # Its owner may change it until it is in the room.
+  make_room && if [ -n "$have" ]; then cat "$held" >"$room/new"; else fetch_file "$@"; fi && verify_sum && { show_diff cat "$room/new"; place_file; }
   code=$?
-  rm -rf "$room"
+  leave_room
   return "$code"
 }
 

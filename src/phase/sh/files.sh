@@ -7,8 +7,9 @@ directory_() {
   file_mode=$2 before=
   owner=$(number_of passwd "$3") && group=$(number_of group "$4") || return 1
   if [ -d "$1" ]; then
-    before=$(stat -L -c %a:%u:%g "$1") || return 1
-    if [ "$before" = "${file_mode:-${before%%:*}}:${owner:-"$(stat -L -c %u "$1")"}:${group:-"${before##*:}"}" ]; then
+    enter_directory "$1" && before=$(stat -c %a:%u:%g .) || return 1
+    ids=${before#*:}
+    if [ "$before" = "${file_mode:-${before%%:*}}:${owner:-"${ids%:*}"}:${group:-"${before##*:}"}" ]; then
       result=Unchanged
       return 0
     fi
@@ -18,16 +19,19 @@ directory_() {
   fi
   result=Changed
   [ "$mode" = apply ] || return 0
-  if [ -n "$before" ]; then dress_file "$1"; return; fi
-  each=$1 top=$1 file_mode=${file_mode:-755}
+  if [ -n "$before" ]; then dress_file .; return; fi
+  wanted_mode=${file_mode:-755} file_mode= top=$1
   while above=${top%/*}; [ -n "$above" ] && [ ! -d "$above" ]; do top=$above; done
-  (umask 022; mkdir -p -- "$1") && dress_file "$1" || return 1
-  [ -n "${5-}" ] || return 0
-  # From within: whom the one above belongs to can put a link in its place.
-  file_mode=
-  while [ "$each" != "$top" ]; do
-    each=${each%/*}
-    dress_file "$each" || return 1
+  enter_directory "${top%/*}/" || return 1
+  rest=${1#"${top%/*}"}
+  while rest=${rest#/}; [ -n "$rest" ]; do
+    each=${rest%%/*}
+    [ "$each" != "$rest" ] || file_mode=$wanted_mode
+    rest=${rest#"$each"}
+    case $each in '' | .) continue ;; esac
+    [ -d "./$each" ] || (umask 022; mkdir "./$each") || return 1
+    look_around && step_into "$each" || return 1
+    if [ -n "$file_mode" ] || [ -n "${5-}" ]; then dress_file . || return 1; fi
   done
 }
 
@@ -49,31 +53,32 @@ no_directory() {
     esac
   done </proc/self/mountinfo
   [ "$mode" = apply ] || return 0
-  rm -rf -- "$1"
+  file=$1
+  enter_parent && rm -rf "./$entry"
 }
 
 # symlink_ PATH TARGET
 symlink_() {
+  file=$1
   if [ -L "$1" ]; then
     if [ "$(readlink "$1")" = "$2" ]; then result=Unchanged; return 0; fi
   elif [ -e "$1" ]; then
     complain "symlink: $1 is there and is no link; remove it in an action before"
     return 1
   fi
-  has_directory "$1" || return 1
+  enter_parent || return 1
   [ "$mode" = apply ] || return 0
-  # Not every ln makes the new link before it removes the old one.
-  file=$1
-  make_room && ln -s -- "$2" "$room/new" && { mv -fT "$room/new" "$1" 2>/dev/null || ln -sfn -- "$2" "$1"; }
+  make_room && ln -s -- "$2" ./new && move_out
   code=$?
-  rm -rf "$room"
+  leave_room
   return "$code"
 }
 
 # no_symlink PATH: no such link is there.
 no_symlink() {
   if [ -L "$1" ]; then
-    [ "$mode" = check ] || rm -f -- "$1"
+    file=$1
+    [ "$mode" = check ] || { enter_parent && rm -f "./$entry"; }
   elif [ -e "$1" ]; then
     complain "symlink: $1 is there and is no link; remove it in an action before"
     return 1
@@ -96,7 +101,7 @@ put_file() {
   [ "$mode" = apply ] || return 0
   make_room && fill_room "$@"
   code=$?
-  rm -rf "$room"
+  leave_room
   return "$code"
 }
 
@@ -121,12 +126,13 @@ no_file() {
   if [ ! -e "$1" ] && [ ! -L "$1" ]; then result=Unchanged; return 0; fi
   if [ -d "$1" ] && [ ! -L "$1" ]; then complain "$1 is a directory; remove it in an action before"; return 1; fi
   result=Changed
-  if [ -f "$1" ]; then
-    was=$(stat -L -c %a "$1")
+  enter_parent && hold_file 4 || return 1
+  if [ -n "$held" ]; then
+    was=$(stat -L -c %a "$held")
     show_diff true
   fi
   [ "$mode" = apply ] || return 0
-  rm -f -- "$1"
+  rm -f "./$entry"
 }
 
 # settle_file: $was becomes what $file has, $file_mode, $owner and $group what it is to have.
@@ -136,10 +142,10 @@ settle_file() {
     complain "$file is there and is no file; remove it in an action before"
     return 1
   fi
-  has_directory "$file" || return 1
+  enter_parent && hold_file 4 || return 1
   owner=$(number_of passwd "$owner") && group=$(number_of group "$group") || return 1
-  if [ -f "$file" ]; then
-    was=$(stat -L -c %a:%u:%g "$file") || return 1
+  if [ -n "$held" ]; then
+    was=$(stat -L -c %a:%u:%g "$held") || return 1
     group=${group:-${was##*:}} ids=${was#*:}
     owner=${owner:-${ids%:*}}
     file_mode=${file_mode:-${was%%:*}}
@@ -156,8 +162,8 @@ has_directory() {
   return 1
 }
 
-# file_holds COMMAND...: $file holds what the command prints. Not every node has cmp.
-file_holds() { is_printed "$file" "$@"; }
+# file_holds COMMAND...: the file that is held open has what the command prints. Not every node has cmp.
+file_holds() { is_printed "$held" "$@"; }
 is_printed() {
   printed=$1
   shift
@@ -168,15 +174,85 @@ is_printed() {
   fi
 }
 
-# make_room: a directory beside $file whose name cannot be foreseen and that nobody else can reach into, since the place
-# may be one that others write to. What a run that was killed has left goes first; there is one run at a time.
-# $in_place is set where the file has to be rewritten instead: the room is in the journal then.
+# enter_directory DIRECTORY: makes it the current directory, part by part. What has been entered cannot be exchanged, so the
+# actions check it and then use names relative to it. Root follows no link that another user may have made, unless the
+# link leads to a directory of the same user. $ours is set where only root and this user can exchange an entry.
+enter_directory() {
+  left=$1/ links=0
+  me=$(id -u) || return 1
+  if [ "$me" != 0 ]; then cd -P -- "$1" && look_around; return; fi
+  cd / && look_around || return 1
+  while [ -n "$left" ]; do
+    part=${left%%/*} left=${left#*/}
+    case $part in '' | .) continue ;; esac
+    if [ -n "$ours" ] && [ -L "./$part" ]; then
+      links=$((links + 1))
+      [ "$links" -le 40 ] && part=$(readlink "./$part") || { complain "$1 cannot be entered: its links do not end"; return 1; }
+      left=$part/$left
+      case $part in /*) cd / && look_around || return 1 ;; esac
+      continue
+    fi
+    step_into "$part" || return 1
+  done
+}
+
+# step_into NAME: enters a directory in the current one.
+step_into() {
+  from=$here safe=$ours maker=$whose shared_from=$shared
+  cd -P "./$1" && look_around || return 1
+  [ "$me" = 0 ] && [ -z "$safe" ] && [ "$1" != .. ] && [ "$above" != "$from" ] || return 0
+  [ -n "$shared_from" ] || [ "$maker" != "$whose" ] || return 0
+  complain "$1 is a link that a user other than root may have made, to a directory that is not that user's: root does not follow it; replace it by a directory"
+  return 1
+}
+
+# look_around: $here and $above are the identities of the current directory and its parent, $whose is its owner.
+look_around() {
+  set -- $(stat -c '%d:%i %u %a' . ..)
+  [ "$#" = 6 ] || return 1
+  here=$1 whose=$2 above=$4 ours= shared=
+  case $3 in *[2367] | *[2367]?) shared=yes ;; *) case $whose in 0 | "$me") ours=yes ;; esac ;; esac
+}
+
+# enter_parent: the directory of $file becomes the current one, and $entry is the name of $file in it.
+enter_parent() {
+  has_directory "$file" && enter_directory "${file%/*}/" && entry=${file##*/}
+}
+
+# hold_file NUMBER: opens the entry, as that descriptor. $held names what was opened: its content and its attributes are those of
+# one file, whatever takes its place. It is empty where there is no file, or a link that another user may have made.
+hold_file() {
+  held=
+  [ -f "./$entry" ] || return 0
+  may_follow || [ ! -L "./$entry" ] || return 0
+  { eval "command exec $1<\"./\$entry\""; } 2>/dev/null || {
+    # Who may not read a file may be allowed to replace it.
+    may_follow || { complain "$file has changed meanwhile"; return 1; }
+    held=$file
+    return 0
+  }
+  held=/proc/self/fd/$1
+  may_follow && return
+  opened=$(stat -L -c %d:%i "$held")
+  # $text is what lineInFile reads: its attributes are kept, and no other file's.
+  if [ "$opened" != "$(stat -c %d:%i "./$entry")" ] || [ "$(stat -L -c %d:%i "${text:-"$held"}")" != "$opened" ]; then
+    complain "$file has changed meanwhile"
+    return 1
+  fi
+}
+
+may_follow() { [ -n "$ours" ] || [ "$me" != 0 ]; }
+
+# make_room: enters a new directory beside the entry, which belongs to this user and which nobody else can enter, since the
+# place may be one that others write to. What a run that was killed has left goes first; there is one run at a time.
+# $room is where the new content is, $spot the file as named from here. $in_place is set where the file has to be
+# rewritten instead: $room is in the journal then, and the directory of the file stays the current one.
 make_room() {
-  for room in "${file%/*}"/.pallet.*; do
-    [ ! -d "$room" ] || [ -L "$room" ] || [ ! -O "$room" ] || rm -rf "$room"
+  for beside in .pallet.*; do
+    [ ! -d "./$beside" ] || [ -L "./$beside" ] || [ ! -O "./$beside" ] || (enter_room && leave_room)
   done
   { read -r fresh </proc/sys/kernel/random/uuid; } 2>/dev/null || fresh=$$.$(date +%s)
-  room=${file%/*}/.pallet.$fresh in_place=
+  beside= in_place= room= spot=./$entry
   if has_links; then
     if is_ours; then
       in_place=yes
@@ -185,26 +261,54 @@ make_room() {
     fi
   fi
   if [ -z "$in_place" ]; then
-    said=$( (umask 077; LC_ALL=C mkdir "$room") 2>&1) && return 0
+    if said=$( (umask 077; LC_ALL=C mkdir "./.pallet.$fresh") 2>&1); then
+      beside=.pallet.$fresh
+      if ! enter_room || [ -n "$(ls -A)" ]; then
+        beside=
+        complain "$file: another user exchanged the directory in which its new content was to be written"
+        return 1
+      fi
+      room=. spot=../$entry
+      return
+    fi
     # Of a file that is there in a directory that cannot be written to, /etc/hosts of a pod for one.
-    if [ ! -f "$file" ] || [ -L "$file" ] || [ ! -w "$file" ] || ! is_ours "$said"; then complain "$said"; return 1; fi
+    if [ ! -f "$spot" ] || [ -L "$spot" ] || [ ! -w "$spot" ] || ! is_ours "$said"; then complain "$said"; return 1; fi
   fi
   in_place=yes room=$journal/room
   rm -rf "$room"
   (umask 077; mkdir "$room")
 }
 
-has_links() { [ -f "$file" ] && [ ! -L "$file" ] && [ "$(stat -c %h "$file")" -gt 1 ]; }
+# enter_room: enters $beside, where it is this user's own and in the current directory.
+enter_room() {
+  set -- "$(stat -c %d:%i .) $me"
+  cd -P "./$beside" && [ "$(stat -c %d:%i ..) $(stat -c %u .)" = "$1" ] && chmod 700 .
+}
+
+# leave_room: it has no directories in it.
+leave_room() {
+  case $in_place:$beside in
+  yes:*) rm -rf "$room" ;;
+  :?*) rm -f ./* ./.[!.]*; cd -P .. && rmdir "./$beside" ;;
+  esac 2>/dev/null
+}
+
+# move_out: ./new becomes the entry of the directory that has the room. A link or a directory with its name is not
+# followed: not every mv has -T.
+move_out() {
+  [ "$entry" = new ] || mv -f ./new "./$entry" || return 1
+  said=$(LC_ALL=C mv -f "./$entry" ../ 2>&1) && return 0
+  [ "$entry" = new ] || mv -f "./$entry" ./new
+  return 1
+}
+
+has_links() { [ -f "$spot" ] && [ ! -L "$spot" ] && [ "$(stat -c %h "$spot")" -gt 1 ]; }
 
 # is_ours SAID: nobody but root and this user can put a link in the place of $file. SAID is why its directory cannot be
 # written to.
 is_ours() {
   case ${1-} in *"Read-only file system"*) ! has_links; return ;; esac
-  case $(stat -L -c %u:%a "${file%/*}/") in
-  *[2367] | *[2367]?) return 1 ;;
-  0:* | "$(id -u)":*) ;;
-  *) return 1 ;;
-  esac
+  [ -n "$ours" ]
 }
 
 # place_file: what is in the room becomes the file.
@@ -213,10 +317,11 @@ place_file() {
   if [ -z "$in_place" ]; then
     if [ -z "$was" ] || keep_attributes; then
       dress_file "$room/new" || return 1
-      said=$(LC_ALL=C mv -f "$room/new" "$file" 2>&1) && return 0
+      move_out && return 0
       # A file that is a mount of its own (/etc/hosts in a pod) cannot be replaced, only rewritten.
-      case $said in *[Rr]"esource busy"*) [ ! -L "$file" ] ;; *) false ;; esac || { complain "$said"; return 1; }
-    elif [ -L "$file" ] || ! is_ours; then
+      case $said in *[Rr]"esource busy"*) [ ! -L "$spot" ] ;; *) false ;; esac || { complain "$said"; return 1; }
+      is_ours || { complain "$file can only be rewritten in place, and others may write to its directory: $said"; return 1; }
+    elif [ -L "$spot" ] || ! is_ours; then
       complain "the ACL or the extended attributes of $file cannot be kept, and others may write to its directory; remove them"
       return 1
     fi
@@ -227,52 +332,53 @@ place_file() {
 # validate_file: the action's own check of what is in the room, which has the name of the file there, since some go by it.
 validate_file() {
   [ -n "$validate" ] || return 0
-  named=$room/${file##*/}
-  [ "$named" = "$room/new" ] || mv -f "$room/new" "$named" || return 1
+  named=$room/$entry
+  [ "$entry" = new ] || mv -f "$room/new" "$named" || return 1
+  case $room in .) named=${file%/*}/$beside/$entry ;; esac
   quoted="'$(printf %s "$named" | sed "s/'/'\\\\''/g")'" left=$validate script=
   while :; do
     case $left in *%s*) script=$script${left%%%s*}$quoted left=${left#*%s} ;; *) break ;; esac
   done
-  (forget_secrets; set --; eval "$script$left")
+  (forget_secrets; set --; cd -- "$began"; eval "$script$left")
   code=$?
-  [ "$named" = "$room/new" ] || mv -f "$named" "$room/new" || return 1
+  [ "$entry" = new ] || mv -f "$room/$entry" "$room/new" || return 1
   [ "$code" = 0 ] || { complain "validate refuses the new content with code $code; $file is as it was"; return 1; }
 }
 
 # keep_attributes: what is in the room gets the ACL, the extended attributes and the SELinux type of $file. Where the node has
 # neither GNU cp nor the tools for them nobody can tell whether there are any.
 keep_attributes() {
-  if cp --attributes-only --preserve=all --no-preserve=timestamps "$file" "$room/new" 2>/dev/null &&
-    cp --attributes-only --preserve=mode,xattr "$file" "$room/new" 2>/dev/null; then
+  if cp --attributes-only --preserve=all --no-preserve=timestamps "$held" "$room/new" 2>/dev/null &&
+    cp --attributes-only --preserve=mode,xattr "$held" "$room/new" 2>/dev/null; then
     return 0
   fi
   if has_command getfacl && has_command setfacl; then
-    getfacl -cp "$file" | (cd "$room" && setfacl --set-file=- new) || return 1
+    getfacl -cp "$held" | (cd "$room" && setfacl --set-file=- new) || return 1
   fi
   has_command getfattr || return 0
-  attributes=$({ getfattr -d -m - --absolute-names "$file" || getfattr -d "$file"; } 2>/dev/null | sed '1s/.*/# file: new/')
+  attributes=$({ getfattr -d -m - --absolute-names "$held" || getfattr -d "$held"; } 2>/dev/null | sed '1s/.*/# file: new/')
   [ -z "$attributes" ] || printf '%s\n' "$attributes" | (cd "$room" && setfattr --restore=-) 2>/dev/null
 }
 
 # rewrite_file COMMAND...: $file itself gets what the command prints. It grows first, since there may be no room for it: then
 # it is as it was.
 rewrite_file() {
-  [ -z "${hidden-}" ] || dress_file "$file" || return 1
-  had=$(($(wc -c <"$file"))) size=$(($("$@" | wc -c)))
+  [ -z "${hidden-}" ] || dress_file "$spot" || return 1
+  had=$(($(wc -c <"$spot"))) size=$(($("$@" | wc -c)))
   if [ "$size" -gt "$had" ]; then
-    if ! "$@" | tail -c "+$((had + 1))" >>"$file" || [ "$(($(wc -c <"$file")))" != "$size" ]; then
+    if ! "$@" | tail -c "+$((had + 1))" >>"$spot" || [ "$(($(wc -c <"$spot")))" != "$size" ]; then
       cut_file "$had"
       complain "the new content could not be written; $file is as it was"
       return 1
     fi
   fi
-  "$@" | dd of="$file" conv=notrunc 2>/dev/null
+  "$@" | dd of="$spot" conv=notrunc 2>/dev/null
   [ "$size" -ge "$had" ] || cut_file "$size"
-  file_holds "$@" || { complain "$file could not be written in whole; look at it"; return 1; }
-  dress_file "$file"
+  is_printed "$spot" "$@" || { complain "$file could not be written in whole; look at it"; return 1; }
+  dress_file "$spot"
 }
 
-cut_file() { dd if=/dev/null of="$file" bs=1 seek="$1" count=0 2>/dev/null; }
+cut_file() { dd if=/dev/null of="$spot" bs=1 seek="$1" count=0 2>/dev/null; }
 
 # The mode comes last, since a change of owner takes set-user-ID away. With zeros before it, or GNU's chmod leaves a
 # directory its set-group-ID.
@@ -288,7 +394,7 @@ show_diff() {
   case ${was%%:*} in '' | *[4567]) ;; *) return 0 ;; esac
   case $file_mode in *[4567]) ;; *) return 0 ;; esac
   is_public "${file%/*}/" || return 0
-  old=$file
+  old=$held
   [ -n "$was" ] || old=/dev/null
   [ "$(($(wc -c <"$old")))" -le 262144 ] && [ "$(($("$@" | wc -c)))" -le 262144 ] || return 0
   "$@" | diff -u -L "a$file" -L "b$file" "$old" - >"$journal/diff.all" 2>/dev/null

@@ -1,7 +1,7 @@
 # What every phase script begins with. $PALLET_JOURNAL is the run's own directory. $mode is apply, or check: then nothing
 # is changed, and Changed means that apply would change something.
 # $phase is the phase, and $before is set where something before it would have changed the node.
-journal=$PALLET_JOURNAL marks=${PALLET_JOURNAL%/*/*}/marks/$phase would=${before:-,} only=${PALLET_ONLY-} number=0 secrets=
+journal=$PALLET_JOURNAL marks=${PALLET_JOURNAL%/*/*}/marks/$phase would=${before:-,} only=${PALLET_ONLY-} number=0 secrets= began=$PWD text=
 unset PALLET_JOURNAL PALLET_ONLY
 
 # perform NAME OPTION... -- FUNCTION ARGUMENT...: runs one action and notes what came of it. The first failure ends the
@@ -52,6 +52,10 @@ perform() {
     [ ! -e "$journal/diff" ] || rm -f "$journal/diff"
     if [ -z "$limit" ]; then "$@"; else within_limit; fi
     code=$?
+    # The actions on files enter directories and hold files open.
+    cd -- "$began" 2>/dev/null || cd /
+    exec 4<&- 5<&-
+    text=
     [ "$code" != 0 ] && [ "$attempt" -lt "$retries" ] && [ "$mode" = apply ] || break
     attempt=$((attempt + 1))
     complain "$action failed with code $code; attempt $((attempt + 1)) of $((retries + 1)) follows in $pause s"

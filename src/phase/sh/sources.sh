@@ -33,7 +33,7 @@ add_source() {
   [ -d "${source_file%/*}" ] || return 0
   if [ "$manager" = apt ] && [ "$mode" = apply ]; then
     file=$source_file
-    if [ "$changed" = Changed ] || [ ! -f "$file" ] || ! file_holds printf %s "$content"; then
+    if [ "$changed" = Changed ] || [ ! -f "$file" ] || ! is_printed "$file" printf %s "$content"; then
       try_source || { take_back; return 1; }
     fi
   fi

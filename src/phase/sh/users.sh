@@ -157,7 +157,7 @@ own_home() {
   case $theirs in "$had_uid":*) return 0 ;; esac
   if [ "$whose" = UNKNOWN ]; then
     owner=$had_uid group=$had_gid file_mode= changed=Changed
-    [ "$mode" = check ] || dress_file "$had_home"
+    [ "$mode" = check ] || { enter_directory "$had_home" && dress_file .; }
     return
   fi
   # sshd takes no keys from a home that is another user's.
