@@ -628,7 +628,7 @@ pub struct UserFields {
     #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
     pub groups: Vec<String>,
     /// The home directory, a template; /home/NAME by default. It is made, but for a system user. One that is there and belongs to
-    /// a number that is nobody's becomes the user's.
+    /// a number that no user has becomes the user's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub home: Option<String>,
