@@ -97,7 +97,6 @@ async fn controllers_that_are_not_polled_are_stuck() {
 
 /// Two namespaces, each with a group. Planning the one takes its time: it has as many actions as there may be, on many nodes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the fake API server does not yet bring its nodes as far as a rendering, so that the slow group is not slow"]
 async fn a_group_that_is_slow_to_plan_delays_no_other() {
     const NODES: u32 = 96;
     let fake = Fake::default();

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    api,
     controller::{Settings, references::Polls},
     transport::{Channel, OpenError, Target, Transport},
 };
@@ -168,13 +169,17 @@ pub(super) fn group_spec(namespace: &str, generation: i64, count: u32, actions: 
     })
 }
 
+/// A pod of that group, made from the template that the group declares.
 pub(super) fn running_pod(namespace: &str, ordinal: u32) -> Value {
+    let declared = serde_json::from_value(group_spec(namespace, 1, 1, &[])).unwrap();
+    let group = crate::group::resolve::resolve(&declared, &Default::default()).unwrap();
     let (name, uid, node) = (format!("web-{ordinal}"), format!("p-{ordinal}"), format!("n-{ordinal}"));
     let owner = |kind: &str, name: &str, uid: String, controller: bool| json!({"apiVersion": "pallet.dev/v1alpha1", "kind": kind, "name": name, "uid": uid, "controller": controller});
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
             "namespace": namespace, "name": name, "uid": uid, "labels": {"pallet.dev/group": "web"},
+            "annotations": {api::TEMPLATE_HASH_ANNOTATION: group.node.hash(), "pallet.dev/container": "main"},
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "ownerReferences": [
                 owner("GroupSpec", "web", format!("g-{namespace}"), true),
