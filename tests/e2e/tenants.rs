@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt, future::join_all};
+use futures::StreamExt;
 use kube::{
     Api, ResourceExt,
     api::{DynamicObject, Patch, PatchParams},
@@ -18,16 +18,17 @@ use tokio::{io::AsyncWriteExt, net::TcpListener};
 
 use crate::harness::{PATIENCE, Space, busybox, condition, node, script};
 
-/// Edits whose time to `Ready` is measured, alone and beside the hostile tenant.
-const EDITS: usize = 40;
+/// Edits whose time to `Ready` is measured, alone and beside the hostile tenant: so many that two are slower than the 99th
+/// percentile, which therefore is not the one edit that met something else on the machine.
+const EDITS: usize = 300;
 /// The most that the 99th percentile may grow by, as a factor; and the least that counts as growth, which is what one
 /// turn of a busy machine's scheduler costs.
 const GROWTH: u32 = 2;
 const SLACK: Duration = Duration::from_millis(250);
 /// The operator's resident memory at its peak, in MiB. The chart's limit is 512.
 const MEMORY: u64 = 256;
-/// How far apart an author edits all hostile objects. Node, API server and tests share the machine's processors: more often,
-/// and the test would measure those.
+/// In which time an author edits each hostile group once, one after the other. Node, API server and tests share the
+/// machine's processors: more often or all at once, and the test would measure those.
 const POKES: Duration = Duration::from_secs(5);
 /// Hosts that greet and then say nothing, on these ports of [`SILENT_ADDRESS`].
 const SILENT_PORTS: std::ops::Range<u16> = 33_300..33_364;
@@ -176,7 +177,7 @@ const SILENT_ADDRESS: &str = "10.99.254.9";
 async fn silent_hosts(host_key: &str) -> Vec<Value> {
     let address = SILENT_ADDRESS;
     let added =
-        std::process::Command::new("ip").args(["address", "add", &format!("{address}/32"), "dev", "lo"]).status();
+        std::process::Command::new("ip").args(["address", "replace", &format!("{address}/32"), "dev", "lo"]).status();
     assert!(added.expect("ip").success());
     let mut hosts = Vec::new();
     for port in SILENT_PORTS {
@@ -272,14 +273,16 @@ async fn a_hostile_tenant_does_not_slow_another_down() {
     let (began, cpu) = (Instant::now(), good.cpu());
     // An author who edits, all the time: each annotation is one more event for the operator.
     let poking = async {
+        let groups = bad.groups().list(&Default::default()).await.expect("the hostile groups").items;
+        let pause = POKES / u32::try_from(groups.len()).expect("a few groups");
         for number in 0.. {
-            let groups = bad.groups().list(&Default::default()).await.map(|list| list.items).unwrap_or_default();
-            let poke = json!({"metadata": {"annotations": {"example.com/poke": number.to_string()}}});
-            let poke = Patch::Merge(&poke);
-            let parameters = PatchParams::default();
-            let (names, api): (Vec<String>, _) = (groups.iter().map(ResourceExt::name_any).collect(), bad.groups());
-            join_all(names.iter().map(|name| api.patch(name, &parameters, &poke))).await;
-            tokio::time::sleep(POKES).await;
+            for group in &groups {
+                let poke = json!({"metadata": {"annotations": {"example.com/poke": number.to_string()}}});
+                let patched =
+                    bad.groups().patch(&group.name_any(), &PatchParams::default(), &Patch::Merge(&poke)).await;
+                patched.expect("an annotation");
+                tokio::time::sleep(pause).await;
+            }
         }
     };
     let beside = tokio::select! {
@@ -287,6 +290,8 @@ async fn a_hostile_tenant_does_not_slow_another_down() {
         () = poking => unreachable!("it pokes for ever"),
     };
     let (resident, peak) = good.memory();
+    let busy = (good.cpu() - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
+    println!("beside them the operator keeps {busy:.2} processors busy");
     println!(
         "edit to converged, {EDITS} edits: p50 {:?}, p99 {:?} alone; p50 {:?}, p99 {:?} beside {} hostile shapes; operator {resident} MiB, peak {peak} MiB",
         alone.0,
