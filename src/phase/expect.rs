@@ -1,6 +1,12 @@
 //! Pure: expectations over facts, in CEL. All of them are looked at, so that one look tells all that is wrong.
 
+mod functions;
+mod kubernetes;
+mod loops;
 mod metered;
+mod re2;
+#[cfg(test)]
+mod reference;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -8,13 +14,14 @@ use std::{
 };
 
 use cel::{
-    Context as Scope, Env, IdedExpr, Program, Value as Cel,
+    Context as Scope, IdedExpr, Value as Cel,
     common::ast::{EntryExpr, Expr, LiteralValue, operators},
 };
 use serde_json::Value;
 
 use super::budget::{Budget, Meter, REASON, STEP, TooMuch};
-use crate::{api::conditions::clip, facts::holds_volatile};
+use crate::{api::conditions::clip, facts::holds_volatile, text};
+use functions::ENVIRONMENT;
 
 /// One expectation as it was declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +114,8 @@ fn with_room<T>(work: impl FnOnce() -> T) -> T {
 
 fn parse(expression: &str) -> Result<Parsed, String> {
     let said = |error: cel::ParseErrors| error.errors.first().map(|e| e.msg.clone()).unwrap_or_default();
-    let program = Program::compile(expression)
+    let program = ENVIRONMENT
+        .compile(expression)
         .map_err(|error| format!("it is no CEL expression: {}", clip(&said(error), 200)))?;
     let mut reader = Reader::default();
     reader.read(program.expression());
@@ -117,6 +125,7 @@ fn parse(expression: &str) -> Result<Parsed, String> {
     if reader.loops > MOST {
         return Err(format!("it has {} loops; {MOST} are the most", reader.loops));
     }
+    functions::check(program.expression())?;
     Ok(Parsed { names: reader.names, metered: metered::rewrite(program.expression().clone()) })
 }
 
@@ -177,7 +186,6 @@ fn answer(expression: &str, roots: &Roots, budget: &Budget) -> Result<bool, Unan
 
 /// What it comes to means nothing once the meter is exhausted.
 fn evaluate(parsed: &Parsed, roots: &Roots, meter: &Meter) -> Result<bool, String> {
-    static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
     let mut scope = Scope::with_env(ENVIRONMENT.clone());
     metered::declare(&mut scope, meter);
     for (root, value) in seen(&parsed.names, roots) {
@@ -191,7 +199,7 @@ fn evaluate(parsed: &Parsed, roots: &Roots, meter: &Meter) -> Result<bool, Strin
         Ok(Cel::Bool(answer)) => Ok(answer),
         Ok(_) => Err("it is neither true nor false".to_owned()),
         Err(_) if meter.is_exhausted() => Ok(false),
-        Err(error) => Err(format!("it cannot be answered ({})", clip(&error.to_string(), 160))),
+        Err(error) => Err(format!("it cannot be answered ({})", text::line(&error.to_string(), 160))),
     }
 }
 
@@ -290,7 +298,9 @@ impl Reader {
         }
         match &expression.expr {
             Expr::Call(call) => {
-                call.target.iter().for_each(|target| self.read(target));
+                if functions::qualified(call).is_none() {
+                    call.target.iter().for_each(|target| self.read(target));
+                }
                 call.args.iter().for_each(|argument| self.read(argument));
             }
             Expr::Comprehension(comprehension) => {
@@ -299,13 +309,15 @@ impl Reader {
                 let before = self.bound.len();
                 self.bound.extend([comprehension.iter_var.clone(), comprehension.accu_var.clone()]);
                 self.bound.extend(comprehension.iter_var2.clone());
-                self.depth += 1;
-                self.loops += 1;
+                // Over nothing: it only gives a value a name.
+                let is_loop = !matches!(&comprehension.iter_range.expr, Expr::List(list) if list.elements.is_empty());
+                self.depth += usize::from(is_loop);
+                self.loops += usize::from(is_loop);
                 self.deepest = self.deepest.max(self.depth);
                 self.read(&comprehension.loop_cond);
                 self.read(&comprehension.loop_step);
                 self.read(&comprehension.result);
-                self.depth -= 1;
+                self.depth -= usize::from(is_loop);
                 self.bound.truncate(before);
             }
             Expr::List(list) => list.elements.iter().for_each(|item| self.read(item)),
@@ -327,12 +339,15 @@ impl Reader {
     }
 }
 
-/// `a.b.c`, also where it is written `a["b"].c` or `has(a.b.c)`.
+/// Operators that read a field of a value by its name.
+const READS: [&str; 3] = [operators::INDEX, operators::OPT_INDEX, operators::OPT_SELECT];
+
+/// `a.b.c`, also where it is written `a["b"].c`, `a.?b.c` or `has(a.b.c)`.
 fn path(expression: &IdedExpr) -> Option<String> {
     match &expression.expr {
         Expr::Ident(name) => Some(name.clone()),
         Expr::Select(select) => Some(format!("{}.{}", path(&select.operand)?, select.field)),
-        Expr::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
+        Expr::Call(call) if READS.contains(&call.func_name.as_str()) => match call.args.as_slice() {
             [operand, IdedExpr { expr: Expr::Literal(LiteralValue::String(field)), .. }] => {
                 Some(format!("{}.{}", path(operand)?, field.inner()))
             }

@@ -1,0 +1,106 @@
+//! Compares the answers of expressions with those of Kubernetes' own CEL, in `tests/dialects/cel.jsonl`.
+//!
+//! `make dialects` makes that table anew. `CEL_TABLE=FILE cargo test --lib expressions_answer -- --nocapture` compares with another.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const CONTEXT: &str = include_str!("../../../tests/dialects/context.json");
+const TABLE: &str = include_str!("../../../tests/dialects/cel.jsonl");
+
+/// What an expression comes to, as JSON; of what JSON does not have, its type.
+fn value(expression: &str, context: &Value) -> Result<Value, String> {
+    let parsed = parsed(expression)?;
+    let meter = Budget::new().meter(LIMIT);
+    let mut scope = Scope::with_env(ENVIRONMENT.clone());
+    metered::declare(&mut scope, &meter);
+    for (root, value) in seen(&parsed.names, &|root| context.get(root)) {
+        scope.add_variable_from_value(root, to_cel(&value));
+    }
+    if let Ok(value) = scope.resolve(&parsed.metered) {
+        return Ok(as_json(&value));
+    }
+    // What the operator's own types hold has no JSON.
+    let value = Cel::resolve_val(&parsed.metered, &scope).map_err(|error| error.to_string())?;
+    Ok(json!(value.get_type().name()))
+}
+
+fn as_json(value: &Cel) -> Value {
+    match value {
+        Cel::Null => Value::Null,
+        Cel::Bool(value) => json!(value),
+        Cel::Int(value) => json!(value),
+        Cel::UInt(value) => json!(value),
+        Cel::Float(value) if value.is_nan() => json!("NaN"),
+        Cel::Float(value) if value.is_infinite() => json!(if *value > 0.0 { "Infinity" } else { "-Infinity" }),
+        Cel::Float(value) => json!(value),
+        Cel::String(text) => json!(text.as_str()),
+        Cel::Bytes(bytes) => json!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes.as_slice())),
+        Cel::List(items) => items.iter().map(as_json).collect(),
+        Cel::Map(map) => {
+            map.map.iter().map(|(key, value)| (key.to_string(), as_json(value))).collect::<serde_json::Map<_, _>>().into()
+        }
+        Cel::Duration(duration) => json!(format!("{}s", duration.as_seconds_f64())),
+        Cel::Timestamp(time) => json!(time.to_rfc3339().replace("+00:00", "Z")),
+        other => json!(format!("{other:?}")),
+    }
+}
+
+/// Numbers are equal as numbers: a table in JSON cannot tell 1 from 1.0.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len() && one.iter().all(|(key, one)| other.get(key).is_some_and(|other| same(one, other)))
+        }
+        // What JavaScript's numbers cannot hold is written as a text.
+        (Value::String(text), Value::Number(number)) => *text == number.to_string(),
+        _ => one == other,
+    }
+}
+
+/// Refused on purpose: messages of protobuf, an accident of Go's `strconv`, and texts of lists and maps, which differ between
+/// the versions of cel-go.
+const REFUSED: [&str; 4] = [
+    "google.protobuf.Timestamp{seconds: 1}",
+    "double(\"1_0\")",
+    "\"%s\".format([[1, \"a\", true, null]])",
+    "\"%s\".format([{\"b\": 1, \"a\": 2}])",
+];
+
+#[test]
+fn expressions_answer_as_those_of_kubernetes() {
+    let other = std::env::var("CEL_TABLE").ok().map(|path| std::fs::read_to_string(path).unwrap());
+    let context: Value = serde_json::from_str(CONTEXT).unwrap();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for line in other.as_deref().unwrap_or(TABLE).lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let expression = row["expression"].as_str().unwrap();
+        let context = row.get("context").unwrap_or(&context);
+        let answer = with_room(|| value(expression, context));
+        let verdict = match (row.get("result"), &answer) {
+            (Some(expected), Ok(answer)) if same(expected, answer) => "same",
+            (Some(_), Ok(_)) => "different",
+            (Some(_), Err(_)) if REFUSED.contains(&expression) => "refused",
+            (Some(_), Err(_)) => "missing",
+            (None, Err(_)) => "both refuse",
+            (None, Ok(_)) => "only here",
+        };
+        *counts.entry(verdict).or_default() += 1;
+        if matches!(verdict, "different" | "missing") {
+            wrong.push(format!("{verdict}: {expression}: {row} but {answer:?}"));
+        }
+        if verdict == "only here" && std::env::var("CEL_SHOW").is_ok() {
+            println!("{verdict}: {expression}: {row} but {answer:?}");
+        }
+    }
+    println!("{counts:?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
