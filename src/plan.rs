@@ -338,6 +338,7 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     let staying: Vec<&Node> = live.into_iter().filter(|node| !going.contains(&node.ordinal)).collect();
     // One that is to be replaced now is there until its deletion was heard of.
     let mut missing = scale::missing(snapshot, group, staying.len(), target);
+    plan.wake = earliest(plan.wake, scale::wait_ends(snapshot, group));
     missing.retain(|ordinal| claim_going(snapshot, group, &group.key.node_name(*ordinal)).is_none());
     if sound && !judgement.stopped {
         let replaced = scale::replaced(snapshot, group, &staying).into_iter();
@@ -545,7 +546,7 @@ fn is_new_template(snapshot: &Snapshot, group: &Group) -> bool {
     group.count > 0
         && !snapshot
             .live()
-            .any(|node| snapshot.machine(node).is_some_and(|machine| machine.template_hash == group.node.hash()))
+            .any(|node| snapshot.machine(node).is_some_and(|machine| !scale::is_outdated(group, machine)))
 }
 
 /// The earlier of two times, where there are any.

@@ -585,6 +585,7 @@ fn stranger(name: &str) -> Machine {
         controller: None,
         node: None,
         deleting: false,
+        ends: None,
         marked: false,
         kind: Kind::default(),
         target: None,

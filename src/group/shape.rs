@@ -36,6 +36,11 @@ impl NodeShape {
         }
     }
 
+    /// Whether others know the nodes by their names: the names are in DNS.
+    pub fn is_named(&self) -> bool {
+        self.pod().is_some_and(|pod| pod.service_name.is_some())
+    }
+
     /// What every node gets a claim of.
     pub fn claims(&self) -> &[ClaimShape] {
         match self {

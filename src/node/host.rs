@@ -43,6 +43,7 @@ pub fn machine(head: &Head, hosts: &HostsShape, host: &Host, node: &Node, standi
         controller: Some(head.uid.clone()),
         node: Some(node.uid.clone()),
         deleting: false,
+        ends: None,
         marked: false,
         kind: Kind::Host,
         target: Some(Target::Machine(Arc::new(hosts.endpoint(namespace, host)))),

@@ -39,6 +39,7 @@ pub fn observe(pod: &Pod) -> Machine {
             .find(|owner| owner.kind == "GroupNode")
             .map(|owner| owner.uid.clone()),
         deleting: metadata.deletion_timestamp.is_some(),
+        ends: metadata.deletion_timestamp.as_ref().map(|time| time.0),
         marked: annotation(api::DELETE_NODE_ANNOTATION).is_some(),
         kind: Kind::Pod,
         target: Some(Target::Container(Container {

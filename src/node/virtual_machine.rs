@@ -83,6 +83,7 @@ pub fn declared(machine: &VirtualMachine) -> Declared {
             controller: owner(&|owner| owner.controller == Some(true)),
             node: owner(&|owner| owner.kind == "GroupNode"),
             deleting: metadata.deletion_timestamp.is_some(),
+            ends: metadata.deletion_timestamp.as_ref().map(|time| time.0),
             marked: annotation(api::DELETE_NODE_ANNOTATION).is_some(),
             kind: Kind::VirtualMachine,
             target: None,

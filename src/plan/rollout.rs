@@ -8,6 +8,7 @@ use super::{
     MachineState, Node, Snapshot, Step,
     next::{self, Why},
     progress::{self, Cause, identity},
+    scale,
 };
 use crate::{
     group::{Group, Order, Replacement},
@@ -131,7 +132,7 @@ impl Stand {
             _ => snapshot.now < node.created + patience,
         };
         // One that is to be replaced must not keep the very rollout from going on that replaces it.
-        let old = machine.is_some_and(|machine| machine.template_hash != group.node.hash());
+        let old = machine.is_some_and(|machine| scale::is_outdated(group, machine));
         let replaced = sound && old && group.rollout.replacement == Replacement::WhenChanged;
         Self {
             ordinal: node.ordinal,

@@ -2,6 +2,8 @@
 
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{Machine, MachineState, Node, Snapshot, hosts};
 use crate::{
     api::group_node::Outcome,
@@ -67,14 +69,18 @@ fn bootstrapped(node: &Node) -> bool {
     }
 }
 
+/// Whether what backs a node was made otherwise than it would be made now.
+pub fn is_outdated(group: &Group, machine: &Machine) -> bool {
+    machine.template_hash != group.node.hash()
+}
+
 /// The nodes whose pod was made from another template and that are to be replaced for it.
 pub fn outdated<'a>(snapshot: &Snapshot, group: &Group, live: &[&'a Node]) -> Vec<&'a Node> {
     if group.rollout.replacement == Replacement::Never {
         return Vec::new();
     }
-    let made_otherwise = |node: &&&Node| {
-        snapshot.machine(node).is_some_and(|machine| !machine.deleting && machine.template_hash != group.node.hash())
-    };
+    let made_otherwise =
+        |node: &&&Node| snapshot.machine(node).is_some_and(|machine| !machine.deleting && is_outdated(group, machine));
     live.iter().filter(made_otherwise).copied().collect()
 }
 
@@ -110,23 +116,47 @@ fn has_converged(group: &Group, node: &Node) -> bool {
     group.phases.converged().iter().all(done)
 }
 
+/// A pod that is still there so long after its grace period does not go by itself, as on a lost machine.
+const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
+
+/// The nodes that are being removed and whose ordinals their successors take, so that these are waited for.
+///
+/// A name stays with its ordinal: a count that goes down and up again renames nobody. Exceptions: another host is another node; a surge is for not
+/// waiting, so a node that is replaced under one keeps its ordinal to itself; and a pod that does not go must not leave the
+/// group short for ever, unless others know the node by its name ([`NodeShape::is_named`]) or its data is bound to it.
+fn waited_for<'a>(snapshot: &'a Snapshot, group: &'a Group) -> impl Iterator<Item = &'a Arc<Node>> {
+    let claims = !group.node.claims().is_empty();
+    let surges = group.rollout.replacement == Replacement::WhenChanged && group.rollout.max_surge > 0;
+    let leaving =
+        move |node: &&Arc<Node>| node.deletion.is_some() && node.finalized && (claims || node.ordinal < group.count);
+    snapshot.nodes.values().filter(leaving).filter(move |node| match snapshot.machine(node) {
+        None => true,
+        // Its successor is another machine.
+        Some(_) if node.host.is_some() => false,
+        Some(_) if claims => true,
+        Some(machine) if surges && is_outdated(group, machine) => false,
+        Some(machine) => group.node.is_named() || !overdue_from(machine).is_some_and(|time| time <= snapshot.now),
+    })
+}
+
+/// From when on a machine that is being deleted counts as one that does not go.
+fn overdue_from(machine: &Machine) -> Option<Timestamp> {
+    machine.ends.map(|end| end + OVERDUE)
+}
+
+/// When a node that is waited for is waited for no longer, though nothing happens.
+pub fn wait_ends(snapshot: &Snapshot, group: &Group) -> Option<Timestamp> {
+    let ends = waited_for(snapshot, group).filter_map(|node| snapshot.machine(node).and_then(overdue_from));
+    ends.filter(|time| *time > snapshot.now).min()
+}
+
 /// The ordinals of the nodes to create: the lowest free ones. A node that is being removed keeps its ordinal till it is
 /// gone, and one whose name somebody else holds is passed over. What may have been created already comes first, or there
-/// could be one node too many.
-///
-/// A node that is replaced without a surge, that has claims, or that will be gone in a moment is waited for: the new one
-/// takes its place, its name and its claims. An ordinal whose claims are there comes before one that would begin anew.
+/// could be one node too many. An ordinal whose claims are there comes before one that would begin anew.
 pub fn missing(snapshot: &Snapshot, group: &Group, live: usize, target: u32) -> Vec<u32> {
     let free = |ordinal: &u32| !snapshot.nodes.contains_key(ordinal) && !snapshot.foreign_nodes.contains_key(ordinal);
-    let in_place = group.rollout.replacement == Replacement::WhenChanged && group.rollout.max_surge == 0;
     let claims = !group.node.claims().is_empty();
-    let leaving =
-        |node: &&Arc<Node>| node.deletion.is_some() && node.finalized && (claims || node.ordinal < group.count);
-    let waited_for = snapshot.nodes.values().filter(leaving).filter(|node| match snapshot.machine(node) {
-        None => true,
-        Some(machine) => claims || (in_place && machine.template_hash != group.node.hash()),
-    });
-    let mut wanted = (target as usize).saturating_sub(live + waited_for.count());
+    let mut wanted = (target as usize).saturating_sub(live + waited_for(snapshot, group).count());
     if let Some(shape) = group.node.hosts() {
         wanted = wanted.min(hosts::free(snapshot, shape).len());
     }

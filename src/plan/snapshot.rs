@@ -246,6 +246,8 @@ pub struct Machine {
     pub node: Option<String>,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// When its grace period ends, while it is being deleted.
+    pub ends: Option<Timestamp>,
     /// Whether it is marked as a preferred victim.
     pub marked: bool,
     /// What it is.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Machine, Node, Snapshot, Step, TemplateVerdict, drift, progress::Cause};
+use super::{Machine, Node, Snapshot, Step, TemplateVerdict, drift, progress::Cause, scale};
 use crate::{
     api::{
         GROUP_LABEL, GroupNodeStatus, GroupSpecStatus,
@@ -234,7 +234,7 @@ pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatu
             count(&|node| settled(node) && snapshot.machine(node).is_some_and(|machine| machine.ready))
         }),
         updated_replicas: group.map_or(snapshot.status.updated_replicas, |group| {
-            count(&|node| snapshot.machine(node).is_some_and(|machine| machine.template_hash == group.node.hash()))
+            count(&|node| snapshot.machine(node).is_some_and(|machine| !scale::is_outdated(group, machine)))
         }),
         selector: format!("{GROUP_LABEL}={}", snapshot.head.key.name),
         plan: snapshot.leave.proposal.as_ref().map(|proposal| proposal.shown(snapshot.head.generation)),
@@ -429,8 +429,7 @@ fn never_settles(step: &Step) -> bool {
 
 /// How many nodes have a pod that was made from another template.
 fn older(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> u32 {
-    let otherwise =
-        |node: &&&Node| snapshot.machine(node).is_some_and(|machine| machine.template_hash != group.node.hash());
+    let otherwise = |node: &&&Node| snapshot.machine(node).is_some_and(|machine| scale::is_outdated(group, machine));
     live.iter().filter(otherwise).count() as u32
 }
 

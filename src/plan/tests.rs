@@ -157,6 +157,7 @@ pub(crate) fn machine(ordinal: u32) -> Machine {
         controller: Some("g".into()),
         node: Some(format!("n-{ordinal}")),
         deleting: false,
+        ends: None,
         marked: false,
         kind: Kind::Pod,
         target: Some(Target::Container(Container {

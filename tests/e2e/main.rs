@@ -12,6 +12,7 @@ mod flapping;
 mod grounds;
 mod harness;
 mod hosts;
+mod identity;
 mod language;
 mod leadership;
 mod lifecycle;

@@ -293,3 +293,58 @@ fn a_replaced_node_keeps_its_place_and_a_surge_takes_a_further_one() {
     grown.group.as_mut().unwrap().count = 3;
     assert_eq!((creates(&grown), replaced(&grown)), (vec![], vec![2]));
 }
+
+// ---- ordinals ------------------------------------------------------------------------------------------------------
+
+fn created(snapshot: &Snapshot) -> Vec<u32> {
+    let created = |effect: &Effect| match effect {
+        Effect::CreateNode { ordinal } => Some(*ordinal),
+        _ => None,
+    };
+    plan(snapshot).effects.iter().filter_map(created).collect()
+}
+
+/// Nodes 1 and 2 of three are on their way out, and their pods end `ends`.
+fn flapping(extra: Value, ends: Timestamp) -> Snapshot {
+    let mut snapshot = settled_as(extra, &[0, 1, 2]);
+    for ordinal in [1, 2] {
+        Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap()).deletion = Some(Cascade::Nodes);
+        let machine = Arc::make_mut(snapshot.machines.get_mut(&format!("web-{ordinal}")).unwrap());
+        (machine.deleting, machine.ends) = (true, Some(ends));
+    }
+    snapshot
+}
+
+/// Reported of a count that went from 3 to 1 and back: web-3 and web-4 took the place of web-1 and web-2.
+#[test]
+fn a_count_that_flaps_renames_no_node() {
+    let mut snapshot = flapping(json!({"count": 3}), now() + SignedDuration::from_secs(20));
+    assert!(created(&snapshot).is_empty(), "both are waited for");
+    assert!(plan(&snapshot).wake.is_some());
+    // What is more than the two may come at once.
+    snapshot.group.as_mut().unwrap().count = 4;
+    assert_eq!(created(&snapshot), [3]);
+    snapshot.group.as_mut().unwrap().count = 3;
+    for ordinal in [2, 1] {
+        snapshot.nodes.remove(&ordinal);
+        snapshot.machines.remove(&format!("web-{ordinal}"));
+        assert_eq!(created(&snapshot), [ordinal]);
+        snapshot.nodes.insert(ordinal, Arc::new(node(ordinal, Record::default())));
+    }
+}
+
+#[test]
+fn a_pod_that_does_not_go_is_waited_for_only_where_its_name_matters() {
+    let ended = ago(61);
+    let snapshot = flapping(json!({"count": 3}), ended);
+    assert_eq!(created(&snapshot), [3, 4], "the group must not stay short for ever");
+    let pod = json!({"serviceName": "web", "template": {"spec": {"containers": [{"name": "main", "image": "x"}]}}});
+    let named = flapping(json!({"count": 3, "node": {"pod": pod}}), ended);
+    assert!(created(&named).is_empty(), "two pods must not answer to one name");
+    // A surge is there so that nobody waits.
+    let mut surge = flapping(json!({"count": 3, "converge": {"rollout": {"maxSurge": 1}}}), now());
+    for ordinal in [1, 2] {
+        Arc::make_mut(surge.machines.get_mut(&format!("web-{ordinal}")).unwrap()).template_hash = "older".into();
+    }
+    assert_eq!(created(&surge), [3, 4]);
+}
