@@ -2,6 +2,7 @@
 
 pub mod hosts;
 pub mod inputs;
+pub mod quantity;
 pub mod resolve;
 pub mod shape;
 

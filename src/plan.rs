@@ -4,6 +4,7 @@
 //! node that has to wait has a [`Step`] that says for what.
 
 pub mod approval;
+pub mod claims;
 pub mod drift;
 pub mod hosts;
 pub mod intervals;
@@ -77,6 +78,15 @@ pub enum Effect {
     CreateClaims {
         /// The node's number.
         ordinal: u32,
+    },
+    /// Ask for more storage in a volume claim.
+    ExpandClaim {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+        /// How much, as a quantity.
+        storage: String,
     },
     /// Delete a volume claim whose node is gone.
     DeleteClaim {
@@ -309,10 +319,8 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     let live: Vec<&Node> = snapshot.live().collect();
     let mut steps = BTreeMap::new();
     for node in &live {
-        let step = match claim_terminating(snapshot, group, node) {
-            Some(claim) => Step::Await(progress::Cause::ClaimTerminating { claim }),
-            None => progress::step(&snapshot.situation(group, node)),
-        };
+        let step =
+            waits_for_claim(snapshot, group, node).unwrap_or_else(|| progress::step(&snapshot.situation(group, node)));
         steps.insert(node.ordinal, step);
     }
     let sound = is_sound(snapshot, group);
@@ -367,6 +375,7 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     for node in &staying {
         keep(snapshot, group, node, plan);
     }
+    claims::expand(snapshot, group, &staying, plan);
     sessions(snapshot, group, &staying, plan);
     if !snapshot.uncertain.is_empty() {
         plan.wake = earliest(plan.wake, Some(snapshot.now + LOOK_AGAIN));
@@ -374,9 +383,15 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     removal::shrunk(snapshot, group, plan);
 }
 
-/// A claim that a node needs for its new pod, and that is still going.
-fn claim_terminating(snapshot: &Snapshot, group: &Group, node: &Node) -> Option<String> {
-    if snapshot.machine(node).is_some() { None } else { claim_going(snapshot, group, &node.name) }
+/// What a node without a pod waits for, where it is a claim: one that is still going, or that is somebody else's.
+fn waits_for_claim(snapshot: &Snapshot, group: &Group, node: &Node) -> Option<Step> {
+    if snapshot.machine(node).is_some() {
+        return None;
+    }
+    let going = claim_going(snapshot, group, &node.name).map(|claim| progress::Cause::ClaimTerminating { claim });
+    let taken = || claims::conflict(snapshot, group, &node.name);
+    let taken = || taken().map(|(claim, message)| progress::Cause::ClaimConflict { claim, message });
+    going.or_else(taken).map(Step::Await)
 }
 
 fn claim_going(snapshot: &Snapshot, group: &Group, node: &str) -> Option<String> {
@@ -386,9 +401,10 @@ fn claim_going(snapshot: &Snapshot, group: &Group, node: &str) -> Option<String>
 
 /// What is missing: nodes, what backs them, claims. All of it waits for the API server's word on the template.
 fn create(snapshot: &Snapshot, group: &Group, staying: &[&Node], missing: Vec<u32>, plan: &mut Plan) {
-    let can_be_made = |node: &&Node| {
-        needs_machine(snapshot, node)
-            && !matches!(plan.steps.get(&node.ordinal), Some(Step::Await(progress::Cause::ClaimTerminating { .. })))
+    let can_be_made = |node: &&Node| match plan.steps.get(&node.ordinal) {
+        Some(Step::Await(progress::Cause::ClaimTerminating { .. })) => false,
+        Some(Step::Await(progress::Cause::ClaimConflict { .. })) if !snapshot.recheck => false,
+        _ => needs_machine(snapshot, node),
     };
     let without: Vec<&Node> = staying.iter().copied().filter(can_be_made).collect();
     let creates = !missing.is_empty() || !without.is_empty();
@@ -437,9 +453,7 @@ fn keep(snapshot: &Snapshot, group: &Group, node: &Node, plan: &mut Plan) {
         let (name, uid) = (machine.name.clone(), machine.uid.clone());
         plan.effects.push(Effect::DeleteMachine { name, uid, why: MachineRemoval::Lost });
     }
-    let lacks = |claim: &crate::group::ClaimShape| !snapshot.claims.contains_key(&claim.claim_name(&node.name));
-    // A pod from another template may know of other claims.
-    if machine.template_hash == group.node.hash() && group.node.claims().iter().any(lacks) {
+    if claims::missing(snapshot, group, &node.name, Some(machine)).next().is_some() {
         plan.effects.push(Effect::CreateClaims { ordinal: node.ordinal });
     }
     if machine.gated && !machine.gate_open && matches!(plan.steps.get(&node.ordinal), Some(Step::Settled)) {

@@ -52,7 +52,9 @@ pub struct PodFields {
     /// The pod's labels, annotations and spec, as in a Deployment. It is checked by the API server before it is used.
     #[schemars(schema_with = "template_schema")]
     pub template: Value,
-    /// One claim for each node and entry, mounted by the entry's name, as with a StatefulSet. A change is for new claims.
+    /// One claim for each node and entry, mounted by the entry's name, as with a StatefulSet. Nodes are replaced, as for
+    /// another template, when an entry is added. A larger storage request expands the claims that exist; every other change
+    /// is for new claims, and the condition ClaimsDiffer reports claims that differ.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub volume_claim_templates: Vec<ClaimFields>,
@@ -63,12 +65,29 @@ pub struct PodFields {
 
 /// A claim that every node gets one of.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ClaimFields {
     /// The name of the volume; labels and annotations of the claims.
     pub metadata: ClaimMetadata,
+    /// What to do where a PersistentVolumeClaim of a node's name, NAME-NODE, exists that was not created for this group:
+    /// Create, the default, does not touch it, and the node gets no pod and reports NameConflict. UseExisting mounts it; the
+    /// operator marks it with the labels pallet.dev/group and pallet.dev/node, and never expands or deletes it. A claim of
+    /// another group is never used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_policy: Option<ClaimPolicy>,
     /// The spec of the claims, as in a PersistentVolumeClaim. It is checked by the API server before it is used.
     #[schemars(schema_with = "claim_schema")]
     pub spec: Value,
+}
+
+/// Whether nodes may use claims that were not created for their group.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum ClaimPolicy {
+    /// No: a claim that exists is a conflict.
+    #[default]
+    Create,
+    /// Yes, unless it belongs to another group.
+    UseExisting,
 }
 
 /// What a claim is called and marked with.

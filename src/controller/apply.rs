@@ -1,5 +1,6 @@
 //! IO: carries a plan out. Every call has a deadline; what fails is tried again from a new snapshot, never from here.
 
+mod claims;
 mod create;
 mod key_pair;
 mod secrets;
@@ -8,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod as KubePod};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod as KubePod};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy},
@@ -101,6 +102,7 @@ impl Applier<'_> {
             Effect::TakeHost { ordinal, host } => self.take_host(*ordinal, host).await,
             Effect::CreateMachine { ordinal } => self.create_machine(*ordinal).await,
             Effect::CreateClaims { ordinal } => self.create_claims(*ordinal).await,
+            Effect::ExpandClaim { name, uid, storage } => self.expand_claim(name, uid, storage).await,
             Effect::DeleteClaim { name, uid, node } => self.delete_claim(name, uid, node).await,
             Effect::DeleteNode { ordinal, uid, cascade, .. } => self.delete_node(*ordinal, uid, *cascade).await,
             Effect::DeleteMachine { name, uid, .. } => self.delete_machine(name, uid).await,
@@ -226,20 +228,6 @@ impl Applier<'_> {
         let patched = within("patch pod status", pods.patch_status(name, &parameters, &patch)).await;
         if let Some(pod) = tolerate_gone(patched)? {
             self.state.learn(&pod);
-        }
-        Ok(())
-    }
-
-    async fn delete_claim(&self, name: &str, uid: &str, node: &str) -> Result<(), Error> {
-        // Data cannot be had back, and a former leader may look at an old cache: what is true is asked.
-        if within("get groupnode", self.nodes().get_opt(node)).await?.is_some() {
-            return Ok(());
-        }
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), self.namespace());
-        let deleted = within("delete persistentvolumeclaim", claims.delete(name, &by_uid(uid))).await;
-        if let Some(answer) = tolerate_gone(deleted)? {
-            let going = |claim: &PersistentVolumeClaim| claim.metadata.deletion_timestamp.is_some();
-            answer.left().filter(going).inspect(|claim| self.state.learn(claim));
         }
         Ok(())
     }

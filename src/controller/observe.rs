@@ -27,6 +27,7 @@ use crate::{
     plan::{
         Claim, Machine, MachineState, Node, Record, Reported, Snapshot, TemplateVerdict, Trouble,
         approval::{self, Leave},
+        claims,
         hosts::{self, Occupant},
         scale,
     },
@@ -154,6 +155,8 @@ impl Indexed for PersistentVolumeClaim {
             group: metadata.annotations.as_ref().and_then(|a| a.get(api::GROUP_UID_ANNOTATION)).cloned(),
             node: node.cloned().unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
+            spec: self.spec.as_ref().and_then(|spec| serde_json::to_value(spec).ok()).unwrap_or_default(),
+            conflict: None,
         })
     }
     fn shelf(index: &mut Index) -> &mut Shelf<Arc<Claim>> {
@@ -444,8 +447,10 @@ pub struct Beyond {
     pub template: Option<(String, TemplateVerdict)>,
     /// Names at which a create met an object of somebody else, with its description.
     pub foreign_machines: BTreeSet<String>,
-    /// The same for volume claims: a node uses such a one, and the operator never deletes it.
-    pub foreign_claims: BTreeSet<String>,
+    /// The same for volume claims, with whose each is and what to do.
+    pub foreign_claims: BTreeMap<String, String>,
+    /// Expansions of claims that were refused.
+    pub expansions: BTreeMap<String, claims::Refusal>,
     /// The same for GroupNodes.
     pub foreign_nodes: BTreeMap<u32, String>,
     /// Ordinals whose creation had no clear answer.
@@ -495,6 +500,7 @@ pub fn snapshot(
         },
         occupied: BTreeMap::new(),
         claims: index.claims(&head.key),
+        expansions: beyond.expansions.clone(),
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
         leave: Leave::default(),
@@ -505,8 +511,8 @@ pub fn snapshot(
     for name in &beyond.foreign_machines {
         snapshot.machines.entry(name.clone()).or_insert_with(|| Arc::new(stranger(name)));
     }
-    for name in &beyond.foreign_claims {
-        let claim = Claim { name: name.clone(), uid: String::new(), group: None, node: String::new(), deleting: false };
+    for (name, conflict) in &beyond.foreign_claims {
+        let claim = Claim { name: name.clone(), conflict: Some(conflict.clone()), ..Claim::default() };
         snapshot.claims.entry(name.clone()).or_insert_with(|| Arc::new(claim));
     }
     for (group_uid, mut node) in index.nodes(&snapshot.head.key) {
@@ -590,6 +596,7 @@ fn stranger(name: &str) -> Machine {
         kind: Kind::default(),
         target: None,
         attributes: Arc::default(),
+        claims: None,
         state: MachineState::Waiting { reason: "NameTaken".into(), message: String::new() },
         address: None,
         ready: false,

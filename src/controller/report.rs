@@ -23,7 +23,7 @@ use crate::{
         conditions::clip,
         group_node::{Outcome, Receipt},
     },
-    plan::{Effect, Node, Plan, Snapshot, earliest, status},
+    plan::{Effect, Node, Plan, Snapshot, claims, earliest, status},
     run::Runs,
 };
 
@@ -142,11 +142,23 @@ impl Reporter<'_> {
         match within("patch groupspec status", groups.patch_status(name, &parameters, &patch)).await {
             Ok(_) => {
                 self.tell_transition(object, wanted).await;
+                self.tell_warning(object, wanted, claims::CONDITION).await;
                 Ok(true)
             }
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) if error.is_gone() => Ok(true),
             Err(error) => Err(error),
+        }
+    }
+
+    /// One event where a condition that reports something unusual appeared, or has another reason.
+    async fn tell_warning(&self, object: &GroupSpec, wanted: &GroupSpecStatus, kind: &str) {
+        let find = |conditions: &[Condition]| conditions.iter().find(|condition| condition.type_ == kind).cloned();
+        let before = object.status.as_ref().and_then(|status| find(&status.conditions));
+        let Some(now) = find(&wanted.conditions) else { return };
+        if before.is_none_or(|before| before.reason != now.reason) {
+            let action = format!("{kind}-{}", wanted.observed_generation.unwrap_or_default());
+            tell(self.recorder, &object.object_ref(&()), EventType::Warning, &now.reason, &action, now.message).await;
         }
     }
 

@@ -20,7 +20,7 @@ use crate::{
         Group, GroupKey, Host,
         resolve::{self, Memo, Resolved, ServerSpecs, Source},
     },
-    plan::{self, TemplateVerdict},
+    plan::{self, TemplateVerdict, claims::Refusal},
 };
 
 /// The caches, and what is known beyond them.
@@ -202,11 +202,28 @@ impl State {
         });
     }
 
-    /// Somebody else's claim stands at a name that a node needs: it is used, and never deleted.
-    pub fn remember_foreign_claim(&self, key: &GroupKey, name: &str) {
+    /// Somebody else's claim stands at a name that a node needs. Says whose, and what to do.
+    pub fn remember_foreign_claim(&self, key: &GroupKey, name: &str, conflict: String) {
         self.remember(key, |beyond| {
-            beyond.foreign_claims.insert(name.to_owned());
+            beyond.foreign_claims.insert(name.to_owned(), conflict);
         });
+    }
+
+    /// The name of a claim is free, or the group's own again.
+    pub fn forget_foreign_claim(&self, key: &GroupKey, name: &str) {
+        if let Some(known) = self.known().get_mut(key) {
+            known.beyond.foreign_claims.remove(name);
+        }
+    }
+
+    /// The API server's answer to an expansion: a refusal, or nothing where it was taken.
+    pub fn remember_expansion(&self, key: &GroupKey, name: &str, refusal: Option<Refusal>) {
+        let mut known = self.known();
+        let expansions = &mut known.entry(key.clone()).or_default().beyond.expansions;
+        match refusal {
+            Some(refusal) => drop(expansions.insert(name.to_owned(), refusal)),
+            None => drop(expansions.remove(name)),
+        }
     }
 
     /// The name is free, or the group's own again.
@@ -275,7 +292,6 @@ impl State {
             known.learnt = Some(Instant::now());
             known.beyond.recheck = true;
             known.beyond.foreign_nodes.clear();
-            known.beyond.foreign_claims.clear();
             known.beyond.uncertain.clear();
         }
     }

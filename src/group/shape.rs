@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::Value;
 
 use super::{HostsShape, RetentionFields};
+use crate::api::nodes::ClaimPolicy;
 
 /// What a node is.
 #[derive(Clone, Debug, PartialEq)]
@@ -167,6 +168,8 @@ pub struct ClaimShape {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Whether a claim may be used that was not created for the group.
+    pub policy: ClaimPolicy,
     /// The claim's spec, as it was written.
     pub spec: Arc<Value>,
 }

@@ -48,6 +48,7 @@ pub fn machine(head: &Head, hosts: &HostsShape, host: &Host, node: &Node, standi
         kind: Kind::Host,
         target: Some(Target::Machine(Arc::new(hosts.endpoint(namespace, host)))),
         attributes: host.attributes.clone(),
+        claims: None,
         state,
         address: Some(host.address.clone()),
         ready,

@@ -1,8 +1,8 @@
 //! Nodes that are pods: how a pod is read, and how one is made from the group's template.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::api::core::v1::{ContainerState, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, Pod, PodSpec};
 use serde_json::{Value, json};
 
 use super::{adopt, object};
@@ -48,6 +48,7 @@ pub fn observe(pod: &Pod) -> Machine {
             container: container_name.clone(),
         })),
         attributes: Arc::default(),
+        claims: pod.spec.as_ref().map(mounted),
         state: state(pod, &container_name),
         address: status.and_then(|status| status.pod_ip.clone()),
         ready: holds("Ready"),
@@ -56,6 +57,12 @@ pub fn observe(pod: &Pod) -> Machine {
         template_hash: annotation(api::TEMPLATE_HASH_ANNOTATION).unwrap_or_default(),
         created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
     }
+}
+
+/// The claims that a pod mounts.
+fn mounted(spec: &PodSpec) -> BTreeSet<String> {
+    let volumes = spec.volumes.iter().flatten();
+    volumes.filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.clone())).collect()
 }
 
 fn state(pod: &Pod, name: &str) -> MachineState {

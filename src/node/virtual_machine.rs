@@ -88,6 +88,7 @@ pub fn declared(machine: &VirtualMachine) -> Declared {
             kind: Kind::VirtualMachine,
             target: None,
             attributes: Arc::default(),
+            claims: None,
             state: MachineState::Waiting { reason: String::new(), message: String::new() },
             address: None,
             ready: false,

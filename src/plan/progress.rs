@@ -45,7 +45,7 @@ impl Step {
     /// When to look again, though nothing happened.
     pub fn wake(&self, now: Timestamp) -> Option<Timestamp> {
         match self {
-            Step::Await(Cause::NameTaken) => Some(now + super::LOOK_AGAIN),
+            Step::Await(Cause::NameTaken | Cause::ClaimConflict { .. }) => Some(now + super::LOOK_AGAIN),
             // Nobody tells when the other lets go.
             Step::Await(Cause::MachineWaiting { reason, .. }) if reason == super::hosts::TAKEN => {
                 Some(now + super::ASK_AGAIN)
@@ -114,6 +114,13 @@ pub enum Cause {
     ClaimTerminating {
         /// The claim.
         claim: String,
+    },
+    /// A claim that it needs for its pod is somebody else's.
+    ClaimConflict {
+        /// The claim.
+        claim: String,
+        /// Whose it is, and what to do.
+        message: String,
     },
 }
 

@@ -42,7 +42,7 @@ fn retention(snapshot: &Snapshot) -> Option<crate::group::RetentionFields> {
 }
 
 fn delete_claims(snapshot: &Snapshot, of: impl Fn(&str) -> bool, plan: &mut Plan) {
-    let ours = |claim: &&Arc<Claim>| claim.group.as_ref() == Some(&snapshot.head.uid) && !claim.node.is_empty();
+    let ours = |claim: &&Arc<Claim>| claim.is_made_for(&snapshot.head.uid);
     let ours = snapshot.claims.values().filter(ours).filter(|claim| !claim.deleting && of(&claim.node));
     plan.effects.extend(ours.map(|claim| Effect::DeleteClaim {
         name: claim.name.clone(),

@@ -126,7 +126,7 @@ impl Stand {
         let patience = SignedDuration::try_from(group.timeout).unwrap_or(SignedDuration::MAX);
         let present = match (step, machine) {
             (Step::Await(Cause::Unreachable(trouble)), _) => snapshot.now < trouble.since + LOST_AFTER,
-            (Step::Await(Cause::NameTaken), _) => false,
+            (Step::Await(Cause::NameTaken | Cause::ClaimConflict { .. }), _) => false,
             (_, Some(machine)) if matches!(machine.state, MachineState::Running { .. }) => !machine.deleting,
             // A pod takes its time to come; one that does not come at all must not hold the others for ever.
             _ => snapshot.now < node.created + patience,

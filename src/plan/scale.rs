@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Machine, MachineState, Node, Snapshot, hosts};
+use super::{Machine, MachineState, Node, Snapshot, claims, hosts};
 use crate::{
     api::group_node::Outcome,
     group::{Group, Replacement},
@@ -71,7 +71,7 @@ fn bootstrapped(node: &Node) -> bool {
 
 /// Whether what backs a node was made otherwise than it would be made now.
 pub fn is_outdated(group: &Group, machine: &Machine) -> bool {
-    machine.template_hash != group.node.hash()
+    machine.template_hash != group.node.hash() || claims::lacks_volume(group, machine)
 }
 
 /// The nodes whose pod was made from another template and that are to be replaced for it.

@@ -8,8 +8,9 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::Value;
 
-use super::{approval::Leave, hosts::Occupant, next, progress::Situation};
+use super::{approval::Leave, claims, hosts::Occupant, next, progress::Situation};
 use crate::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub machines: BTreeMap<String, Arc<Machine>>,
     /// The volume claims that are marked as the group's, by name, and those of others at names that its nodes need.
     pub claims: BTreeMap<String, Arc<Claim>>,
+    /// Expansions of claims that were refused, by claim.
+    pub expansions: BTreeMap<String, claims::Refusal>,
     /// Sessions in flight, by node.
     pub sessions: BTreeMap<String, SessionView>,
     /// Nodes that could not be reached, by name.
@@ -256,6 +259,8 @@ pub struct Machine {
     pub target: Option<Target>,
     /// What templates see of a host.
     pub attributes: Arc<Attributes>,
+    /// The names of the volume claims that it mounts, where it is known.
+    pub claims: Option<BTreeSet<String>>,
     /// Where it stands.
     pub state: MachineState,
     /// Its address.
@@ -273,7 +278,7 @@ pub struct Machine {
 }
 
 /// A volume claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
     /// Its name.
     pub name: String,
@@ -285,6 +290,10 @@ pub struct Claim {
     pub node: String,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Its spec, as it is in the API; null where it is somebody else's.
+    pub spec: Value,
+    /// Where it is somebody else's: whose, and what to do.
+    pub conflict: Option<String>,
 }
 
 /// Where a machine stands: the container of the phases, the instance of a virtual machine, a host.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Machine, Node, Snapshot, Step, TemplateVerdict, drift, progress::Cause, scale};
+use super::{Machine, Node, Snapshot, Step, TemplateVerdict, claims, drift, progress::Cause, scale};
 use crate::{
     api::{
         GROUP_LABEL, GroupNodeStatus, GroupSpecStatus,
@@ -183,6 +183,7 @@ fn explain(kind: Kind, node: &Node, step: &Step, attempt: Option<u32>) -> (Strin
         Step::Await(Cause::ClaimTerminating { claim }) => {
             ("ClaimTerminating", format!("its claim {claim} is going; its pod is made when that is gone"))
         }
+        Step::Await(Cause::ClaimConflict { message, .. }) => ("NameConflict", message.clone()),
         Step::Await(Cause::Manual { due, action, message, run_id }) => (
             "ManualStep",
             format!(
@@ -246,6 +247,7 @@ pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatu
     (status.phase_errors, status.phase_errors_omitted) = phase_errors(group, &live);
     let mut verdicts = verdicts(snapshot, &status, &live, steps);
     verdicts.extend(group.and_then(|group| drift::of_group(group, &live)));
+    verdicts.extend(group.and_then(|group| claims::of_group(snapshot, group, &live)));
     status.conditions = stamp(verdicts, &snapshot.status.conditions, Some(snapshot.head.generation), snapshot.now);
     status
 }
@@ -417,7 +419,13 @@ fn is_stuck(step: &Step) -> bool {
     let waits_for_somebody = matches!(
         step,
         Step::Halt { .. }
-            | Step::Await(Cause::NameTaken | Cause::Stopped { .. } | Cause::Manual { .. } | Cause::Approval { .. })
+            | Step::Await(
+                Cause::NameTaken
+                    | Cause::ClaimConflict { .. }
+                    | Cause::Stopped { .. }
+                    | Cause::Manual { .. }
+                    | Cause::Approval { .. }
+            )
     );
     waits_for_somebody || never_settles(step)
 }
@@ -469,7 +477,13 @@ fn in_trouble(snapshot: &Snapshot, node: &Node, step: &Step) -> Option<String> {
     let lasting = match step {
         Step::Backoff { .. }
         | Step::Halt { .. }
-        | Step::Await(Cause::Unreachable(_) | Cause::NameTaken | Cause::Nodes { .. } | Cause::Manual { .. }) => true,
+        | Step::Await(
+            Cause::Unreachable(_)
+            | Cause::NameTaken
+            | Cause::ClaimConflict { .. }
+            | Cause::Nodes { .. }
+            | Cause::Manual { .. },
+        ) => true,
         Step::Await(Cause::MachineWaiting { .. }) => {
             snapshot.machine(node).is_some_and(|machine| machine.created + SHOW_WAIT_AFTER <= snapshot.now)
         }

@@ -1,5 +1,6 @@
 //! Every branch of the next step, the order of victims, and what the status makes of it.
 
+mod claims;
 mod clocks;
 mod hosts;
 mod language;
@@ -166,6 +167,7 @@ pub(crate) fn machine(ordinal: u32) -> Machine {
             container: "main".into(),
         })),
         attributes: Arc::default(),
+        claims: None,
         state: MachineState::Running { id: format!("c-{ordinal}") },
         address: Some("10.0.0.1".into()),
         ready: true,
@@ -193,6 +195,7 @@ fn snapshot(extra: Value, nodes: Vec<Node>, machines: Vec<Machine>) -> Snapshot 
         session_limit: 64,
         machines: machines.into_iter().map(|machine| (machine.name.clone(), Arc::new(machine))).collect(),
         claims: BTreeMap::new(),
+        expansions: BTreeMap::new(),
         sessions: BTreeMap::new(),
         troubles: BTreeMap::new(),
         leave: approval::Leave::default(),

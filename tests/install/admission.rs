@@ -176,9 +176,27 @@ async fn what_is_there() {
     };
     assert_refused(create("team-a", &claim(json!({}))), "only claims that have the label pallet.dev/group");
     create("team-a", &claim(json!({"pallet.dev/group": "web"}))).expect("a claim of the group");
+    // What a user made is taken into use by its labels, and nothing else is done to it; none changes hands.
+    kubectl(&["create", "-n", "team-a", "-f", &file(&named("theirs", claim(json!({}))))]);
+    let label = |name: &str, label: &str| operator(&["label", "--overwrite", "pvc", name, label]);
+    assert_refused(label("theirs", "x=y"), "only claims of groups");
+    label("theirs", "pallet.dev/group=web").expect("a claim that is taken into use");
+    assert_refused(label("data-web-0", "pallet.dev/group=other"), "may give none to another group");
+    label("data-web-0", "x=y").expect("its own claim");
     // Nobody else is held to any of it.
     kubectl(&["delete", "pod", "alien", "-n", "team-a", "--now"]);
     kubectl(&["create", "secret", "generic", "mine", "-n", "team-a"]);
+}
+
+fn named(name: &str, mut object: Value) -> Value {
+    object["metadata"]["name"] = name.into();
+    object
+}
+
+fn file(object: &Value) -> String {
+    let path = crate::commands::scratch("admission").join("object.yaml");
+    std::fs::write(&path, object.to_string()).expect("a file");
+    path.to_str().expect("a path in UTF-8").to_owned()
 }
 
 /// Writes the status of a pod as the operator does. Not by kubectl, which would get it first.

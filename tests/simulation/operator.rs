@@ -343,6 +343,8 @@ impl World {
             Effect::StartSession { ordinal, purpose, .. } => self.open(snapshot, *ordinal, purpose.clone()),
             Effect::Tell { what: Notice::DestroySkipped { .. }, .. } => self.count("farewells skipped"),
             Effect::CreateClaims { ordinal } => self.create_claims(snapshot, &snapshot.head.key.node_name(*ordinal)),
+            // No claim is declared larger than it is here.
+            Effect::ExpandClaim { name, .. } => panic!("9: claim {name} would be expanded"),
             Effect::DeleteClaim { name, uid, node } => {
                 if self.cluster.nodes.objects.contains_key(node) {
                     panic!("7: claim {name} would be deleted under its node");

@@ -1,6 +1,5 @@
 //! IO: what is created: GroupNodes, what backs them, and their claims, after the API server was asked about the template.
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, Resource, api::PostParams};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -11,7 +10,6 @@ use crate::{
     controller::observe::Indexed,
     group::{Group, Kind, NodeShape, hosts::place},
     node,
-    plan::TemplateVerdict,
 };
 
 impl Applier<'_> {
@@ -42,71 +40,6 @@ impl Applier<'_> {
             Err(error) => error.verdict().ok_or(error)?,
         };
         self.state.remember_template(&group.key, group.node.checked_as(), verdict);
-        Ok(())
-    }
-
-    async fn check_claims(&self, group: &Group, node: &str) -> Result<TemplateVerdict, Error> {
-        let path =
-            format!("/api/v1/namespaces/{}/persistentvolumeclaims?dryRun=All&fieldValidation=Strict", self.namespace());
-        for claim in group.node.claims() {
-            let body = node::pod::build_claim(group, claim, node);
-            let body = serde_json::to_vec(&body).map_err(|_| Error::Unplanned("a claim that is no JSON"))?;
-            let answer =
-                within("dry-run create persistentvolumeclaim", self.client.request::<Value>(request(&path, body)?));
-            match answer.await {
-                Ok(_) => {}
-                // Its name is taken, by a node's or by somebody's: either is used as it is.
-                Err(error) if error.is_conflict() => {}
-                Err(error) => {
-                    return match error.verdict() {
-                        Some(TemplateVerdict::Refused { reason, message }) => {
-                            let message = format!("its claim {:?}: {message}", claim.name);
-                            Ok(TemplateVerdict::Refused { reason, message })
-                        }
-                        _ => Err(error),
-                    };
-                }
-            }
-        }
-        Ok(TemplateVerdict::Accepted)
-    }
-
-    /// Creates the claims of a node that are not known to be there. One that somebody made before is used as it is.
-    pub(super) async fn create_claims(&self, ordinal: u32) -> Result<(), Error> {
-        let group = self.group()?;
-        self.post_claims(group, &group.key.node_name(ordinal)).await
-    }
-
-    async fn post_claims(&self, group: &Group, node: &str) -> Result<(), Error> {
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), self.namespace());
-        for claim in group.node.claims() {
-            let name = claim.claim_name(node);
-            if self.snapshot.claims.contains_key(&name) {
-                continue;
-            }
-            let object = serde_json::from_value(node::pod::build_claim(group, claim, node))
-                .map_err(|_| Error::Unplanned("a claim that the API server took and that is none"))?;
-            match within("create persistentvolumeclaim", claims.create(&PostParams::default(), &object)).await {
-                Ok(created) => self.state.learn(&created),
-                Err(error) if error.is_conflict() => {
-                    let Some(found) = within("get persistentvolumeclaim", claims.get_opt(&name)).await? else {
-                        continue;
-                    };
-                    let label = found.metadata.labels.as_ref().and_then(|labels| labels.get(api::GROUP_LABEL));
-                    if label == Some(&group.key.name) {
-                        self.state.learn(&found);
-                    } else {
-                        self.state.remember_foreign_claim(&group.key, &name);
-                    }
-                }
-                Err(error) => {
-                    if let Some(verdict) = error.verdict() {
-                        self.state.remember_template(&group.key, group.node.checked_as(), verdict);
-                    }
-                    return Err(error);
-                }
-            }
-        }
         Ok(())
     }
 
@@ -160,7 +93,9 @@ impl Applier<'_> {
     async fn post_machine(&self, group: &Group, name: &str, node_uid: &str) -> Result<(), Error> {
         match &group.node {
             NodeShape::Pod(shape) => {
-                self.post_claims(group, name).await?;
+                if !self.post_claims(group, name, None).await? {
+                    return Ok(());
+                }
                 let pod = node::pod::build(group, shape, name, Some(node_uid));
                 self.post(group, name, &self.pods(), pod).await
             }
@@ -208,7 +143,7 @@ impl Applier<'_> {
     }
 }
 
-fn request(path: &str, body: Vec<u8>) -> Result<http::Request<Vec<u8>>, Error> {
+pub(super) fn request(path: &str, body: Vec<u8>) -> Result<http::Request<Vec<u8>>, Error> {
     http::Request::post(path)
         .header("content-type", "application/json")
         .body(body)

@@ -329,6 +329,7 @@ impl Errors {
                 name: name.clone(),
                 labels: template.metadata.labels.clone(),
                 annotations: template.metadata.annotations.clone(),
+                policy: template.claim_policy.unwrap_or_default(),
                 spec: Arc::new(template.spec.clone()),
             });
         }

@@ -186,8 +186,13 @@ fn with_claims(policy: Value, ordinals: &[u32]) -> Snapshot {
     let mut snapshot = settled_as(json!({"count": ordinals.len(), "node": {"pod": machine}}), ordinals);
     for ordinal in 0..3 {
         let (name, node) = (format!("data-web-{ordinal}"), format!("web-{ordinal}"));
-        let claim =
-            Claim { name: name.clone(), uid: format!("u-{ordinal}"), group: Some("g".into()), node, deleting: false };
+        let claim = Claim {
+            name: name.clone(),
+            uid: format!("u-{ordinal}"),
+            group: Some("g".into()),
+            node,
+            ..Claim::default()
+        };
         snapshot.claims.insert(name, Arc::new(claim));
     }
     snapshot

@@ -1,0 +1,165 @@
+//! IO: the volume claims of nodes: created, marked, expanded, deleted.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use super::{Applier, Error, by_uid, create::request, tolerate_gone, within};
+use crate::{
+    api,
+    group::{ClaimShape, Group},
+    node,
+    plan::{
+        Machine, TemplateVerdict,
+        claims::{self, Found, Ownership, Refusal},
+    },
+};
+
+impl Applier<'_> {
+    fn claims(&self) -> Api<PersistentVolumeClaim> {
+        Api::namespaced(self.client.clone(), self.namespace())
+    }
+
+    /// Asks the API server whether it would take the claims of a node.
+    pub(super) async fn check_claims(&self, group: &Group, node: &str) -> Result<TemplateVerdict, Error> {
+        let path =
+            format!("/api/v1/namespaces/{}/persistentvolumeclaims?dryRun=All&fieldValidation=Strict", self.namespace());
+        for claim in group.node.claims() {
+            let body = node::pod::build_claim(group, claim, node);
+            let body = serde_json::to_vec(&body).map_err(|_| Error::Unplanned("a claim that is no JSON"))?;
+            let answer =
+                within("dry-run create persistentvolumeclaim", self.client.request::<Value>(request(&path, body)?));
+            match answer.await {
+                Ok(_) => {}
+                // Its name is taken. Whether the node may use it is seen when its own turn comes.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => {
+                    return match error.verdict() {
+                        Some(TemplateVerdict::Refused { reason, message }) => {
+                            let message = format!("its claim {:?}: {message}", claim.name);
+                            Ok(TemplateVerdict::Refused { reason, message })
+                        }
+                        _ => Err(error),
+                    };
+                }
+            }
+        }
+        Ok(TemplateVerdict::Accepted)
+    }
+
+    /// Creates the claims that the pod of a node mounts and that do not exist.
+    pub(super) async fn create_claims(&self, ordinal: u32) -> Result<(), Error> {
+        let Some(node) = self.snapshot.nodes.get(&ordinal) else { return Ok(()) };
+        self.post_claims(self.group()?, &node.name, self.snapshot.machine(node)).await.map(|_| ())
+    }
+
+    /// Creates the claims of a node that do not exist. Returns whether the node has all that it needs: one that is somebody
+    /// else's is left alone.
+    pub(super) async fn post_claims(
+        &self,
+        group: &Group,
+        node: &str,
+        machine: Option<&Machine>,
+    ) -> Result<bool, Error> {
+        for entry in claims::missing(self.snapshot, group, node, machine) {
+            if !self.post_claim(group, entry, node).await? {
+                return Ok(false);
+            }
+        }
+        Ok(self.snapshot.recheck || claims::conflict(self.snapshot, group, node).is_none())
+    }
+
+    async fn post_claim(&self, group: &Group, entry: &ClaimShape, node: &str) -> Result<bool, Error> {
+        let name = entry.claim_name(node);
+        let object = serde_json::from_value(node::pod::build_claim(group, entry, node))
+            .map_err(|_| Error::Unplanned("a claim that the API server took and that is none"))?;
+        let created =
+            within("create persistentvolumeclaim", self.claims().create(&PostParams::default(), &object)).await;
+        let refusal = match created {
+            Ok(created) => {
+                self.state.learn(&created);
+                self.state.forget_foreign_claim(&group.key, &name);
+                return Ok(true);
+            }
+            Err(error) if error.is_refusal() => error,
+            Err(error) => return Err(error),
+        };
+        // A used-up quota refuses a claim that exists before anybody sees that it does.
+        let Some(found) = within("get persistentvolumeclaim", self.claims().get_opt(&name)).await? else {
+            if refusal.is_conflict() {
+                return Ok(false);
+            }
+            if let Some(verdict) = refusal.verdict() {
+                self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+            }
+            return Err(refusal);
+        };
+        let metadata = &found.metadata;
+        let text = |texts: Option<&std::collections::BTreeMap<String, String>>, key: &str| {
+            texts.and_then(|texts| texts.get(key)).cloned()
+        };
+        let label = text(metadata.labels.as_ref(), api::GROUP_LABEL);
+        let group_uid = text(metadata.annotations.as_ref(), api::GROUP_UID_ANNOTATION);
+        let known = Found { name: &name, group: label.as_deref(), group_uid: group_uid.as_deref() };
+        match claims::ownership(group, entry, known) {
+            Ownership::Ours => self.state.learn(&found),
+            Ownership::Unmarked => {
+                // By the version that was read: another group may be about to do the same.
+                let patch = json!({"metadata": {
+                    "resourceVersion": metadata.resource_version,
+                    "labels": {(api::GROUP_LABEL): group.key.name, (api::NODE_LABEL): node}
+                }});
+                let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+                let claims = self.claims();
+                let marked = within("patch persistentvolumeclaim", claims.patch(&name, &parameters, &patch)).await?;
+                self.state.learn(&marked);
+            }
+            Ownership::Conflict(message) => {
+                self.state.remember_foreign_claim(&group.key, &name, message);
+                return Ok(false);
+            }
+        }
+        self.state.forget_foreign_claim(&group.key, &name);
+        Ok(true)
+    }
+
+    /// Asks for more storage in a claim. A refusal is kept, to be reported.
+    pub(super) async fn expand_claim(&self, name: &str, uid: &str, storage: &str) -> Result<(), Error> {
+        let key = &self.snapshot.head.key;
+        let patch = json!({"metadata": {"uid": uid}, "spec": {"resources": {"requests": {"storage": storage}}}});
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        match within("patch persistentvolumeclaim", self.claims().patch(name, &parameters, &patch)).await {
+            Ok(expanded) => {
+                self.state.remember_expansion(key, name, None);
+                self.state.learn(&expanded);
+                Ok(())
+            }
+            // The watch tells what became of it.
+            Err(error) if error.is_gone() || error.is_conflict() => Ok(()),
+            Err(error) if error.is_refusal() => {
+                let (storage, message) = (storage.to_owned(), error.explanation());
+                let refusal = Refusal { storage, message, since: Timestamp::now() };
+                self.state.remember_expansion(key, name, Some(refusal));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn delete_claim(&self, name: &str, uid: &str, node: &str) -> Result<(), Error> {
+        // Data cannot be had back, and a former leader may look at an old cache: what is true is asked.
+        if within("get groupnode", self.nodes().get_opt(node)).await?.is_some() {
+            return Ok(());
+        }
+        let deleted = within("delete persistentvolumeclaim", self.claims().delete(name, &by_uid(uid))).await;
+        if let Some(answer) = tolerate_gone(deleted)? {
+            let going = |claim: &PersistentVolumeClaim| claim.metadata.deletion_timestamp.is_some();
+            answer.left().filter(going).inspect(|claim| self.state.learn(claim));
+        }
+        Ok(())
+    }
+}
