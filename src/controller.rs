@@ -197,6 +197,8 @@ struct Converger {
     client: Client,
     recorder: Recorder,
     state: Arc<State>,
+    /// What is kept for all namespaces that are looked after.
+    states: Arc<[Arc<State>]>,
     runs: Arc<Runs>,
     evaluations: Evaluations,
     telemetry: Telemetry,
@@ -222,15 +224,17 @@ pub async fn run(
     telemetry.metrics.session_limit(sessions);
     let (limits, tasks) = (Limits::new(sessions), Tasks::default());
     // Each namespace has caches of its own: a list of one says nothing about the others.
-    let scopes = if settings.namespaces.is_empty() {
+    let scopes: Vec<Option<String>> = if settings.namespaces.is_empty() {
         vec![None]
     } else {
         settings.namespaces.iter().cloned().collect::<BTreeSet<_>>().into_iter().map(Some).collect()
     };
     let references = Arc::new(References::new(client.clone(), settings.own_namespace.clone(), settings.polls));
-    let scopes = scopes.into_iter().map(|scope| {
+    let states: Arc<[Arc<State>]> = scopes.iter().map(|_| Arc::default()).collect();
+    let scopes = scopes.into_iter().zip(states.to_vec()).map(|(scope, state)| {
         let (client, telemetry, references) = (client.clone(), telemetry.clone(), references.clone());
-        let scope = Scope { client, namespace: scope, reconciles: settings.reconciles, telemetry, references };
+        let (namespace, reconciles, states) = (scope, settings.reconciles, states.clone());
+        let scope = Scope { client, namespace, reconciles, telemetry, references, state, states };
         scope.run(transport.clone(), limits.clone(), tasks.spawner())
     });
     {
@@ -253,6 +257,8 @@ struct Scope {
     reconciles: u16,
     telemetry: Telemetry,
     references: Arc<References>,
+    state: Arc<State>,
+    states: Arc<[Arc<State>]>,
 }
 
 impl Scope {
@@ -264,7 +270,7 @@ impl Scope {
         let runs = Runs::new(transport, vault, limits.clone(), own, metrics, move |key| {
             let _ = wake.unbounded_send(key.clone());
         });
-        let state = Arc::new(State::default());
+        let state = self.state.clone();
         let (groups, writer) = reflector::store::<GroupSpec>();
         let (lifts, lift_writer) = reflector::store::<Lift>();
         let (wake_lift, woken_lifts) = mpsc::unbounded::<GroupKey>();
@@ -274,6 +280,7 @@ impl Scope {
             recorder: Recorder::new(self.client.clone(), source),
             client: self.client.clone(),
             state: state.clone(),
+            states: self.states.clone(),
             runs: runs.clone(),
             evaluations: limits.evaluations,
             telemetry: self.telemetry.clone(),

@@ -79,6 +79,10 @@ pub struct Head {
     pub deletion: Option<Cascade>,
     /// Whether the operator's finalizer is on it.
     pub finalized: bool,
+    /// How many nodes are asked for, approved or not.
+    pub count: u32,
+    /// Whether the spec says so itself.
+    pub declares_count: bool,
     /// Whether something is declared that is to be done before a node goes.
     pub has_farewell: bool,
     /// The digest of the plan that may be carried out; empty where nobody has said so.

@@ -12,6 +12,7 @@ pub mod next;
 mod peers;
 pub mod progress;
 mod removal;
+pub mod restore;
 pub mod rollout;
 pub mod scale;
 pub mod snapshot;
@@ -55,6 +56,11 @@ pub struct Plan {
 pub enum Effect {
     /// Put the finalizer on the GroupSpec, before anything else.
     Finalize,
+    /// Write the count into the GroupSpec, which has none: the scale subresource does not work without.
+    DeclareCount {
+        /// The count.
+        count: u32,
+    },
     /// Ask the API server what it thinks of the pod template.
     CheckTemplate,
     /// Create a GroupNode.
@@ -68,6 +74,13 @@ pub enum Effect {
         ordinal: u32,
         /// The host.
         host: NodeHost,
+    },
+    /// Make a GroupNode of an earlier group of this name the group's.
+    TakeOverNode {
+        /// Its number.
+        ordinal: u32,
+        /// Its UID.
+        uid: String,
     },
     /// Create what backs a node.
     CreateMachine {
@@ -270,6 +283,8 @@ pub enum MachineRemoval {
     Lost,
     /// There is no node for it: its creation had been taken for failed.
     NodeGone,
+    /// It was made for the node of an earlier group of this name, and is nobody's now.
+    LeftBehind,
 }
 
 /// What may mend without our being told is looked at again after this: a taken name, a refused template.
@@ -302,6 +317,12 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     if !snapshot.head.finalized {
         // Where the nodes stand is known all the same.
         plan.effects = vec![Effect::Finalize];
+    }
+    if snapshot.head.finalized {
+        restore::take_over(snapshot, &mut plan);
+    }
+    if !snapshot.head.declares_count && snapshot.group.is_ok() {
+        plan.effects.push(Effect::DeclareCount { count: snapshot.head.count });
     }
     look_again_after_effects(snapshot, &mut plan);
     plan
@@ -347,6 +368,10 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
     // One that is to be replaced now is there until its deletion was heard of.
     let mut missing = scale::missing(snapshot, group, staying.len(), target);
     plan.wake = earliest(plan.wake, scale::wait_ends(snapshot, group));
+    if !snapshot.former.is_empty() {
+        // They are counted when they have been taken over.
+        missing.clear();
+    }
     missing.retain(|ordinal| claim_going(snapshot, group, &group.key.node_name(*ordinal)).is_none());
     if sound && !judgement.stopped {
         let replaced = scale::replaced(snapshot, group, &staying).into_iter();
@@ -376,6 +401,7 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         keep(snapshot, group, node, plan);
     }
     claims::expand(snapshot, group, &staying, plan);
+    restore::replace(snapshot, &staying, plan);
     sessions(snapshot, group, &staying, plan);
     if !snapshot.uncertain.is_empty() {
         plan.wake = earliest(plan.wake, Some(snapshot.now + LOOK_AGAIN));

@@ -29,14 +29,16 @@ use super::lift::NodeOutcome;
     printcolumn = r#"{"name":"Address","type":"string","jsonPath":".status.address"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.conditions[?(@.type==\"Converged\")].message","priority":1}"#,
-    validation = Rule::new("self.spec == oldSelf.spec").message("spec: a GroupNode is written by the operator and never changes; edit the GroupSpec instead")
+    validation = Rule::new("self.spec.group == oldSelf.spec.group && self.spec.ordinal == oldSelf.spec.ordinal && has(self.spec.host) == has(oldSelf.spec.host) && (!has(self.spec.host) || self.spec.host == oldSelf.spec.host)")
+        .message("spec: a GroupNode is written by the operator and never changes; edit the GroupSpec instead")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GroupNodeFields {
     /// The GroupSpec that this node belongs to.
     #[schemars(length(min = 1, max = 63))]
     pub group: String,
-    /// The UID of that GroupSpec: a node belongs to one object, not to a name.
+    /// The UID of that GroupSpec: a node belongs to one object, not to a name. The operator changes it where it takes the node
+    /// over from an earlier GroupSpec of the same name, as after a restore from a backup.
     #[schemars(length(min = 1, max = 64))]
     pub group_uid: String,
     /// The node's number in the group, from 0.

@@ -48,10 +48,12 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GroupSpecFields {
-    /// How many nodes there should be. The scale subresource changes it (`kubectl scale`, HorizontalPodAutoscaler).
-    #[serde(default = "one")]
+    /// How many nodes there should be. The scale subresource changes it (`kubectl scale`, HorizontalPodAutoscaler). Where it is
+    /// absent, the operator sets it: to 1 for a new group, and otherwise to the last value, so that a manifest without it
+    /// leaves to an autoscaler what the autoscaler has set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10000))]
-    pub count: u32,
+    pub count: Option<u32>,
     /// ServerSpecs of the same namespace, whose phases run before the group's own, in this order, each once, and what they
     /// extend before them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -82,6 +84,14 @@ pub struct GroupSpecFields {
     pub approval: Approval,
 }
 
+impl GroupSpec {
+    /// How many nodes it asks for: where it does not say, as many as it asked for when the operator saw it last, and 1 where
+    /// the operator has not seen it.
+    pub fn count(&self) -> u32 {
+        self.spec.count.or(self.status.as_ref().and_then(|status| status.count)).unwrap_or(1)
+    }
+}
+
 /// Who says that what is declared may be done.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Approval {
@@ -93,10 +103,6 @@ pub enum Approval {
     Manual,
 }
 
-fn one() -> u32 {
-    1
-}
-
 /// What is known of a group. Its size does not grow with the count.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -104,6 +110,9 @@ pub struct GroupSpecStatus {
     /// The generation that this status speaks of; -1 until the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The value of `spec.count` that the operator has seen last. It holds while `spec.count` is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
     /// How many nodes there are, those that are being removed left out.
     #[serde(default)]
     pub replicas: u32,

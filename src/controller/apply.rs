@@ -18,9 +18,12 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use super::{Error, State, report::tell};
+use super::{
+    Error, State,
+    report::{publish, tell},
+};
 use crate::{
     api::{self, GroupNode, GroupSpec},
     controller::observe::Indexed,
@@ -37,6 +40,9 @@ pub const CONCURRENCY: usize = 32;
 /// Creations begin with so many at once and double with each round that went well, as in a ReplicaSet: a quota that is
 /// used up costs a few refusals, not thousands.
 const FIRST_ROUND: usize = 8;
+
+/// The field manager that writes `spec.count`, until it gives the field up.
+const COUNT_MANAGER: &str = "pallet-operator-count";
 
 /// Waits for a call, but not for ever.
 pub async fn within<T>(what: &'static str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
@@ -96,10 +102,12 @@ impl Applier<'_> {
         }
         match effect {
             Effect::Finalize => self.finalize_group(true).await,
+            Effect::DeclareCount { count } => self.declare_count(*count).await,
             Effect::ReleaseGroup => self.release_group().await,
             Effect::CheckTemplate => self.check_template().await,
             Effect::CreateNode { ordinal } => self.create_node(*ordinal, None).await,
             Effect::TakeHost { ordinal, host } => self.take_host(*ordinal, host).await,
+            Effect::TakeOverNode { ordinal, uid } => self.take_over_node(*ordinal, uid).await,
             Effect::CreateMachine { ordinal } => self.create_machine(*ordinal).await,
             Effect::CreateClaims { ordinal } => self.create_claims(*ordinal).await,
             Effect::ExpandClaim { name, uid, storage } => self.expand_claim(name, uid, storage).await,
@@ -168,6 +176,55 @@ impl Applier<'_> {
             return Ok(());
         };
         let patch = finalizers_patch(&current.metadata, on);
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let patched = within("patch groupspec", groups.patch(&head.key.name, &parameters, &patch)).await;
+        tolerate_gone(patched).map(|_| ())
+    }
+
+    /// Makes a GroupNode of an earlier group of this name the group's.
+    async fn take_over_node(&self, ordinal: u32, uid: &str) -> Result<(), Error> {
+        let (head, name) = (&self.snapshot.head, self.snapshot.head.key.node_name(ordinal));
+        let groups: Api<GroupSpec> = Api::namespaced(self.client.clone(), self.namespace());
+        // The cache may be behind, and the node belong to a group that is newer.
+        let current = within("get groupspec", groups.get_opt(&head.key.name)).await?;
+        if current.is_none_or(|current| current.metadata.uid.as_deref() != Some(&head.uid)) {
+            return Ok(());
+        }
+        let Some(node) = within("get groupnode", self.nodes().get_opt(&name)).await? else { return Ok(()) };
+        if node.metadata.uid.as_deref() != Some(uid) || node.spec.group_uid == head.uid {
+            return Ok(());
+        }
+        let mut patch = finalizers_patch(&node.metadata, true);
+        patch["metadata"]["annotations"] = json!({(api::TAKEN_OVER_ANNOTATION): node.spec.group_uid});
+        patch["metadata"]["labels"] = json!({(api::GROUP_LABEL): head.key.name});
+        patch["spec"] = json!({"groupUid": head.uid});
+        let parameters = PatchParams::default();
+        let patched = within("patch groupnode", self.nodes().patch(&name, &parameters, &Patch::Merge(patch))).await;
+        if let Some(node) = tolerate_gone(patched)? {
+            self.state.learn(&node);
+        }
+        Ok(())
+    }
+
+    /// Writes the count into the GroupSpec, unless somebody has done so. Nobody owns the field afterwards, as with a default
+    /// of the API server: whoever declares it by server-side apply meets no conflict.
+    async fn declare_count(&self, count: u32) -> Result<(), Error> {
+        let head = &self.snapshot.head;
+        let groups: Api<GroupSpec> = Api::namespaced(self.client.clone(), self.namespace());
+        let current = within("get groupspec", groups.get_opt(&head.key.name)).await?;
+        let meant = |group: &GroupSpec| group.metadata.uid.as_deref() == Some(&head.uid) && group.spec.count.is_none();
+        let Some(current) = current.filter(meant) else { return Ok(()) };
+        let parameters = PatchParams { field_manager: Some(COUNT_MANAGER.into()), ..PatchParams::default() };
+        let patch = json!({
+            "metadata": {"resourceVersion": current.metadata.resource_version}, "spec": {"count": count}
+        });
+        let patched = within("patch groupspec", groups.patch(&head.key.name, &parameters, &Patch::Merge(patch))).await;
+        let Some(patched) = tolerate_gone(patched)? else { return Ok(()) };
+        let owners = patched.metadata.managed_fields.unwrap_or_default();
+        let others: Vec<_> =
+            owners.into_iter().filter(|owner| owner.manager.as_deref() != Some(COUNT_MANAGER)).collect();
+        let patch =
+            json!({"metadata": {"resourceVersion": patched.metadata.resource_version, "managedFields": others}});
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
         let patched = within("patch groupspec", groups.patch(&head.key.name, &parameters, &patch)).await;
         tolerate_gone(patched).map(|_| ())
@@ -242,12 +299,32 @@ impl Applier<'_> {
             uid: Some(node.uid.clone()),
             ..ObjectReference::default()
         };
-        match what {
-            Notice::DestroySkipped { why } => {
-                let note = format!("destroy-server has not run to its end on this node: {why}");
-                tell(self.recorder, &about, EventType::Warning, "DestroySkipped", "Remove", note).await;
-            }
+        let Notice::DestroySkipped { why } = what;
+        const REASON: &str = "DestroySkipped";
+        warn!(node = node.name, group = %self.snapshot.head.key, why, "destroy-server has not run to its end");
+        let note = format!("destroy-server has not run to its end on this node: {why}");
+        let refused = publish(self.recorder, &about, EventType::Warning, REASON, "Remove", note).await;
+        let Some(error) = refused else { return };
+        if !is_terminating(&error) {
+            warn!(%error, "an event could not be written");
+            return;
         }
+        // Nothing can be created in a namespace that is being deleted. An event about the namespace itself is in `default`.
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Namespace".into()),
+            name: Some(self.namespace().to_owned()),
+            ..ObjectReference::default()
+        };
+        let group = &self.snapshot.head.key.name;
+        let note = format!(
+            "destroy-server has not run to its end on node {} of group {group}: {why}; the namespace is being deleted: to have \
+             it run, delete the groups first",
+            node.name
+        );
+        // One event for each group, counted by its nodes.
+        let action = format!("Remove-{group}");
+        tell(self.recorder, &about, EventType::Warning, REASON, &action, note).await;
     }
 
     fn start(&self, ordinal: u32, purpose: Purpose) {
@@ -262,6 +339,13 @@ impl Applier<'_> {
             self.runs.start(start, Timestamp::now());
         }
     }
+}
+
+/// Whether a creation was refused since its namespace is being deleted.
+fn is_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403 && causes.map(|cause| cause.reason.as_str()).any(|reason| reason == "NamespaceTerminating")
 }
 
 /// Takes our finalizer off a GroupNode, if it still is the one that is meant.

@@ -78,8 +78,19 @@ impl Converger {
                 None => shape.is_read = false,
             }
         }
-        if who == Looks::Group {
-            self.state.index().reach(plan::hosts::places(snapshot));
+        if let Some(shape) = snapshot.for_removal().and_then(|group| group.node.hosts()) {
+            let via = shape.via();
+            for state in self.states.iter() {
+                let elsewhere = state.index().occupied_elsewhere(&key.namespace, via.as_deref());
+                for (place, occupant) in elsewhere {
+                    plan::hosts::seat(&mut snapshot.occupied, place, occupant);
+                }
+            }
+            if who == Looks::Group {
+                let mut index = self.state.index();
+                index.reach_via(snapshot.nodes.values().map(|node| node.uid.clone()), via.as_deref());
+                index.reach(plan::hosts::places(snapshot));
+            }
         }
         node::host::show(snapshot);
         again

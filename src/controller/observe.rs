@@ -186,6 +186,7 @@ fn observe_node(object: &GroupNode) -> Node {
         deleted_at: metadata.deletion_timestamp.as_ref().map(|time| time.0),
         finalized: has(api::FINALIZER),
         marked: annotations.is_some_and(|a| a.contains_key(api::DELETE_NODE_ANNOTATION)),
+        taken_over_from: annotations.and_then(|a| a.get(api::TAKEN_OVER_ANNOTATION)).cloned(),
         retry_token: resolve::bounded(&resolve::annotation(annotations, api::RETRY_ANNOTATION), resolve::TOKEN_LIMIT),
         ack: resolve::annotation(annotations, api::ACK_ANNOTATION),
         created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
@@ -259,6 +260,8 @@ pub struct Index {
     claims: Shelf<Arc<Claim>>,
     /// Where the machines of nodes are that are hosts, by the UIDs of the nodes; nothing where an inventory has none for one.
     reached: HashMap<String, Option<String>>,
+    /// Through which jump host they are reached, likewise.
+    via: HashMap<String, Option<String>>,
 }
 
 /// What an event did.
@@ -313,7 +316,10 @@ impl Index {
                 shelf.groups.retain(|_, slots| !slots.is_empty());
             }
         }
-        touched.gone.iter().for_each(|uid| drop(self.reached.remove(uid)));
+        for uid in &touched.gone {
+            self.reached.remove(uid);
+            self.via.remove(uid);
+        }
         touched
     }
 
@@ -403,6 +409,34 @@ impl Index {
         self.reached.extend(places);
     }
 
+    /// Takes in through which jump host the nodes of a group are reached.
+    pub fn reach_via(&mut self, nodes: impl IntoIterator<Item = String>, via: Option<&str>) {
+        self.via.extend(nodes.into_iter().map(|uid| (uid, via.map(str::to_owned))));
+    }
+
+    /// The machines on which nodes of other namespaces have been at work, by their place, where they are reached through this
+    /// jump host or it is not known through which. Naming an address takes no machine from another namespace: only a node that
+    /// the operator has logged in on does. A message names the namespace and nothing of what is in it.
+    pub fn occupied_elsewhere(&self, namespace: &str, via: Option<&str>) -> Vec<(String, Occupant)> {
+        let groups = self.nodes.groups.iter().filter(|(key, _)| key.namespace != namespace);
+        let nodes = groups.flat_map(|(key, slots)| slots.values().map(move |slot| (key, &slot.kept)));
+        let worked = nodes.filter(|(_, kept)| {
+            let node = &kept.node;
+            let via_same = self.via.get(&node.uid).is_none_or(|other| other.as_deref() == via);
+            node.host.is_some() && node.written().incarnation.is_some() && via_same
+        });
+        let occupant = |(key, kept): (&GroupKey, &KeptNode)| {
+            let there = match self.reached.get(&kept.node.uid) {
+                Some(there) => there.clone(),
+                None => hosts::told_place(&kept.node),
+            }?;
+            let mut occupant = Occupant::new(&kept.node, &there, &key.name);
+            occupant.who = format!("a node of a group in namespace {}", key.namespace);
+            (occupant.right.claim == hosts::Claim::Works).then_some((there, occupant))
+        };
+        worked.filter_map(occupant).collect()
+    }
+
     /// Whether a machine is a node of another group than the one with this UID.
     pub fn is_occupied(&self, namespace: &str, uid: &str, place: &str) -> bool {
         self.occupants(namespace, uid).any(|(other, _)| other == place)
@@ -473,7 +507,11 @@ pub fn snapshot(
     seen: impl Fn(&str) -> Seen,
     now: Timestamp,
 ) -> Snapshot {
-    let head = resolve::head(object);
+    let mut head = resolve::head(object);
+    if let Ok(group) = &group {
+        // What was parsed may be newer than what the status says.
+        head.count = group.count;
+    }
     let hosts = group.as_ref().is_ok_and(|group| group.node.kind() == Kind::Host);
     let template = match (&beyond.template, &group) {
         // There is nothing to be made from one.
@@ -486,6 +524,7 @@ pub fn snapshot(
         template,
         status: object.status.clone().unwrap_or_default(),
         nodes: BTreeMap::new(),
+        former: BTreeMap::new(),
         foreign_nodes: beyond.foreign_nodes.clone(),
         uncertain: beyond.uncertain.clone(),
         strays: Vec::new(),
@@ -519,6 +558,8 @@ pub fn snapshot(
         if group_uid != snapshot.head.uid {
             if node.deletion.is_some() && node.finalized {
                 snapshot.strays.push((node.name.clone(), node.uid.clone()));
+            } else if node.deletion.is_none() && node.name == snapshot.head.key.node_name(node.ordinal) {
+                snapshot.former.insert(node.ordinal, node.uid.clone());
             }
             snapshot.foreign_nodes.insert(node.ordinal, format!("GroupNode {} of another group", node.name));
             continue;

@@ -7,7 +7,7 @@ use crate::{
     api::GroupSpec,
     group::{
         FieldError, Group,
-        resolve::{self, Source, resolve},
+        resolve::{self, Memo, Source, resolve},
     },
     run::evaluations::Meter,
 };
@@ -20,6 +20,8 @@ impl Converger {
     pub(super) async fn parse(&self, object: &GroupSpec, meter: &Meter) -> Parsed {
         let key = resolve::key(object);
         let specs = self.state.specs(&key.namespace);
+        let known = self.state.last_good(&key, object);
+        let object = &*Memo::counted(known.as_deref(), object);
         let source = Source::of(object, &specs);
         let parsed = match self.state.parsed(&key, &source) {
             Some(parsed) => parsed,

@@ -23,7 +23,7 @@ use crate::{
         conditions::clip,
         group_node::{Outcome, Receipt},
     },
-    plan::{Effect, Node, Plan, Snapshot, claims, earliest, status},
+    plan::{Effect, Node, Plan, Snapshot, claims, earliest, restore, status},
     run::Runs,
 };
 
@@ -142,7 +142,9 @@ impl Reporter<'_> {
         match within("patch groupspec status", groups.patch_status(name, &parameters, &patch)).await {
             Ok(_) => {
                 self.tell_transition(object, wanted).await;
-                self.tell_warning(object, wanted, claims::CONDITION).await;
+                for condition in [claims::CONDITION, restore::CONDITION] {
+                    self.tell_warning(object, wanted, condition).await;
+                }
                 Ok(true)
             }
             Err(error) if error.is_conflict() => Ok(false),
@@ -190,6 +192,20 @@ pub async fn tell(
     action: &str,
     note: String,
 ) {
+    if let Some(error) = publish(recorder, about, kind, reason, action, note).await {
+        warn!(%error, "an event could not be written");
+    }
+}
+
+/// Writes an event. Returns why it could not be written; nothing where that is known already, and logged.
+pub async fn publish(
+    recorder: &Recorder,
+    about: &ObjectReference,
+    kind: EventType,
+    reason: &str,
+    action: &str,
+    note: String,
+) -> Option<kube::Error> {
     let event = Event {
         type_: kind,
         reason: clip(reason, 128),
@@ -198,9 +214,11 @@ pub async fn tell(
         secondary: None,
     };
     match tokio::time::timeout(super::apply::DEADLINE, recorder.publish(&event, about)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(%error, "an event could not be written"),
-        Err(_) => warn!("an event could not be written in time"),
+        Ok(answer) => answer.err(),
+        Err(_) => {
+            warn!("an event could not be written in time");
+            None
+        }
     }
 }
 

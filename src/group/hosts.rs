@@ -118,6 +118,11 @@ impl HostsShape {
         self.is_read = true;
     }
 
+    /// Where the jump host is that connections go through. The same private address behind another one is another machine.
+    pub fn via(&self) -> Option<String> {
+        self.access.jump.as_ref().map(|jump| place(&jump.address, jump.port))
+    }
+
     /// How a host is reached.
     pub fn endpoint(&self, namespace: &str, host: &Host) -> Endpoint {
         let Access { user, key, known_hosts, elevation, jump, connect_timeout } = self.access.clone();

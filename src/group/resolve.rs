@@ -10,6 +10,7 @@ mod scope;
 mod tests;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     str::FromStr,
     sync::Arc,
@@ -71,6 +72,8 @@ pub fn head(object: &GroupSpec) -> Head {
         generation: metadata.generation.unwrap_or_default(),
         deletion: metadata.deletion_timestamp.as_ref().map(|_| cascade),
         finalized: finalizers.iter().any(|f| f == api::FINALIZER),
+        count: object.count(),
+        declares_count: object.spec.count.is_some(),
         has_farewell: object.spec.phases.get("destroy-server").is_some_and(|phase| !phase.actions.is_empty()),
         approve: annotation(metadata.annotations.as_ref(), api::APPROVE_ANNOTATION),
     }
@@ -108,7 +111,8 @@ impl Errors {
             None => errors.phases(spec, &layers),
             Some(lift) => errors.lifted_phases(spec, specs, &layers, lift),
         };
-        let rollout = errors.rollout(&spec.converge.rollout, spec.count);
+        let count = object.count();
+        let rollout = errors.rollout(&spec.converge.rollout, count);
         if rollout.max_surge > 0 && node.as_ref().is_some_and(|node| !node.claims().is_empty()) {
             let message =
                 "nodes with claims are replaced in their places, or their data would stay behind; set it to 0";
@@ -126,7 +130,7 @@ impl Errors {
                 key: key(object),
                 uid: object.metadata.uid.clone().unwrap_or_default(),
                 generation: object.metadata.generation.unwrap_or_default(),
-                count: spec.count,
+                count,
                 paused: spec.paused,
                 node,
                 phases,
@@ -208,6 +212,19 @@ impl Memo {
         self.good.as_ref().filter(|group| Some(&group.uid) == object.metadata.uid.as_ref())
     }
 
+    /// The object with a count, where it has none and one is known from before: a status that was still to be written when the
+    /// count went missing is older than what was parsed.
+    pub fn counted<'a>(known: Option<&Group>, object: &'a GroupSpec) -> Cow<'a, GroupSpec> {
+        match known.filter(|_| object.spec.count.is_none()) {
+            None => Cow::Borrowed(object),
+            Some(known) => {
+                let mut object = object.clone();
+                object.spec.count = Some(known.count);
+                Cow::Owned(object)
+            }
+        }
+    }
+
     /// What parsing said of just this.
     pub fn known(&self, source: &Source) -> Option<Resolved> {
         self.last.as_ref().filter(|(known, _)| known == source).map(|(_, resolved)| resolved.clone())
@@ -251,6 +268,7 @@ impl Memo {
         specs: &ServerSpecs,
         parse: impl FnOnce(&GroupSpec, &ServerSpecs) -> Result<Group, Vec<FieldError>>,
     ) -> Result<Group, Vec<FieldError>> {
+        let object = &*Self::counted(self.good(object).map(Arc::as_ref), object);
         let source = Source::of(object, specs);
         let resolved = self.known(&source).unwrap_or_else(|| {
             let resolved = parse(object, specs).map(Arc::new);

@@ -218,7 +218,9 @@ pub fn farewell(situation: &Situation) -> Farewell {
     let destroy = PhaseName::destroy_server();
     let receipt = node.record.receipts.get(&destroy);
     let late = deadline(group, node).is_some_and(|deadline| deadline <= now);
-    let there = machine.filter(|machine| !machine.deleting && !late);
+    // A pod that others delete still runs for its grace period: what can be done then is done.
+    let runs = |machine: &Machine| !machine.deleting || machine.instance().is_some();
+    let there = machine.filter(|machine| !late && runs(machine));
     // What came of it is written before the pod goes: whoever leads then finds a pod that is gone, and no journal.
     let unwritten = receipt.is_some() && node.saved.is_some() && there.is_some();
     if receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded) {

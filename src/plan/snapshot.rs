@@ -39,6 +39,9 @@ pub struct Snapshot {
     pub occupied: BTreeMap<String, Occupant>,
     /// The GroupNodes that belong to the group by UID, by ordinal.
     pub nodes: BTreeMap<u32, Arc<Node>>,
+    /// GroupNodes at names of the group's nodes that belong to an earlier GroupSpec of its name and are not being deleted, by
+    /// ordinal, with their UIDs.
+    pub former: BTreeMap<u32, String>,
     /// Ordinals whose GroupNode name is taken by an object of somebody else, with its description.
     pub foreign_nodes: BTreeMap<u32, String>,
     /// Ordinals whose creation may or may not have happened: nobody knows till the cache shows it or it is tried again.
@@ -105,13 +108,20 @@ impl Snapshot {
         }
     }
 
-    /// What backs a node: what has its name, where the group controls it. When the group is deleted in the foreground the
-    /// collector takes the group off its owners; its node still is one then.
+    /// What backs a node: what has its name, where the group controls it. When the group is deleted in the foreground, or was
+    /// made anew, the collector takes the group off its owners; its node still is one then.
     pub fn machine(&self, node: &Node) -> Option<&Machine> {
         let ours = |machine: &&Machine| match &machine.controller {
             Some(controller) => *controller == self.head.uid,
             None => self.head.deletion.is_some() && machine.node.as_ref() == Some(&node.uid),
         };
+        let kept = |machine: &&Machine| {
+            let former = node.taken_over_from.as_ref();
+            former.is_some()
+                && machine.node.as_ref() == Some(&node.uid)
+                && machine.controller.as_ref().is_none_or(|controller| Some(controller) == former)
+        };
+        let ours = |machine: &&Machine| ours(machine) || kept(machine);
         self.machines.get(&node.name).map(Arc::as_ref).filter(ours)
     }
 }
@@ -161,6 +171,8 @@ pub struct Node {
     pub finalized: bool,
     /// Whether it is marked as a preferred victim.
     pub marked: bool,
+    /// The UID of the earlier GroupSpec that it was taken over from.
+    pub taken_over_from: Option<String>,
     /// The value of its retry annotation.
     pub retry_token: String,
     /// The value of its ack annotation: the run that may go on.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Machine, Node, Snapshot, Step, TemplateVerdict, claims, drift, progress::Cause, scale};
+use super::{Machine, Node, Snapshot, Step, TemplateVerdict, claims, drift, progress::Cause, restore, scale};
 use crate::{
     api::{
         GROUP_LABEL, GroupNodeStatus, GroupSpecStatus,
@@ -228,6 +228,7 @@ pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatu
     let group = snapshot.group.as_ref().ok();
     let mut status = GroupSpecStatus {
         observed_generation: Some(snapshot.head.generation),
+        count: group.map_or(snapshot.status.count, |_| Some(snapshot.head.count)),
         replicas: live.len() as u32,
         // What an unreadable spec asks for cannot be compared with what is there: the old figures stand.
         converged_replicas: group.map_or(snapshot.status.converged_replicas, |_| count(&settled)),
@@ -248,6 +249,7 @@ pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatu
     let mut verdicts = verdicts(snapshot, &status, &live, steps);
     verdicts.extend(group.and_then(|group| drift::of_group(group, &live)));
     verdicts.extend(group.and_then(|group| claims::of_group(snapshot, group, &live)));
+    verdicts.extend(restore::of_group(&live));
     status.conditions = stamp(verdicts, &snapshot.status.conditions, Some(snapshot.head.generation), snapshot.now);
     status
 }

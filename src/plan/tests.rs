@@ -6,6 +6,7 @@ mod hosts;
 mod language;
 mod memo;
 mod removals;
+mod restore;
 mod rollouts;
 mod sequences;
 pub(crate) mod standings;
@@ -141,6 +142,7 @@ fn node(ordinal: u32, record: Record) -> Node {
         deleted_at: None,
         finalized: true,
         marked: false,
+        taken_over_from: None,
         retry_token: String::new(),
         ack: String::new(),
         created: ago(300),
@@ -188,6 +190,7 @@ fn snapshot(extra: Value, nodes: Vec<Node>, machines: Vec<Machine>) -> Snapshot 
         status: GroupSpecStatus::default(),
         nodes: nodes.into_iter().map(|node| (node.ordinal, Arc::new(node))).collect(),
         occupied: BTreeMap::new(),
+        former: BTreeMap::new(),
         foreign_nodes: BTreeMap::new(),
         uncertain: BTreeSet::new(),
         strays: Vec::new(),
@@ -458,4 +461,35 @@ fn the_gate_opens_when_everything_is_done_and_not_before() {
     assert_eq!(effects(&snapshot), [Effect::OpenGate { name: "web-0".into(), uid: "p-0".into() }]);
     Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).record.receipts.remove(&PhaseName::configure());
     assert!(!effects(&snapshot).iter().any(|effect| matches!(effect, Effect::OpenGate { .. })));
+}
+
+/// Reported of a count that was taken out of a manifest, for an autoscaler to have it: three nodes became one.
+#[test]
+fn an_absent_count_is_the_last_one_and_is_written_into_the_spec() {
+    let mut object = object(json!({"count": null}));
+    assert_eq!(object.count(), 1, "a new group");
+    let parsed = |object: &crate::api::GroupSpec| resolve(object, &Default::default()).unwrap().count;
+    assert_eq!(parsed(&object), 1);
+    object.status = Some(GroupSpecStatus { count: Some(3), replicas: 2, ..GroupSpecStatus::default() });
+    assert_eq!(parsed(&object), 3, "what was asked for, and not what there is");
+    // What was parsed last is newer than a status that was still to be written.
+    let known = Group { count: 5, ..group(json!({})) };
+    let counted = resolve::Memo::counted(Some(&known), &object);
+    assert_eq!(parsed(&counted), 5);
+    object.spec.count = Some(2);
+    assert_eq!((parsed(&resolve::Memo::counted(Some(&known), &object)), parsed(&object)), (2, 2));
+
+    let mut absent = settled(3, &[0, 1, 2]);
+    absent.head.declares_count = false;
+    assert_eq!(effects(&absent), [Effect::DeclareCount { count: 3 }]);
+    assert_eq!(group_status(&absent).count, Some(3));
+    absent.group.as_mut().unwrap().paused = true;
+    assert_eq!(effects(&absent), [Effect::DeclareCount { count: 3 }]);
+    absent.head.deletion = Some(Cascade::Nodes);
+    assert!(!effects(&absent).contains(&Effect::DeclareCount { count: 3 }));
+    // What a spec asks for that cannot be read is not known.
+    let mut unreadable = settled(3, &[0, 1, 2]);
+    unreadable.head.declares_count = false;
+    (unreadable.group, unreadable.status.count) = (Err(vec![]), Some(3));
+    assert_eq!((effects(&unreadable), group_status(&unreadable).count), (vec![], Some(3)));
 }

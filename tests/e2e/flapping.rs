@@ -79,7 +79,7 @@ where
 async fn census(space: &Space, until: impl Future<Output = ()>) -> Census {
     let count = |census: &mut Census, event: WatchEvent<GroupSpec>| {
         if let WatchEvent::Added(group) | WatchEvent::Modified(group) = event {
-            let count = group.spec.count as usize;
+            let count = group.count() as usize;
             if census.counts.last().is_none_or(|(_, last)| *last != count) {
                 census.counts.push((Instant::now(), count));
             }

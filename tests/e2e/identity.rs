@@ -1,16 +1,18 @@
 //! Names, claims and counts: what a node, its data and its group keep when they are edited, restored or deleted from outside.
 
 use k8s_openapi::api::{
-    core::v1::{PersistentVolume, PersistentVolumeClaim},
+    core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim},
+    events::v1::Event,
     storage::v1::StorageClass,
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+use tokio::process::Command;
 
-use crate::harness::{Space, busybox, condition, script, wait};
+use crate::harness::{Space, busybox, condition, script, shared, wait};
 
 /// Pods that take their time to end, as those of a database do.
 fn slow_to_end(seconds: u32) -> Value {
@@ -225,4 +227,270 @@ async fn a_claim_grows_and_what_cannot_change_is_told() {
     let message = differs(&space, "ImmutableField").await;
     assert!(message.contains("spec.storageClassName: claim data-web-0"), "{message}");
     assert_eq!(condition(&space.ready().await, "Ready").1, "Converged");
+}
+
+// ---- destroy-server ------------------------------------------------------------------------------------------------
+
+fn with_destroy(space: &Space, seconds: u32, command: &str) -> Value {
+    let mut node = shared(space);
+    let spec = &mut node["pod"]["template"]["spec"];
+    spec["terminationGracePeriodSeconds"] = json!(seconds);
+    spec["containers"][0]["command"] = json!(["sh", "-c", command]);
+    json!({"count": 2, "node": node, "phases": {
+        "bootstrap": script("echo {{ node.name }} >>/shared/members"),
+        "destroy-server": script("echo {{ node.name }} >>/shared/left")
+    }})
+}
+
+/// Case 10: it was skipped without a word. What is said is said where it can be written.
+#[tokio::test]
+async fn a_deleted_namespace_says_that_destroy_server_was_skipped() {
+    let Some(space) = Space::new("gone-namespace").await else { return };
+    space.apply(with_destroy(&space, 1, "trap 'exit 0' TERM; sleep infinity & wait")).await;
+    space.ready().await;
+    let namespaces: Api<Namespace> = Api::all(space.client.clone());
+    namespaces.delete(&space.name, &DeleteParams::default()).await.unwrap();
+    wait("the namespace is gone", || async {
+        match namespaces.get_opt(&space.name).await.unwrap() {
+            None => Ok(()),
+            Some(namespace) => Err(format!("{:#?}", namespace.status)),
+        }
+    })
+    .await;
+    let events: Api<Event> = Api::namespaced(space.client.clone(), "default");
+    let about = ListParams::default().fields(&format!("regarding.kind=Namespace,regarding.name={}", space.name));
+    let found = events.list(&about).await.unwrap().items;
+    let notes: Vec<String> = found.iter().filter_map(|event| event.note.clone()).collect();
+    let said = notes.iter().any(|note| note.contains("of group web") && note.contains("delete the groups first"));
+    assert!(said, "{notes:?}");
+    assert_eq!(found[0].reason.as_deref(), Some("DestroySkipped"));
+}
+
+/// Somebody deletes the group and its pods at once, as the deletion of a namespace did before Kubernetes 1.33.
+#[tokio::test]
+async fn destroy_server_runs_while_a_pod_that_others_delete_still_runs() {
+    let Some(mut space) = Space::new("last-words").await else { return };
+    space.apply(with_destroy(&space, 20, "trap '' TERM; sleep infinity & wait")).await;
+    space.ready().await;
+    space.kill_operator().await;
+    for pod in space.pod_names().await {
+        space.delete_pod(&pod).await;
+    }
+    space.groups().delete("web", &DeleteParams::default()).await.unwrap();
+    space.start_operator();
+    let left = space.shared_dir().join("left");
+    wait("both have left", || async {
+        let text = std::fs::read_to_string(&left).unwrap_or_default();
+        let mut names: Vec<&str> = text.lines().collect();
+        names.sort_unstable();
+        if names == ["web-0", "web-1"] { Ok(()) } else { Err(text) }
+    })
+    .await;
+}
+
+// ---- the count -----------------------------------------------------------------------------------------------------
+
+fn small(count: Option<u32>) -> Value {
+    let mut spec = json!({"node": busybox(), "phases": {"configure": script("true")}});
+    if let Some(count) = count {
+        spec["count"] = json!(count);
+    }
+    spec
+}
+
+async fn apply_by(space: &Space, manager: &str, spec: Value) {
+    let object =
+        json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": "web"}, "spec": spec});
+    space.groups().patch("web", &PatchParams::apply(manager), &Patch::Apply(object)).await.expect("no conflict");
+}
+
+/// kubectl apply, which compares with what it applied last.
+async fn kubectl_apply(space: &Space, spec: Value) {
+    let object =
+        json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": "web"}, "spec": spec});
+    let path = space.scratch("group.json");
+    std::fs::write(&path, object.to_string()).unwrap();
+    let output = Command::new("kubectl").args(["-n", &space.name, "apply", "-f"]).arg(&path).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+async fn pod_uids(space: &Space) -> Vec<Option<String>> {
+    space.pods().list(&Default::default()).await.unwrap().items.into_iter().map(|pod| pod.metadata.uid).collect()
+}
+
+/// The count is back in the spec, where the scale subresource finds it.
+async fn declared(space: &Space, count: u32) {
+    space.until("the count is declared", |group| group.spec.count == Some(count)).await;
+    let scale = space.groups().get_scale("web").await.expect("a scale");
+    assert_eq!(scale.spec.unwrap().replicas, Some(count as i32));
+}
+
+/// Case 06: three nodes became one within seconds.
+#[tokio::test]
+async fn a_count_that_is_left_out_leaves_the_nodes_there_are() {
+    let Some(space) = Space::new("no-count").await else { return };
+    apply_by(&space, "git", small(Some(3))).await;
+    space.ready().await;
+    let before = pod_uids(&space).await;
+    apply_by(&space, "git", small(None)).await;
+    declared(&space, 3).await;
+    space.ready().await;
+    assert_eq!(pod_uids(&space).await, before);
+    // An autoscaler has it from now on, and Git has no say in it.
+    let scale = json!({"spec": {"replicas": 4}});
+    space.groups().patch_scale("web", &PatchParams::default(), &Patch::Merge(scale)).await.unwrap();
+    space.ready().await;
+    apply_by(&space, "git", small(None)).await;
+    space.ready().await;
+    assert_eq!((pod_uids(&space).await.len(), space.groups().get("web").await.unwrap().spec.count), (4, Some(4)));
+}
+
+#[tokio::test]
+async fn a_count_that_kubectl_apply_leaves_out_leaves_the_nodes_there_are() {
+    let Some(space) = Space::new("no-count-kubectl").await else { return };
+    kubectl_apply(&space, small(Some(2))).await;
+    space.ready().await;
+    let before = pod_uids(&space).await;
+    kubectl_apply(&space, small(None)).await;
+    declared(&space, 2).await;
+    space.ready().await;
+    assert_eq!(pod_uids(&space).await, before);
+}
+
+/// A new group without a count has one node and a scale, and nobody owns the field: who declares it meets no conflict.
+#[tokio::test]
+async fn a_new_group_without_a_count_has_one_node() {
+    let Some(mut space) = Space::bare("new-count").await else { return };
+    apply_by(&space, "git", small(None)).await;
+    // What the operator is for: the API server has no scale where the field is absent.
+    let error = space.groups().get_scale("web").await.expect_err("no scale");
+    assert!(error.to_string().contains("does not exist"), "{error}");
+    space.start_operator();
+    declared(&space, 1).await;
+    space.ready().await;
+    wait("nobody owns the count", || async {
+        let owners = space.groups().get("web").await.unwrap().metadata.managed_fields.unwrap_or_default();
+        let named = owners.iter().filter_map(|owner| owner.manager.clone()).collect::<Vec<_>>();
+        if named.iter().all(|name| name != "pallet-operator-count") { Ok(()) } else { Err(format!("{named:?}")) }
+    })
+    .await;
+    apply_by(&space, "git", small(Some(2))).await;
+    space.ready().await;
+    assert_eq!(pod_uids(&space).await.len(), 2);
+}
+
+// ---- restored objects ----------------------------------------------------------------------------------------------
+
+/// What a backup holds of an object: without what the API server gives it.
+fn saved<K: serde::Serialize>(object: &K) -> Value {
+    let mut object = serde_json::to_value(object).unwrap();
+    let metadata = object["metadata"].as_object_mut().unwrap();
+    for field in ["uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp"] {
+        metadata.remove(field);
+    }
+    metadata.remove("deletionGracePeriodSeconds");
+    object
+}
+
+async fn restore<K>(api: &Api<K>, objects: &[Value])
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize,
+{
+    for object in objects {
+        let object: K = serde_json::from_value(object.clone()).unwrap();
+        api.create(&PostParams::default(), &object).await.expect("a restored object");
+    }
+}
+
+/// Deletes everything of a group at once, as losing a namespace does, without the operator.
+async fn lose(space: &Space) {
+    let off = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    for node in node_names(space).await {
+        space.nodes().patch(&node, &PatchParams::default(), &off).await.unwrap();
+        space.nodes().delete(&node, &DeleteParams::default()).await.unwrap();
+    }
+    space.groups().patch("web", &PatchParams::default(), &off).await.unwrap();
+    space.groups().delete("web", &DeleteParams::default()).await.unwrap();
+    for pod in space.pod_names().await {
+        let _ = space.pods().delete(&pod, &DeleteParams::default().grace_period(0)).await;
+    }
+    wait("all is gone", || async {
+        let (nodes, pods) = (node_names(space).await, space.pod_names().await);
+        if nodes.is_empty() && pods.is_empty() { Ok(()) } else { Err(format!("{nodes:?} {pods:?}")) }
+    })
+    .await;
+}
+
+/// Case 19: three dead GroupNodes stayed, and web-3 to web-5 were made beside them with new claims.
+#[tokio::test]
+async fn a_restored_group_has_its_nodes_and_its_claims() {
+    let Some(mut space) = Space::new("restored").await else { return };
+    volumes(&space, 2, false).await;
+    let mut spec = with_claims(2, &[entry(&space, "data", "1Mi")]);
+    spec["phases"]["configure"] = script("echo {{ node.name }} >>/data/log");
+    space.apply(spec).await;
+    let group = saved(&space.ready().await);
+    let nodes: Vec<Value> = space.nodes().list(&Default::default()).await.unwrap().items.iter().map(saved).collect();
+    let pods = space.pods().list(&Default::default()).await.unwrap().items;
+    space.kill_operator().await;
+    lose(&space).await;
+    // The order of Velero: pods, then the operator's objects by kind. One pod has its owners of old, one has none.
+    let restored: Vec<Value> = pods
+        .iter()
+        .map(|pod| {
+            let mut pod = saved(pod);
+            pod["status"] = Value::Null;
+            pod["spec"]["nodeName"] = Value::Null;
+            if pod["metadata"]["name"] == "web-1" {
+                pod["metadata"]["ownerReferences"] = Value::Null;
+            }
+            pod
+        })
+        .collect();
+    restore(&space.pods(), &restored).await;
+    space.start_operator();
+    restore(&space.nodes(), &nodes).await;
+    restore(&space.groups(), &[group]).await;
+    let ready = space.ready().await;
+    assert_eq!(node_names(&space).await, ["web-0", "web-1"]);
+    assert_eq!(condition(&ready, "NodesTakenOver").1, "GroupRecreated");
+    let owned = |pod: &k8s_openapi::api::core::v1::Pod| {
+        pod.owner_references().iter().any(|owner| Some(&owner.uid) == ready.metadata.uid.as_ref())
+    };
+    wait("pods of the new group", || async {
+        let pods = space.pods().list(&Default::default()).await.unwrap().items;
+        let names: Vec<String> = pods.iter().map(ResourceExt::name_any).collect();
+        if names == ["web-0", "web-1"] && pods.iter().all(owned) { Ok(()) } else { Err(format!("{names:?}")) }
+    })
+    .await;
+    space.ready().await;
+    assert_eq!(claims(&space).list(&Default::default()).await.unwrap().items.len(), 2);
+    let log = space.exec_until("web-1", "test $(wc -l </data/log) -ge 2 && cat /data/log").await;
+    assert!(log.starts_with("web-1\nweb-1\n"), "the data of old: {log}");
+}
+
+/// The GroupSpec alone was lost and is made anew: its pods go on running.
+#[tokio::test]
+async fn a_group_that_is_made_anew_beside_its_nodes_keeps_their_pods() {
+    let Some(mut space) = Space::new("remade").await else { return };
+    space.apply(small(Some(2))).await;
+    let group = saved(&space.ready().await);
+    let before = pod_uids(&space).await;
+    space.kill_operator().await;
+    let off = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    space.groups().patch("web", &PatchParams::default(), &off).await.unwrap();
+    space.groups().delete("web", &DeleteParams::default()).await.unwrap();
+    restore(&space.groups(), &[group]).await;
+    space.start_operator();
+    let ready = space.until("they are taken over", |group| condition(group, "NodesTakenOver").0 == "True").await;
+    assert!(condition(&ready, "NodesTakenOver").2.contains("web-0, web-1"), "{:?}", ready.status);
+    space.ready().await;
+    assert_eq!(pod_uids(&space).await, before);
+    // And they go with the group.
+    space.groups().delete("web", &DeleteParams::default()).await.unwrap();
+    wait("all is gone", || async {
+        let (nodes, pods) = (node_names(&space).await, space.pod_names().await);
+        if nodes.is_empty() && pods.is_empty() { Ok(()) } else { Err(format!("{nodes:?} {pods:?}")) }
+    })
+    .await;
 }

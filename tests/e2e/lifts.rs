@@ -107,7 +107,7 @@ async fn a_lift_runs_phases_once_on_the_nodes_that_are_there_and_leaves_the_coun
     assert_eq!(ran, "boot\ninstall\nconfigure\nconfigure\nconfigure\ninstall\ndeploy\n");
     // Converge has no part in it.
     let group = space.ready().await;
-    assert_eq!((group.spec.count, group.metadata.generation), (3, before));
+    assert_eq!((group.count(), group.metadata.generation), (3, before));
     let node = space.nodes().get("web-0").await.unwrap();
     assert!(receipt(&node, "configure").unwrap().run_id.starts_with("configure.lift."), "the same satisfies converge");
     assert_eq!(space.exec("web-0", "cat /ran").await, "boot\ninstall\nconfigure\nconfigure\n");

@@ -32,7 +32,7 @@ fn traced(name: &str, converge: Value, count: usize, changes: &[Change]) {
 }
 
 fn scale(count: u32) -> impl Fn(&mut GroupSpec) {
-    move |group| group.spec.count = count
+    move |group| group.spec.count = Some(count)
 }
 
 fn image(image: &'static str) -> impl Fn(&mut GroupSpec) {

@@ -305,8 +305,8 @@ impl World {
     /// 9: the declared state is there, and stays without a write or a command. 4: the journals' last word is told.
     pub fn check_rest(&mut self) {
         let Some(group) = self.cluster.groups.objects.get(GROUP).cloned() else { return };
-        assert_eq!(self.cluster.nodes.objects.len(), group.spec.count as usize, "9: {}", self.describe());
-        let pods = if self.uses.hosts() { 0 } else { group.spec.count as usize };
+        assert_eq!(self.cluster.nodes.objects.len(), group.spec.count.unwrap() as usize, "9: {}", self.describe());
+        let pods = if self.uses.hosts() { 0 } else { group.spec.count.unwrap() as usize };
         assert_eq!(self.cluster.pods.objects.len(), pods, "9: {}", self.describe());
         let mut places = BTreeSet::new();
         for (name, node) in &self.cluster.nodes.objects {
@@ -337,7 +337,7 @@ impl World {
         if let Some(pod) = &group.spec.node.pod {
             let (claims, each) = (self.cluster.claims.objects.len(), pod.volume_claim_templates.len());
             let exact = pod.persistent_volume_claim_retention_policy.when_scaled == Retention::Delete;
-            let needed = group.spec.count as usize * each;
+            let needed = group.spec.count.unwrap() as usize * each;
             assert!(claims >= needed && (!exact || claims == needed), "9: {claims} claims, {needed} needed");
         }
         let before = (self.operator.writes, self.operator.commands, self.cluster.writes());

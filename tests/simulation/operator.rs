@@ -267,6 +267,21 @@ impl World {
                     })
                 });
             }
+            Effect::DeclareCount { count } => {
+                let (uid, count) = (snapshot.head.uid.clone(), *count);
+                assert!(self.counts.contains(&count), "1: nobody has ever asked for {count}");
+                self.answered(|world| {
+                    let (groups, counter) = (&mut world.cluster.groups, &mut world.cluster.counter);
+                    let there = groups.objects.get(GROUP).is_some_and(|group| group.spec.count.is_none());
+                    if !there {
+                        return Err(Refusal::Conflict);
+                    }
+                    groups.update(counter, GROUP, Some(&uid), None, |group| {
+                        group.spec.count = Some(count);
+                        group.metadata.generation = group.metadata.generation.map(|generation| generation + 1);
+                    })
+                });
+            }
             Effect::CheckTemplate => {
                 let hash = snapshot.group.as_ref().unwrap().node.checked_as().to_owned();
                 self.operator.beyond.template = Some((hash, TemplateVerdict::Accepted));
@@ -343,6 +358,8 @@ impl World {
             Effect::StartSession { ordinal, purpose, .. } => self.open(snapshot, *ordinal, purpose.clone()),
             Effect::Tell { what: Notice::DestroySkipped { .. }, .. } => self.count("farewells skipped"),
             Effect::CreateClaims { ordinal } => self.create_claims(snapshot, &snapshot.head.key.node_name(*ordinal)),
+            // Nobody restores a backup here.
+            Effect::TakeOverNode { ordinal, .. } => panic!("6: node {ordinal} is another group's"),
             // No claim is declared larger than it is here.
             Effect::ExpandClaim { name, .. } => panic!("9: claim {name} would be expanded"),
             Effect::DeleteClaim { name, uid, node } => {

@@ -1,7 +1,7 @@
 //! The world: everything there is, and the scheduler that decides what happens next.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt, ops,
     sync::Arc,
 };
@@ -174,6 +174,8 @@ pub struct World {
     seed: u64,
     pub instances: u64,
     version: u64,
+    /// Every count that somebody has declared.
+    pub counts: BTreeSet<u32>,
     /// How the group rolls out: decided once, by the dice.
     converge: Value,
     retention: &'static str,
@@ -275,6 +277,7 @@ impl World {
             seed,
             instances: 0,
             version: 1,
+            counts: BTreeSet::new(),
             converge: Value::Null,
             retention: "Retain",
             gentle: seed.is_multiple_of(2),
@@ -290,6 +293,8 @@ impl World {
         }
         world.publish_spec(1);
         let count = world.random.below(4);
+        // A group that never had one has one node.
+        world.counts = BTreeSet::from([count as u32, 1]);
         world.converge = converge(&mut world.random);
         world.retention = if world.random.chance(50) { "Retain" } else { "Delete" };
         let group: GroupSpec = serde_json::from_value(json!({
@@ -549,7 +554,7 @@ impl World {
 
     fn edit(&mut self) {
         let Some(group) = self.cluster.groups.objects.get(GROUP) else { return };
-        let (count, paused) = (group.spec.count, group.spec.paused);
+        let (count, paused) = (group.count(), group.spec.paused);
         if paused {
             // Nobody leaves a group paused for long.
             self.change(|group| group.spec.paused = false);
@@ -560,8 +565,16 @@ impl World {
             0..4 => {
                 self.count("scalings");
                 let count = self.random.below(5) as u32;
+                // An autoscaler is to have it from now on.
+                if self.random.chance(15) {
+                    self.count("counts left out");
+                    self.tell(|| "the count is left out".into());
+                    self.change(|group| group.spec.count = None);
+                    return;
+                }
                 self.tell(|| format!("scaled to {count}"));
-                self.change(|group| group.spec.count = count);
+                self.counts.insert(count);
+                self.change(|group| group.spec.count = Some(count));
             }
             5..8 if self.uses.hosts => self.edit_inventory(),
             4..8 => {

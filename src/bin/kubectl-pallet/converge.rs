@@ -245,7 +245,7 @@ async fn scale(cluster: &Cluster, arguments: &Arguments) -> Result<Vec<GroupSpec
     for name in names::groups(&arguments.groups)? {
         let what = format!("get gs/{name}");
         let mut group = cluster.ask(&what, api.get(&name)).await?;
-        if let Some(count) = arguments.count.filter(|count| *count != group.spec.count) {
+        if let Some(count) = arguments.count.filter(|count| *count != group.count()) {
             let patch = Patch::Merge(json!({"spec": {"replicas": count}}));
             let parameters = PatchParams { field_manager: Some(crate::MANAGER.into()), ..PatchParams::default() };
             cluster.ask(format!("scale gs/{name}"), api.patch_scale(&name, &parameters, &patch)).await?;

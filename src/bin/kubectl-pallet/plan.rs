@@ -110,7 +110,7 @@ pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
     }
     let mut all = Vec::new();
     for mut object in wanted {
-        object.spec.count = arguments.count.unwrap_or(object.spec.count);
+        object.spec.count = arguments.count.or(object.spec.count);
         world.read_inventory(cluster, &object, &texts).await?;
         all.push(planned(cluster, &world, &next, &texts, &object).await?);
     }

@@ -103,8 +103,8 @@ pub fn view(subject: &Subject, nodes: &BTreeMap<String, GroupNode>) -> View {
             View {
                 head: head(text),
                 done: if seen { status.converged_replicas.into() } else { 0 },
-                total: group.spec.count.into(),
-                nodes: few(mine.map(|node| before(converging(node))), group.spec.count),
+                total: group.count().into(),
+                nodes: few(mine.map(|node| before(converging(node))), group.count()),
             }
         }
         Subject::Lift(lift) => {

@@ -128,7 +128,7 @@ pub fn table_of(groups: &[GroupSpec]) -> impl FnOnce(bool) -> Table + '_ {
             let (word, tone) = standing(group);
             let mut row: Vec<Cell> = vec![
                 group.metadata.name.clone().unwrap_or_default().into(),
-                group.spec.count.to_string().into(),
+                group.count().to_string().into(),
                 status.replicas.to_string().into(),
                 status.converged_replicas.to_string().into(),
                 status.ready_replicas.to_string().into(),
@@ -189,7 +189,7 @@ fn group_details(group: &GroupSpec) -> String {
         format!(
             "  nodes: {} of {}; converged: {}, ready: {}, of the present template: {}",
             status.replicas,
-            group.spec.count,
+            group.count(),
             status.converged_replicas,
             status.ready_replicas,
             status.updated_replicas

@@ -78,7 +78,7 @@ async fn nodes_of(cluster: &Cluster, subjects: &[Subject]) -> Result<Option<Stri
     for subject in subjects {
         match subject {
             Subject::Group(group, _) => {
-                count += group.spec.count;
+                count += group.count();
                 groups.extend(group.metadata.name.clone());
             }
             Subject::Lift(lift) => {
@@ -92,7 +92,7 @@ async fn nodes_of(cluster: &Cluster, subjects: &[Subject]) -> Result<Option<Stri
                 let mine: Vec<&GroupSpec> = found.items.iter().filter(mine).collect();
                 count += match &lift.spec.nodes {
                     Some(nodes) => nodes.len() as u32,
-                    None => mine.iter().map(|group| group.spec.count).sum(),
+                    None => mine.iter().map(|group| group.count()).sum(),
                 };
                 groups.extend(mine.into_iter().filter_map(|group| group.metadata.name.clone()));
             }

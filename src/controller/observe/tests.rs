@@ -153,3 +153,31 @@ fn where_an_inventory_leads_is_known_to_other_groups_at_once() {
     index.apply(&Event::Delete(node));
     assert!(index.reached.is_empty());
 }
+
+/// Two groups in two namespaces configured one machine in turn, and neither said so. Naming an address blocks nobody.
+#[test]
+fn a_machine_is_held_against_other_namespaces_by_who_has_been_at_work_there() {
+    let node = |status: serde_json::Value| -> GroupNode {
+        serde_json::from_value(json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupNode",
+            "metadata": {"name": "web-0", "namespace": "shop", "uid": "n", "resourceVersion": "1"},
+            "spec": {"group": "web", "groupUid": "g", "ordinal": 0, "host": {"name": "h", "address": "10.9.0.1", "port": 22}},
+            "status": status
+        }))
+        .unwrap()
+    };
+    let worked = json!({"incarnation": {"uid": "h", "instance": "10.9.0.1:22", "witness": "w"}});
+    let mut index = Index::default();
+    index.upsert(&node(json!({})));
+    assert_eq!(index.occupied_elsewhere("other", None), []);
+    let mut index = Index::default();
+    index.upsert(&node(worked));
+    let found = index.occupied_elsewhere("other", None);
+    assert_eq!((found.len(), found[0].0.as_str()), (1, "10.9.0.1:22"));
+    assert_eq!(found[0].1.who, "a node of a group in namespace shop", "its name is not for other namespaces");
+    assert_eq!(index.occupied_elsewhere("shop", None), [], "those of the namespace itself are told apart");
+    // The same private address behind another jump host is another machine.
+    index.reach_via(["n".to_owned()], Some("bastion:22"));
+    assert_eq!(index.occupied_elsewhere("other", None), []);
+    assert_eq!(index.occupied_elsewhere("other", Some("bastion:22")).len(), 1);
+}

@@ -156,7 +156,10 @@ fn the_deadline_ends_whatever_is_not_over() {
 #[test]
 fn what_went_by_itself_or_was_never_worked_on_has_no_farewell() {
     let mut snapshot = leaving(1);
-    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).deleting = true;
+    let machine = Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap());
+    machine.deleting = true;
+    let ended = MachineState::Waiting { reason: "ContainerTerminated".into(), message: "m".into() };
+    machine.state = ended;
     assert_eq!(kinds(&snapshot), Vec::<&str>::new());
     snapshot.machines.clear();
     assert_eq!(kinds(&snapshot), ["tell", "release"], "a pod that others deleted skips it");
@@ -166,6 +169,27 @@ fn what_went_by_itself_or_was_never_worked_on_has_no_farewell() {
     let mut orphaned = leaving(1);
     Arc::make_mut(orphaned.nodes.get_mut(&0).unwrap()).deletion = Some(Cascade::Orphan);
     assert_eq!(kinds(&orphaned), ["release"]);
+}
+
+/// Where a namespace is deleted, its pods go together with the GroupNodes, and run until their grace period is over.
+#[test]
+fn a_pod_that_others_delete_runs_destroy_server_while_it_can() {
+    let mut snapshot = leaving(1);
+    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).deleting = true;
+    assert_eq!(kinds(&snapshot), ["farewell"]);
+    snapshot.sessions.insert("web-0".into(), session(true));
+    assert_eq!(kinds(&snapshot), Vec::<&str>::new());
+    // Its container ended in the middle of it.
+    let ended = MachineState::Waiting { reason: "ContainerTerminated".into(), message: "m".into() };
+    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).state = ended;
+    assert_eq!(kinds(&snapshot), ["end"]);
+    snapshot.sessions.clear();
+    snapshot.machines.clear();
+    assert_eq!(kinds(&snapshot), ["tell", "release"]);
+    // One that the operator deletes at the deadline is not begun again.
+    let mut late = leaving(61);
+    Arc::make_mut(late.machines.get_mut("web-0").unwrap()).deleting = true;
+    assert_eq!(kinds(&late), Vec::<&str>::new());
 }
 
 #[test]
