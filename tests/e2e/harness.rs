@@ -36,6 +36,8 @@ pub struct Space {
     pub kubeconfig: Option<PathBuf>,
     /// What the operator finds in its environment beside that.
     pub environment: Vec<(&'static str, String)>,
+    /// Another namespace that the operator serves.
+    pub also: Option<String>,
     /// Whether the operator serves all namespaces: only in a cluster that nothing else uses.
     pub all_namespaces: bool,
 }
@@ -72,8 +74,15 @@ impl Space {
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
         let there = || accounts.get("default").map_err(|error| error.to_string());
         wait("the namespace has its service account", there).await;
-        let mut space =
-            Self { client, name, operator: None, kubeconfig: None, environment: Vec::new(), all_namespaces: false };
+        let mut space = Self {
+            client,
+            name,
+            operator: None,
+            kubeconfig: None,
+            environment: Vec::new(),
+            also: None,
+            all_namespaces: false,
+        };
         space.limit_rights().await;
         Some(space)
     }
@@ -127,6 +136,7 @@ impl Space {
         let mut command = Command::new(operator_binary());
         if !self.all_namespaces {
             command.args(["--namespace", &self.name]);
+            self.also.iter().for_each(|also| drop(command.args(["--namespace", also])));
         }
         command.args(["--log", "info,pallet_operator=debug"]);
         // Each looks after a namespace of its own, side by side with the others.

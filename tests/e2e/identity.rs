@@ -12,7 +12,10 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::harness::{Space, busybox, condition, script, shared, wait};
+use crate::{
+    harness::{Space, busybox, condition, script, shared, wait},
+    sshd::Hosts,
+};
 
 /// Pods that take their time to end, as those of a database do.
 fn slow_to_end(seconds: u32) -> Value {
@@ -493,4 +496,31 @@ async fn a_group_that_is_made_anew_beside_its_nodes_keeps_their_pods() {
         if nodes.is_empty() && pods.is_empty() { Ok(()) } else { Err(format!("{nodes:?} {pods:?}")) }
     })
     .await;
+}
+
+// ---- hosts ---------------------------------------------------------------------------------------------------------
+
+/// Two groups in two namespaces configured one host in turn, and neither said so. The one that was there first has it.
+#[tokio::test]
+async fn two_namespaces_never_share_a_host() {
+    let Some(mut space) = Space::bare("host-first").await else { return };
+    let Some(other) = Space::bare("host-second").await else { return };
+    space.also = Some(other.name.clone());
+    space.start_operator();
+    let hosts = Hosts::new(&space, 1).await;
+    let key = std::fs::read_to_string(&hosts.all[0].key).unwrap();
+    other.secret("login", json!({"ssh-privatekey": key})).await;
+    let phases = |who: &str| json!({"configure": script(&format!("echo {who} >>/root/who"))});
+    let spec = |who: &str| json!({"count": 1, "node": hosts.node(), "phases": phases(who)});
+    space.apply(spec("first")).await;
+    space.ready().await;
+    other.apply(spec("second")).await;
+    let short = other.until("it is told", |group| condition(group, "Stalled").1 == "NotEnoughHosts").await;
+    let message = condition(&short, "Stalled").2;
+    assert!(message.contains(&format!("a node of a group in namespace {}", space.name)), "{message}");
+    assert_eq!(hosts.run(&hosts.all[0].name, "cat /root/who").await, "first\n");
+    // When it is let go, the other has it.
+    space.groups().delete("web", &DeleteParams::default()).await.unwrap();
+    other.ready().await;
+    assert_eq!(hosts.run(&hosts.all[0].name, "cat /root/who").await, "first\nsecond\n");
 }

@@ -554,7 +554,7 @@ impl World {
 
     fn edit(&mut self) {
         let Some(group) = self.cluster.groups.objects.get(GROUP) else { return };
-        let (count, paused) = (group.count(), group.spec.paused);
+        let (before, paused) = (group.count(), group.spec.paused);
         if paused {
             // Nobody leaves a group paused for long.
             self.change(|group| group.spec.paused = false);
@@ -566,7 +566,7 @@ impl World {
                 self.count("scalings");
                 let count = self.random.below(5) as u32;
                 // An autoscaler is to have it from now on.
-                if self.random.chance(15) {
+                if count == before {
                     self.count("counts left out");
                     self.tell(|| "the count is left out".into());
                     self.change(|group| group.spec.count = None);
@@ -584,7 +584,7 @@ impl World {
                 let version = if self.random.chance(25) { 1 } else { self.version };
                 let bootstrap = if self.random.chance(30) { self.version } else { 1 };
                 self.tell(|| format!("configure becomes version {version}, bootstrap version {bootstrap}"));
-                let phases = self.spec(count as usize, version, bootstrap)["phases"].clone();
+                let phases = self.spec(before as usize, version, bootstrap)["phases"].clone();
                 self.change(|group| group.spec.phases = serde_json::from_value(phases).unwrap());
             }
             8 => {
