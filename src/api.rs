@@ -25,8 +25,6 @@ pub const GROUP_LABEL: &str = "pallet.dev/group";
 pub const NODE_LABEL: &str = "pallet.dev/node";
 /// Annotation on volume claims: the UID of the GroupSpec that had them made. Only that one ever deletes them.
 pub const GROUP_UID_ANNOTATION: &str = "pallet.dev/group-uid";
-/// Annotation on a GroupNode: the UID of an earlier GroupSpec of the same name that it was taken over from.
-pub const TAKEN_OVER_ANNOTATION: &str = "pallet.dev/taken-over-from";
 /// Annotation on pods and virtual machines: the hash of the template that they were made from.
 pub const TEMPLATE_HASH_ANNOTATION: &str = "pallet.dev/template-hash";
 /// Annotation on a GroupNode or its pod: prefer it as a victim when the group shrinks. Its value does not matter.

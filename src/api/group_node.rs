@@ -29,7 +29,7 @@ use super::lift::NodeOutcome;
     printcolumn = r#"{"name":"Address","type":"string","jsonPath":".status.address"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.conditions[?(@.type==\"Converged\")].message","priority":1}"#,
-    validation = Rule::new("self.spec.group == oldSelf.spec.group && self.spec.ordinal == oldSelf.spec.ordinal && has(self.spec.host) == has(oldSelf.spec.host) && (!has(self.spec.host) || self.spec.host == oldSelf.spec.host)")
+    validation = Rule::new("self.spec.group == oldSelf.spec.group && self.spec.ordinal == oldSelf.spec.ordinal && has(self.spec.host) == has(oldSelf.spec.host) && (!has(self.spec.host) || self.spec.host == oldSelf.spec.host) && (self.spec.groupUid == oldSelf.spec.groupUid ? has(self.spec.takenOverFrom) == has(oldSelf.spec.takenOverFrom) && (!has(self.spec.takenOverFrom) || self.spec.takenOverFrom == oldSelf.spec.takenOverFrom) : has(self.spec.takenOverFrom) && self.spec.takenOverFrom == oldSelf.spec.groupUid)")
         .message("spec: a GroupNode is written by the operator and never changes; edit the GroupSpec instead")
 )]
 #[serde(rename_all = "camelCase")]
@@ -37,10 +37,14 @@ pub struct GroupNodeFields {
     /// The GroupSpec that this node belongs to.
     #[schemars(length(min = 1, max = 63))]
     pub group: String,
-    /// The UID of that GroupSpec: a node belongs to one object, not to a name. The operator changes it where it takes the node
-    /// over from an earlier GroupSpec of the same name, as after a restore from a backup.
+    /// The UID of that GroupSpec: a node belongs to one object, not to a name.
     #[schemars(length(min = 1, max = 64))]
     pub group_uid: String,
+    /// The UID of an earlier GroupSpec of the same name that the operator has taken the node over from, as after a restore from
+    /// a backup. `groupUid` changes only together with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub taken_over_from: Option<String>,
     /// The node's number in the group, from 0.
     #[schemars(range(min = 0, max = 99999))]
     pub ordinal: u32,

@@ -195,9 +195,8 @@ impl Applier<'_> {
             return Ok(());
         }
         let mut patch = finalizers_patch(&node.metadata, true);
-        patch["metadata"]["annotations"] = json!({(api::TAKEN_OVER_ANNOTATION): node.spec.group_uid});
         patch["metadata"]["labels"] = json!({(api::GROUP_LABEL): head.key.name});
-        patch["spec"] = json!({"groupUid": head.uid});
+        patch["spec"] = json!({"groupUid": head.uid, "takenOverFrom": node.spec.group_uid});
         let parameters = PatchParams::default();
         let patched = within("patch groupnode", self.nodes().patch(&name, &parameters, &Patch::Merge(patch))).await;
         if let Some(node) = tolerate_gone(patched)? {

@@ -17,7 +17,7 @@ use kube::runtime::watcher::Event;
 
 use crate::{
     api::{self, GroupNode, GroupSpec},
-    group::{Cascade, FieldError, Group, GroupKey, Kind, resolve},
+    group::{Cascade, FieldError, Group, GroupKey, Kind, Retention, resolve},
     node::{
         self,
         kubevirt::{VirtualMachine, VirtualMachineInstance},
@@ -156,6 +156,7 @@ impl Indexed for PersistentVolumeClaim {
             node: node.cloned().unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
             spec: self.spec.as_ref().and_then(|spec| serde_json::to_value(spec).ok()).unwrap_or_default(),
+            is_shared: false,
             conflict: None,
         })
     }
@@ -186,7 +187,7 @@ fn observe_node(object: &GroupNode) -> Node {
         deleted_at: metadata.deletion_timestamp.as_ref().map(|time| time.0),
         finalized: has(api::FINALIZER),
         marked: annotations.is_some_and(|a| a.contains_key(api::DELETE_NODE_ANNOTATION)),
-        taken_over_from: annotations.and_then(|a| a.get(api::TAKEN_OVER_ANNOTATION)).cloned(),
+        taken_over_from: object.spec.taken_over_from.clone(),
         retry_token: resolve::bounded(&resolve::annotation(annotations, api::RETRY_ANNOTATION), resolve::TOKEN_LIMIT),
         ack: resolve::annotation(annotations, api::ACK_ANNOTATION),
         created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
@@ -461,6 +462,13 @@ impl Index {
         slots.map(|(name, slot)| (name.clone(), slot.kept.clone())).collect()
     }
 
+    /// The claims that pods of other groups of the namespace mount.
+    pub fn mounted_by_others(&self, key: &GroupKey) -> BTreeSet<String> {
+        let others = self.pods.groups.iter().filter(|(other, _)| other.namespace == key.namespace && *other != key);
+        let pods = others.flat_map(|(_, slots)| slots.values());
+        pods.flat_map(|slot| slot.kept.claims.iter().flatten().cloned()).collect()
+    }
+
     /// Every group that any object names.
     pub fn groups(&self) -> BTreeSet<GroupKey> {
         let machines = self.pods.groups.keys().chain(self.virtual_machines.groups.keys());
@@ -550,6 +558,13 @@ pub fn snapshot(
     for name in &beyond.foreign_machines {
         snapshot.machines.entry(name.clone()).or_insert_with(|| Arc::new(stranger(name)));
     }
+    if !snapshot.claims.is_empty() && may_delete_claims(&snapshot) {
+        for name in index.mounted_by_others(&snapshot.head.key) {
+            if let Some(claim) = snapshot.claims.get_mut(&name) {
+                Arc::make_mut(claim).is_shared = true;
+            }
+        }
+    }
     for (name, conflict) in &beyond.foreign_claims {
         let claim = Claim { name: name.clone(), conflict: Some(conflict.clone()), ..Claim::default() };
         snapshot.claims.entry(name.clone()).or_insert_with(|| Arc::new(claim));
@@ -584,6 +599,12 @@ pub fn snapshot(
         snapshot.head.deletion = seen.or_else(|| Some(cascade(object, &snapshot)));
     }
     snapshot
+}
+
+/// Whether claims may be deleted in this reconcile.
+fn may_delete_claims(snapshot: &Snapshot) -> bool {
+    let retention = snapshot.group.as_ref().map(|group| group.node.retention()).unwrap_or_default();
+    snapshot.head.deletion.is_some() || retention.when_scaled == Retention::Delete
 }
 
 /// Completes a snapshot when all that the templates see is known: what has no leave is taken back, and the node is chosen for

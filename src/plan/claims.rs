@@ -253,9 +253,10 @@ impl Claim {
     }
 
     /// Whether it may be deleted by a group: that had it made, for a node that its name ends with. A copy of a claim, marks
-    /// included, has another name.
+    /// included, has another name, and what another group's pods mount is not one's own alone.
     pub fn is_made_for(&self, group_uid: &str) -> bool {
         self.group.as_deref() == Some(group_uid)
+            && !self.is_shared
             && !self.node.is_empty()
             && self.name.strip_suffix(&self.node).is_some_and(|entry| entry.len() > 1 && entry.ends_with('-'))
     }

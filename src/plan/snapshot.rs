@@ -302,6 +302,8 @@ pub struct Claim {
     pub node: String,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Whether a pod of another group mounts it, as it could in earlier versions. Looked at only where claims may be deleted.
+    pub is_shared: bool,
     /// Its spec, as it is in the API; null where it is somebody else's.
     pub spec: Value,
     /// Where it is somebody else's: whose, and what to do.

@@ -32,6 +32,12 @@ async fn a_nodes_spec_never_changes() {
                 let says = "a GroupNode is written by the operator and never changes; edit the GroupSpec instead";
                 assert!(refused.message.contains(says), "{}", refused.message);
             }
+            // But for a node that is taken over from an earlier group of its name, which it then names.
+            let over = |from: &str| Patch::Merge(json!({"spec": {"groupUid": "v", "takenOverFrom": from}}));
+            refusal(space.nodes().patch("web-0", &PatchParams::default(), &over("w")).await);
+            space.nodes().patch("web-0", &PatchParams::default(), &over("u")).await.expect("it is taken over");
+            let from = Patch::Merge(json!({"spec": {"takenOverFrom": "w"}}));
+            refusal(space.nodes().patch("web-0", &PatchParams::default(), &from).await);
             let mark = Patch::Merge(
                 json!({"metadata": {"annotations": {"pallet.dev/delete-node": ""}, "labels": {"a": "b"}}}),
             );

@@ -131,7 +131,8 @@ impl World {
         self.count("hosts taken by others");
         self.tell(|| format!("another group takes {address}"));
         let host = Some(NodeHost { name: "db".into(), address: address.to_owned(), port: 22 });
-        let fields = GroupNodeFields { group: "db".into(), group_uid: "db-uid".into(), ordinal, host };
+        let fields =
+            GroupNodeFields { group: "db".into(), group_uid: "db-uid".into(), taken_over_from: None, ordinal, host };
         let mut object = GroupNode::new(&format!("db-{ordinal}"), fields);
         object.metadata.namespace = Some(NAMESPACE.into());
         let now = self.now;

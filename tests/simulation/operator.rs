@@ -391,7 +391,7 @@ impl World {
         let group = snapshot.group.as_ref().unwrap();
         let name = group.key.node_name(ordinal);
         let (of, group_uid) = (group.key.name.clone(), group.uid.clone());
-        let fields = GroupNodeFields { group: of, group_uid, ordinal, host };
+        let fields = GroupNodeFields { group: of, group_uid, taken_over_from: None, ordinal, host };
         let mut object = GroupNode::new(&name, fields);
         object.metadata.namespace = Some(NAMESPACE.into());
         object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);

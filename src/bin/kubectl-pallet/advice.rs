@@ -33,6 +33,7 @@ pub fn about(reason: &str, group: &str, node: &str) -> Option<String> {
         "Unreachable" => {
             "of a pod: look at the operator's right to pods/exec, the kubelet, and admission; of a machine: at its sshd and what lies between".to_owned()
         }
+        "NameConflict" => "the message says whose the claim is: rename one, or set claimPolicy of the entry".to_owned(),
         "NotEnoughHosts" => format!("add hosts to the inventory, or lower the count: kubectl edit gs {group}"),
         "HostKeyUnknown" => "compare the key that the message shows with the host's, and add it to hostKeys".to_owned(),
         "HostKeyChanged" => "find out why the host has another key before you replace the pinned one".to_owned(),
@@ -57,6 +58,7 @@ pub fn about(reason: &str, group: &str, node: &str) -> Option<String> {
 pub fn is_trouble(reason: &str) -> bool {
     const TROUBLES: &[&str] = &[
         "NameTaken",
+        "NameConflict",
         "HostTaken",
         "NoShell",
         "ToolMissing",

@@ -55,7 +55,7 @@ impl Applier<'_> {
         let group = self.group()?;
         let name = group.key.node_name(ordinal);
         let (of, group_uid, host) = (group.key.name.clone(), group.uid.clone(), host.cloned());
-        let fields = GroupNodeFields { group: of, group_uid, ordinal, host };
+        let fields = GroupNodeFields { group: of, group_uid, taken_over_from: None, ordinal, host };
         let mut object = GroupNode::new(&name, fields);
         object.metadata.namespace = Some(group.key.namespace.clone());
         object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);

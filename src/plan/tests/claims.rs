@@ -164,6 +164,7 @@ fn what_cannot_be_changed_is_told_with_its_field() {
 fn a_copy_of_a_claim_is_never_deleted() {
     let made = Claim { name: "data-web-0".into(), group: Some("g".into()), node: "web-0".into(), ..Claim::default() };
     assert!(made.is_made_for("g") && !made.is_made_for("h"));
+    assert!(!Claim { is_shared: true, ..made.clone() }.is_made_for("g"), "another group's pod mounts it");
     for name in ["backup", "data-web-0-copy", "web-0", "-web-0"] {
         assert!(!Claim { name: name.into(), ..made.clone() }.is_made_for("g"), "{name}");
     }
