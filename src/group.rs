@@ -1,7 +1,9 @@
 //! Pure: a group as it was declared, parsed and checked once. Later steps cannot fail on its shape.
 
+mod canonical;
 pub mod hosts;
 pub mod inputs;
+mod quantity;
 pub mod resolve;
 pub mod shape;
 

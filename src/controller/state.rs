@@ -209,6 +209,13 @@ impl State {
         });
     }
 
+    /// The claim of this name is the group's own.
+    pub fn forget_foreign_claim(&self, key: &GroupKey, name: &str) {
+        if let Some(known) = self.known().get_mut(key) {
+            known.beyond.foreign_claims.remove(name);
+        }
+    }
+
     /// The name is free, or the group's own again.
     pub fn forget_foreign_machine(&self, key: &GroupKey, name: &str) {
         if let Some(known) = self.known().get_mut(key) {

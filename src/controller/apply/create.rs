@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, Resource, api::PostParams};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Applier, Error, within};
@@ -81,19 +81,22 @@ impl Applier<'_> {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), self.namespace());
         for claim in group.node.claims() {
             let name = claim.claim_name(node);
-            if self.snapshot.claims.contains_key(&name) {
+            // One that no cache shows may be gone by now.
+            if self.snapshot.claims.get(&name).is_some_and(|claim| !claim.uid.is_empty()) {
                 continue;
             }
-            let object = serde_json::from_value(node::pod::build_claim(group, claim, node))
-                .map_err(|_| Error::Unplanned("a claim that the API server took and that is none"))?;
-            match within("create persistentvolumeclaim", claims.create(&PostParams::default(), &object)).await {
-                Ok(created) => self.state.learn(&created),
+            let object = node::pod::build_claim(group, claim, node);
+            let created = self.create_as_declared::<PersistentVolumeClaim>(&object);
+            match within("create persistentvolumeclaim", created).await {
+                Ok(created) => {
+                    self.state.learn(&created);
+                    self.state.forget_foreign_claim(&group.key, &name);
+                }
                 Err(error) if error.is_conflict() => {
                     let Some(found) = within("get persistentvolumeclaim", claims.get_opt(&name)).await? else {
                         continue;
                     };
-                    let label = found.metadata.labels.as_ref().and_then(|labels| labels.get(api::GROUP_LABEL));
-                    if label == Some(&group.key.name) {
+                    if found.group().as_ref() == Some(&group.key) {
                         self.state.learn(&found);
                     } else {
                         self.state.remember_foreign_claim(&group.key, &name);
@@ -173,14 +176,26 @@ impl Applier<'_> {
         }
     }
 
+    /// Creates an object from the JSON that was declared: fields that the operator's own types lack reach the API server.
+    async fn create_as_declared<K>(&self, object: &Value) -> kube::Result<K>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned,
+    {
+        let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+        let path = K::url_path(&(), Some(self.namespace()));
+        let request = kube::core::Request::new(path).create(&PostParams::default(), body);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        // As `Api::create` names it to whoever traces requests.
+        request.extensions_mut().insert("create");
+        self.client.request(request).await
+    }
+
     /// Creates what backs a node, or finds out who has its name.
     async fn post<K>(&self, group: &Group, name: &str, api: &Api<K>, made: Value) -> Result<(), Error>
     where
-        K: Resource + Indexed + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
+        K: Resource<DynamicType = ()> + Indexed + Clone + DeserializeOwned + std::fmt::Debug,
     {
-        let made: K = serde_json::from_value(made)
-            .map_err(|_| Error::Unplanned("a template that the API server took and that is none"))?;
-        match within("create what backs a node", api.create(&PostParams::default(), &made)).await {
+        match within("create what backs a node", self.create_as_declared::<K>(&made)).await {
             Ok(created) => {
                 self.state.learn(&created);
                 self.state.forget_foreign_machine(&group.key, name);
@@ -190,7 +205,9 @@ impl Applier<'_> {
                 let found = within("get what backs a node", api.get_opt(name)).await?;
                 let Some(found) = found else { return Ok(()) };
                 let owners = found.meta().owner_references.as_deref().unwrap_or_default();
-                if owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == group.uid) {
+                let is_ours = owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == group.uid);
+                // One that has lost its label is not watched: nobody would tell when it goes.
+                if is_ours && found.group().as_ref() == Some(&group.key) {
                     self.state.learn(&found);
                 } else {
                     self.state.remember_foreign_machine(&group.key, name);
