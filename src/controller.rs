@@ -503,6 +503,7 @@ impl Converger {
         let mut snapshot = observe::snapshot(object, group, &index, beyond, seen, Timestamp::now());
         snapshot.last_good = last_good;
         *nodes = snapshot.nodes.len();
+        beyond.forget_shown(&snapshot);
         if let Some(cascade) = snapshot.head.deletion {
             beyond.cascade = Some((snapshot.head.uid.clone(), cascade));
         }

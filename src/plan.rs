@@ -119,6 +119,11 @@ pub enum Effect {
         /// Its number.
         ordinal: u32,
     },
+    /// Give a GroupNode back what somebody took off: the operator's finalizer, the label of its group.
+    RestoreNode {
+        /// Its number.
+        ordinal: u32,
+    },
     /// Let the GroupSpec go: it has no nodes any more.
     ReleaseGroup,
     /// Open the readiness gate of a pod.
@@ -286,6 +291,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         return plan;
     }
     removal::removals(snapshot, &mut plan);
+    let edited = snapshot.live().filter(|node| !node.finalized || !node.labelled);
+    plan.effects.extend(edited.map(|node| Effect::RestoreNode { ordinal: node.ordinal }));
     if let Ok(group) = &snapshot.group {
         converge(snapshot, group, &mut plan);
     }

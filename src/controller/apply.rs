@@ -71,15 +71,35 @@ impl Applier<'_> {
             matches!(effect, Effect::CreateNode { .. } | Effect::TakeHost { .. } | Effect::CreateMachine { .. })
         };
         let (creations, others): (Vec<&Effect>, Vec<&Effect>) = plan.effects.iter().partition(creates);
+        // That a machine was lost is told when another one could be made: before, it may only have been hidden by an edit.
+        let remade = |ordinal: &u32| creations.contains(&&Effect::CreateMachine { ordinal: *ordinal });
+        let (lost, others): (Vec<&Effect>, Vec<&Effect>) =
+            others.into_iter().partition(|effect| matches!(effect, Effect::Tell { ordinal, .. } if remade(ordinal)));
         // One that is refused keeps no other from being done.
         let others = self.round(&others).await;
         let (mut rest, mut size) = (creations.as_slice(), FIRST_ROUND);
-        while !rest.is_empty() {
+        let mut created = Ok(());
+        while !rest.is_empty() && created.is_ok() {
             let (round, later) = rest.split_at(size.min(rest.len()));
-            self.round(round).await?;
+            created = self.round(round).await;
             (rest, size) = (later, size * 2);
         }
-        others
+        for effect in lost {
+            let Effect::Tell { ordinal, what } = effect else { continue };
+            if self.is_remade(*ordinal) {
+                self.tell(*ordinal, what).await;
+            }
+        }
+        created.and(others)
+    }
+
+    /// Whether the caches show what backs a node, which they did not when the plan was made.
+    fn is_remade(&self, ordinal: u32) -> bool {
+        let Some(node) = self.snapshot.nodes.get(&ordinal) else { return false };
+        let key = &self.snapshot.head.key;
+        let index = self.state.index();
+        let machines = if self.snapshot.kind() == Kind::Pod { index.pods(key) } else { index.virtual_machines(key) };
+        machines.get(&node.name).is_some_and(|machine| machine.node.as_ref() == Some(&node.uid))
     }
 
     async fn round(&self, effects: &[&Effect]) -> Result<(), Error> {
@@ -105,6 +125,7 @@ impl Applier<'_> {
             Effect::DeleteNode { ordinal, uid, cascade, .. } => self.delete_node(*ordinal, uid, *cascade).await,
             Effect::DeleteMachine { name, uid, .. } => self.delete_machine(name, uid).await,
             Effect::ReleaseNode { ordinal } => self.release_node(*ordinal).await,
+            Effect::RestoreNode { ordinal } => self.restore_node(*ordinal).await,
             Effect::ReleaseStray { name, uid } => release(&self.nodes(), name, Some(uid)).await,
             Effect::OpenGate { name, uid } => self.open_gate(name, uid).await,
             Effect::StartSession { ordinal, purpose, .. } => {
@@ -147,7 +168,8 @@ impl Applier<'_> {
     /// Lets the group go, unless there is a node of its that no cache shows: one that was made though nobody said so.
     async fn release_group(&self) -> Result<(), Error> {
         let head = &self.snapshot.head;
-        let mine = ListParams::default().labels(&format!("{}={}", api::GROUP_LABEL, head.key.name));
+        // By the field, and not by the label, which anybody may edit.
+        let mine = ListParams::default().fields(&format!("spec.group={}", head.key.name));
         let found = within("list groupnodes", self.nodes().list(&mine)).await?;
         let left: Vec<&GroupNode> = found.items.iter().filter(|node| node.spec.group_uid == head.uid).collect();
         if left.is_empty() {
@@ -211,6 +233,22 @@ impl Applier<'_> {
     async fn release_node(&self, ordinal: u32) -> Result<(), Error> {
         let Some(node) = self.snapshot.nodes.get(&ordinal) else { return Ok(()) };
         release(&self.nodes(), &node.name, Some(&node.uid)).await
+    }
+
+    async fn restore_node(&self, ordinal: u32) -> Result<(), Error> {
+        let Some(node) = self.snapshot.nodes.get(&ordinal) else { return Ok(()) };
+        let Some(current) = within("get groupnode", self.nodes().get_opt(&node.name)).await? else { return Ok(()) };
+        if current.metadata.uid.as_deref() != Some(&node.uid) || current.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let mut patch = finalizers_patch(&current.metadata, true);
+        patch["metadata"]["labels"][api::GROUP_LABEL] = current.spec.group.as_str().into();
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let patched = within("patch groupnode", self.nodes().patch(&node.name, &parameters, &patch)).await;
+        if let Some(node) = tolerate_gone(patched)? {
+            self.state.learn(&node);
+        }
+        Ok(())
     }
 
     async fn open_gate(&self, name: &str, uid: &str) -> Result<(), Error> {

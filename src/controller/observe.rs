@@ -17,7 +17,7 @@ use kube::runtime::watcher::Event;
 
 use crate::{
     api::{self, GroupNode, GroupSpec},
-    group::{Cascade, FieldError, Group, GroupKey, Kind, resolve},
+    group::{Cascade, FieldError, Group, GroupKey, Kind, NodeShape, resolve},
     node::{
         self,
         kubevirt::{VirtualMachine, VirtualMachineInstance},
@@ -57,6 +57,12 @@ pub struct KeptNode {
 }
 
 impl Beyond {
+    /// Forgets what was learnt of names at which the caches show what is there.
+    pub fn forget_shown(&mut self, snapshot: &Snapshot) {
+        self.foreign_machines.retain(|name| snapshot.machines.get(name).is_none_or(|machine| machine.uid.is_empty()));
+        self.foreign_claims.retain(|name| snapshot.claims.get(name).is_none_or(|claim| claim.uid.is_empty()));
+    }
+
     /// Takes in how a group is deleted, from the first version of it that shows the deletion. A pass may come later, when
     /// the collector is done and has taken its mark off.
     pub fn see_deletion(&mut self, object: &GroupSpec) {
@@ -95,7 +101,7 @@ impl Indexed for KubePod {
         if self.metadata.owner_references.iter().flatten().any(launches) {
             return None;
         }
-        labelled(&self.metadata)
+        controlled(&self.metadata)
     }
     fn keep(&self) -> Arc<Machine> {
         Arc::new(node::pod::observe(self))
@@ -111,7 +117,7 @@ impl Indexed for VirtualMachine {
         &self.metadata
     }
     fn group(&self) -> Option<GroupKey> {
-        labelled(&self.metadata)
+        controlled(&self.metadata)
     }
     fn keep(&self) -> Self::Kept {
         virtual_machine::declared(self)
@@ -127,7 +133,11 @@ impl Indexed for VirtualMachineInstance {
         &self.metadata
     }
     fn group(&self) -> Option<GroupKey> {
-        labelled(&self.metadata)
+        let labelled = labelled(&self.metadata)?;
+        // It has the name of its virtual machine, which is that of the node: labels may be edited.
+        let owned = self.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "VirtualMachine");
+        let name = owned.and_then(|owner| group_of_node(&owner.name)).map(ToOwned::to_owned);
+        Some(GroupKey { name: name.unwrap_or(labelled.name), ..labelled })
     }
     fn keep(&self) -> Self::Kept {
         virtual_machine::instance(self)
@@ -143,22 +153,57 @@ impl Indexed for PersistentVolumeClaim {
         &self.metadata
     }
     fn group(&self) -> Option<GroupKey> {
-        labelled(&self.metadata)
+        let labelled = labelled(&self.metadata)?;
+        // One that the operator has made also names its node: either label may be edited.
+        let made = self.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(api::GROUP_UID_ANNOTATION));
+        let name = labelled_node(self).filter(|_| made).and_then(group_of_node).map(ToOwned::to_owned);
+        Some(GroupKey { name: name.unwrap_or(labelled.name), ..labelled })
     }
     fn keep(&self) -> Arc<Claim> {
         let metadata = &self.metadata;
-        let node = metadata.labels.as_ref().and_then(|labels| labels.get(api::NODE_LABEL));
+        let node = labelled_node(self).map(ToOwned::to_owned).or_else(|| {
+            // Without its label it still has the node's name in its own.
+            let (name, group) = (metadata.name.as_deref()?, labelled(metadata)?.name);
+            let (before, ordinal) = name.rsplit_once('-')?;
+            let is_of_group = before.ends_with(&format!("-{group}")) && ordinal.parse::<u32>().is_ok();
+            is_of_group.then(|| format!("{group}-{ordinal}"))
+        });
         Arc::new(Claim {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
             group: metadata.annotations.as_ref().and_then(|a| a.get(api::GROUP_UID_ANNOTATION)).cloned(),
-            node: node.cloned().unwrap_or_default(),
+            node: node.unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
         })
     }
     fn shelf(index: &mut Index) -> &mut Shelf<Arc<Claim>> {
         &mut index.claims
     }
+}
+
+/// The group that controls an object, or else the one that its label names. Labels may be edited; an object without one is
+/// not watched, and so belongs to no group here.
+fn controlled(metadata: &ObjectMeta) -> Option<GroupKey> {
+    let labelled = labelled(metadata)?;
+    let is_ours = |owner: &&OwnerReference| {
+        let (group, _) = owner.api_version.split_once('/').unwrap_or_default();
+        owner.controller == Some(true) && owner.kind == "GroupSpec" && group == api::API_GROUP
+    };
+    let controller = metadata.owner_references.iter().flatten().find(is_ours);
+    Some(GroupKey { name: controller.map_or(labelled.name, |owner| owner.name.clone()), ..labelled })
+}
+
+/// The node that a claim's label names, where its own name does so, too.
+fn labelled_node(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let node = claim.metadata.labels.as_ref()?.get(api::NODE_LABEL)?;
+    let before = claim.metadata.name.as_deref()?.strip_suffix(node.as_str())?;
+    before.ends_with('-').then_some(node)
+}
+
+/// The group whose node has this name.
+fn group_of_node(node: &str) -> Option<&str> {
+    let (group, ordinal) = node.rsplit_once('-')?;
+    ordinal.parse::<u32>().is_ok().then_some(group)
 }
 
 /// The group that an object's label names.
@@ -182,6 +227,7 @@ fn observe_node(object: &GroupNode) -> Node {
         deletion: metadata.deletion_timestamp.as_ref().map(|_| cascade),
         deleted_at: metadata.deletion_timestamp.as_ref().map(|time| time.0),
         finalized: has(api::FINALIZER),
+        labelled: metadata.labels.as_ref().and_then(|labels| labels.get(api::GROUP_LABEL)) == Some(&object.spec.group),
         marked: annotations.is_some_and(|a| a.contains_key(api::DELETE_NODE_ANNOTATION)),
         retry_token: resolve::bounded(&resolve::annotation(annotations, api::RETRY_ANNOTATION), resolve::TOKEN_LIMIT),
         ack: resolve::annotation(annotations, api::ACK_ANNOTATION),
@@ -208,12 +254,15 @@ fn observe_node(object: &GroupNode) -> Node {
 #[derive(Debug)]
 pub struct Shelf<T> {
     groups: HashMap<GroupKey, BTreeMap<String, Slot<T>>>,
+    /// The group under which each object is kept, by its UID: an edit may move it.
+    keys: HashMap<String, GroupKey>,
     /// What a relist has shown so far: uids. Whatever it does not show is gone.
     relisted: Option<HashSet<String>>,
     /// Whether a list has been complete once.
     listed: bool,
-    /// UIDs of objects that went lately, oldest first: a late answer must not bring them back.
-    gone: (HashSet<String>, VecDeque<String>),
+    /// UIDs and versions of objects that went lately, oldest first: a late answer must not bring them back. An object that
+    /// lost its label seems to go, and comes back under a newer version.
+    gone: (HashMap<String, String>, VecDeque<String>),
 }
 
 #[derive(Debug)]
@@ -225,7 +274,7 @@ struct Slot<T> {
 
 impl<T> Default for Shelf<T> {
     fn default() -> Self {
-        Self { groups: HashMap::new(), relisted: None, listed: false, gone: Default::default() }
+        Self { groups: HashMap::new(), keys: HashMap::new(), relisted: None, listed: false, gone: Default::default() }
     }
 }
 
@@ -233,16 +282,36 @@ impl<T> Default for Shelf<T> {
 const GONE_LIMIT: usize = 8192;
 
 impl<T> Shelf<T> {
-    fn bury(&mut self, uid: String) {
-        let (set, order) = &mut self.gone;
-        if set.insert(uid.clone()) {
+    fn bury(&mut self, uid: String, version: String) {
+        let (versions, order) = &mut self.gone;
+        if versions.insert(uid.clone(), version).is_none() {
             order.push_back(uid);
         }
         if order.len() > GONE_LIMIT
             && let Some(oldest) = order.pop_front()
         {
-            set.remove(&oldest);
+            versions.remove(&oldest);
         }
+    }
+
+    /// Takes an object out. Says under which group it was.
+    fn take(&mut self, uid: &str, name: &str) -> Option<GroupKey> {
+        let key = self.keys.remove(uid)?;
+        if let Some(slots) = self.groups.get_mut(&key) {
+            if slots.get(name).is_some_and(|slot| slot.uid == uid) {
+                slots.remove(name);
+            }
+            if slots.is_empty() {
+                self.groups.remove(&key);
+            }
+        }
+        Some(key)
+    }
+
+    /// The version under which an object is known.
+    fn version(&self, uid: &str, name: &str) -> Option<&str> {
+        let slot = self.groups.get(self.keys.get(uid)?)?.get(name)?;
+        (slot.uid == uid).then_some(slot.version.as_str())
     }
 }
 
@@ -290,17 +359,19 @@ impl Index {
                 {
                     seen.insert(uid.clone());
                 }
-                touched.groups.extend(self.upsert(object));
+                touched.groups.extend(self.place(object));
             }
             Event::Delete(object) => touched = self.remove(object),
             Event::InitDone => {
                 let shelf = O::shelf(self);
                 shelf.listed = true;
                 let seen = shelf.relisted.take().unwrap_or_default();
+                let keys = &mut shelf.keys;
                 for (key, slots) in &mut shelf.groups {
                     slots.retain(|_, slot| {
                         let stays = seen.contains(&slot.uid);
                         if !stays {
+                            keys.remove(&slot.uid);
                             touched.groups.insert(key.clone());
                             touched.gone.push(slot.uid.clone());
                         }
@@ -316,41 +387,52 @@ impl Index {
 
     /// Takes an object in, from a watch or as the answer to a write. Returns the group where this changed anything.
     pub fn upsert<O: Indexed>(&mut self, object: &O) -> Option<GroupKey> {
+        self.place(object).into_iter().next()
+    }
+
+    /// The group where an object is now, and the one where it was, where an edit has moved it.
+    fn place<O: Indexed>(&mut self, object: &O) -> Vec<GroupKey> {
         let metadata = object.metadata();
-        let (key, name, uid) = (object.group()?, metadata.name.clone()?, metadata.uid.clone()?);
+        let (Some(key), Some(name), Some(uid)) = (object.group(), metadata.name.clone(), metadata.uid.clone()) else {
+            return Vec::new();
+        };
         let version = metadata.resource_version.clone().unwrap_or_default();
         let shelf = O::shelf(self);
-        if shelf.gone.0.contains(&uid) {
-            return None;
+        if shelf.gone.0.get(&uid).is_some_and(|gone| !is_newer(&version, gone)) {
+            return Vec::new();
         }
         // While a list is on its way, what we have just made may be younger than it.
         if let Some(seen) = &mut shelf.relisted {
             seen.insert(uid.clone());
         }
-        let slots = shelf.groups.entry(key.clone()).or_default();
-        if slots.get(&name).is_some_and(|slot| is_at_least(&slot.version, &version)) {
-            return None;
+        let known = shelf.groups.get(&key).and_then(|slots| slots.get(&name)).map(|slot| slot.version.as_str());
+        if known.or_else(|| shelf.version(&uid, &name)).is_some_and(|known| is_at_least(known, &version)) {
+            return Vec::new();
         }
-        slots.insert(name, Slot { uid, version, kept: object.keep() });
-        Some(key)
+        shelf.gone.0.remove(&uid);
+        let mut keys = vec![key.clone()];
+        if shelf.keys.get(&uid).is_some_and(|former| *former != key) {
+            keys.extend(shelf.take(&uid, &name));
+        }
+        let slot = Slot { uid: uid.clone(), version, kept: object.keep() };
+        if let Some(former) = shelf.groups.entry(key.clone()).or_default().insert(name, slot)
+            && former.uid != uid
+        {
+            shelf.keys.remove(&former.uid);
+        }
+        shelf.keys.insert(uid, key);
+        keys
     }
 
     fn remove<O: Indexed>(&mut self, object: &O) -> Touched {
-        let (Some(key), Some(name), Some(uid)) = (object.group(), &object.metadata().name, &object.metadata().uid)
-        else {
+        let metadata = object.metadata();
+        let (Some(key), Some(name), Some(uid)) = (object.group(), &metadata.name, &metadata.uid) else {
             return Touched::default();
         };
         let shelf = O::shelf(self);
-        shelf.bury(uid.clone());
-        if let Some(slots) = shelf.groups.get_mut(&key) {
-            if slots.get(name).is_some_and(|slot| slot.uid == *uid) {
-                slots.remove(name);
-            }
-            if slots.is_empty() {
-                shelf.groups.remove(&key);
-            }
-        }
-        Touched { groups: BTreeSet::from([key]), gone: vec![uid.clone()] }
+        shelf.bury(uid.clone(), metadata.resource_version.clone().unwrap_or_default());
+        let former = shelf.take(uid, name);
+        Touched { groups: former.into_iter().chain([key]).collect(), gone: vec![uid.clone()] }
     }
 
     /// The GroupNodes that name this group, and the UID of the group that each belongs to.
@@ -437,6 +519,11 @@ fn is_at_least(version: &str, other: &str) -> bool {
     matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version >= other)
 }
 
+/// Whether one resource version is known to be newer than another.
+fn is_newer(version: &str, other: &str) -> bool {
+    matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version > other)
+}
+
 /// What the controller knows of a group beyond the caches.
 #[derive(Debug, Default)]
 pub struct Beyond {
@@ -502,6 +589,9 @@ pub fn snapshot(
         group,
         head,
     };
+    if let Ok(group) = &snapshot.group {
+        same_in_other_words(&group.node, &mut snapshot.machines);
+    }
     for name in &beyond.foreign_machines {
         snapshot.machines.entry(name.clone()).or_insert_with(|| Arc::new(stranger(name)));
     }
@@ -537,6 +627,15 @@ pub fn snapshot(
         snapshot.head.deletion = seen.or_else(|| Some(cascade(object, &snapshot)));
     }
     snapshot
+}
+
+/// Machines that were made from a template of the same meaning count as made from the present one, whatever hash was recorded.
+fn same_in_other_words(shape: &NodeShape, machines: &mut BTreeMap<String, Arc<Machine>>) {
+    for machine in machines.values_mut() {
+        if machine.template_hash != shape.hash() && shape.is_made_as(&machine.template_hash) {
+            Arc::make_mut(machine).template_hash = shape.hash().to_owned();
+        }
+    }
 }
 
 /// Completes a snapshot when all that the templates see is known: what has no leave is taken back, and the node is chosen for

@@ -156,6 +156,8 @@ pub struct Node {
     pub deleted_at: Option<Timestamp>,
     /// Whether the operator's finalizer is on it.
     pub finalized: bool,
+    /// Whether it has the label of its group, by which people find it.
+    pub labelled: bool,
     /// Whether it is marked as a preferred victim.
     pub marked: bool,
     /// The value of its retry annotation.

@@ -139,6 +139,7 @@ fn node(ordinal: u32, record: Record) -> Node {
         deletion: None,
         deleted_at: None,
         finalized: true,
+        labelled: true,
         marked: false,
         retry_token: String::new(),
         ack: String::new(),

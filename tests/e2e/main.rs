@@ -6,6 +6,7 @@ mod command_line;
 mod conformance;
 mod converge;
 mod crates;
+mod edited_labels;
 mod examples;
 mod faults;
 mod flapping;
@@ -25,6 +26,7 @@ mod proxy;
 mod rollouts;
 mod secrets;
 mod sshd;
+mod templates;
 mod tenants;
 #[cfg(feature = "otel")]
 mod traces;

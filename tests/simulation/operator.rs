@@ -314,6 +314,7 @@ impl World {
                 }
             }
             Effect::ReleaseStray { .. } => unreachable!("there is no former group here"),
+            Effect::RestoreNode { .. } => unreachable!("nobody edits GroupNodes here"),
             Effect::ReleaseNode { ordinal } => {
                 let node = snapshot.nodes[ordinal].clone();
                 self.answered(|world| {
@@ -376,6 +377,7 @@ impl World {
         let mut object = GroupNode::new(&name, fields);
         object.metadata.namespace = Some(NAMESPACE.into());
         object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);
+        object.metadata.labels = Some([(api::GROUP_LABEL.to_owned(), group.key.name.clone())].into());
         let now = self.now;
         let answer = self.answered(|world| {
             let created = world.cluster.nodes.create(&mut world.cluster.counter, object, now);
