@@ -23,7 +23,7 @@ use super::{Error, State, report::tell};
 use crate::{
     api::{self, GroupNode, GroupSpec},
     controller::observe::Indexed,
-    group::{Cascade, Group, Kind},
+    group::{Cascade, Group, Kind, NodeShape},
     node::kubevirt::VirtualMachine,
     plan::{Effect, Notice, Plan, Purpose, Snapshot, progress},
     run::{Runs, Start},
@@ -76,12 +76,12 @@ impl Applier<'_> {
         let (lost, others): (Vec<&Effect>, Vec<&Effect>) =
             others.into_iter().partition(|effect| matches!(effect, Effect::Tell { ordinal, .. } if remade(ordinal)));
         // One that is refused keeps no other from being done.
-        let others = self.round(&others).await;
+        let others = self.round(plan, &others).await;
         let (mut rest, mut size) = (creations.as_slice(), FIRST_ROUND);
         let mut created = Ok(());
         while !rest.is_empty() && created.is_ok() {
             let (round, later) = rest.split_at(size.min(rest.len()));
-            created = self.round(round).await;
+            created = self.round(plan, round).await;
             (rest, size) = (later, size * 2);
         }
         for effect in lost {
@@ -102,13 +102,13 @@ impl Applier<'_> {
         machines.get(&node.name).is_some_and(|machine| machine.node.as_ref() == Some(&node.uid))
     }
 
-    async fn round(&self, effects: &[&Effect]) -> Result<(), Error> {
-        let calls: Vec<_> = effects.iter().map(|effect| self.one(effect)).collect();
+    async fn round(&self, plan: &Plan, effects: &[&Effect]) -> Result<(), Error> {
+        let calls: Vec<_> = effects.iter().map(|effect| self.one(plan, effect)).collect();
         let results: Vec<_> = stream::iter(calls).buffer_unordered(CONCURRENCY).collect().await;
         results.into_iter().collect()
     }
 
-    async fn one(&self, effect: &Effect) -> Result<(), Error> {
+    async fn one(&self, plan: &Plan, effect: &Effect) -> Result<(), Error> {
         match effect {
             Effect::StartSession { .. } => debug!(?effect),
             _ => info!(?effect),
@@ -117,9 +117,9 @@ impl Applier<'_> {
             Effect::Finalize => self.finalize_group(true).await,
             Effect::ReleaseGroup => self.release_group().await,
             Effect::CheckTemplate => self.check_template().await,
-            Effect::CreateNode { ordinal } => self.create_node(*ordinal, None).await,
+            Effect::CreateNode { ordinal } => self.create_node(*ordinal, None, self.template(plan, *ordinal)?).await,
             Effect::TakeHost { ordinal, host } => self.take_host(*ordinal, host).await,
-            Effect::CreateMachine { ordinal } => self.create_machine(*ordinal).await,
+            Effect::CreateMachine { ordinal } => self.create_machine(*ordinal, self.template(plan, *ordinal)?).await,
             Effect::CreateClaims { ordinal } => self.create_claims(*ordinal).await,
             Effect::DeleteClaim { name, uid, node } => self.delete_claim(name, uid, node).await,
             Effect::DeleteNode { ordinal, uid, cascade, .. } => self.delete_node(*ordinal, uid, *cascade).await,
@@ -145,6 +145,13 @@ impl Applier<'_> {
         }
     }
 
+    /// The template that a node is made from, where it is not the present one.
+    fn template(&self, plan: &Plan, ordinal: u32) -> Result<Option<&NodeShape>, Error> {
+        let Some(hash) = plan.templates.get(&ordinal) else { return Ok(None) };
+        let shape = self.snapshot.templates.get(hash).map(Arc::as_ref);
+        shape.map(Some).ok_or(Error::Unplanned("a node that is made from a template that is not kept"))
+    }
+
     fn namespace(&self) -> &str {
         &self.snapshot.head.key.namespace
     }
@@ -162,7 +169,7 @@ impl Applier<'_> {
     }
 
     fn group(&self) -> Result<&Group, Error> {
-        self.snapshot.group.as_ref().map_err(|_| Error::Unplanned("an effect without a readable spec"))
+        self.snapshot.in_force().ok_or(Error::Unplanned("an effect without a readable spec"))
     }
 
     /// Lets the group go, unless there is a node of its that no cache shows: one that was made though nobody said so.
@@ -303,7 +310,7 @@ impl Applier<'_> {
     fn start(&self, ordinal: u32, purpose: Purpose) {
         let group = match purpose {
             Purpose::Farewell => self.snapshot.for_removal(),
-            _ => self.snapshot.group.as_ref().ok(),
+            _ => self.snapshot.in_force(),
         };
         let Some(group) = group else { return };
         let Some(node) = self.snapshot.nodes.get(&ordinal) else { return };
@@ -328,7 +335,7 @@ pub async fn release(nodes: &Api<GroupNode>, name: &str, uid: Option<&str>) -> R
     tolerate_gone(within("patch groupnode", nodes.patch(name, &parameters, &patch)).await).map(|_| ())
 }
 
-fn by_uid(uid: &str) -> DeleteParams {
+pub(super) fn by_uid(uid: &str) -> DeleteParams {
     DeleteParams::default().preconditions(Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() })
 }
 

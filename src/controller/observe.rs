@@ -3,29 +3,24 @@
 //! Guarantees: an object never goes back to an older version; an object that was seen to go does not come back by a late
 //! answer. Only what the plan needs is kept of an object.
 
+mod kinds;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::{PersistentVolumeClaim, Pod as KubePod},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
 
 use crate::{
-    api::{self, GroupNode, GroupSpec},
-    group::{Cascade, FieldError, Group, GroupKey, Kind, NodeShape, resolve},
-    node::{
-        self,
-        kubevirt::{VirtualMachine, VirtualMachineInstance},
-        virtual_machine,
-    },
-    phase::PhaseName,
+    api::{self, GroupSpec},
+    group::{Cascade, FieldError, Group, GroupKey, Kind, NodeShape, resolve, revision::Revision},
+    node::virtual_machine,
+    phase::Digest,
     plan::{
-        Claim, Machine, MachineState, Node, Record, Reported, Snapshot, TemplateVerdict, Trouble,
+        Claim, Heal, Machine, MachineState, Node, Snapshot, TemplateVerdict, Trouble,
         approval::{self, Leave},
         hosts::{self, Occupant},
         scale,
@@ -71,182 +66,6 @@ impl Beyond {
         if let (false, Some(cascade)) = (known, head.deletion) {
             self.cascade = Some((head.uid, cascade));
         }
-    }
-}
-
-impl Indexed for GroupNode {
-    type Kept = KeptNode;
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn group(&self) -> Option<GroupKey> {
-        Some(GroupKey { namespace: self.metadata.namespace.clone()?, name: self.spec.group.clone() })
-    }
-    fn keep(&self) -> KeptNode {
-        KeptNode { group_uid: self.spec.group_uid.clone(), node: Arc::new(observe_node(self)) }
-    }
-    fn shelf(index: &mut Index) -> &mut Shelf<KeptNode> {
-        &mut index.nodes
-    }
-}
-
-impl Indexed for KubePod {
-    type Kept = Arc<Machine>;
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn group(&self) -> Option<GroupKey> {
-        // A virtual machine's pod has its labels: it is the machine's, and not the group's.
-        let launches = |owner: &OwnerReference| owner.kind == "VirtualMachineInstance";
-        if self.metadata.owner_references.iter().flatten().any(launches) {
-            return None;
-        }
-        controlled(&self.metadata)
-    }
-    fn keep(&self) -> Arc<Machine> {
-        Arc::new(node::pod::observe(self))
-    }
-    fn shelf(index: &mut Index) -> &mut Shelf<Arc<Machine>> {
-        &mut index.pods
-    }
-}
-
-impl Indexed for VirtualMachine {
-    type Kept = virtual_machine::Declared;
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn group(&self) -> Option<GroupKey> {
-        controlled(&self.metadata)
-    }
-    fn keep(&self) -> Self::Kept {
-        virtual_machine::declared(self)
-    }
-    fn shelf(index: &mut Index) -> &mut Shelf<Self::Kept> {
-        &mut index.virtual_machines
-    }
-}
-
-impl Indexed for VirtualMachineInstance {
-    type Kept = virtual_machine::Instance;
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn group(&self) -> Option<GroupKey> {
-        let labelled = labelled(&self.metadata)?;
-        // It has the name of its virtual machine, which is that of the node: labels may be edited.
-        let owned = self.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "VirtualMachine");
-        let name = owned.and_then(|owner| group_of_node(&owner.name)).map(ToOwned::to_owned);
-        Some(GroupKey { name: name.unwrap_or(labelled.name), ..labelled })
-    }
-    fn keep(&self) -> Self::Kept {
-        virtual_machine::instance(self)
-    }
-    fn shelf(index: &mut Index) -> &mut Shelf<Self::Kept> {
-        &mut index.instances
-    }
-}
-
-impl Indexed for PersistentVolumeClaim {
-    type Kept = Arc<Claim>;
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn group(&self) -> Option<GroupKey> {
-        let labelled = labelled(&self.metadata)?;
-        // One that the operator has made also names its node: either label may be edited.
-        let made = self.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(api::GROUP_UID_ANNOTATION));
-        let name = labelled_node(self).filter(|_| made).and_then(group_of_node).map(ToOwned::to_owned);
-        Some(GroupKey { name: name.unwrap_or(labelled.name), ..labelled })
-    }
-    fn keep(&self) -> Arc<Claim> {
-        let metadata = &self.metadata;
-        let node = labelled_node(self).map(ToOwned::to_owned).or_else(|| {
-            // Without its label it still has the node's name in its own.
-            let (name, group) = (metadata.name.as_deref()?, labelled(metadata)?.name);
-            let (before, ordinal) = name.rsplit_once('-')?;
-            let is_of_group = before.ends_with(&format!("-{group}")) && ordinal.parse::<u32>().is_ok();
-            is_of_group.then(|| format!("{group}-{ordinal}"))
-        });
-        Arc::new(Claim {
-            name: metadata.name.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
-            group: metadata.annotations.as_ref().and_then(|a| a.get(api::GROUP_UID_ANNOTATION)).cloned(),
-            node: node.unwrap_or_default(),
-            deleting: metadata.deletion_timestamp.is_some(),
-        })
-    }
-    fn shelf(index: &mut Index) -> &mut Shelf<Arc<Claim>> {
-        &mut index.claims
-    }
-}
-
-/// The group that controls an object, or else the one that its label names. Labels may be edited; an object without one is
-/// not watched, and so belongs to no group here.
-fn controlled(metadata: &ObjectMeta) -> Option<GroupKey> {
-    let labelled = labelled(metadata)?;
-    let is_ours = |owner: &&OwnerReference| {
-        let (group, _) = owner.api_version.split_once('/').unwrap_or_default();
-        owner.controller == Some(true) && owner.kind == "GroupSpec" && group == api::API_GROUP
-    };
-    let controller = metadata.owner_references.iter().flatten().find(is_ours);
-    Some(GroupKey { name: controller.map_or(labelled.name, |owner| owner.name.clone()), ..labelled })
-}
-
-/// The node that a claim's label names, where its own name does so, too.
-fn labelled_node(claim: &PersistentVolumeClaim) -> Option<&str> {
-    let node = claim.metadata.labels.as_ref()?.get(api::NODE_LABEL)?;
-    let before = claim.metadata.name.as_deref()?.strip_suffix(node.as_str())?;
-    before.ends_with('-').then_some(node)
-}
-
-/// The group whose node has this name.
-fn group_of_node(node: &str) -> Option<&str> {
-    let (group, ordinal) = node.rsplit_once('-')?;
-    ordinal.parse::<u32>().is_ok().then_some(group)
-}
-
-/// The group that an object's label names.
-fn labelled(metadata: &ObjectMeta) -> Option<GroupKey> {
-    let name = metadata.labels.as_ref()?.get(api::GROUP_LABEL)?.clone();
-    Some(GroupKey { namespace: metadata.namespace.clone()?, name })
-}
-
-fn observe_node(object: &GroupNode) -> Node {
-    let metadata = &object.metadata;
-    let finalizers = metadata.finalizers.as_deref().unwrap_or_default();
-    let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
-    let cascade = if has(api::ORPHAN_FINALIZER) { Cascade::Orphan } else { Cascade::Nodes };
-    let annotations = metadata.annotations.as_ref();
-    let status = object.status.clone().unwrap_or_default();
-    Node {
-        name: metadata.name.clone().unwrap_or_default(),
-        uid: metadata.uid.clone().unwrap_or_default(),
-        ordinal: object.spec.ordinal,
-        host: object.spec.host.clone(),
-        deletion: metadata.deletion_timestamp.as_ref().map(|_| cascade),
-        deleted_at: metadata.deletion_timestamp.as_ref().map(|time| time.0),
-        finalized: has(api::FINALIZER),
-        labelled: metadata.labels.as_ref().and_then(|labels| labels.get(api::GROUP_LABEL)) == Some(&object.spec.group),
-        marked: annotations.is_some_and(|a| a.contains_key(api::DELETE_NODE_ANNOTATION)),
-        retry_token: resolve::bounded(&resolve::annotation(annotations, api::RETRY_ANNOTATION), resolve::TOKEN_LIMIT),
-        ack: resolve::annotation(annotations, api::ACK_ANNOTATION),
-        created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
-        record: Record {
-            incarnation: status.incarnation,
-            facts: status.facts,
-            receipts: status.receipts.into_iter().map(|receipt| (PhaseName::new(&receipt.phase), receipt)).collect(),
-            drift: status.drift,
-            lifts: status.lifts,
-        },
-        version: metadata.resource_version.clone().unwrap_or_default(),
-        saved: None,
-        reported: Reported {
-            backing: status.backing,
-            address: status.address,
-            running: status.running,
-            conditions: status.conditions,
-        },
     }
 }
 
@@ -323,6 +142,7 @@ pub struct Index {
     virtual_machines: Shelf<virtual_machine::Declared>,
     instances: Shelf<virtual_machine::Instance>,
     claims: Shelf<Arc<Claim>>,
+    revisions: Shelf<Arc<Revision>>,
     /// Where the machines of nodes are that are hosts, by the UIDs of the nodes; nothing where an inventory has none for one.
     reached: HashMap<String, Option<String>>,
 }
@@ -500,6 +320,20 @@ impl Index {
         })
     }
 
+    /// Whether revisions were listed.
+    pub fn knows_revisions(&self) -> bool {
+        self.revisions.listed
+    }
+
+    /// The revisions of the group with this UID, oldest first.
+    pub fn revisions(&self, key: &GroupKey, uid: &str) -> Vec<Arc<Revision>> {
+        let slots = self.revisions.groups.get(key).into_iter().flat_map(BTreeMap::values);
+        let ours = |slot: &&Slot<Arc<Revision>>| slot.kept.controller.as_deref() == Some(uid);
+        let mut revisions: Vec<Arc<Revision>> = slots.filter(ours).map(|slot| slot.kept.clone()).collect();
+        revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
+        revisions
+    }
+
     /// The claims that say they belong to this group.
     pub fn claims(&self, key: &GroupKey) -> BTreeMap<String, Arc<Claim>> {
         let slots = self.claims.groups.get(key).into_iter().flatten();
@@ -544,6 +378,8 @@ pub struct Beyond {
     pub recheck: bool,
     /// How many sessions one group may have open at once.
     pub session_limit: u32,
+    /// The declaration of which no revision could be kept.
+    pub unkept: Option<Digest>,
 }
 
 /// Puts together all that the plan of a group depends on.
@@ -586,12 +422,14 @@ pub fn snapshot(
         troubles: BTreeMap::new(),
         leave: Leave::default(),
         last_good: None,
+        heal: Heal::No,
+        revisions: index.revisions(&head.key, &head.uid),
+        recorded: BTreeSet::new(),
+        templates: BTreeMap::new(),
+        unkept: beyond.unkept.clone(),
         group,
         head,
     };
-    if let Ok(group) = &snapshot.group {
-        same_in_other_words(&group.node, &mut snapshot.machines);
-    }
     for name in &beyond.foreign_machines {
         snapshot.machines.entry(name.clone()).or_insert_with(|| Arc::new(stranger(name)));
     }
@@ -622,6 +460,7 @@ pub fn snapshot(
     // What is there is certain.
     let there: BTreeSet<u32> = snapshot.nodes.keys().copied().collect();
     snapshot.uncertain.retain(|ordinal| !there.contains(ordinal));
+    recognise(&mut snapshot);
     if snapshot.head.deletion.is_some() {
         let seen = beyond.cascade.as_ref().filter(|(uid, _)| *uid == snapshot.head.uid).map(|(_, cascade)| *cascade);
         snapshot.head.deletion = seen.or_else(|| Some(cascade(object, &snapshot)));
@@ -629,13 +468,41 @@ pub fn snapshot(
     snapshot
 }
 
-/// Machines that were made from a template of the same meaning count as made from the present one, whatever hash was recorded.
-fn same_in_other_words(shape: &NodeShape, machines: &mut BTreeMap<String, Arc<Machine>>) {
-    for machine in machines.values_mut() {
-        if machine.template_hash != shape.hash() && shape.is_made_as(&machine.template_hash) {
-            Arc::make_mut(machine).template_hash = shape.hash().to_owned();
+/// Names templates by the hash that they have now, whatever hash was recorded: those of the same meaning have the same. The
+/// templates other than the one in force are kept beside.
+pub fn recognise(snapshot: &mut Snapshot) {
+    let mut recorded: BTreeSet<String> = std::mem::take(&mut snapshot.recorded);
+    let machines = snapshot.machines.values().map(|machine| machine.template_hash.clone());
+    recorded.extend(machines.chain(snapshot.nodes.values().map(|node| node.template_hash.clone())));
+    recorded.remove("");
+    let (mut names, mut templates): (BTreeMap<&str, String>, BTreeMap<String, Arc<NodeShape>>) = Default::default();
+    let in_force = snapshot.for_removal().map(|group| &group.node);
+    for recorded in &recorded {
+        if let Some(shape) = in_force.filter(|shape| shape.is_made_as(recorded)) {
+            names.insert(recorded, shape.hash().to_owned());
+            continue;
+        }
+        let known = snapshot.revisions.iter().rev().filter(|revision| revision.explains(recorded));
+        if let Some(shape) = known.filter_map(|revision| revision.shape.as_ref()).next() {
+            names.insert(recorded, shape.hash().to_owned());
+            templates.insert(shape.hash().to_owned(), shape.clone());
         }
     }
+    if let Some(shape) = snapshot.revisions.last().and_then(|revision| revision.shape.as_ref()) {
+        templates.insert(shape.hash().to_owned(), shape.clone());
+    }
+    snapshot.templates = templates;
+    for machine in snapshot.machines.values_mut() {
+        if let Some(name) = names.get(machine.template_hash.as_str()).filter(|name| **name != machine.template_hash) {
+            Arc::make_mut(machine).template_hash = name.clone();
+        }
+    }
+    for node in snapshot.nodes.values_mut() {
+        if let Some(name) = names.get(node.template_hash.as_str()).filter(|name| **name != node.template_hash) {
+            Arc::make_mut(node).template_hash = name.clone();
+        }
+    }
+    snapshot.recorded = recorded;
 }
 
 /// Completes a snapshot when all that the templates see is known: what has no leave is taken back, and the node is chosen for
@@ -649,7 +516,7 @@ pub fn complete(snapshot: &mut Snapshot) {
 fn choose(snapshot: &mut Snapshot) {
     let all: BTreeSet<u32> = snapshot.nodes.keys().copied().collect();
     let live: BTreeSet<u32> = snapshot.live().map(|node| node.ordinal).collect();
-    if let Ok(group) = &mut snapshot.group {
+    if let Some(group) = snapshot.group.as_mut().ok().or(snapshot.last_good.as_mut()) {
         // Where all go, the first of them.
         group.chosen = scale::chosen(&live, group.count).or(all.first().copied());
     }

@@ -52,6 +52,10 @@ pub struct Leave {
 pub fn gate(snapshot: &mut Snapshot) {
     let Ok(declared) = &snapshot.group else {
         snapshot.leave.approved = snapshot.status.approved.clone();
+        let live = snapshot.live().count();
+        if let Some(good) = snapshot.last_good.as_mut().filter(|good| good.needs_approval) {
+            *good = held_back(good, snapshot.status.approved.as_ref(), live);
+        }
         return;
     };
     if !declared.needs_approval {

@@ -134,6 +134,7 @@ fn node(ordinal: u32, record: Record) -> Node {
     Node {
         name: format!("web-{ordinal}"),
         uid: format!("n-{ordinal}"),
+        template_hash: String::new(),
         ordinal,
         host: None,
         deletion: None,
@@ -197,6 +198,11 @@ fn snapshot(extra: Value, nodes: Vec<Node>, machines: Vec<Machine>) -> Snapshot 
         troubles: BTreeMap::new(),
         leave: approval::Leave::default(),
         last_good: None,
+        heal: Heal::No,
+        revisions: Vec::new(),
+        recorded: BTreeSet::new(),
+        templates: BTreeMap::new(),
+        unkept: None,
     }
 }
 

@@ -23,6 +23,7 @@ mod phases;
 mod points;
 mod poison;
 mod proxy;
+mod revisions;
 mod rollouts;
 mod secrets;
 mod sshd;

@@ -41,8 +41,16 @@ impl Applier<'_> {
             },
             Err(error) => error.verdict().ok_or(error)?,
         };
-        self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+        self.remember_verdict(group, verdict);
         Ok(())
+    }
+
+    /// Keeps what the API server thinks of the present template. What it thinks of a former one says nothing of that.
+    pub(super) fn remember_verdict(&self, group: &Group, verdict: TemplateVerdict) {
+        let present = self.snapshot.in_force().map(|group| group.node.checked_as());
+        if present == Some(group.node.checked_as()) {
+            self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+        }
     }
 
     async fn check_claims(&self, group: &Group, node: &str) -> Result<TemplateVerdict, Error> {
@@ -104,7 +112,7 @@ impl Applier<'_> {
                 }
                 Err(error) => {
                     if let Some(verdict) = error.verdict() {
-                        self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+                        self.remember_verdict(group, verdict);
                     }
                     return Err(error);
                 }
@@ -118,10 +126,16 @@ impl Applier<'_> {
         let group = self.group()?;
         let place = place(&host.address, host.port);
         let Some(_reserved) = self.state.reserve_host(self.namespace(), &group.uid, place) else { return Ok(()) };
-        self.create_node(ordinal, Some(host)).await
+        self.create_node(ordinal, Some(host), None).await
     }
 
-    pub(super) async fn create_node(&self, ordinal: u32, host: Option<&NodeHost>) -> Result<(), Error> {
+    /// Creates a GroupNode and what backs it, from another template than the present one where one is given.
+    pub(super) async fn create_node(
+        &self,
+        ordinal: u32,
+        host: Option<&NodeHost>,
+        template: Option<&NodeShape>,
+    ) -> Result<(), Error> {
         let group = self.group()?;
         let name = group.key.node_name(ordinal);
         let (of, group_uid, host) = (group.key.name.clone(), group.uid.clone(), host.cloned());
@@ -139,7 +153,7 @@ impl Applier<'_> {
                 self.state.learn(&created);
                 // What backs it follows at once: a further pass for it would only cost time.
                 let uid = created.metadata.uid.clone().unwrap_or_default();
-                self.post_machine(group, &name, &uid).await
+                self.post_machine(group, template, &name, &uid).await
             }
             Err(error) if error.is_conflict() => {
                 let Some(found) = within("get groupnode", self.nodes().get_opt(&name)).await? else { return Ok(()) };
@@ -155,12 +169,21 @@ impl Applier<'_> {
         }
     }
 
-    pub(super) async fn create_machine(&self, ordinal: u32) -> Result<(), Error> {
+    /// Creates what backs a node, from another template than the present one where one is given.
+    pub(super) async fn create_machine(&self, ordinal: u32, template: Option<&NodeShape>) -> Result<(), Error> {
         let Some(node) = self.snapshot.nodes.get(&ordinal) else { return Ok(()) };
-        self.post_machine(self.group()?, &node.name, &node.uid).await
+        self.post_machine(self.group()?, template, &node.name, &node.uid).await
     }
 
-    async fn post_machine(&self, group: &Group, name: &str, node_uid: &str) -> Result<(), Error> {
+    async fn post_machine(
+        &self,
+        group: &Group,
+        template: Option<&NodeShape>,
+        name: &str,
+        node_uid: &str,
+    ) -> Result<(), Error> {
+        let other = template.map(|shape| Group { node: shape.clone(), ..group.clone() });
+        let group = other.as_ref().unwrap_or(group);
         match &group.node {
             NodeShape::Pod(shape) => {
                 self.post_claims(group, name).await?;
@@ -217,7 +240,7 @@ impl Applier<'_> {
             Err(error) => {
                 // What passed the dry run may be refused all the same later: a quota that is used up.
                 if let Some(verdict) = error.verdict() {
-                    self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+                    self.remember_verdict(group, verdict);
                 }
                 Err(error)
             }

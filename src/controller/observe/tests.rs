@@ -1,5 +1,9 @@
 use super::*;
-use crate::group::resolve::resolve;
+use crate::{
+    api::{self, GroupNode},
+    group::resolve::resolve,
+};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as KubePod};
 use serde_json::json;
 
 fn pod(name: &str, uid: &str, version: u64) -> KubePod {
