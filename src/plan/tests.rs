@@ -2,6 +2,7 @@
 
 mod clocks;
 mod hosts;
+mod kept_revisions;
 mod language;
 mod memo;
 mod removals;
