@@ -69,10 +69,13 @@ async fn an_undefined_value_stops_no_replacement() {
     // A node as a whole, too.
     space.nodes().delete("web-1", &DeleteParams::default()).await.unwrap();
     wait("another node", || async {
-        let text = space.try_exec("web-1", "cat /etc/mark").await;
-        if text.as_deref() == Ok("one\n") { Ok(()) } else { Err(format!("{text:?}")) }
+        let nodes = space.nodes().list(&ListParams::default()).await.unwrap().items;
+        let converged = nodes.iter().filter(|node| reason(node) == "Converged").map(ResourceExt::name_any);
+        let names: Vec<String> = converged.collect();
+        if names.len() == 2 && names.iter().all(|name| name != "web-1") { Ok(()) } else { Err(format!("{names:?}")) }
     })
     .await;
+    space.until("true figures", whole).await;
     // Nothing is removed meanwhile, and what is declared next is carried out.
     space.patch(json!({"spec": {"count": 1}})).await;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
