@@ -472,9 +472,12 @@ pub fn snapshot(
 /// templates other than the one in force are kept beside.
 pub fn recognise(snapshot: &mut Snapshot) {
     let mut recorded: BTreeSet<String> = std::mem::take(&mut snapshot.recorded);
-    let machines = snapshot.machines.values().map(|machine| machine.template_hash.clone());
-    recorded.extend(machines.chain(snapshot.nodes.values().map(|node| node.template_hash.clone())));
-    recorded.remove("");
+    let machines = snapshot.machines.values().map(|machine| &machine.template_hash);
+    for hash in machines.chain(snapshot.nodes.values().map(|node| &node.template_hash)) {
+        if !hash.is_empty() && !recorded.contains(hash) {
+            recorded.insert(hash.clone());
+        }
+    }
     let (mut names, mut templates): (BTreeMap<&str, String>, BTreeMap<String, Arc<NodeShape>>) = Default::default();
     let in_force = snapshot.for_removal().map(|group| &group.node);
     for recorded in &recorded {

@@ -243,3 +243,16 @@ fn revisions_are_bounded() {
     snapshot.revisions = many.into_iter().chain([newest]).collect();
     assert_eq!(snapshot.revisions.len() - revisions::due(&snapshot).drop.len(), revisions::MOST);
 }
+
+/// Guards against phases that run without approval, since an edit after them cannot be used.
+#[test]
+fn what_is_not_approved_is_held_back_from_the_last_valid_declaration_too() {
+    let mut snapshot = settled_as(json!({"count": 5, "approval": "Manual"}), &[0, 1]);
+    let error = FieldError { path: "spec.phases".into(), message: "is wrong".into() };
+    snapshot.last_good = std::mem::replace(&mut snapshot.group, Err(vec![error])).ok();
+    snapshot.heal = Heal::Fully;
+    approval::gate(&mut snapshot);
+    let held = snapshot.last_good.as_ref().unwrap();
+    assert_eq!((held.count, held.unapproved.is_empty()), (2, false));
+    assert_eq!(created(&plan(&snapshot)), []);
+}
