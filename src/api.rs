@@ -27,6 +27,10 @@ pub const NODE_LABEL: &str = "pallet.dev/node";
 pub const GROUP_UID_ANNOTATION: &str = "pallet.dev/group-uid";
 /// Annotation on pods and virtual machines: the hash of the template that they were made from.
 pub const TEMPLATE_HASH_ANNOTATION: &str = "pallet.dev/template-hash";
+/// Annotation on ControllerRevisions: a digest over what one declares.
+pub const DECLARATION_ANNOTATION: &str = "pallet.dev/declaration";
+/// Annotation on pods: the container in which phases run, as it was when the pod was made.
+pub const CONTAINER_ANNOTATION: &str = "pallet.dev/container";
 /// Annotation on a GroupNode or its pod: prefer it as a victim when the group shrinks. Its value does not matter.
 pub const DELETE_NODE_ANNOTATION: &str = "pallet.dev/delete-node";
 /// Annotation on a GroupSpec or a GroupNode: a new value gives failed phases their attempts back.

@@ -12,6 +12,7 @@ mod queue;
 pub mod references;
 mod relist;
 pub mod report;
+mod revisions;
 mod roles;
 mod specs;
 pub mod state;
@@ -28,7 +29,10 @@ use std::{
 use futures::{Stream, StreamExt, channel::mpsc, stream};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{PersistentVolumeClaim, Pod as KubePod},
+    api::{
+        apps::v1::ControllerRevision,
+        core::v1::{PersistentVolumeClaim, Pod as KubePod},
+    },
     apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{
@@ -46,7 +50,8 @@ use tracing::{Instrument, warn};
 use crate::{
     api::{self, GroupNode, GroupSpec, Lift, ServerSpec},
     group::{GroupKey, Kind, resolve},
-    plan::{self, Bound, Plan, SessionKind, Snapshot, TemplateVerdict, earliest},
+    node,
+    plan::{self, Bound, Heal, Plan, SessionKind, Snapshot, TemplateVerdict, earliest},
     run::{
         Limits, Runs,
         evaluations::{Evaluations, Meter},
@@ -303,6 +308,7 @@ impl Scope {
         let nodes = indexed(&state, &runs, self.watch::<GroupNode>(None));
         let pods = indexed(&state, &runs, self.watch::<KubePod>(Some(api::GROUP_LABEL)));
         let claims = indexed(&state, &runs, self.watch::<PersistentVolumeClaim>(Some(api::GROUP_LABEL)));
+        let revisions = indexed(&state, &runs, self.watch::<ControllerRevision>(Some(api::GROUP_LABEL)));
         let specified = state.clone();
         let specs = self.watch::<ServerSpec>(None).map(move |event| match event {
             Ok(event) => specified.see_specs(event),
@@ -315,6 +321,7 @@ impl Scope {
             nodes.boxed(),
             pods.boxed(),
             claims.boxed(),
+            revisions.boxed(),
             virtual_machines.boxed(),
             specs.boxed(),
             woken.boxed(),
@@ -432,6 +439,7 @@ impl Converger {
             self.direct(&snapshot, &plan);
             let applied = self.apply(&snapshot, &plan).await; // IO
             let reported = self.report(object, &snapshot, &plan).await; // IO, also where applying failed
+            self.keep_revisions(object, &snapshot).await?; // IO, after an edit
             applied?;
             self.wake_lifts(&key); // they stand on what this pass has seen and written
             let wake = earliest(earliest(plan.wake, reported?), rest);
@@ -455,6 +463,8 @@ impl Converger {
         let rest = self.see_inventory(&mut snapshot, meter, who).await; // IO, where it stands elsewhere
         let rest = earliest(rest, self.see_roles(object, &mut snapshot, who)?);
         let rest = earliest(rest, self.see_references(&mut snapshot).await); // IO, where it names any
+        let rest = earliest(rest, self.see_revisions(object, &mut snapshot, meter).await?); // IO, as above
+        node::host::show(&mut snapshot);
         let namespace = snapshot.head.key.namespace.clone();
         let plan = self.evaluations.run(&namespace, meter, || {
             observe::complete(&mut snapshot);
@@ -510,6 +520,7 @@ impl Converger {
         let mut snapshot = observe::snapshot(object, group, &index, beyond, seen, Timestamp::now());
         snapshot.last_good = last_good;
         *nodes = snapshot.nodes.len();
+        beyond.forget_shown(&snapshot);
         if let Some(cascade) = snapshot.head.deletion {
             beyond.cascade = Some((snapshot.head.uid.clone(), cascade));
         }
@@ -521,17 +532,18 @@ impl Converger {
         let directed = |session: &plan::SessionView| session.kind != SessionKind::Lift;
         let at_work: Vec<_> =
             snapshot.live().filter(|node| snapshot.sessions.get(&node.name).is_some_and(directed)).collect();
-        match &snapshot.group {
-            Ok(group) if !at_work.is_empty() => {
+        let in_force = snapshot.in_force().filter(|_| snapshot.group.is_ok() || snapshot.heal == Heal::Fully);
+        match in_force {
+            Some(group) if !at_work.is_empty() => {
                 let group = Arc::new(group.clone());
                 for node in at_work {
                     let bound = plan.bounds.get(&node.ordinal).unwrap_or(&Bound::Hold);
                     self.runs.direct(&node.uid, &group, &node.retry_token, bound);
                 }
             }
-            Ok(_) => {}
-            // Nothing further starts on the word of a spec that was good once.
-            Err(_) => at_work.iter().for_each(|node| self.runs.hold(&node.uid)),
+            Some(_) => {}
+            // Not all is known that the phases of the last valid declaration would see.
+            None => at_work.iter().for_each(|node| self.runs.hold(&node.uid)),
         }
     }
 

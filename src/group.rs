@@ -1,9 +1,11 @@
 //! Pure: a group as it was declared, parsed and checked once. Later steps cannot fail on its shape.
 
+mod canonical;
 pub mod hosts;
 pub mod inputs;
 pub mod quantity;
 pub mod resolve;
+pub mod revision;
 pub mod shape;
 
 use std::{
@@ -135,6 +137,8 @@ pub struct Group {
     pub needs_approval: bool,
     /// The phases that wait for it.
     pub unapproved: BTreeSet<PhaseName>,
+    /// Over all that was declared of it but count, pause and approval: see [`revision`].
+    pub declared: Digest,
     /// What came of rendering its phases. It follows from all else, and is shared by what is cloned from one parsed group.
     pub memo: Arc<Memo>,
 }

@@ -13,6 +13,7 @@ mod peers;
 pub mod progress;
 mod removal;
 pub mod restore;
+pub mod revisions;
 pub mod rollout;
 pub mod scale;
 pub mod snapshot;
@@ -33,7 +34,8 @@ pub use peers::peers;
 pub use progress::Step;
 pub use rollout::Bound;
 pub use snapshot::{
-    Claim, Machine, MachineState, Node, Record, Reported, SessionKind, SessionView, Snapshot, TemplateVerdict, Trouble,
+    Claim, Heal, Machine, MachineState, Node, Record, Reported, SessionKind, SessionView, Snapshot, TemplateVerdict,
+    Trouble,
 };
 
 /// What is to be done, and where every node stands.
@@ -47,6 +49,8 @@ pub struct Plan {
     pub bounds: BTreeMap<u32, Bound>,
     /// Where the nodes stand that are being removed and have something to do before.
     pub farewells: BTreeMap<u32, Step>,
+    /// The hashes of the templates that machines and nodes are made from, by ordinal, where it is not the present one.
+    pub templates: BTreeMap<u32, String>,
     /// When to look again, though nothing happened.
     pub wake: Option<Timestamp>,
 }
@@ -139,6 +143,11 @@ pub enum Effect {
     },
     /// Let a GroupNode go: what it stood for has ended or is released.
     ReleaseNode {
+        /// Its number.
+        ordinal: u32,
+    },
+    /// Give a GroupNode back what somebody took off: the operator's finalizer, the label of its group.
+    RestoreNode {
         /// Its number.
         ordinal: u32,
     },
@@ -311,8 +320,11 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
         return plan;
     }
     removal::removals(snapshot, &mut plan);
-    if let Ok(group) = &snapshot.group {
-        converge(snapshot, group, &mut plan);
+    let edited = snapshot.live().filter(|node| !node.finalized || !node.labelled);
+    plan.effects.extend(edited.map(|node| Effect::RestoreNode { ordinal: node.ordinal }));
+    match &snapshot.group {
+        Ok(group) => converge(snapshot, group, &mut plan),
+        Err(_) => heal(snapshot, &mut plan),
     }
     if !snapshot.head.finalized {
         // Where the nodes stand is known all the same.
@@ -336,24 +348,59 @@ fn look_again_after_effects(snapshot: &Snapshot, plan: &mut Plan) {
     }
 }
 
-fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
+/// What is declared now cannot be used. Nodes are kept as they were declared validly last: lost ones come back, and no node is
+/// removed or replaced.
+fn heal(snapshot: &Snapshot, plan: &mut Plan) {
+    let Some(group) = snapshot.in_force() else { return };
     let live: Vec<&Node> = snapshot.live().collect();
+    if snapshot.heal == Heal::Fully {
+        look(snapshot, group, &live, plan);
+    } else {
+        // Whether phases are done is not known; where the machine is another one, they are not.
+        let is_met = |node: &Node| snapshot.machine(node).is_some_and(|machine| progress::is_current(node, machine));
+        let unmet = live.iter().filter(|node| !is_met(node));
+        plan.steps = unmet.map(|node| (node.ordinal, progress::step(&snapshot.situation(group, node)))).collect();
+    }
+    if group.paused {
+        return;
+    }
+    if group.node.hosts().is_none() {
+        let mut missing = scale::missing(snapshot, group, live.len(), group.count);
+        missing.retain(|ordinal| claim_going(snapshot, group, &group.key.node_name(*ordinal)).is_none());
+        create(snapshot, group, &live, missing, plan);
+    }
+    if snapshot.heal == Heal::Fully {
+        live.iter().for_each(|node| keep(snapshot, group, node, plan));
+        sessions(snapshot, group, &live, plan);
+    }
+    if !snapshot.uncertain.is_empty() {
+        plan.wake = earliest(plan.wake, Some(snapshot.now + LOOK_AGAIN));
+    }
+}
+
+/// Where nodes stand, and how far each may go.
+fn look(snapshot: &Snapshot, group: &Group, live: &[&Node], plan: &mut Plan) -> rollout::Judgement {
     let mut steps = BTreeMap::new();
-    for node in &live {
+    for node in live {
         let step =
             waits_for_claim(snapshot, group, node).unwrap_or_else(|| progress::step(&snapshot.situation(group, node)));
         steps.insert(node.ordinal, step);
     }
-    let sound = is_sound(snapshot, group);
-    let judgement = rollout::judge(snapshot, group, sound, &live, &steps);
-    plan.bounds = judgement.bounds;
+    let judgement = rollout::judge(snapshot, group, is_sound(snapshot, group), live, &steps);
+    plan.bounds = judgement.bounds.clone();
     for (ordinal, step) in steps {
         let bound = plan.bounds.get(&ordinal).unwrap_or(&Bound::Free);
         let step = rollout::held_back(group, step, bound);
         plan.wake = earliest(plan.wake, step.wake(snapshot.now));
         plan.steps.insert(ordinal, step);
     }
-    plan.wake = earliest(plan.wake, rollout::patience_ends(snapshot, group, &live));
+    plan.wake = earliest(plan.wake, rollout::patience_ends(snapshot, group, live));
+    judgement
+}
+
+fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
+    let live: Vec<&Node> = snapshot.live().collect();
+    let judgement = look(snapshot, group, &live, plan);
     plan.wake = earliest(plan.wake, snapshot.leave.wake(snapshot.now));
     // What was approved is written before anything is done on it, or a crash between the two would lose the leave.
     if group.paused || snapshot.leave.just_given {
@@ -373,8 +420,9 @@ fn converge(snapshot: &Snapshot, group: &Group, plan: &mut Plan) {
         missing.clear();
     }
     missing.retain(|ordinal| claim_going(snapshot, group, &group.key.node_name(*ordinal)).is_none());
-    if sound && !judgement.stopped {
+    if is_sound(snapshot, group) && !judgement.stopped {
         let replaced = scale::replaced(snapshot, group, &staying).into_iter();
+        plan.wake = earliest(plan.wake, scale::recovery_ends(snapshot, group, &staying));
         victims.extend(replaced.map(|(node, healthy)| (node, Removal::Replaced { healthy })));
     }
     victims.extend(hosts::without(snapshot, group, &staying));
@@ -427,14 +475,28 @@ fn claim_going(snapshot: &Snapshot, group: &Group, node: &str) -> Option<String>
 
 /// What is missing: nodes, what backs them, claims. All of it waits for the API server's word on the template.
 fn create(snapshot: &Snapshot, group: &Group, staying: &[&Node], missing: Vec<u32>, plan: &mut Plan) {
-    let can_be_made = |node: &&Node| match plan.steps.get(&node.ordinal) {
-        Some(Step::Await(progress::Cause::ClaimTerminating { .. })) => false,
-        Some(Step::Await(progress::Cause::ClaimConflict { .. })) if !snapshot.recheck => false,
-        _ => needs_machine(snapshot, node),
+    let can_be_made = |node: &&Node| match waits_for_claim(snapshot, group, node) {
+        Some(Step::Await(progress::Cause::ClaimConflict { .. })) => snapshot.recheck && needs_machine(snapshot, node),
+        Some(_) => false,
+        None => needs_machine(snapshot, node),
     };
     let without: Vec<&Node> = staying.iter().copied().filter(can_be_made).collect();
+    // What was made from another template before waits for nothing.
+    let (otherwise, without): (Vec<&Node>, Vec<&Node>) =
+        without.into_iter().partition(|node| revisions::of_node(snapshot, group, node).is_some());
+    for node in otherwise {
+        plan.templates.extend(revisions::of_node(snapshot, group, node).map(|hash| (node.ordinal, hash.to_owned())));
+        remake(group, node, plan);
+    }
+    let mut missing = missing;
+    if let Some(hash) = revisions::of_new(snapshot, group, staying).filter(|_| !missing.is_empty()) {
+        plan.templates.extend(missing.iter().map(|ordinal| (*ordinal, hash.to_owned())));
+        plan.effects.extend(missing.drain(..).map(|ordinal| Effect::CreateNode { ordinal }));
+    }
     let creates = !missing.is_empty() || !without.is_empty();
-    match &snapshot.template {
+    // The last valid template was accepted before.
+    let verdict = if snapshot.group.is_ok() { &snapshot.template } else { &TemplateVerdict::Accepted };
+    match verdict {
         TemplateVerdict::Unchecked if creates || is_new_template(snapshot, group) => {
             plan.effects.push(Effect::CheckTemplate)
         }
@@ -448,15 +510,17 @@ fn create(snapshot: &Snapshot, group: &Group, staying: &[&Node], missing: Vec<u3
         TemplateVerdict::Unchecked => {}
         TemplateVerdict::Accepted => {
             plan.effects.extend(missing.into_iter().map(|ordinal| Effect::CreateNode { ordinal }));
-            for node in without {
-                if group.phases.destroy().is_some() && node.record.incarnation.is_some() {
-                    let why = format!("its {} was deleted, evicted or lost by others", group.node.kind().noun());
-                    plan.effects.push(Effect::Tell { ordinal: node.ordinal, what: Notice::DestroySkipped { why } });
-                }
-                plan.effects.push(Effect::CreateMachine { ordinal: node.ordinal });
-            }
+            without.into_iter().for_each(|node| remake(group, node, plan));
         }
     }
+}
+
+fn remake(group: &Group, node: &Node, plan: &mut Plan) {
+    if group.phases.destroy().is_some() && node.record.incarnation.is_some() {
+        let why = format!("its {} was deleted, evicted or lost by others", group.node.kind().noun());
+        plan.effects.push(Effect::Tell { ordinal: node.ordinal, what: Notice::DestroySkipped { why } });
+    }
+    plan.effects.push(Effect::CreateMachine { ordinal: node.ordinal });
 }
 
 /// Whether it matters what the API server thinks of the template: whether any pod is to be made.

@@ -74,6 +74,11 @@ pub struct GroupNodeStatus {
     /// What backs the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backing: Option<Backing>,
+    /// The hash of the template of the machine on which the node converged last. A lost machine is made from that template
+    /// again, until it is the node's turn to be replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub template_hash: Option<String>,
     /// The node's address as the cluster sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

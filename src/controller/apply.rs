@@ -27,7 +27,7 @@ use super::{
 use crate::{
     api::{self, GroupNode, GroupSpec},
     controller::observe::Indexed,
-    group::{Cascade, Group, Kind},
+    group::{Cascade, Group, Kind, NodeShape},
     node::kubevirt::VirtualMachine,
     plan::{Effect, Notice, Plan, Purpose, Snapshot, progress},
     run::{Runs, Start},
@@ -78,24 +78,44 @@ impl Applier<'_> {
             matches!(effect, Effect::CreateNode { .. } | Effect::TakeHost { .. } | Effect::CreateMachine { .. })
         };
         let (creations, others): (Vec<&Effect>, Vec<&Effect>) = plan.effects.iter().partition(creates);
+        // That a machine was lost is told when another one could be made: before, it may only have been hidden by an edit.
+        let remade = |ordinal: &u32| creations.contains(&&Effect::CreateMachine { ordinal: *ordinal });
+        let (lost, others): (Vec<&Effect>, Vec<&Effect>) =
+            others.into_iter().partition(|effect| matches!(effect, Effect::Tell { ordinal, .. } if remade(ordinal)));
         // One that is refused keeps no other from being done.
-        let others = self.round(&others).await;
+        let others = self.round(plan, &others).await;
         let (mut rest, mut size) = (creations.as_slice(), FIRST_ROUND);
-        while !rest.is_empty() {
+        let mut created = Ok(());
+        while !rest.is_empty() && created.is_ok() {
             let (round, later) = rest.split_at(size.min(rest.len()));
-            self.round(round).await?;
+            created = self.round(plan, round).await;
             (rest, size) = (later, size * 2);
         }
-        others
+        for effect in lost {
+            let Effect::Tell { ordinal, what } = effect else { continue };
+            if self.is_remade(*ordinal) {
+                self.tell(*ordinal, what).await;
+            }
+        }
+        created.and(others)
     }
 
-    async fn round(&self, effects: &[&Effect]) -> Result<(), Error> {
-        let calls: Vec<_> = effects.iter().map(|effect| self.one(effect)).collect();
+    /// Whether the caches show what backs a node, which they did not when the plan was made.
+    fn is_remade(&self, ordinal: u32) -> bool {
+        let Some(node) = self.snapshot.nodes.get(&ordinal) else { return false };
+        let key = &self.snapshot.head.key;
+        let index = self.state.index();
+        let machines = if self.snapshot.kind() == Kind::Pod { index.pods(key) } else { index.virtual_machines(key) };
+        machines.get(&node.name).is_some_and(|machine| machine.node.as_ref() == Some(&node.uid))
+    }
+
+    async fn round(&self, plan: &Plan, effects: &[&Effect]) -> Result<(), Error> {
+        let calls: Vec<_> = effects.iter().map(|effect| self.one(plan, effect)).collect();
         let results: Vec<_> = stream::iter(calls).buffer_unordered(CONCURRENCY).collect().await;
         results.into_iter().collect()
     }
 
-    async fn one(&self, effect: &Effect) -> Result<(), Error> {
+    async fn one(&self, plan: &Plan, effect: &Effect) -> Result<(), Error> {
         match effect {
             Effect::StartSession { .. } => debug!(?effect),
             _ => info!(?effect),
@@ -105,16 +125,17 @@ impl Applier<'_> {
             Effect::DeclareCount { count } => self.declare_count(*count).await,
             Effect::ReleaseGroup => self.release_group().await,
             Effect::CheckTemplate => self.check_template().await,
-            Effect::CreateNode { ordinal } => self.create_node(*ordinal, None).await,
+            Effect::CreateNode { ordinal } => self.create_node(*ordinal, None, self.template(plan, *ordinal)?).await,
             Effect::TakeHost { ordinal, host } => self.take_host(*ordinal, host).await,
             Effect::TakeOverNode { ordinal, uid } => self.take_over_node(*ordinal, uid).await,
-            Effect::CreateMachine { ordinal } => self.create_machine(*ordinal).await,
+            Effect::CreateMachine { ordinal } => self.create_machine(*ordinal, self.template(plan, *ordinal)?).await,
             Effect::CreateClaims { ordinal } => self.create_claims(*ordinal).await,
             Effect::ExpandClaim { name, uid, storage } => self.expand_claim(name, uid, storage).await,
             Effect::DeleteClaim { name, uid, node } => self.delete_claim(name, uid, node).await,
             Effect::DeleteNode { ordinal, uid, cascade, .. } => self.delete_node(*ordinal, uid, *cascade).await,
             Effect::DeleteMachine { name, uid, .. } => self.delete_machine(name, uid).await,
             Effect::ReleaseNode { ordinal } => self.release_node(*ordinal).await,
+            Effect::RestoreNode { ordinal } => self.restore_node(*ordinal).await,
             Effect::ReleaseStray { name, uid } => release(&self.nodes(), name, Some(uid)).await,
             Effect::OpenGate { name, uid } => self.open_gate(name, uid).await,
             Effect::StartSession { ordinal, purpose, .. } => {
@@ -134,6 +155,13 @@ impl Applier<'_> {
         }
     }
 
+    /// The template that a node is made from, where it is not the present one.
+    fn template(&self, plan: &Plan, ordinal: u32) -> Result<Option<&NodeShape>, Error> {
+        let Some(hash) = plan.templates.get(&ordinal) else { return Ok(None) };
+        let shape = self.snapshot.templates.get(hash).map(Arc::as_ref);
+        shape.map(Some).ok_or(Error::Unplanned("a node that is made from a template that is not kept"))
+    }
+
     fn namespace(&self) -> &str {
         &self.snapshot.head.key.namespace
     }
@@ -151,13 +179,14 @@ impl Applier<'_> {
     }
 
     fn group(&self) -> Result<&Group, Error> {
-        self.snapshot.group.as_ref().map_err(|_| Error::Unplanned("an effect without a readable spec"))
+        self.snapshot.in_force().ok_or(Error::Unplanned("an effect without a readable spec"))
     }
 
     /// Lets the group go, unless there is a node of its that no cache shows: one that was made though nobody said so.
     async fn release_group(&self) -> Result<(), Error> {
         let head = &self.snapshot.head;
-        let mine = ListParams::default().labels(&format!("{}={}", api::GROUP_LABEL, head.key.name));
+        // By the field, and not by the label, which anybody may edit.
+        let mine = ListParams::default().fields(&format!("spec.group={}", head.key.name));
         let found = within("list groupnodes", self.nodes().list(&mine)).await?;
         let left: Vec<&GroupNode> = found.items.iter().filter(|node| node.spec.group_uid == head.uid).collect();
         if left.is_empty() {
@@ -271,6 +300,22 @@ impl Applier<'_> {
         release(&self.nodes(), &node.name, Some(&node.uid)).await
     }
 
+    async fn restore_node(&self, ordinal: u32) -> Result<(), Error> {
+        let Some(node) = self.snapshot.nodes.get(&ordinal) else { return Ok(()) };
+        let Some(current) = within("get groupnode", self.nodes().get_opt(&node.name)).await? else { return Ok(()) };
+        if current.metadata.uid.as_deref() != Some(&node.uid) || current.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let mut patch = finalizers_patch(&current.metadata, true);
+        patch["metadata"]["labels"][api::GROUP_LABEL] = current.spec.group.as_str().into();
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let patched = within("patch groupnode", self.nodes().patch(&node.name, &parameters, &patch)).await;
+        if let Some(node) = tolerate_gone(patched)? {
+            self.state.learn(&node);
+        }
+        Ok(())
+    }
+
     async fn open_gate(&self, name: &str, uid: &str) -> Result<(), Error> {
         let patch = json!({
             "metadata": {"uid": uid},
@@ -329,7 +374,7 @@ impl Applier<'_> {
     fn start(&self, ordinal: u32, purpose: Purpose) {
         let group = match purpose {
             Purpose::Farewell => self.snapshot.for_removal(),
-            _ => self.snapshot.group.as_ref().ok(),
+            _ => self.snapshot.in_force(),
         };
         let Some(group) = group else { return };
         let Some(node) = self.snapshot.nodes.get(&ordinal) else { return };
@@ -361,7 +406,7 @@ pub async fn release(nodes: &Api<GroupNode>, name: &str, uid: Option<&str>) -> R
     tolerate_gone(within("patch groupnode", nodes.patch(name, &parameters, &patch)).await).map(|_| ())
 }
 
-fn by_uid(uid: &str) -> DeleteParams {
+pub(super) fn by_uid(uid: &str) -> DeleteParams {
     DeleteParams::default().preconditions(Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() })
 }
 

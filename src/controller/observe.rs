@@ -3,29 +3,24 @@
 //! Guarantees: an object never goes back to an older version; an object that was seen to go does not come back by a late
 //! answer. Only what the plan needs is kept of an object.
 
+mod kinds;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::{PersistentVolumeClaim, Pod as KubePod},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
 
 use crate::{
-    api::{self, GroupNode, GroupSpec},
-    group::{Cascade, FieldError, Group, GroupKey, Kind, Retention, resolve},
-    node::{
-        self,
-        kubevirt::{VirtualMachine, VirtualMachineInstance},
-        virtual_machine,
-    },
-    phase::PhaseName,
+    api::{self, GroupSpec},
+    group::{Cascade, FieldError, Group, GroupKey, Kind, NodeShape, Retention, resolve, revision::Revision},
+    node::virtual_machine,
+    phase::Digest,
     plan::{
-        Claim, Machine, MachineState, Node, Record, Reported, Snapshot, TemplateVerdict, Trouble,
+        Claim, Heal, Machine, MachineState, Node, Snapshot, TemplateVerdict, Trouble,
         approval::{self, Leave},
         claims,
         hosts::{self, Occupant},
@@ -58,6 +53,12 @@ pub struct KeptNode {
 }
 
 impl Beyond {
+    /// Forgets what was learnt of names at which the caches show what is there.
+    pub fn forget_shown(&mut self, snapshot: &Snapshot) {
+        self.foreign_machines.retain(|name| snapshot.machines.get(name).is_none_or(|machine| machine.uid.is_empty()));
+        self.foreign_claims.retain(|name| snapshot.claims.get(name).is_none_or(|claim| claim.uid.is_empty()));
+    }
+
     /// Takes in how a group is deleted, from the first version of it that shows the deletion. A pass may come later, when
     /// the collector is done and has taken its mark off.
     pub fn see_deletion(&mut self, object: &GroupSpec) {
@@ -69,156 +70,19 @@ impl Beyond {
     }
 }
 
-impl Indexed for GroupNode {
-    type Kept = KeptNode;
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn group(&self) -> Option<GroupKey> {
-        Some(GroupKey { namespace: self.metadata.namespace.clone()?, name: self.spec.group.clone() })
-    }
-    fn keep(&self) -> KeptNode {
-        KeptNode { group_uid: self.spec.group_uid.clone(), node: Arc::new(observe_node(self)) }
-    }
-    fn shelf(index: &mut Index) -> &mut Shelf<KeptNode> {
-        &mut index.nodes
-    }
-}
-
-impl Indexed for KubePod {
-    type Kept = Arc<Machine>;
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn group(&self) -> Option<GroupKey> {
-        // A virtual machine's pod has its labels: it is the machine's, and not the group's.
-        let launches = |owner: &OwnerReference| owner.kind == "VirtualMachineInstance";
-        if self.metadata.owner_references.iter().flatten().any(launches) {
-            return None;
-        }
-        labelled(&self.metadata)
-    }
-    fn keep(&self) -> Arc<Machine> {
-        Arc::new(node::pod::observe(self))
-    }
-    fn shelf(index: &mut Index) -> &mut Shelf<Arc<Machine>> {
-        &mut index.pods
-    }
-}
-
-impl Indexed for VirtualMachine {
-    type Kept = virtual_machine::Declared;
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn group(&self) -> Option<GroupKey> {
-        labelled(&self.metadata)
-    }
-    fn keep(&self) -> Self::Kept {
-        virtual_machine::declared(self)
-    }
-    fn shelf(index: &mut Index) -> &mut Shelf<Self::Kept> {
-        &mut index.virtual_machines
-    }
-}
-
-impl Indexed for VirtualMachineInstance {
-    type Kept = virtual_machine::Instance;
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn group(&self) -> Option<GroupKey> {
-        labelled(&self.metadata)
-    }
-    fn keep(&self) -> Self::Kept {
-        virtual_machine::instance(self)
-    }
-    fn shelf(index: &mut Index) -> &mut Shelf<Self::Kept> {
-        &mut index.instances
-    }
-}
-
-impl Indexed for PersistentVolumeClaim {
-    type Kept = Arc<Claim>;
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-    fn group(&self) -> Option<GroupKey> {
-        labelled(&self.metadata)
-    }
-    fn keep(&self) -> Arc<Claim> {
-        let metadata = &self.metadata;
-        let node = metadata.labels.as_ref().and_then(|labels| labels.get(api::NODE_LABEL));
-        Arc::new(Claim {
-            name: metadata.name.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
-            group: metadata.annotations.as_ref().and_then(|a| a.get(api::GROUP_UID_ANNOTATION)).cloned(),
-            node: node.cloned().unwrap_or_default(),
-            deleting: metadata.deletion_timestamp.is_some(),
-            spec: self.spec.as_ref().and_then(|spec| serde_json::to_value(spec).ok()).unwrap_or_default(),
-            is_shared: false,
-            conflict: None,
-        })
-    }
-    fn shelf(index: &mut Index) -> &mut Shelf<Arc<Claim>> {
-        &mut index.claims
-    }
-}
-
-/// The group that an object's label names.
-fn labelled(metadata: &ObjectMeta) -> Option<GroupKey> {
-    let name = metadata.labels.as_ref()?.get(api::GROUP_LABEL)?.clone();
-    Some(GroupKey { namespace: metadata.namespace.clone()?, name })
-}
-
-fn observe_node(object: &GroupNode) -> Node {
-    let metadata = &object.metadata;
-    let finalizers = metadata.finalizers.as_deref().unwrap_or_default();
-    let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
-    let cascade = if has(api::ORPHAN_FINALIZER) { Cascade::Orphan } else { Cascade::Nodes };
-    let annotations = metadata.annotations.as_ref();
-    let status = object.status.clone().unwrap_or_default();
-    Node {
-        name: metadata.name.clone().unwrap_or_default(),
-        uid: metadata.uid.clone().unwrap_or_default(),
-        ordinal: object.spec.ordinal,
-        host: object.spec.host.clone(),
-        deletion: metadata.deletion_timestamp.as_ref().map(|_| cascade),
-        deleted_at: metadata.deletion_timestamp.as_ref().map(|time| time.0),
-        finalized: has(api::FINALIZER),
-        marked: annotations.is_some_and(|a| a.contains_key(api::DELETE_NODE_ANNOTATION)),
-        taken_over_from: object.spec.taken_over_from.clone(),
-        retry_token: resolve::bounded(&resolve::annotation(annotations, api::RETRY_ANNOTATION), resolve::TOKEN_LIMIT),
-        ack: resolve::annotation(annotations, api::ACK_ANNOTATION),
-        created: metadata.creation_timestamp.as_ref().map(|time| time.0).unwrap_or_default(),
-        record: Record {
-            incarnation: status.incarnation,
-            facts: status.facts,
-            receipts: status.receipts.into_iter().map(|receipt| (PhaseName::new(&receipt.phase), receipt)).collect(),
-            drift: status.drift,
-            lifts: status.lifts,
-        },
-        version: metadata.resource_version.clone().unwrap_or_default(),
-        saved: None,
-        reported: Reported {
-            backing: status.backing,
-            address: status.address,
-            running: status.running,
-            conditions: status.conditions,
-        },
-    }
-}
-
 /// The objects of one kind.
 #[derive(Debug)]
 pub struct Shelf<T> {
     groups: HashMap<GroupKey, BTreeMap<String, Slot<T>>>,
+    /// The group under which each object is kept, by its UID: an edit may move it.
+    keys: HashMap<String, GroupKey>,
     /// What a relist has shown so far: uids. Whatever it does not show is gone.
     relisted: Option<HashSet<String>>,
     /// Whether a list has been complete once.
     listed: bool,
-    /// UIDs of objects that went lately, oldest first: a late answer must not bring them back.
-    gone: (HashSet<String>, VecDeque<String>),
+    /// UIDs and versions of objects that went lately, oldest first: a late answer must not bring them back. An object that
+    /// lost its label seems to go, and comes back under a newer version.
+    gone: (HashMap<String, String>, VecDeque<String>),
 }
 
 #[derive(Debug)]
@@ -230,7 +94,7 @@ struct Slot<T> {
 
 impl<T> Default for Shelf<T> {
     fn default() -> Self {
-        Self { groups: HashMap::new(), relisted: None, listed: false, gone: Default::default() }
+        Self { groups: HashMap::new(), keys: HashMap::new(), relisted: None, listed: false, gone: Default::default() }
     }
 }
 
@@ -238,16 +102,36 @@ impl<T> Default for Shelf<T> {
 const GONE_LIMIT: usize = 8192;
 
 impl<T> Shelf<T> {
-    fn bury(&mut self, uid: String) {
-        let (set, order) = &mut self.gone;
-        if set.insert(uid.clone()) {
+    fn bury(&mut self, uid: String, version: String) {
+        let (versions, order) = &mut self.gone;
+        if versions.insert(uid.clone(), version).is_none() {
             order.push_back(uid);
         }
         if order.len() > GONE_LIMIT
             && let Some(oldest) = order.pop_front()
         {
-            set.remove(&oldest);
+            versions.remove(&oldest);
         }
+    }
+
+    /// Takes an object out. Says under which group it was.
+    fn take(&mut self, uid: &str, name: &str) -> Option<GroupKey> {
+        let key = self.keys.remove(uid)?;
+        if let Some(slots) = self.groups.get_mut(&key) {
+            if slots.get(name).is_some_and(|slot| slot.uid == uid) {
+                slots.remove(name);
+            }
+            if slots.is_empty() {
+                self.groups.remove(&key);
+            }
+        }
+        Some(key)
+    }
+
+    /// The version under which an object is known.
+    fn version(&self, uid: &str, name: &str) -> Option<&str> {
+        let slot = self.groups.get(self.keys.get(uid)?)?.get(name)?;
+        (slot.uid == uid).then_some(slot.version.as_str())
     }
 }
 
@@ -259,6 +143,7 @@ pub struct Index {
     virtual_machines: Shelf<virtual_machine::Declared>,
     instances: Shelf<virtual_machine::Instance>,
     claims: Shelf<Arc<Claim>>,
+    revisions: Shelf<Arc<Revision>>,
     /// Where the machines of nodes are that are hosts, by the UIDs of the nodes; nothing where an inventory has none for one.
     reached: HashMap<String, Option<String>>,
     /// Through which jump host they are reached, likewise.
@@ -297,17 +182,19 @@ impl Index {
                 {
                     seen.insert(uid.clone());
                 }
-                touched.groups.extend(self.upsert(object));
+                touched.groups.extend(self.place(object));
             }
             Event::Delete(object) => touched = self.remove(object),
             Event::InitDone => {
                 let shelf = O::shelf(self);
                 shelf.listed = true;
                 let seen = shelf.relisted.take().unwrap_or_default();
+                let keys = &mut shelf.keys;
                 for (key, slots) in &mut shelf.groups {
                     slots.retain(|_, slot| {
                         let stays = seen.contains(&slot.uid);
                         if !stays {
+                            keys.remove(&slot.uid);
                             touched.groups.insert(key.clone());
                             touched.gone.push(slot.uid.clone());
                         }
@@ -326,41 +213,52 @@ impl Index {
 
     /// Takes an object in, from a watch or as the answer to a write. Returns the group where this changed anything.
     pub fn upsert<O: Indexed>(&mut self, object: &O) -> Option<GroupKey> {
+        self.place(object).into_iter().next()
+    }
+
+    /// The group where an object is now, and the one where it was, where an edit has moved it.
+    fn place<O: Indexed>(&mut self, object: &O) -> Vec<GroupKey> {
         let metadata = object.metadata();
-        let (key, name, uid) = (object.group()?, metadata.name.clone()?, metadata.uid.clone()?);
+        let (Some(key), Some(name), Some(uid)) = (object.group(), metadata.name.clone(), metadata.uid.clone()) else {
+            return Vec::new();
+        };
         let version = metadata.resource_version.clone().unwrap_or_default();
         let shelf = O::shelf(self);
-        if shelf.gone.0.contains(&uid) {
-            return None;
+        if shelf.gone.0.get(&uid).is_some_and(|gone| !is_newer(&version, gone)) {
+            return Vec::new();
         }
         // While a list is on its way, what we have just made may be younger than it.
         if let Some(seen) = &mut shelf.relisted {
             seen.insert(uid.clone());
         }
-        let slots = shelf.groups.entry(key.clone()).or_default();
-        if slots.get(&name).is_some_and(|slot| is_at_least(&slot.version, &version)) {
-            return None;
+        let known = shelf.groups.get(&key).and_then(|slots| slots.get(&name)).map(|slot| slot.version.as_str());
+        if known.or_else(|| shelf.version(&uid, &name)).is_some_and(|known| is_at_least(known, &version)) {
+            return Vec::new();
         }
-        slots.insert(name, Slot { uid, version, kept: object.keep() });
-        Some(key)
+        shelf.gone.0.remove(&uid);
+        let mut keys = vec![key.clone()];
+        if shelf.keys.get(&uid).is_some_and(|former| *former != key) {
+            keys.extend(shelf.take(&uid, &name));
+        }
+        let slot = Slot { uid: uid.clone(), version, kept: object.keep() };
+        if let Some(former) = shelf.groups.entry(key.clone()).or_default().insert(name, slot)
+            && former.uid != uid
+        {
+            shelf.keys.remove(&former.uid);
+        }
+        shelf.keys.insert(uid, key);
+        keys
     }
 
     fn remove<O: Indexed>(&mut self, object: &O) -> Touched {
-        let (Some(key), Some(name), Some(uid)) = (object.group(), &object.metadata().name, &object.metadata().uid)
-        else {
+        let metadata = object.metadata();
+        let (Some(key), Some(name), Some(uid)) = (object.group(), &metadata.name, &metadata.uid) else {
             return Touched::default();
         };
         let shelf = O::shelf(self);
-        shelf.bury(uid.clone());
-        if let Some(slots) = shelf.groups.get_mut(&key) {
-            if slots.get(name).is_some_and(|slot| slot.uid == *uid) {
-                slots.remove(name);
-            }
-            if slots.is_empty() {
-                shelf.groups.remove(&key);
-            }
-        }
-        Touched { groups: BTreeSet::from([key]), gone: vec![uid.clone()] }
+        shelf.bury(uid.clone(), metadata.resource_version.clone().unwrap_or_default());
+        let former = shelf.take(uid, name);
+        Touched { groups: former.into_iter().chain([key]).collect(), gone: vec![uid.clone()] }
     }
 
     /// The GroupNodes that name this group, and the UID of the group that each belongs to.
@@ -456,6 +354,20 @@ impl Index {
         })
     }
 
+    /// Whether revisions were listed.
+    pub fn knows_revisions(&self) -> bool {
+        self.revisions.listed
+    }
+
+    /// The revisions of the group with this UID, oldest first.
+    pub fn revisions(&self, key: &GroupKey, uid: &str) -> Vec<Arc<Revision>> {
+        let slots = self.revisions.groups.get(key).into_iter().flat_map(BTreeMap::values);
+        let ours = |slot: &&Slot<Arc<Revision>>| slot.kept.controller.as_deref() == Some(uid);
+        let mut revisions: Vec<Arc<Revision>> = slots.filter(ours).map(|slot| slot.kept.clone()).collect();
+        revisions.sort_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
+        revisions
+    }
+
     /// The claims that say they belong to this group.
     pub fn claims(&self, key: &GroupKey) -> BTreeMap<String, Arc<Claim>> {
         let slots = self.claims.groups.get(key).into_iter().flatten();
@@ -482,6 +394,11 @@ fn is_at_least(version: &str, other: &str) -> bool {
     matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version >= other)
 }
 
+/// Whether one resource version is known to be newer than another.
+fn is_newer(version: &str, other: &str) -> bool {
+    matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version > other)
+}
+
 /// What the controller knows of a group beyond the caches.
 #[derive(Debug, Default)]
 pub struct Beyond {
@@ -504,6 +421,8 @@ pub struct Beyond {
     pub recheck: bool,
     /// How many sessions one group may have open at once.
     pub session_limit: u32,
+    /// The declaration of which no revision could be kept.
+    pub unkept: Option<Digest>,
 }
 
 /// Puts together all that the plan of a group depends on.
@@ -552,6 +471,11 @@ pub fn snapshot(
         troubles: BTreeMap::new(),
         leave: Leave::default(),
         last_good: None,
+        heal: Heal::No,
+        revisions: index.revisions(&head.key, &head.uid),
+        recorded: BTreeSet::new(),
+        templates: BTreeMap::new(),
+        unkept: beyond.unkept.clone(),
         group,
         head,
     };
@@ -594,6 +518,7 @@ pub fn snapshot(
     // What is there is certain.
     let there: BTreeSet<u32> = snapshot.nodes.keys().copied().collect();
     snapshot.uncertain.retain(|ordinal| !there.contains(ordinal));
+    recognise(&mut snapshot);
     if snapshot.head.deletion.is_some() {
         let seen = beyond.cascade.as_ref().filter(|(uid, _)| *uid == snapshot.head.uid).map(|(_, cascade)| *cascade);
         snapshot.head.deletion = seen.or_else(|| Some(cascade(object, &snapshot)));
@@ -607,6 +532,46 @@ fn may_delete_claims(snapshot: &Snapshot) -> bool {
     snapshot.head.deletion.is_some() || retention.when_scaled == Retention::Delete
 }
 
+/// Names templates by the hash that they have now, whatever hash was recorded: those of the same meaning have the same. The
+/// templates other than the one in force are kept beside.
+pub fn recognise(snapshot: &mut Snapshot) {
+    let mut recorded: BTreeSet<String> = std::mem::take(&mut snapshot.recorded);
+    let machines = snapshot.machines.values().map(|machine| &machine.template_hash);
+    for hash in machines.chain(snapshot.nodes.values().map(|node| &node.template_hash)) {
+        if !hash.is_empty() && !recorded.contains(hash) {
+            recorded.insert(hash.clone());
+        }
+    }
+    let (mut names, mut templates): (BTreeMap<&str, String>, BTreeMap<String, Arc<NodeShape>>) = Default::default();
+    let in_force = snapshot.for_removal().map(|group| &group.node);
+    for recorded in &recorded {
+        if let Some(shape) = in_force.filter(|shape| shape.is_made_as(recorded)) {
+            names.insert(recorded, shape.hash().to_owned());
+            continue;
+        }
+        let known = snapshot.revisions.iter().rev().filter(|revision| revision.explains(recorded));
+        if let Some(shape) = known.filter_map(|revision| revision.shape.as_ref()).next() {
+            names.insert(recorded, shape.hash().to_owned());
+            templates.insert(shape.hash().to_owned(), shape.clone());
+        }
+    }
+    if let Some(shape) = snapshot.revisions.last().and_then(|revision| revision.shape.as_ref()) {
+        templates.insert(shape.hash().to_owned(), shape.clone());
+    }
+    snapshot.templates = templates;
+    for machine in snapshot.machines.values_mut() {
+        if let Some(name) = names.get(machine.template_hash.as_str()).filter(|name| **name != machine.template_hash) {
+            Arc::make_mut(machine).template_hash = name.clone();
+        }
+    }
+    for node in snapshot.nodes.values_mut() {
+        if let Some(name) = names.get(node.template_hash.as_str()).filter(|name| **name != node.template_hash) {
+            Arc::make_mut(node).template_hash = name.clone();
+        }
+    }
+    snapshot.recorded = recorded;
+}
+
 /// Completes a snapshot when all that the templates see is known: what has no leave is taken back, and the node is chosen for
 /// what runs on one node only.
 pub fn complete(snapshot: &mut Snapshot) {
@@ -618,7 +583,7 @@ pub fn complete(snapshot: &mut Snapshot) {
 fn choose(snapshot: &mut Snapshot) {
     let all: BTreeSet<u32> = snapshot.nodes.keys().copied().collect();
     let live: BTreeSet<u32> = snapshot.live().map(|node| node.ordinal).collect();
-    if let Ok(group) = &mut snapshot.group {
+    if let Some(group) = snapshot.group.as_mut().ok().or(snapshot.last_good.as_mut()) {
         // Where all go, the first of them.
         group.chosen = scale::chosen(&live, group.count).or(all.first().copied());
     }

@@ -18,8 +18,10 @@ use crate::{
     api::{GroupSpec, ServerSpec},
     group::{
         Group, GroupKey, Host,
+        inputs::Inputs,
         resolve::{self, Memo, Resolved, ServerSpecs, Source},
     },
+    phase::Digest,
     plan::{self, TemplateVerdict, claims::Refusal},
 };
 
@@ -80,6 +82,10 @@ pub(super) struct Known {
     pub(super) nodes: usize,
     /// Its inventory, as it was read last.
     pub(super) inventory: Option<Inventory>,
+    /// What it read last of Secrets and ConfigMaps.
+    pub(super) inputs: Option<Arc<Inputs>>,
+    /// The UID of its newest revision, and what that declares, where it was needed.
+    pub(super) restored: Option<(String, Resolved)>,
 }
 
 /// An inventory that stands in a ConfigMap.
@@ -98,7 +104,8 @@ impl State {
 
     /// Whether every kind was listed.
     pub(super) fn synced(&self) -> bool {
-        self.index().synced() && self.all_specs().listed()
+        let index = self.index();
+        index.synced() && index.knows_revisions() && self.all_specs().listed()
     }
 
     fn all_specs(&self) -> MutexGuard<'_, Specs> {
@@ -193,6 +200,11 @@ impl State {
     /// What the API server thinks of a template.
     pub fn remember_template(&self, key: &GroupKey, hash: &str, verdict: TemplateVerdict) {
         self.remember(key, |beyond| beyond.template = Some((hash.to_owned(), verdict)));
+    }
+
+    /// No revision of a declaration could be kept.
+    pub(super) fn remember_unkept(&self, key: &GroupKey, declared: &Digest) {
+        self.remember(key, |beyond| beyond.unkept = Some(declared.clone()));
     }
 
     /// Somebody else's pod stands at a name that the group needs.
@@ -293,6 +305,7 @@ impl State {
             known.beyond.recheck = true;
             known.beyond.foreign_nodes.clear();
             known.beyond.uncertain.clear();
+            known.beyond.unkept = None;
         }
     }
 }

@@ -25,7 +25,7 @@ pub use lifted::lifted;
 pub use nodes::inventory;
 pub use phases::MOST_ACTIONS;
 
-use super::{Cascade, DriftCheck, Group, GroupKey, Head, Retry, Rollout};
+use super::{Cascade, DriftCheck, Group, GroupKey, Head, NodeShape, Retry, Rollout, revision};
 use crate::{
     api::{
         self, GroupSpec,
@@ -33,9 +33,10 @@ use crate::{
         converge::{DriftPolicy, OnFailure, RolloutFields},
         group_spec::Approval,
         lift::LiftFields,
+        nodes::NodeFields,
     },
     phase::{
-        ActionKind,
+        ActionKind, Digest,
         action::KeyRef,
         budget::{Budget, REASON},
         hex,
@@ -95,6 +96,12 @@ pub fn resolve(object: &GroupSpec, specs: &ServerSpecs) -> Result<Group, Vec<Fie
     Errors::default().group(object, specs, None)
 }
 
+/// What a node is, as it is declared. Nothing where it cannot be read.
+pub fn shape(fields: &NodeFields) -> Option<NodeShape> {
+    let mut errors = Errors::default();
+    errors.node(fields).filter(|_| errors.found.is_empty())
+}
+
 impl Errors {
     fn group(
         mut self,
@@ -127,6 +134,10 @@ impl Errors {
         });
         match node {
             Some(node) if errors.found.is_empty() => Ok(Group {
+                declared: match lift {
+                    None => revision::digest(&revision::declaration(object, specs), node.hash()),
+                    Some(_) => Digest::default(),
+                },
                 key: key(object),
                 uid: object.metadata.uid.clone().unwrap_or_default(),
                 generation: object.metadata.generation.unwrap_or_default(),

@@ -28,11 +28,20 @@ impl NodeShape {
         }
     }
 
+    /// Whether something whose recorded hash is this was made from a template of the same meaning.
+    pub fn is_made_as(&self, recorded: &str) -> bool {
+        match self {
+            Self::Pod(pod) => recorded == pod.hash || recorded == pod.hash_as_written,
+            Self::VirtualMachine(machine) => recorded == machine.hash || recorded == machine.hash_as_written,
+            Self::Hosts(_) => recorded.is_empty(),
+        }
+    }
+
     /// A hash over all that the API server is asked about before anything is made.
     pub fn checked_as(&self) -> &str {
         match self {
             Self::Pod(pod) => &pod.checked_as,
-            Self::VirtualMachine(machine) => &machine.hash,
+            Self::VirtualMachine(machine) => &machine.hash_as_written,
             Self::Hosts(_) => "",
         }
     }
@@ -130,8 +139,10 @@ impl Kind {
 pub struct VirtualMachineShape {
     /// The template as it was written.
     pub template: Arc<Value>,
-    /// A hash over the template and the user: what the operator adds besides does not count.
+    /// A hash over the meaning of the template, and the user: what the operator adds besides does not count.
     pub hash: String,
+    /// The same over the words of the template: earlier versions of the operator recorded it.
+    pub hash_as_written: String,
     /// The user that the operator logs in as.
     pub user: String,
     /// The network whose address the operator connects to; the first that has one, without it.
@@ -143,8 +154,10 @@ pub struct VirtualMachineShape {
 pub struct PodShape {
     /// The template as it was written.
     pub template: Arc<Value>,
-    /// A hash over the template and the container: what the operator injects does not count.
+    /// A hash over the meaning of the template, and the container: what the operator injects does not count.
     pub hash: String,
+    /// The same over the words of the template: earlier versions of the operator recorded it.
+    pub hash_as_written: String,
     /// A hash over all that the API server is asked about: the template, the container and the claims.
     pub checked_as: String,
     /// The container in which phases run.

@@ -13,9 +13,6 @@ use crate::{
     transport::{Container, Target},
 };
 
-/// Annotation on pods: the container in which phases run, as it was when the pod was made.
-const CONTAINER_ANNOTATION: &str = "pallet.dev/container";
-
 /// What the plan needs to know of a pod.
 pub fn observe(pod: &Pod) -> Machine {
     let metadata = &pod.metadata;
@@ -26,7 +23,7 @@ pub fn observe(pod: &Pod) -> Machine {
         conditions.is_some_and(|list| list.iter().any(|c| c.type_ == kind && c.status == "True"))
     };
     let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-    let container_name = annotation(CONTAINER_ANNOTATION).unwrap_or_default();
+    let container_name = annotation(api::CONTAINER_ANNOTATION).unwrap_or_default();
     let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
     Machine {
         name: metadata.name.clone().unwrap_or_default(),
@@ -108,7 +105,7 @@ pub fn build(group: &Group, shape: &PodShape, name: &str, node_uid: Option<&str>
     let metadata = adopt(&mut pod, group, name, Some((name, node_uid)));
     let annotations = object(metadata, "annotations");
     annotations[api::TEMPLATE_HASH_ANNOTATION] = shape.hash.as_str().into();
-    annotations[CONTAINER_ANNOTATION] = shape.container.as_str().into();
+    annotations[api::CONTAINER_ANNOTATION] = shape.container.as_str().into();
     // As with a StatefulSet: a name of its own, and under the Service an address of its own.
     if pod["spec"]["hostname"].is_null() {
         pod["spec"]["hostname"] = name.into();

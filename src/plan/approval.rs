@@ -52,6 +52,10 @@ pub struct Leave {
 pub fn gate(snapshot: &mut Snapshot) {
     let Ok(declared) = &snapshot.group else {
         snapshot.leave.approved = snapshot.status.approved.clone();
+        let live = snapshot.live().count();
+        if let Some(good) = snapshot.last_good.as_mut().filter(|good| good.needs_approval) {
+            *good = held_back(good, snapshot.status.approved.as_ref(), live);
+        }
         return;
     };
     if !declared.needs_approval {
@@ -65,7 +69,7 @@ pub fn gate(snapshot: &mut Snapshot) {
         known.as_ref().filter(|known| known.count == asked.count).map(|known| intervals::parse(&known.victims));
     let victims = victims.unwrap_or_default();
     let same = known.as_ref().is_some_and(|known| {
-        (known.count, &known.template, &known.sources) == (asked.count, &asked.template, &asked.sources)
+        (known.count, &known.sources) == (asked.count, &asked.sources) && declared.node.is_made_as(&known.template)
     });
     let mut leave = Leave { approved: known.clone(), victims: Some(victims.clone()), ..Leave::default() };
     if !same || removals.keys().any(|ordinal| !victims.contains(ordinal)) {
@@ -108,7 +112,7 @@ fn target(group: &Group) -> Approved {
 fn held_back(declared: &Group, known: Option<&Approved>, live: usize) -> Group {
     let mut group = declared.clone();
     group.count = known.map_or(live as u32, |known| known.count);
-    if known.is_none_or(|known| known.template != group.node.hash()) {
+    if known.is_none_or(|known| !group.node.is_made_as(&known.template)) {
         group.rollout.replacement = Replacement::Never;
     }
     let approved = |phase: &PhaseName, digest: &Digest| {

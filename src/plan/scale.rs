@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Machine, MachineState, Node, Snapshot, claims, hosts};
+use super::{Machine, MachineState, Node, Snapshot, claims, hosts, revisions};
 use crate::{
     api::group_node::Outcome,
     group::{Group, Replacement},
@@ -91,23 +91,43 @@ pub fn target(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> u32 {
 }
 
 /// The nodes to replace now, those that do no good first: they take nothing away. Of the others as many as may be
-/// unavailable, marked ones first, then the highest ordinal.
+/// unavailable, marked ones first, then those that are coming back, then the highest ordinal.
+///
+/// A node that was lost and is coming back counts as available. While the present template has worked on no node, and is tried
+/// on as many as may be unavailable, no further node is replaced.
 pub fn replaced<'a>(snapshot: &Snapshot, group: &Group, live: &[&'a Node]) -> Vec<(&'a Node, bool)> {
-    let available = |node: &Node| {
-        let serves = |machine: &Machine| {
-            !machine.deleting && machine.ready && (machine.gate_open || (!machine.gated && has_converged(group, node)))
-        };
-        snapshot.machine(node).is_some_and(serves)
-    };
+    let available = |node: &Node| is_available(snapshot, group, node);
+    let counts = |node: &Node| available(node) || recovers(snapshot, node);
     let least = group.count.saturating_sub(group.rollout.max_unavailable) as usize;
-    let spare = live.iter().filter(|node| available(node)).count().saturating_sub(least);
+    let spare = live.iter().filter(|node| counts(node)).count().saturating_sub(least);
     let (mut healthy, unhealthy): (Vec<&Node>, Vec<&Node>) =
-        outdated(snapshot, group, live).into_iter().partition(|node| available(node));
+        outdated(snapshot, group, live).into_iter().partition(|node| counts(node));
     let marked = |node: &Node| node.marked || snapshot.machine(node).is_some_and(|machine| machine.marked);
-    healthy.sort_by_key(|node| (Reverse(marked(node)), Reverse(node.ordinal)));
+    healthy.sort_by_key(|node| (Reverse(marked(node)), available(node), Reverse(node.ordinal)));
     healthy.truncate(spare);
+    if revisions::is_stuck(snapshot, group, live) {
+        return healthy.into_iter().map(|node| (node, available(node))).collect();
+    }
     let unhealthy = unhealthy.into_iter().map(|node| (node, false));
-    unhealthy.chain(healthy.into_iter().map(|node| (node, true))).collect()
+    unhealthy.chain(healthy.into_iter().map(|node| (node, available(node)))).collect()
+}
+
+/// Whether a node serves.
+pub(super) fn is_available(snapshot: &Snapshot, group: &Group, node: &Node) -> bool {
+    let serves = |machine: &Machine| {
+        !machine.deleting && machine.ready && (machine.gate_open || (!machine.gated && has_converged(group, node)))
+    };
+    snapshot.machine(node).is_some_and(serves)
+}
+
+fn recovers(snapshot: &Snapshot, node: &Node) -> bool {
+    snapshot.machine(node).is_some_and(|machine| !machine.deleting && revisions::is_recovering(snapshot, node, machine))
+}
+
+/// When the first node that is coming back does not count as available any more.
+pub fn recovery_ends(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> Option<Timestamp> {
+    let coming = outdated(snapshot, group, live).into_iter().filter(|node| recovers(snapshot, node));
+    coming.filter_map(|node| snapshot.machine(node)).map(|machine| machine.created + revisions::RECOVERS_FOR).min()
 }
 
 /// Whether every phase has succeeded on a node, if not as it is declared now: it served, and an edit takes nothing away.

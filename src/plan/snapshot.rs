@@ -17,7 +17,7 @@ use crate::{
         group_node::{Backing, Drift, Incarnation, NodeHost, NodeLift, Outcome, Receipt, Running},
     },
     facts::Facts,
-    group::{Attributes, Cascade, FieldError, Group, Head, Kind},
+    group::{Attributes, Cascade, FieldError, Group, Head, Kind, NodeShape, revision::Revision},
     phase::{Digest, PhaseName},
     transport::Target,
 };
@@ -64,8 +64,30 @@ pub struct Snapshot {
     pub troubles: BTreeMap<String, Trouble>,
     /// Where the group stands with its approval.
     pub leave: Leave,
-    /// The spec as it could be used last, where it cannot be now: for saying goodbye.
+    /// The declaration as it was valid last, where the present one cannot be used: for removals, and for lost nodes.
     pub last_good: Option<Group>,
+    /// How far nodes are kept by `last_good`.
+    pub heal: Heal,
+    /// The revisions that are kept, oldest first. The newest is the last that was valid.
+    pub revisions: Vec<Arc<Revision>>,
+    /// The hashes that machines and nodes have recorded, as they were recorded.
+    pub recorded: BTreeSet<String>,
+    /// The templates of the revisions that are needed, by the hash that they have now.
+    pub templates: BTreeMap<String, Arc<NodeShape>>,
+    /// The declaration of which no revision could be kept.
+    pub unkept: Option<Digest>,
+}
+
+/// How far nodes are kept by the declaration that was valid last, while the present one cannot be used.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Heal {
+    /// Not at all.
+    #[default]
+    No,
+    /// Lost machines are made again. No phase runs: not all that its templates see is known.
+    Machines,
+    /// Lost nodes are made again, and phases run.
+    Fully,
 }
 
 impl Snapshot {
@@ -77,6 +99,11 @@ impl Snapshot {
     /// The spec by which nodes are removed: the last that could be used.
     pub fn for_removal(&self) -> Option<&Group> {
         self.group.as_ref().ok().or(self.last_good.as_ref())
+    }
+
+    /// The declaration that nodes are kept by: the present one, or else the last that was valid.
+    pub fn in_force(&self) -> Option<&Group> {
+        self.group.as_ref().ok().or(self.last_good.as_ref().filter(|_| self.heal != Heal::No))
     }
 
     /// What backs the nodes.
@@ -159,6 +186,8 @@ pub struct Node {
     pub name: String,
     /// Its UID.
     pub uid: String,
+    /// The template of the machine on which it converged last; empty where it never did.
+    pub template_hash: String,
     /// Its number.
     pub ordinal: u32,
     /// The host that it is, where nodes are hosts.
@@ -169,6 +198,8 @@ pub struct Node {
     pub deleted_at: Option<Timestamp>,
     /// Whether the operator's finalizer is on it.
     pub finalized: bool,
+    /// Whether it has the label of its group, by which people find it.
+    pub labelled: bool,
     /// Whether it is marked as a preferred victim.
     pub marked: bool,
     /// The UID of the earlier GroupSpec that it was taken over from.
@@ -240,6 +271,8 @@ pub(crate) fn outlives(receipt: &mut Receipt) -> bool {
 pub struct Reported {
     /// What backs it.
     pub backing: Option<Backing>,
+    /// The hash of the template on which it converged last.
+    pub template_hash: Option<String>,
     /// Its address.
     pub address: Option<String>,
     /// The phase that runs.
@@ -429,6 +462,7 @@ impl Node {
         let record = self.written();
         GroupNodeStatus {
             backing: self.reported.backing.clone(),
+            template_hash: self.reported.template_hash.clone(),
             address: self.reported.address.clone(),
             incarnation: record.incarnation.clone(),
             facts: record.facts.clone(),

@@ -5,8 +5,13 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Machine, Node, Snapshot, Step, TemplateVerdict, claims, drift, progress::Cause, restore, scale};
+use super::{
+    Heal, Machine, Node, Snapshot, Step, TemplateVerdict, claims, drift,
+    progress::{self, Cause},
+    restore, scale,
+};
 use crate::{
     api::{
         GROUP_LABEL, GroupNodeStatus, GroupSpecStatus,
@@ -102,10 +107,11 @@ fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus
         verdict = ("Removing".to_owned(), format!("the node is being removed; {}: {}", verdict.0, verdict.1));
     }
     let (reason, message) = verdict;
-    let drifted = snapshot.group.as_ref().ok().and_then(|group| drift::of_node(group, &node.record));
+    let drifted = snapshot.in_force().and_then(|group| drift::of_node(group, &node.record));
     let verdict = Verdict { kind: "Converged", status: *step == Step::Settled, reason, message };
     GroupNodeStatus {
         backing: machine.map(backing),
+        template_hash: converged_on(node, step, machine),
         address: machine.and_then(|machine| machine.address.clone()),
         running,
         conditions: stamp(
@@ -116,6 +122,13 @@ fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus
         ),
         ..with_record(node)
     }
+}
+
+/// The template on which a node converged last. One that was recorded under another hash stays as it was recorded.
+fn converged_on(node: &Node, step: &Step, machine: Option<&Machine>) -> Option<String> {
+    let hash = machine.filter(|_| *step == Step::Settled).map(|machine| machine.template_hash.clone());
+    let news = hash.filter(|hash| !hash.is_empty() && *hash != node.template_hash);
+    news.or_else(|| node.reported.template_hash.clone())
 }
 
 fn backing(machine: &Machine) -> Backing {
@@ -224,18 +237,29 @@ fn failure_line(receipt: &Receipt) -> String {
 pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatus {
     let live: Vec<&Node> = snapshot.live().collect();
     let count = |holds: &dyn Fn(&Node) -> bool| live.iter().filter(|node| holds(node)).count() as u32;
-    let settled = |node: &Node| steps.get(&node.ordinal) == Some(&Step::Settled);
-    let group = snapshot.group.as_ref().ok();
+    // Of a declaration that cannot be used nobody knows what it would take: what nodes have said last counts, as long as their
+    // machines live.
+    let is_met = |node: &Node| snapshot.machine(node).is_some_and(|machine| progress::is_current(node, machine));
+    let was_settled = |node: &Node| {
+        let said = |c: &Condition| c.type_ == "Converged" && c.status == "True";
+        is_met(node) && node.reported.conditions.iter().any(said)
+    };
+    let is_known = snapshot.group.is_ok() || snapshot.heal == Heal::Fully;
+    let settled = |node: &Node| match steps.get(&node.ordinal) {
+        None if !is_known => was_settled(node),
+        step => step == Some(&Step::Settled),
+    };
+    let group = snapshot.in_force().filter(|_| is_known);
     let mut status = GroupSpecStatus {
         observed_generation: Some(snapshot.head.generation),
         count: group.map_or(snapshot.status.count, |_| Some(snapshot.head.count)),
         replicas: live.len() as u32,
-        // What an unreadable spec asks for cannot be compared with what is there: the old figures stand.
-        converged_replicas: group.map_or(snapshot.status.converged_replicas, |_| count(&settled)),
-        ready_replicas: group.map_or(snapshot.status.ready_replicas, |_| {
-            count(&|node| settled(node) && snapshot.machine(node).is_some_and(|machine| machine.ready))
+        converged_replicas: count(&settled),
+        ready_replicas: count(&|node| {
+            settled(node) && snapshot.machine(node).is_some_and(|machine| !machine.deleting && machine.ready)
         }),
-        updated_replicas: group.map_or(snapshot.status.updated_replicas, |group| {
+        // Under a declaration that cannot be used, those of the last that could.
+        updated_replicas: snapshot.for_removal().map_or(snapshot.status.updated_replicas, |group| {
             count(&|node| snapshot.machine(node).is_some_and(|machine| !scale::is_outdated(group, machine)))
         }),
         selector: format!("{GROUP_LABEL}={}", snapshot.head.key.name),
@@ -330,7 +354,14 @@ fn verdicts(
         Ok(group) => group,
         Err(errors) => {
             let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            return with("Stalled", FieldError::reason(errors, "InvalidSpec"), lines.join("; "));
+            let mut message = lines.join("; ");
+            if let Some(group) = snapshot.in_force() {
+                message += &format!(
+                    "; until then nodes are kept as last declared validly: {} of {} nodes are converged",
+                    status.converged_replicas, group.count
+                );
+            }
+            return with("Stalled", FieldError::reason(errors, "InvalidSpec"), message);
         }
     };
     if let TemplateVerdict::Refused { reason, message } = &snapshot.template

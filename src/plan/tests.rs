@@ -3,6 +3,7 @@
 mod claims;
 mod clocks;
 mod hosts;
+mod kept_revisions;
 mod language;
 mod memo;
 mod removals;
@@ -136,11 +137,13 @@ fn node(ordinal: u32, record: Record) -> Node {
     Node {
         name: format!("web-{ordinal}"),
         uid: format!("n-{ordinal}"),
+        template_hash: String::new(),
         ordinal,
         host: None,
         deletion: None,
         deleted_at: None,
         finalized: true,
+        labelled: true,
         marked: false,
         taken_over_from: None,
         retry_token: String::new(),
@@ -203,6 +206,11 @@ fn snapshot(extra: Value, nodes: Vec<Node>, machines: Vec<Machine>) -> Snapshot 
         troubles: BTreeMap::new(),
         leave: approval::Leave::default(),
         last_good: None,
+        heal: Heal::No,
+        revisions: Vec::new(),
+        recorded: BTreeSet::new(),
+        templates: BTreeMap::new(),
+        unkept: None,
     }
 }
 

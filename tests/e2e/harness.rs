@@ -9,7 +9,10 @@ use std::{
 };
 
 use futures::TryFutureExt;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount},
+    events::v1::Event,
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{AttachParams, DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -344,6 +347,13 @@ impl Space {
                 )
             })
             .collect()
+    }
+
+    /// How many events of this reason there are in the namespace.
+    pub async fn events(&self, reason: &str) -> usize {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.name);
+        let list = events.list(&ListParams::default()).await.expect("the events");
+        list.items.iter().filter(|event| event.reason.as_deref() == Some(reason)).count()
     }
 
     pub fn count(&self, request: &str) -> usize {

@@ -146,7 +146,7 @@ async fn a_surge_makes_the_new_ones_first() {
 }
 
 /// Volumes that claims of a test's own class are bound to.
-async fn volumes(space: &Space, number: usize) {
+pub async fn volumes(space: &Space, number: usize) {
     let api: Api<PersistentVolume> = Api::all(space.client.clone());
     for n in 0..number {
         let name = format!("{}-{n}", space.name);

@@ -64,7 +64,8 @@ fn pod(name: &str, owners: &Value, group: &str, account: &str) -> Value {
     })
 }
 
-const NOT_ITS_POD: &str = "the operator may touch only pods and virtual machines that a GroupSpec controls";
+const NOT_ITS_POD: &str =
+    "the operator may touch only pods, virtual machines and ControllerRevisions that a GroupSpec controls";
 const NOT_ITS_SECRET: &str = "the operator may create only its own Secrets";
 const NOT_ITS_NAMESPACE: &str = "in the namespaces of Kubernetes itself";
 
@@ -151,6 +152,14 @@ fn pods(of_group: &Value) {
     assert_refused(create("team-a", &pod("stranger", &not_controlled, "web", "default")), NOT_ITS_POD);
     assert_refused(create("kube-system", &pod("web-0", of_group, "web", "default")), NOT_ITS_NAMESPACE);
     create("team-a", &pod("web-0", of_group, "web", "default")).expect("a pod of the group");
+    let revision = |owners: &Value| {
+        json!({
+            "apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1, "data": {},
+            "metadata": {"name": "web-abcde", "ownerReferences": owners, "labels": {"pallet.dev/group": "web"}}
+        })
+    };
+    assert_refused(create("team-a", &revision(&nobody)), NOT_ITS_POD);
+    create("team-a", &revision(of_group)).expect("a revision of the group");
 }
 
 /// What others have made: not deleted, not reported otherwise; and nothing is executed in Kubernetes' own namespaces.
@@ -160,7 +169,8 @@ async fn what_is_there() {
     assert_refused(operator(&["delete", "pod", "alien", "--wait=false"]), NOT_ITS_POD);
     assert_refused(report("alien").await, NOT_ITS_POD);
     report("web-0").await.expect("the readiness gate of its own");
-    operator(&["delete", "pod", "web-0", "--wait=false"]).expect("its own pod");
+    kubectl(&["label", "pod", "web-0", "-n", "team-a", "pallet.dev/group=debug", "--overwrite"]);
+    operator(&["delete", "pod", "web-0", "--wait=false"]).expect("its own pod, whatever an edit made of its label");
     let exec = |namespace: &str| {
         let path = format!("/api/v1/namespaces/{namespace}/pods/alien/exec?command=true&stdout=true");
         try_run("kubectl", &["get", "--raw", &path, OPERATOR])

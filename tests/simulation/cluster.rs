@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{PersistentVolumeClaim, Pod},
+    api::{
+        apps::v1::ControllerRevision,
+        core::v1::{PersistentVolumeClaim, Pod},
+    },
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kube::{Resource, runtime::watcher::Event};
@@ -164,6 +167,8 @@ pub struct Cluster {
     pub pods: Store<Pod>,
     pub claims: Store<PersistentVolumeClaim>,
     pub lifts: Store<Lift>,
+    /// They are heard of at once.
+    pub revisions: BTreeMap<String, ControllerRevision>,
 }
 
 impl Cluster {

@@ -4,13 +4,20 @@
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::runtime::watcher::Event;
 use pallet_operator::{
     api::{self, GroupNode, GroupNodeFields, GroupSpec, group_node::NodeHost},
     controller::observe::{Beyond, Index, complete, snapshot},
-    group::resolve::{Memo, ServerSpecs},
+    group::{
+        resolve::{Memo, ServerSpecs},
+        revision,
+    },
     node,
-    plan::{Bound, Effect, LOOK_AGAIN, Notice, Plan, SessionView, Snapshot, TemplateVerdict, earliest, plan, status},
+    plan::{
+        Bound, Effect, LOOK_AGAIN, Notice, Plan, SessionView, Snapshot, TemplateVerdict, earliest, plan, revisions,
+        status,
+    },
     run::memory::Memory,
 };
 
@@ -84,6 +91,7 @@ impl World {
     pub fn start_operator(&mut self) {
         let (writes, seat) = (self.operator.writes, self.operator.seat);
         self.operator = Operator { writes, specs: self.specs.clone(), ..Operator::new(seat) };
+        self.cluster.revisions.values().for_each(|revision| drop(self.operator.index.upsert(revision)));
         self.cluster.relist(seat);
     }
 
@@ -92,7 +100,8 @@ impl World {
         self.count("leaders frozen");
         self.tell(|| "the operator freezes, and another one takes over".into());
         let seat = 1 - self.operator.seat;
-        let next = Operator { specs: self.specs.clone(), ..Operator::new(seat) };
+        let mut next = Operator { specs: self.specs.clone(), ..Operator::new(seat) };
+        self.cluster.revisions.values().for_each(|revision| drop(next.index.upsert(revision)));
         self.frozen = Some(std::mem::replace(&mut self.operator, next));
         self.cluster.relist(seat);
     }
@@ -190,6 +199,7 @@ impl World {
             // It is another operator by now.
             return;
         }
+        self.keep_revisions(&snapshot);
         // They stand on what this pass has seen and written.
         self.operator.lifts.woken = true;
         if self.operator.failed {
@@ -218,7 +228,7 @@ impl World {
     fn apply(&mut self, snapshot: &Snapshot, planned: &Plan) -> Result<(), Crashed> {
         for effect in &planned.effects {
             self.tell(|| format!("effect {effect:?}"));
-            self.effect(snapshot, effect);
+            self.effect(snapshot, planned, effect);
             self.may_crash("between two effects")?;
         }
         Ok(())
@@ -237,7 +247,45 @@ impl World {
         Some(call(self))
     }
 
-    fn effect(&mut self, snapshot: &Snapshot, effect: &Effect) {
+    /// As the controller does it after each pass.
+    fn keep_revisions(&mut self, snapshot: &Snapshot) {
+        if self.former {
+            return;
+        }
+        let due = revisions::due(snapshot);
+        if let (Some(number), Ok(group)) = (due.keep, &snapshot.group) {
+            let Some(object) = &self.operator.group else { return };
+            let declaration = revision::declaration(object, &self.operator.specs);
+            assert_eq!(revision::digest(&declaration, group.node.hash()), group.declared);
+            let name = format!("{GROUP}-revision-{}-{number}", group.uid);
+            let revision: ControllerRevision = serde_json::from_value(serde_json::json!({
+                "metadata": {
+                    "name": name, "namespace": NAMESPACE, "uid": name, "resourceVersion": number.to_string(),
+                    "labels": {(api::GROUP_LABEL): GROUP},
+                    "annotations": {
+                        (api::DECLARATION_ANNOTATION): group.declared.to_string(),
+                        (api::TEMPLATE_HASH_ANNOTATION): group.node.hash()
+                    },
+                    "ownerReferences": [{
+                        "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "name": GROUP, "uid": group.uid, "controller": true
+                    }]
+                },
+                "revision": number, "data": declaration
+            }))
+            .unwrap();
+            self.operator.index.upsert(&revision);
+            self.cluster.revisions.insert(name, revision);
+            self.count("revisions kept");
+            assert!(self.cluster.revisions.len() <= revisions::MOST + 2, "revisions are bounded");
+        }
+        for (name, _) in due.drop {
+            if let Some(revision) = self.cluster.revisions.remove(&name) {
+                self.operator.index.apply(&Event::Delete(revision));
+            }
+        }
+    }
+
+    fn effect(&mut self, snapshot: &Snapshot, planned: &Plan, effect: &Effect) {
         // Whether it still leads it asks its own clock before each of them.
         if self.former {
             return;
@@ -286,7 +334,7 @@ impl World {
                 let hash = snapshot.group.as_ref().unwrap().node.checked_as().to_owned();
                 self.operator.beyond.template = Some((hash, TemplateVerdict::Accepted));
             }
-            Effect::CreateNode { ordinal } => self.create_node(snapshot, *ordinal, None),
+            Effect::CreateNode { ordinal } => self.create_node(snapshot, planned, *ordinal, None),
             Effect::TakeHost { ordinal, host } => {
                 let place = format!("{}:{}", host.address, host.port);
                 if !self.calm && self.random.chance(5) {
@@ -294,12 +342,12 @@ impl World {
                     self.take_for_another(&host.address);
                 }
                 if !self.operator.index.is_occupied(NAMESPACE, &snapshot.head.uid, &place) {
-                    self.create_node(snapshot, *ordinal, Some(host.clone()));
+                    self.create_node(snapshot, planned, *ordinal, Some(host.clone()));
                 }
             }
             Effect::CreateMachine { ordinal } => {
                 let node = &snapshot.nodes[ordinal];
-                self.create_machine(snapshot, &node.name.clone(), &node.uid.clone());
+                self.create_machine(snapshot, planned, *ordinal, &node.uid.clone());
             }
             Effect::DeleteNode { ordinal, uid, .. } => {
                 self.count("nodes removed");
@@ -329,6 +377,7 @@ impl World {
                 }
             }
             Effect::ReleaseStray { .. } => unreachable!("there is no former group here"),
+            Effect::RestoreNode { .. } => unreachable!("nobody edits GroupNodes here"),
             Effect::ReleaseNode { ordinal } => {
                 let node = snapshot.nodes[ordinal].clone();
                 self.answered(|world| {
@@ -387,7 +436,7 @@ impl World {
         self.cluster.nodes.objects.values().filter(|node| node.spec.group == GROUP)
     }
 
-    fn create_node(&mut self, snapshot: &Snapshot, ordinal: u32, host: Option<NodeHost>) {
+    fn create_node(&mut self, snapshot: &Snapshot, planned: &Plan, ordinal: u32, host: Option<NodeHost>) {
         let group = snapshot.group.as_ref().unwrap();
         let name = group.key.node_name(ordinal);
         let (of, group_uid) = (group.key.name.clone(), group.uid.clone());
@@ -395,6 +444,7 @@ impl World {
         let mut object = GroupNode::new(&name, fields);
         object.metadata.namespace = Some(NAMESPACE.into());
         object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);
+        object.metadata.labels = Some([(api::GROUP_LABEL.to_owned(), group.key.name.clone())].into());
         let now = self.now;
         let answer = self.answered(|world| {
             let created = world.cluster.nodes.create(&mut world.cluster.counter, object, now);
@@ -412,7 +462,7 @@ impl World {
                 self.operator.beyond.uncertain.remove(&ordinal);
                 self.operator.index.upsert(&created);
                 if !self.uses.hosts() {
-                    self.create_machine(snapshot, &name, &created.metadata.uid.clone().unwrap());
+                    self.create_machine(snapshot, planned, ordinal, &created.metadata.uid.clone().unwrap());
                 }
             }
             Some(Err(_)) => {
@@ -442,14 +492,19 @@ impl World {
         }
     }
 
-    fn create_machine(&mut self, snapshot: &Snapshot, name: &str, node_uid: &str) {
+    fn create_machine(&mut self, snapshot: &Snapshot, planned: &Plan, ordinal: u32, node_uid: &str) {
+        let name = &snapshot.head.key.node_name(ordinal);
         self.create_claims(snapshot, name);
         if self.operator.failed {
             return;
         }
         let group = snapshot.group.as_ref().unwrap();
-        let pod =
-            serde_json::from_value(node::pod::build(group, group.node.pod().unwrap(), name, Some(node_uid))).unwrap();
+        let other = planned.templates.get(&ordinal);
+        if other.is_some() {
+            self.count("machines from a former template");
+        }
+        let shape = other.map_or(&group.node, |hash| &*snapshot.templates[hash]);
+        let pod = serde_json::from_value(node::pod::build(group, shape.pod().unwrap(), name, Some(node_uid))).unwrap();
         let now = self.now;
         match self.answered(|world| world.cluster.pods.create(&mut world.cluster.counter, pod, now)) {
             Some(Ok(pod)) => {

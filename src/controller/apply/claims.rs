@@ -4,13 +4,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{
     Api,
-    api::{Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
 use super::{Applier, Error, by_uid, create::request, tolerate_gone, within};
 use crate::{
     api,
+    controller::observe::Indexed,
     group::{ClaimShape, Group},
     node,
     plan::{
@@ -75,11 +76,9 @@ impl Applier<'_> {
 
     async fn post_claim(&self, group: &Group, entry: &ClaimShape, node: &str) -> Result<bool, Error> {
         let name = entry.claim_name(node);
-        let object = serde_json::from_value(node::pod::build_claim(group, entry, node))
-            .map_err(|_| Error::Unplanned("a claim that the API server took and that is none"))?;
-        let created =
-            within("create persistentvolumeclaim", self.claims().create(&PostParams::default(), &object)).await;
-        let refusal = match created {
+        let object = node::pod::build_claim(group, entry, node);
+        let created = self.create_as_declared::<PersistentVolumeClaim>(&object);
+        let refusal = match within("create persistentvolumeclaim", created).await {
             Ok(created) => {
                 self.state.learn(&created);
                 self.state.forget_foreign_claim(&group.key, &name);
@@ -94,7 +93,7 @@ impl Applier<'_> {
                 return Ok(false);
             }
             if let Some(verdict) = refusal.verdict() {
-                self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+                self.remember_verdict(group, verdict);
             }
             return Err(refusal);
         };
@@ -102,7 +101,7 @@ impl Applier<'_> {
         let text = |texts: Option<&std::collections::BTreeMap<String, String>>, key: &str| {
             texts.and_then(|texts| texts.get(key)).cloned()
         };
-        let label = text(metadata.labels.as_ref(), api::GROUP_LABEL);
+        let label = found.group().map(|key| key.name);
         let group_uid = text(metadata.annotations.as_ref(), api::GROUP_UID_ANNOTATION);
         let known = Found { name: &name, group: label.as_deref(), group_uid: group_uid.as_deref() };
         match claims::ownership(group, entry, known) {

@@ -1,7 +1,7 @@
 //! IO: what is created: GroupNodes, what backs them, and their claims, after the API server was asked about the template.
 
 use kube::{Api, Resource, api::PostParams};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Applier, Error, within};
@@ -10,6 +10,7 @@ use crate::{
     controller::observe::Indexed,
     group::{Group, Kind, NodeShape, hosts::place},
     node,
+    plan::TemplateVerdict,
 };
 
 impl Applier<'_> {
@@ -39,8 +40,16 @@ impl Applier<'_> {
             },
             Err(error) => error.verdict().ok_or(error)?,
         };
-        self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+        self.remember_verdict(group, verdict);
         Ok(())
+    }
+
+    /// Keeps what the API server thinks of the present template. What it thinks of a former one says nothing of that.
+    pub(super) fn remember_verdict(&self, group: &Group, verdict: TemplateVerdict) {
+        let present = self.snapshot.in_force().map(|group| group.node.checked_as());
+        if present == Some(group.node.checked_as()) {
+            self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+        }
     }
 
     /// Makes a host a node, unless another group has just done so.
@@ -48,10 +57,16 @@ impl Applier<'_> {
         let group = self.group()?;
         let place = place(&host.address, host.port);
         let Some(_reserved) = self.state.reserve_host(self.namespace(), &group.uid, place) else { return Ok(()) };
-        self.create_node(ordinal, Some(host)).await
+        self.create_node(ordinal, Some(host), None).await
     }
 
-    pub(super) async fn create_node(&self, ordinal: u32, host: Option<&NodeHost>) -> Result<(), Error> {
+    /// Creates a GroupNode and what backs it, from another template than the present one where one is given.
+    pub(super) async fn create_node(
+        &self,
+        ordinal: u32,
+        host: Option<&NodeHost>,
+        template: Option<&NodeShape>,
+    ) -> Result<(), Error> {
         let group = self.group()?;
         let name = group.key.node_name(ordinal);
         let (of, group_uid, host) = (group.key.name.clone(), group.uid.clone(), host.cloned());
@@ -69,7 +84,7 @@ impl Applier<'_> {
                 self.state.learn(&created);
                 // What backs it follows at once: a further pass for it would only cost time.
                 let uid = created.metadata.uid.clone().unwrap_or_default();
-                self.post_machine(group, &name, &uid).await
+                self.post_machine(group, template, &name, &uid).await
             }
             Err(error) if error.is_conflict() => {
                 let Some(found) = within("get groupnode", self.nodes().get_opt(&name)).await? else { return Ok(()) };
@@ -85,12 +100,21 @@ impl Applier<'_> {
         }
     }
 
-    pub(super) async fn create_machine(&self, ordinal: u32) -> Result<(), Error> {
+    /// Creates what backs a node, from another template than the present one where one is given.
+    pub(super) async fn create_machine(&self, ordinal: u32, template: Option<&NodeShape>) -> Result<(), Error> {
         let Some(node) = self.snapshot.nodes.get(&ordinal) else { return Ok(()) };
-        self.post_machine(self.group()?, &node.name, &node.uid).await
+        self.post_machine(self.group()?, template, &node.name, &node.uid).await
     }
 
-    async fn post_machine(&self, group: &Group, name: &str, node_uid: &str) -> Result<(), Error> {
+    async fn post_machine(
+        &self,
+        group: &Group,
+        template: Option<&NodeShape>,
+        name: &str,
+        node_uid: &str,
+    ) -> Result<(), Error> {
+        let other = template.map(|shape| Group { node: shape.clone(), ..group.clone() });
+        let group = other.as_ref().unwrap_or(group);
         match &group.node {
             NodeShape::Pod(shape) => {
                 if !self.post_claims(group, name, None).await? {
@@ -108,14 +132,26 @@ impl Applier<'_> {
         }
     }
 
+    /// Creates an object from the JSON that was declared: fields that the operator's own types lack reach the API server.
+    pub(super) async fn create_as_declared<K>(&self, object: &Value) -> kube::Result<K>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned,
+    {
+        let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+        let path = K::url_path(&(), Some(self.namespace()));
+        let request = kube::core::Request::new(path).create(&PostParams::default(), body);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        // As `Api::create` names it to whoever traces requests.
+        request.extensions_mut().insert("create");
+        self.client.request(request).await
+    }
+
     /// Creates what backs a node, or finds out who has its name.
     async fn post<K>(&self, group: &Group, name: &str, api: &Api<K>, made: Value) -> Result<(), Error>
     where
-        K: Resource + Indexed + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
+        K: Resource<DynamicType = ()> + Indexed + Clone + DeserializeOwned + std::fmt::Debug,
     {
-        let made: K = serde_json::from_value(made)
-            .map_err(|_| Error::Unplanned("a template that the API server took and that is none"))?;
-        match within("create what backs a node", api.create(&PostParams::default(), &made)).await {
+        match within("create what backs a node", self.create_as_declared::<K>(&made)).await {
             Ok(created) => {
                 self.state.learn(&created);
                 self.state.forget_foreign_machine(&group.key, name);
@@ -125,7 +161,9 @@ impl Applier<'_> {
                 let found = within("get what backs a node", api.get_opt(name)).await?;
                 let Some(found) = found else { return Ok(()) };
                 let owners = found.meta().owner_references.as_deref().unwrap_or_default();
-                if owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == group.uid) {
+                let is_ours = owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == group.uid);
+                // One that has lost its label is not watched: nobody would tell when it goes.
+                if is_ours && found.group().as_ref() == Some(&group.key) {
                     self.state.learn(&found);
                 } else {
                     self.state.remember_foreign_machine(&group.key, name);
@@ -135,7 +173,7 @@ impl Applier<'_> {
             Err(error) => {
                 // What passed the dry run may be refused all the same later: a quota that is used up.
                 if let Some(verdict) = error.verdict() {
-                    self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+                    self.remember_verdict(group, verdict);
                 }
                 Err(error)
             }

@@ -151,7 +151,7 @@ impl Applier<'_> {
             TemplateVerdict::Refused { message, .. } => message.clone(),
             TemplateVerdict::Unchecked | TemplateVerdict::Accepted => return Ok(()),
         };
-        self.state.remember_template(&group.key, group.node.checked_as(), verdict);
+        self.remember_verdict(group, verdict);
         Err(Error::Unfit(message))
     }
 

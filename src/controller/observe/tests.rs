@@ -1,4 +1,9 @@
 use super::*;
+use crate::{
+    api::{self, GroupNode},
+    group::resolve::resolve,
+};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as KubePod};
 use serde_json::json;
 
 fn pod(name: &str, uid: &str, version: u64) -> KubePod {
@@ -180,4 +185,103 @@ fn a_machine_is_held_against_other_namespaces_by_who_has_been_at_work_there() {
     index.reach_via(["n".to_owned()], Some("bastion:22"));
     assert_eq!(index.occupied_elsewhere("other", None), []);
     assert_eq!(index.occupied_elsewhere("other", Some("bastion:22")).len(), 1);
+}
+
+fn controlled_pod(label: &str, version: u64) -> KubePod {
+    serde_json::from_value(json!({"metadata": {
+        "name": "web-0", "namespace": "n", "uid": "u1", "resourceVersion": version.to_string(),
+        "labels": {"pallet.dev/group": label},
+        "ownerReferences": [{"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "name": "web", "uid": "g", "controller": true}]
+    }}))
+    .unwrap()
+}
+
+/// Guards against a pod that is shown as a node's for ever, since the event of its deletion names another group.
+#[test]
+fn a_pod_whose_label_names_another_group_is_still_its_controllers() {
+    let mut index = Index::default();
+    assert_eq!(index.upsert(&controlled_pod("web", 5)), Some(key()));
+    let touched = index.apply(&Event::Apply(controlled_pod("debug", 6)));
+    assert_eq!((uids(&index), touched.groups), (vec!["u1".to_owned()], [key()].into()));
+    let touched = index.apply(&Event::Delete(controlled_pod("debug", 7)));
+    assert_eq!((uids(&index), touched.groups), (Vec::<String>::new(), [key()].into()));
+}
+
+#[test]
+fn an_object_that_an_edit_moves_to_another_group_leaves_the_former_one() {
+    let mut index = Index::default();
+    let other = GroupKey { namespace: "n".into(), name: "debug".into() };
+    index.upsert(&pod("a", "u1", 5));
+    let mut moved = pod("a", "u1", 6);
+    moved.metadata.labels = Some([("pallet.dev/group".to_owned(), "debug".to_owned())].into());
+    let touched = index.apply(&Event::Apply(moved.clone()));
+    assert_eq!(touched.groups, [key(), other.clone()].into());
+    assert!(uids(&index).is_empty() && index.pods(&other).contains_key("a"));
+    // What was on its way meanwhile is older.
+    assert!(index.upsert(&pod("a", "u1", 5)).is_none());
+    assert!(uids(&index).is_empty());
+    index.apply(&Event::Delete(moved));
+    assert!(index.pods(&other).is_empty() && index.groups().is_empty());
+}
+
+/// A watch by label says of an object that loses its label that it was deleted.
+#[test]
+fn an_object_whose_label_is_put_back_is_found_again() {
+    let mut index = Index::default();
+    index.upsert(&pod("a", "u1", 5));
+    index.apply(&Event::Delete(pod("a", "u1", 6)));
+    assert!(index.upsert(&pod("a", "u1", 6)).is_none(), "a late answer");
+    let touched = index.apply(&Event::Apply(pod("a", "u1", 7)));
+    assert_eq!((uids(&index), touched.groups), (vec!["u1".to_owned()], [key()].into()));
+}
+
+#[test]
+fn a_claim_is_found_by_either_of_its_labels() {
+    let claim = |group: &str, node: Option<&str>, made: bool| -> PersistentVolumeClaim {
+        let mut labels = json!({"pallet.dev/group": group});
+        if let Some(node) = node {
+            labels["pallet.dev/node"] = node.into();
+        }
+        let annotations = if made { json!({"pallet.dev/group-uid": "g"}) } else { json!({}) };
+        let metadata =
+            json!({"name": "data-web-0", "namespace": "n", "uid": "c", "labels": labels, "annotations": annotations});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    };
+    let name = |claim: PersistentVolumeClaim| claim.group().unwrap().name;
+    assert_eq!(name(claim("web", Some("web-0"), true)), "web");
+    assert_eq!(name(claim("debug", Some("web-0"), true)), "web");
+    assert_eq!(name(claim("debug", Some("web-0"), false)), "debug", "somebody else's is where its label says");
+    assert_eq!(claim("web", None, true).keep().node, "web-0");
+    let edited = claim("web", Some("other-0"), true);
+    assert_eq!((edited.keep().node.as_str(), edited.group().unwrap().name.as_str()), ("web-0", "web"));
+    assert_eq!(claim("other", None, true).keep().node, "");
+}
+
+/// Guards against nodes that are replaced by an upgrade of the operator, which recorded another hash before.
+#[test]
+fn machines_made_from_the_same_template_in_other_words_count_as_present() {
+    let object = |cpu: &str, policy: serde_json::Value| -> GroupSpec {
+        let container = json!({"name": "main", "image": "x", "resources": {"limits": {"cpu": cpu}}});
+        let spec = json!({"containers": [container], "restartPolicy": policy});
+        serde_json::from_value(json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
+            "metadata": {"name": "web", "namespace": "n", "uid": "g", "generation": 1},
+            "spec": {"node": {"pod": {"template": {"spec": spec}}}}
+        }))
+        .unwrap()
+    };
+    let shape = |object: &GroupSpec| resolve(object, &Default::default()).unwrap().node;
+    let (declared, other_words) = (object("1000m", json!("Always")), object("1", json!(null)));
+    let NodeShape::Pod(written) = shape(&declared) else { panic!("a pod") };
+    assert_ne!(written.hash_as_written, written.hash);
+    assert_eq!(shape(&other_words).hash(), written.hash);
+    assert_ne!(shape(&object("2", json!(null))).hash(), written.hash);
+    let mut index = Index::default();
+    let mut made = controlled_pod("web", 5);
+    made.metadata.annotations =
+        Some([(api::TEMPLATE_HASH_ANNOTATION.to_owned(), written.hash_as_written.clone())].into());
+    index.upsert(&made);
+    let group = resolve(&declared, &Default::default());
+    let snapshot = snapshot(&declared, group, &index, &Beyond::default(), |_| Seen::default(), Timestamp::now());
+    assert_eq!(snapshot.machines["web-0"].template_hash, written.hash);
 }

@@ -17,7 +17,9 @@ use crate::{
             VirtualMachineFields,
         },
     },
-    group::{Attributes, ClaimShape, Host, HostsShape, NodeShape, PodShape, VirtualMachineShape, hosts::Access},
+    group::{
+        Attributes, ClaimShape, Host, HostsShape, NodeShape, PodShape, VirtualMachineShape, canonical, hosts::Access,
+    },
     node::cloud_init,
     phase::{Digest, action::KeyRef},
     transport::target::{Elevation, Hop, Source, Trust},
@@ -156,7 +158,8 @@ impl Errors {
         }
         Some(VirtualMachineShape {
             template: Arc::new(template.clone()),
-            hash: short(Digest::of("virtualMachine", &json!([template, fields.user]))),
+            hash: short(Digest::of("virtualMachine", &json!([canonical::virtual_machine(template), fields.user]))),
+            hash_as_written: short(Digest::of("virtualMachine", &json!([template, fields.user]))),
             user: fields.user.clone(),
             network: fields.network.clone(),
         })
@@ -307,7 +310,8 @@ impl Errors {
         }
         Some(PodShape {
             template: Arc::new(template.clone()),
-            hash: short(Digest::of("template", &json!([template, container]))),
+            hash: short(Digest::of("template", &json!([canonical::pod(template), container]))),
+            hash_as_written: short(Digest::of("template", &json!([template, container]))),
             checked_as: short(Digest::of("checked", &json!([template, container, fields.volume_claim_templates]))),
             container: container.to_owned(),
             readiness_gate: fields.readiness_gate,

@@ -295,3 +295,22 @@ fn a_replaced_node_finds_its_claim_wherever_it_stood() {
     Arc::make_mut(snapshot.claims.get_mut("data-web-2").unwrap()).deleting = true;
     assert_eq!(creates(&snapshot), [0], "a claim that goes holds nobody");
 }
+
+/// Guards against a node that is removed without its destroy-server, since somebody has taken the finalizer off.
+#[test]
+fn a_node_gets_back_what_an_edit_took_off() {
+    let mut snapshot = settled(3, &[0, 1, 2]);
+    for (ordinal, finalized, labelled) in [(0, false, true), (1, true, false)] {
+        let node = Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap());
+        (node.finalized, node.labelled) = (finalized, labelled);
+    }
+    let restored: Vec<Effect> = (0..2).map(|ordinal| Effect::RestoreNode { ordinal }).collect();
+    assert_eq!(plan(&snapshot).effects, restored);
+    for node in snapshot.nodes.values_mut() {
+        Arc::make_mut(node).deletion = Some(crate::group::Cascade::Nodes);
+    }
+    assert!(
+        !plan(&snapshot).effects.iter().any(|effect| matches!(effect, Effect::RestoreNode { .. })),
+        "they are going"
+    );
+}
