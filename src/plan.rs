@@ -366,6 +366,10 @@ fn heal(snapshot: &Snapshot, plan: &mut Plan) {
     }
     if group.node.hosts().is_none() {
         let mut missing = scale::missing(snapshot, group, live.len(), group.count);
+        if !snapshot.former.is_empty() {
+            // They are counted when they have been taken over.
+            missing.clear();
+        }
         missing.retain(|ordinal| claim_going(snapshot, group, &group.key.node_name(*ordinal)).is_none());
         create(snapshot, group, &live, missing, plan);
     }
