@@ -56,7 +56,7 @@ impl Beyond {
     /// Forgets what was learnt of names at which the caches show what is there.
     pub fn forget_shown(&mut self, snapshot: &Snapshot) {
         self.foreign_machines.retain(|name| snapshot.machines.get(name).is_none_or(|machine| machine.uid.is_empty()));
-        self.foreign_claims.retain(|name| snapshot.claims.get(name).is_none_or(|claim| claim.uid.is_empty()));
+        self.foreign_claims.retain(|name, _| snapshot.claims.get(name).is_none_or(|claim| claim.uid.is_empty()));
     }
 
     /// Takes in how a group is deleted, from the first version of it that shows the deletion. A pass may come later, when
