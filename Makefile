@@ -22,7 +22,7 @@ EVERY ?= 1
 # All that `benches/ssh/others` knows, but for Ansible with its default of 5 forks: that takes ten minutes.
 TOOLS ?= parallel-ssh pyinfra pyinfra-scripts ansible-raw-forks-50 ansible-forks-50
 
-.PHONY: help demo demo-down test test-unit test-otel test-cluster test-tenants test-faults test-outages test-vms test-install bench-smoke bench-lift bench-ssh soak image sbom cluster cluster-down crds lint advisories release-check fmt
+.PHONY: help demo demo-down dialects test test-unit test-otel test-cluster test-tenants test-faults test-outages test-vms test-install bench-smoke bench-lift bench-ssh soak image sbom cluster cluster-down crds lint advisories release-check fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ demo: ## a Kubernetes, the operator and a group of three pods, shown until it is
 demo-down: ## ends what demo started
 	@deploy/demo --down
 
+# PyPI is asked; what it answers with is pinned. The comparison itself is a test that needs neither Python nor network.
+dialects: ## what Jinja2 and Ansible make of tests/dialects/templates, asked again
+	python3 -m venv target/dialects
+	target/dialects/bin/pip install --quiet --disable-pip-version-check -r tests/dialects/requirements.txt
+	target/dialects/bin/python tests/dialects/templates.py
+
 test: test-unit test-otel test-cluster test-install ## every tier: unit, simulation, agent, traces, API, end to end, kwok smoke, installation
 
 test-unit: ## the tiers that need no cluster
@@ -41,7 +47,7 @@ test-unit: ## the tiers that need no cluster
 	tests/cluster/selftest
 	cargo build --locked --all-targets
 	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell --test templates --test session_fuzz --test server_specs \
-	  --test kstatus --test argocd --test supply_chain --test expressions --test session_fuzz
+	  --test kstatus --test argocd --test supply_chain --test expressions --test dialects --test session_fuzz
 	cargo test --locked --test agent -- --test-threads=6
 	cargo test --locked --test ssh -- --test-threads=6
 	SEEDS=$(SEEDS) FRESH=$(FRESH) cargo test --locked --test simulation -- --nocapture

@@ -18,6 +18,9 @@ fn context() -> Json {
     })
 }
 
+/// Said of what may be filled in, as long as that takes no more than its share.
+const HARMLESS: &str = "harmless";
+
 /// Templates that try to take more than their share, each with a word of its refusal.
 fn attacks() -> Vec<(&'static str, String, &'static str)> {
     let again = |text: &str, times: usize| text.repeat(times);
@@ -53,7 +56,7 @@ fn attacks() -> Vec<(&'static str, String, &'static str)> {
         ("JSON with a wide indent", "{{ facts | tojson(indent=100000000) }}".into(), TOO_MUCH),
         ("batch with a filler", "{{ [1] | batch(1000000000, 'x') }}".into(), TOO_MUCH),
         ("slices without end", "{{ [1] | slice(1000000000) }}".into(), TOO_MUCH),
-        ("sum of texts", "{{ facts.long | sum(start='') }}".into(), TOO_MUCH),
+        ("sum of texts", "{{ facts.long | sum(start='') }}".into(), "adds numbers up"),
         ("sum of texts by place", "{{ facts.long | sum(none, '') }}".into(), ""),
         ("map calls what makes much", "{{ range(9000) | map('replace', '1', facts.text) | list }}".into(), TOO_MUCH),
         ("select looks again and again", "{{ range(90000) | select('in', facts.long) | list }}".into(), TOO_MUCH),
@@ -109,6 +112,57 @@ fn attacks() -> Vec<(&'static str, String, &'static str)> {
             TOO_MUCH,
         ),
         ("groups of groups", format!("{{% set a = [{{'k': 1}}] %}}{}{{{{ a }}}}", again("{% set a = (a + a) | groupby('k') | map('list') | list %}", 40)), ""),
+        ("product of itself", "{{ range(900) | product(range(900)) | list | length }}".into(), TOO_MUCH),
+        ("product of a product", format!("{{% set a = [1, 2] %}}{}", again("{% set a = a | product(a) %}", 9)), TOO_MUCH),
+        ("product repeated", "{{ range(99) | product(repeat=16) | list | length }}".into(), TOO_MUCH),
+        ("zip_longest fills with a long text", "{{ range(90000) | zip_longest([1], fillvalue=facts.text) | list | length }}".into(), TOO_MUCH),
+        ("flatten what was doubled", format!("{{% set a = [1] %}}{}{{{{ a | flatten }}}}", again("{% set a = [a, a] %}", 40)), TOO_MUCH),
+        ("sum of lists", format!("{{% set a = [[1]] %}}{}", again("{% set a = [a | sum(start=[]) + a] %}{% set a = a + a %}", 40)), ""),
+        ("combine again and again", format!("{{% set a = {{'k': facts.long}} %}}{}", again("{% set a = a | combine(a, list_merge='append') %}", 40)), TOO_MUCH),
+        ("combine without what comes twice", "{% set a = range(9000) | list %}{{ {'k': a} | combine({'k': a}, list_merge='append_rp') | length }}".into(), TOO_MUCH),
+        ("items with a long name", "{{ dict(range(9000) | zip(range(9000))) | dict2items(key_name=facts.text) | length }}".into(), TOO_MUCH),
+        ("subelements of a long element", "{% set a = {'t': facts.text, 'l': range(9000) | list} %}{{ [a] | subelements('l') | length }}".into(), TOO_MUCH),
+        ("JSON of JSON", format!("{{% set a = facts.text %}}{}", again("{% set a = a | to_json %}", 40)), ""),
+        ("JSON with a wide indent by name", "{{ facts | to_nice_json(indent=100000000) }}".into(), TOO_MUCH),
+        ("JSON with a long separator", "{{ range(9000) | list | to_json(separators=(facts.text, facts.text)) }}".into(), TOO_MUCH),
+        ("JSON that is deep", format!("{{{{ ('{}' | from_json) }}}}", again("[", 60_000)), "too deep"),
+        ("JSON with much in it", "{% set a = '[' ~ '1,' * (600000 + node.ordinal) ~ '1]' %}{{ a | from_json | length }}".into(), TOO_MUCH),
+        ("YAML of YAML", format!("{{% set a = facts.text %}}{}", again("{% set a = [a] | to_yaml %}", 60)), ""),
+        ("YAML with a wide indent", format!("{{% set a = [1] %}}{}{{{{ a | to_nice_yaml(indent=9) }}}}", again("{% set a = [a] %}", 60)), ""),
+        ("YAML that is deep", format!("{{{{ ('{}' | from_yaml) }}}}", again("[", 60_000)), "no YAML"),
+        ("YAML that names itself over and over", format!("{{{{ \"a: &a [x,x,x,x,x,x,x,x,x]\\n{}\" | from_yaml | length }}}}", ('b'..='k').zip('a'..='j').map(|(this, last)| format!("{this}: &{this} [{}]\\n", vec![format!("*{last}"); 9].join(","))).collect::<String>()), TOO_MUCH),
+        ("YAML with many keys to merge", format!("{{{{ \"a: &a {{{{x: {}}}}}\\n{}\" | from_yaml | length }}}}", "y".repeat(60_000), again("- <<: *a\\n", 9)), ""),
+        ("base64 of base64", format!("{{% set a = facts.text * 100 %}}{}", again("{% set a = a | b64encode %}", 40)), TOO_MUCH),
+        ("hashes again and again", "{% set a = facts.text * 200 %}{% for i in range(9999) %}{{ a | hash('sha512') }}{% endfor %}".into(), TOO_MUCH),
+        ("a password hashed for long", "{{ 'x' | password_hash('sha512', 'salt', rounds=999999999) }}".into(), TOO_MUCH),
+        ("passwords hashed", "{% for i in range(900) %}{{ 'x' | password_hash('sha512', 'salt', rounds=5000) }}{% endfor %}".into(), TOO_MUCH),
+        ("a long password", "{{ facts.text * 9 | password_hash('sha512', 'salt', rounds=5000) }}".into(), ""),
+        ("seeds", "{% for i in range(9999) %}{{ 9 | random(seed=i) }}{% endfor %}".into(), TOO_MUCH),
+        ("a long seed", "{% set a = facts.text * 900 %}{% for i in range(9) %}{{ 9 | random(seed=a) }}{% endfor %}".into(), TOO_MUCH),
+        ("a pattern that repeats a repetition", "{{ facts.text | regex_search('(x{900}){900}') }}".into(), "too large"),
+        ("a pattern that is large", "{{ facts.text | regex_search('(?:\\w{90}){9}y') }}".into(), ""),
+        ("a pattern that looks far", "{{ facts.text * 9 | regex_replace('x(?:[^z]*z)?', 'y') }}".into(), ""),
+        ("a pattern that looks far each time", "{% set a = facts.text * 9 %}{{ a | regex_replace('x(?:[^z]*z)?', 'y') }}".into(), TOO_MUCH),
+        ("a pattern that finds much", "{% set a = facts.text * 90 %}{{ a | regex_findall('x') | length }}".into(), TOO_MUCH),
+        ("a pattern with many groups", format!("{{{{ facts.text | regex_findall('{}') | length }}}}", again("(x)", 300)), ""),
+        ("a replacement that is long", "{% set a = facts.text * 9 %}{{ facts.text | regex_replace('x', a) }}".into(), TOO_MUCH),
+        ("a pattern for each", "{{ range(9000) | map('string') | map('regex_replace', '\\d+\\w+\\s*', 'x') | list | length }}".into(), ""),
+        ("patterns of facts", "{% for i in range(9000) %}{{ 'x' is match('(a|b|' ~ i ~ ')*\\w{50}') }}{% endfor %}".into(), TOO_MUCH),
+        ("a comment with many lines", "{% set a = '\\n' * (60000 + node.ordinal) %}{{ a | comment(decoration=facts.text) }}".into(), TOO_MUCH),
+        ("a comment with a long end", "{{ 'a' | comment(postfix=facts.text * 9, postfix_count=1000) }}".into(), TOO_MUCH),
+        ("a wide place in braces", "{{ '{:>900000000}'.format(1) }}".into(), ""),
+        ("many places in braces for one text", format!("{{{{ '{}'.format(facts.text) }}}}", again("{0}", 9000)), TOO_MUCH),
+        ("a wide place by %", "{{ '%900000000d' % 1 }}".into(), TOO_MUCH),
+        ("a text doubled by %", format!("{{% set a = facts.text %}}{}", again("{% set a = '%s%s%s' % (a, a, a) %}", 20)), TOO_MUCH),
+        ("center by a method", "{{ 'x'.center(900000000) }}".into(), TOO_MUCH),
+        ("zeros by a method", "{{ 'x'.zfill(900000000) }}".into(), TOO_MUCH),
+        ("a text replaced by a method", format!("{{% set a = 'xx' %}}{}", again("{% set a = a.replace('x', a) %}", 10)), TOO_MUCH),
+        ("a text split by a method", "{% set a = 'x,' * (2000000 + node.ordinal) %}{{ a.split(',') | length }}".into(), TOO_MUCH),
+        ("words wrapped with much between", "{% set a = 'x ' * (9000 + node.ordinal) %}{{ a | wordwrap(1, wrapstring=facts.text) }}".into(), TOO_MUCH),
+        ("ranges by method", "{% for i in range(9999) %}{{ range(99999).count(5) }}{% endfor %}".into(), TOO_MUCH),
+        ("versions that are long", "{% set a = '1.' * 60000 %}{% for i in range(9999) %}{{ a is version(a, '<') }}{% endfor %}".into(), TOO_MUCH),
+        ("addresses over and over", "{{ (['10.0.0.1/8'] * (90000 + node.ordinal)) | ipaddr('network') | length }}".into(), TOO_MUCH),
+        ("chained comparisons in each other", format!("{{{{ {}1{} }}}}", again("1 < (1 < ", 70), again(" < 2) < 2", 70)), ""),
         ("many ranges", again("{% set a = range(99999) | list %}", 100), TOO_MUCH),
         ("namespaces hold themselves", "{% set n = namespace() %}{% set n.n = n %}{{ n }}".into(), "namespace() is not to be had"),
         ("a namespace by another name", "{% set f = namespace %}{% set n = f() %}".into(), ""),
@@ -165,6 +219,9 @@ fn attacked() {
         println!("{name}: {took:?}, {} KiB, {:?}", more >> 10, outcome.as_ref().map(String::len));
         assert!(more < MEMORY, "{name}: took {more} bytes");
         assert!(took < TIME, "{name}: took {took:?}");
+        if said == HARMLESS {
+            continue;
+        }
         let message = outcome.err().unwrap_or_else(|| panic!("{name}: was filled in"));
         assert!(message.to_string().contains(said), "{name}: {message}");
         assert!(message.to_string().len() < 1000, "{name}: {message}");

@@ -4,6 +4,8 @@ mod actions;
 mod bounds;
 pub(crate) mod checks;
 mod comments;
+mod header;
+mod library;
 mod lockout;
 pub mod memo;
 mod metered;
@@ -129,7 +131,32 @@ fn make_environment(mode: Mode) -> Environment<'static> {
     let mut environment = bounds::environment();
     environment.add_filter("required", required);
     environment.add_filter("raw", |value: String| minijinja::Value::from_safe_string(value));
+    if mode == Mode::Shell {
+        let quote = |state: &mut minijinja::State, value: minijinja::Value| {
+            bounds::pay_for_quoting(state, &value)?;
+            let text = if value.is_none() { String::new() } else { library::python::text(&value)? };
+            let quoted = library::Quoted(library::shell_quote(&text.replace('\0', "")));
+            Ok::<_, Error>(minijinja::Value::from_object(quoted))
+        };
+        let escape = |_: minijinja::Value| {
+            let message = "escape is for XML and HTML; in a script each value is quoted for the shell already";
+            Err::<minijinja::Value, _>(Error::new(ErrorKind::InvalidOperation, message))
+        };
+        for front in ["", "ansible.builtin."] {
+            environment.add_filter(format!("{front}quote"), quote);
+            environment.add_filter(format!("{front}escape"), escape);
+            environment.add_filter(format!("{front}e"), escape);
+        }
+    }
     environment.set_formatter(move |out, state, value| {
+        // Nothing where an `if` has no `else`, an error elsewhere.
+        if value.is_undefined() {
+            return escape_formatter(out, state, value);
+        }
+        if let Some(quoted) = value.downcast_object_ref::<library::Quoted>() {
+            bounds::pay_for_writing(state, value)?;
+            return out.write_str(&quoted.0).map_err(Error::from);
+        }
         if mode != Mode::Shell || value.is_safe() {
             refuse_null(value)?;
             if mode == Mode::Name && value.as_str() == Some("") {
@@ -137,7 +164,11 @@ fn make_environment(mode: Mode) -> Environment<'static> {
                 return Err(Error::new(ErrorKind::InvalidOperation, message));
             }
             bounds::pay_for_writing(state, value)?;
-            return escape_formatter(out, state, value);
+            return match value.as_str() {
+                Some(text) => out.write_str(text),
+                None => out.write_str(&library::python::text(value)?),
+            }
+            .map_err(Error::from);
         }
         bounds::pay_for_quoting(state, value)?;
         let quoted = words(value)?.join(" ");
@@ -148,10 +179,7 @@ fn make_environment(mode: Mode) -> Environment<'static> {
 
 fn refuse_null(value: &minijinja::Value) -> Result<(), Error> {
     if value.is_none() {
-        return Err(Error::new(
-            ErrorKind::InvalidOperation,
-            "the value is null; say what to use then, as in {{ x or '' }}",
-        ));
+        return Err(Error::new(ErrorKind::InvalidOperation, library::python::NULL));
     }
     Ok(())
 }
@@ -159,6 +187,9 @@ fn refuse_null(value: &minijinja::Value) -> Result<(), Error> {
 /// The shell words that a value stands for: a list is a word for each of its items.
 fn words(value: &minijinja::Value) -> Result<Vec<String>, Error> {
     refuse_null(value)?;
+    if let Some(quoted) = value.downcast_object_ref::<library::Quoted>() {
+        return Ok(vec![quoted.0.clone()]);
+    }
     match value.kind() {
         ValueKind::Undefined => Err(Error::from(ErrorKind::UndefinedError)),
         ValueKind::Map => Err(Error::new(
@@ -168,7 +199,7 @@ fn words(value: &minijinja::Value) -> Result<Vec<String>, Error> {
         ValueKind::Seq | ValueKind::Iterable => {
             value.try_iter()?.map(|item| words(&item)).collect::<Result<Vec<_>, _>>().map(|lists| lists.concat())
         }
-        _ => Ok(vec![quote(&value.to_string())]),
+        _ => Ok(vec![quote(&library::python::text(value)?)]),
     }
 }
 
@@ -242,8 +273,9 @@ pub fn render_within(template: &str, mode: Mode, context: &impl Serialize, budge
     if !is_template(template) {
         return Ok(template.to_owned());
     }
+    let (lines, template) = header::read(template)?;
     let context = Serde(context).into();
-    bounds::render(environment(mode), &comments::shielded(template), context, budget)
+    bounds::render(environment(mode), &comments::shielded(template), lines, context, budget)
         .map_err(|error| fault(template, &error))
 }
 
@@ -302,7 +334,13 @@ pub fn constant(value: &Value, params: Option<&Value>, budget: &Budget) -> Resul
 
 /// Whether a text is a template: `{#` alone is shell, or whatever else it may be.
 pub(crate) fn is_template(text: &str) -> bool {
-    ["{{", "{%"].iter().any(|mark| text.contains(mark))
+    ["{{", "{%"].iter().any(|mark| text.contains(mark)) || header::is_there(text)
+}
+
+/// What templates can call, by name: each with `filter`, `test`, `function` or `method`.
+pub fn vocabulary() -> Vec<(&'static str, &'static str)> {
+    let own = ["raw", "required"].map(|name| ("filter", name));
+    own.into_iter().chain(library::vocabulary()).collect()
 }
 
 /// The names that a template uses and does not set itself, with their fields: `facts.os.family`.
@@ -321,21 +359,28 @@ pub fn names_within(template: &str, budget: &Budget) -> Result<Vec<String>, Faul
     if !is_template(template) {
         return Ok(Vec::new());
     }
-    bounds::names(environment(Mode::Text), &comments::shielded(template), budget)
+    let (lines, template) = header::read(template)?;
+    bounds::names(environment(Mode::Text), &comments::shielded(template), lines, budget)
         .map_err(|error| fault(template, &error))
 }
 
 fn explain(template: &str, error: &Error) -> String {
-    let line = error.line().and_then(|line| template.lines().nth(line.saturating_sub(1))).map(str::trim);
+    let at = error.line().or_else(|| (template.lines().count() == 1).then_some(1));
+    let line = at.and_then(|line| template.lines().nth(line.saturating_sub(1))).map(str::trim);
     let detail = match (error.kind(), error.detail()) {
         (ErrorKind::OutOfFuel, _) => format!("the template does more than {} steps", bounds::FUEL),
-        (kind, Some(detail)) => format!("{kind}: {}", crate::api::conditions::clip(detail, 300)),
+        (kind, Some(detail)) => format!("{kind}: {}", crate::api::conditions::clip(&one_line(detail), 400)),
         (kind, None) => kind.to_string(),
     };
     match line {
         Some(line) => format!("{detail}, in: {}", crate::api::conditions::clip(line, 120)),
         None => detail,
     }
+}
+
+/// A message without line breaks, which would break the tables that it is shown in.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// How the message of a value that cannot be filled in begins.

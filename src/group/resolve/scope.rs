@@ -68,7 +68,8 @@ impl<'a> Scope<'a> {
             "settings" if rest.is_empty() || self.settings.values.contains_key(first) => None,
             "settings" => {
                 let declared: Vec<_> = self.settings.values.keys().map(String::as_str).collect();
-                Some(format!("{name} is not declared; spec.phases.settings.values has {}", list(&declared)))
+                let hint = yaml_hint(first, &declared);
+                Some(format!("{name} is not declared; spec.phases.settings.values has {}{hint}", list(&declared)))
             }
             "params" => self.refuse_param(name, rest),
             "nodes" if self.in_bootstrap() => {
@@ -125,6 +126,41 @@ fn unknown(name: &str, rest: &str, fields: &[&str], root: &str) -> Option<String
     (!rest.is_empty() && !fields.contains(&rest)).then(|| format!("{name} is not known; {root} has {}", list(fields)))
 }
 
+/// That YAML 1.1 made another name of the one that is meant, where it did.
+fn yaml_hint(name: &str, declared: &[&str]) -> String {
+    let read = match name.to_lowercase().as_str() {
+        "y" | "yes" | "on" => "true",
+        "n" | "no" | "off" => "false",
+        _ => return String::new(),
+    };
+    match declared.contains(&read) {
+        true => {
+            format!("; kubectl reads the name {name} as {read}, as YAML 1.1 does: write it in quotes, \"{name}\": …")
+        }
+        false => String::new(),
+    }
+}
+
 pub(super) fn list(names: &[&str]) -> String {
     if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_yaml_read_as_true_or_false_is_told() {
+        let setting = || crate::group::Setting { origin: None, value: json!(1) };
+        let values = [("false".to_owned(), setting()), ("port".to_owned(), setting())];
+        let settings = Settings { values: values.into(), ..Settings::default() };
+        let scope = Scope { settings: &settings, place: Place::Action, params: &json!({}), of_group: true };
+        let message = scope.refuse("settings.off").unwrap();
+        assert!(message.contains("reads the name off as false") && message.contains("\"off\""), "{message}");
+        assert!(!scope.refuse("settings.on").unwrap().contains("YAML"));
+        assert!(!scope.refuse("settings.prot").unwrap().contains("YAML"));
+        assert_eq!(scope.refuse("settings.port"), None);
+    }
 }

@@ -9,24 +9,23 @@
 //! No value is alive that was not paid for, none lies deeper than [`DEEPEST`], none holds itself, and none is reckoned out
 //! anew each time that it is looked at.
 
-mod known;
-
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use minijinja::{
-    Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, filters, functions,
+    Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value,
     machinery::{self, CodeGenerator, parse, parse_expr},
     syntax::SyntaxConfig,
-    tests as builtin_tests,
     value::{Object, Rest, Tuple, ValueKind, ValueOrKwargs},
 };
 
-use super::metered::{self, MADE, OUTSIDE, ROUNDS, SLICE, TIMES, WHOLE, WRITTEN};
+use super::{
+    library::{self, compare, python},
+    metered::{self, CHAIN, COMPARE, CONCAT, FIELD, MADE, OUTSIDE, REST, ROUNDS, SLICE, TIMES, WHOLE},
+};
 use crate::phase::budget::{Budget, Meter, STEP, TooMuch};
-use known::{Cost, known_filters, known_tests, linear, written};
 
 /// No template does more than this many steps.
 pub(super) const FUEL: u64 = 100_000;
@@ -37,7 +36,7 @@ pub(super) const LONGEST: usize = 1 << 20;
 /// How many bytes of text a template may have.
 const LONGEST_SOURCE: usize = 256 << 10;
 /// What an item costs beside its text: about what it takes of memory.
-const ITEM: u64 = 32;
+pub(super) const ITEM: u64 = 32;
 /// How many digits a number with a fraction or an exponent may have when it is written.
 const LONGEST_NUMBER: u64 = 350;
 /// How deep lists and objects may lie in each other: dropping them recurses.
@@ -46,39 +45,61 @@ const DEEPEST: usize = 64;
 const ESCAPED: u64 = 8;
 
 /// Counts the units of one rendering.
-struct Allowance(Meter);
+pub(super) struct Allowance(Meter);
 
 impl Allowance {
-    fn pay(&mut self, units: u64) -> Result<(), Error> {
+    pub(super) fn pay(&mut self, units: u64) -> Result<(), Error> {
         if self.0.pay(units) { Ok(()) } else { Err(exceeded()) }
     }
 
     /// Pays for a value with all that is in it, and tells how much that was.
-    fn pay_for(&mut self, value: &Value) -> Result<u64, Error> {
+    pub(super) fn pay_for(&mut self, value: &Value) -> Result<u64, Error> {
         let before = self.0.used();
-        self.walk(value, 0)?;
+        self.walk(value, 0, false)?;
         Ok(self.0.used() - before)
     }
 
-    fn walk(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+    /// As [`Self::pay_for`]; nothing that lies in it may be undefined.
+    pub(super) fn pay_for_defined(&mut self, value: &Value) -> Result<u64, Error> {
+        let before = self.0.used();
+        self.walk(value, 0, true)?;
+        Ok(self.0.used() - before)
+    }
+
+    /// Pays so many times for a value.
+    pub(super) fn pay_for_each(&mut self, value: &Value, times: usize) -> Result<(), Error> {
+        let once = self.pay_for(value)?;
+        self.pay(once.saturating_mul(times as u64))
+    }
+
+    fn walk(&mut self, value: &Value, depth: usize, is_defined: bool) -> Result<(), Error> {
         if depth > DEEPEST {
             return Err(refusal("lists and objects lie more than 64 deep in each other"));
         }
         match value.kind() {
             ValueKind::String => self.pay(value.as_str().map_or(0, str::len) as u64 + u64::from(depth > 0) * ITEM),
             ValueKind::Bytes => self.pay(value.as_bytes().map_or(0, <[u8]>::len) as u64),
+            ValueKind::Undefined if is_defined && depth > 0 => Err(Error::new(
+                ErrorKind::UndefinedError,
+                "an item of a list or a field of a mapping is undefined; say what to use then by default, or leave it out by \
+                 select('defined')",
+            )),
             ValueKind::Seq | ValueKind::Iterable => {
                 self.pay(ITEM)?;
-                value.try_iter()?.try_for_each(|item| self.walk(&item, depth + 1))
+                value.try_iter()?.try_for_each(|item| self.walk(&item, depth + 1, is_defined))
             }
             ValueKind::Map => {
                 self.pay(ITEM)?;
                 value.try_iter()?.try_for_each(|key| {
-                    self.walk(&key, depth + 1)?;
-                    self.walk(&value.get_item(&key)?, depth + 1)
+                    self.walk(&key, depth + 1, is_defined)?;
+                    self.walk(&value.get_item(&key)?, depth + 1, is_defined)
                 })
             }
             ValueKind::Number if !value.is_integer() => self.pay(LONGEST_NUMBER),
+            ValueKind::Plain => {
+                let quoted = value.downcast_object_ref::<library::Quoted>();
+                self.pay(ITEM + quoted.map_or(0, |quoted| quoted.0.len() as u64))
+            }
             _ => self.pay(ITEM),
         }
     }
@@ -92,7 +113,7 @@ fn exceeded() -> Error {
     refusal("the template makes or looks at more than 16 MiB in all; make less of it, or do it in the script")
 }
 
-fn allowance<'s>(state: &'s mut State) -> &'s mut Allowance {
+pub(super) fn allowance<'s>(state: &'s mut State) -> &'s mut Allowance {
     if state.get_extension::<Allowance>().is_none() {
         let meter = state.lookup(METER).and_then(|meter| meter.downcast_object_ref::<Metered>().map(|it| it.0.clone()));
         // None where nothing was set up to render: then nothing can be paid.
@@ -153,7 +174,7 @@ pub(super) struct Cut;
 /// Pays for writing a value: one unit for each byte that may come of it.
 pub(super) fn pay_for_writing(state: &mut State, value: &Value) -> Result<(), Error> {
     let allowance = allowance(state);
-    let paid = allowance.pay_for(value)?;
+    let paid = allowance.pay_for_defined(value)?;
     // Text within lists is written escaped.
     if is_composed(value) { allowance.pay(paid.saturating_mul(ESCAPED)) } else { Ok(()) }
 }
@@ -161,7 +182,7 @@ pub(super) fn pay_for_writing(state: &mut State, value: &Value) -> Result<(), Er
 /// The same for what is written as words of a shell, which may have to be quoted one by one.
 pub(super) fn pay_for_quoting(state: &mut State, value: &Value) -> Result<(), Error> {
     let allowance = allowance(state);
-    let paid = allowance.pay_for(value)?;
+    let paid = allowance.pay_for_defined(value)?;
     allowance.pay(paid.saturating_mul(ESCAPED))
 }
 
@@ -173,51 +194,71 @@ fn is_composed(value: &Value) -> bool {
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::empty();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_syntax(syntax());
+    environment.set_syntax(syntax(Lines::default()));
     environment.set_fuel(Some(FUEL));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    for (names, filter, cost) in known_filters() {
-        for &name in names {
-            let filter = filter.clone();
-            environment.add_filter(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
-                let result = paid_call(state, &filter, args, cost)?;
-                made(state, result)
+    // Each by its full name in Ansible too.
+    let names =
+        |name: &'static str| [name.to_owned(), format!("ansible.builtin.{name}"), format!("ansible.utils.{name}")];
+    for (&name, &entry) in library::filters() {
+        for full in names(name) {
+            let called = format!("filter {name}");
+            environment.add_filter(full, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+                entry.call(&called, state, &values(args))
             });
         }
     }
-    // Text as any other: in a script it is quoted.
-    let json = Value::from_function(filters::tojson);
-    environment.add_filter("tojson", move |state: &mut State, args: Rest<ValueOrKwargs>| {
-        let text = paid_call(state, &json, args, written)?;
-        made(state, Value::from(text.as_str().unwrap_or_default()))
-    });
-    for (names, test) in known_tests() {
-        for &name in names {
-            let test = test.clone();
-            environment.add_test(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
-                paid_call(state, &test, args, linear).map(|result| result.is_true())
+    for (&name, &entry) in library::tests() {
+        for full in names(name) {
+            let called = format!("test {name}");
+            environment.add_test(full, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+                entry.call(&called, state, &values(args)).map(|result| result.is_true())
             });
         }
     }
-    environment.add_test("undefined", builtin_tests::is_undefined);
-    environment.add_test("defined", builtin_tests::is_defined);
-    environment.add_test("none", builtin_tests::is_none);
-    environment.add_test("boolean", builtin_tests::is_boolean);
-    environment.add_test("odd", builtin_tests::is_odd);
-    environment.add_test("even", builtin_tests::is_even);
-    environment.add_test("divisibleby", builtin_tests::is_divisibleby);
-    environment.add_test("number", builtin_tests::is_number);
-    environment.add_test("integer", builtin_tests::is_integer);
-    environment.add_test("int", builtin_tests::is_integer);
-    environment.add_test("float", builtin_tests::is_float);
-    environment.add_test("string", builtin_tests::is_string);
-    environment.add_test("sequence", builtin_tests::is_sequence);
-    environment.add_test("iterable", builtin_tests::is_iterable);
-    environment.add_test("mapping", builtin_tests::is_mapping);
-    environment.add_test("true", builtin_tests::is_true);
-    environment.add_test("false", builtin_tests::is_false);
+    for (&name, &entry) in library::functions() {
+        let called = format!("function {name}");
+        environment.add_function(name, move |state: &mut State, args: Rest<ValueOrKwargs>| {
+            entry.call(&called, state, &values(args))
+        });
+    }
+    environment.set_unknown_method_callback(library::method);
     environment.add_filter(WHOLE, |state: &mut State, value: Value| allowance(state).pay_for(&value).map(|_| value));
-    environment.add_filter(WRITTEN, |state: &mut State, value: Value| pay_for_writing(state, &value).map(|()| value));
+    environment.add_filter(CONCAT, |state: &mut State, left: Value, right: Value| {
+        for value in [&left, &right] {
+            if value.is_undefined() {
+                return Err(python::undefined(value));
+            }
+            pay_for_writing(state, value)?;
+        }
+        let mut text = python::text(&left)?;
+        python::write(&mut text, &right)?;
+        Ok(Value::from(text))
+    });
+    environment.add_filter(COMPARE, |state: &mut State, left: Value, right: Value, operator: &str| {
+        pay_for_comparing(state, operator, &left, &right)?;
+        compare(operator, &left, &right).map(Value::from)
+    });
+    environment.add_filter(CHAIN, |state: &mut State, values: Value, operators: &str| {
+        let values: Vec<Value> = values.try_iter()?.collect();
+        for (pair, operator) in values.windows(2).zip(operators.split(' ')) {
+            let [left, right] = pair else { continue };
+            let operator = operator.replace('_', " ");
+            pay_for_comparing(state, &operator, left, right)?;
+            if !compare(&operator, left, right)? {
+                return Ok(Value::from(false));
+            }
+        }
+        Ok(Value::from(true))
+    });
+    environment.add_filter(FIELD, |state: &mut State, value: Value, key: Value| {
+        if value.is_undefined() {
+            return Ok(value);
+        }
+        allowance(state).pay_for(&key)?;
+        value.get_item(&key)
+    });
+    environment.add_filter(REST, |state: &mut State, left: Value, right: Value| rest(state, &left, &right));
     environment.add_filter(OUTSIDE, |state: &mut State, value: Value| {
         let items = match value.kind() {
             ValueKind::String => value.as_str().map_or(0, str::len),
@@ -227,6 +268,9 @@ pub(super) fn environment() -> Environment<'static> {
         allowance(state).pay(items as u64).map(|()| value)
     });
     environment.add_filter(ROUNDS, |state: &mut State, value: Value, steps: u64| {
+        if value.is_none() {
+            return Err(refusal("null is no list to go over; say what to use then, as in {% for x in (y or []) %}"));
+        }
         let items = value.len().or_else(|| value.as_str().map(str::len)).unwrap_or(1) as u64;
         // More rounds there is no fuel for.
         allowance(state).pay(items.min(FUEL).saturating_mul(steps).saturating_mul(STEP)).map(|()| value)
@@ -234,26 +278,75 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter(MADE, made);
     environment.add_filter(TIMES, times);
     environment.add_filter(SLICE, slice);
-    environment.add_function("range", functions::range);
-    environment.add_function("dict", functions::dict);
     environment
 }
 
-fn syntax() -> SyntaxConfig {
-    SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default()
+/// How lines with tags are written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Lines {
+    /// Whether the line break behind a tag is left out.
+    pub(super) trims: bool,
+    /// Whether the blanks before a tag that begins a line are left out.
+    pub(super) strips: bool,
 }
 
-/// Pays for all arguments and what is done with them, then calls.
-fn paid_call(state: &mut State, function: &Value, args: Rest<ValueOrKwargs>, cost: Cost) -> Result<Value, Error> {
-    let args: Vec<Value> = args.0.into_iter().map(ValueOrKwargs::into_value).collect();
+fn syntax(lines: Lines) -> SyntaxConfig {
+    let mut builder = SyntaxConfig::builder();
+    builder.keep_trailing_newline(true).trim_blocks(lines.trims).lstrip_blocks(lines.strips);
+    builder.build().unwrap_or_default()
+}
+
+fn values(args: Rest<ValueOrKwargs>) -> Vec<Value> {
+    args.0.into_iter().map(ValueOrKwargs::into_value).collect()
+}
+
+/// Pays for looking at both sides; what is looked for in a text is written first.
+fn pay_for_comparing(state: &mut State, operator: &str, left: &Value, right: &Value) -> Result<(), Error> {
     let allowance = allowance(state);
-    let paid = args.iter().map(|value| allowance.pay_for(value)).collect::<Result<Vec<_>, _>>()?;
-    allowance.pay(cost(&args, &paid))?;
-    function.call(state, &args)
+    let paid = allowance.pay_for_defined(left)?;
+    if operator.ends_with("in") && is_composed(left) {
+        allowance.pay(paid.saturating_mul(ESCAPED))?;
+    }
+    allowance.pay_for_defined(right).map(|_| ())
+}
+
+/// `%`: what is left of a division, or a text with its places filled in.
+fn rest(state: &mut State, left: &Value, right: &Value) -> Result<Value, Error> {
+    for value in [left, right] {
+        if value.is_undefined() {
+            return Err(python::undefined(value));
+        }
+    }
+    if let Some(pattern) = left.as_str() {
+        let allowance = allowance(state);
+        let paid = allowance.pay_for_defined(right)?;
+        allowance.pay(library::pattern_cost(pattern, paid))?;
+        let args: Vec<Value> = if right.is_tuple() { right.try_iter()?.collect() } else { vec![right.clone()] };
+        let named = (right.kind() == ValueKind::Map).then_some(right);
+        return made(state, library::percent(pattern, &args, named)?.into());
+    }
+    let zero = || refusal("nothing can be divided by 0");
+    match (python::whole(left), python::whole(right)) {
+        (Some(_), Some(0)) => Err(zero()),
+        (Some(left), Some(right)) => {
+            let rest = left.checked_rem(right).unwrap_or(0);
+            let rest = if rest != 0 && (rest < 0) != (right < 0) { rest + right } else { rest };
+            Ok(python::integer(rest))
+        }
+        _ => match (python::number(left), python::number(right)) {
+            (Some(_), Some(0.0)) => Err(zero()),
+            (Some(left), Some(right)) => {
+                let rest = left % right;
+                let rest = if rest != 0.0 && (rest < 0.0) != (right < 0.0) { rest + right } else { rest };
+                Ok(Value::from(if rest == 0.0 { 0.0_f64.copysign(right) } else { rest }))
+            }
+            _ => Err(refusal(format!("{} cannot be divided by {}", python::kind(left), python::kind(right)))),
+        },
+    }
 }
 
 /// Pays for a value that was made. What is reckoned out item by item becomes a list, or each look at it would do so again.
-fn made(state: &mut State, value: Value) -> Result<Value, Error> {
+pub(super) fn made(state: &mut State, value: Value) -> Result<Value, Error> {
     let allowance = allowance(state);
     allowance.pay_for(&value)?;
     match value.kind() {
@@ -362,11 +455,11 @@ fn is_text_or_list(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Iterable)
 }
 
-fn check(template: &str, is_expression: bool) -> Result<(), Error> {
+fn check(template: &str, is_expression: bool, lines: Lines) -> Result<(), Error> {
     if template.len() > LONGEST_SOURCE {
         return Err(refusal("the template is longer than 256 KiB"));
     }
-    metered::check_depth(template, is_expression, syntax())
+    metered::check_depth(template, is_expression, syntax(lines))
 }
 
 /// A panic of the engine is an error of the template: it would end the controller of everybody's groups.
@@ -388,16 +481,17 @@ fn pay_for_parsing(budget: &Budget, template: &str) -> Result<(), Error> {
 pub(super) fn render(
     environment: &Environment<'static>,
     template: &str,
+    lines: Lines,
     context: Value,
     budget: &Budget,
 ) -> Result<String, Error> {
     pay_for_parsing(budget, template)?;
-    metered(context, budget, |context| rendered(environment, template, context))
+    metered(context, budget, |context| rendered(environment, template, lines, context))
 }
 
-fn rendered(environment: &Environment<'static>, template: &str, context: Value) -> Result<String, Error> {
-    check(template, false)?;
-    let parsed = metered::statement(&parse(template, "template", syntax())?)?;
+fn rendered(environment: &Environment<'static>, template: &str, lines: Lines, context: Value) -> Result<String, Error> {
+    check(template, false, lines)?;
+    let parsed = metered::statement(&parse(template, "template", syntax(lines))?)?;
     let mut code = CodeGenerator::new("template", template);
     code.compile_stmt(&parsed);
     let mut text = String::with_capacity(template.len());
@@ -422,7 +516,7 @@ pub(super) fn evaluate(
 }
 
 fn evaluated(environment: &Environment<'static>, expression: &str, context: Value) -> Result<Value, Error> {
-    check(expression, true)?;
+    check(expression, true, Lines::default())?;
     let parsed = metered::expression(&parse_expr(expression)?)?;
     let mut code = CodeGenerator::new("<expression>", expression);
     code.compile_expr(&parsed);
@@ -433,20 +527,28 @@ fn evaluated(environment: &Environment<'static>, expression: &str, context: Valu
         machinery::eval(environment, &instructions, context, &blocks, &mut out, minijinja::AutoEscape::None)?;
     let value = value.unwrap_or(Value::UNDEFINED);
     let mut room = Allowance(Budget::of(LONGEST as u64).meter(LONGEST as u64));
-    room.pay_for(&value).map_err(|_| refusal("the value comes to more than 1 MiB; make it shorter"))?;
+    room.pay_for_defined(&value).map_err(|error| match error.kind() {
+        ErrorKind::UndefinedError => error,
+        _ => refusal("the value comes to more than 1 MiB; make it shorter"),
+    })?;
     Ok(value)
 }
 
 /// The names that a template uses and does not set itself, sorted.
-pub(super) fn names(environment: &Environment<'static>, template: &str, budget: &Budget) -> Result<Vec<String>, Error> {
+pub(super) fn names(
+    environment: &Environment<'static>,
+    template: &str,
+    lines: Lines,
+    budget: &Budget,
+) -> Result<Vec<String>, Error> {
     pay_for_parsing(budget, template)?;
-    unharmed(|| names_of(environment, template))
+    unharmed(|| names_of(environment, template, lines))
 }
 
-fn names_of(environment: &Environment<'static>, template: &str) -> Result<Vec<String>, Error> {
-    check(template, false)?;
+fn names_of(environment: &Environment<'static>, template: &str, lines: Lines) -> Result<Vec<String>, Error> {
+    check(template, false, lines)?;
     // Refused here already, before any session.
-    metered::statement(&parse(template, "template", syntax())?)?;
+    metered::statement(&parse(template, "template", syntax(lines))?)?;
     let mut names: Vec<String> =
         environment.template_from_str(template)?.undeclared_variables(true).into_iter().collect();
     names.sort();

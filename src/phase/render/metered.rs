@@ -6,7 +6,7 @@ use minijinja::{
     machinery::{
         Span, Token,
         ast::{
-            BinOp, BinOpKind, Call, CallArg, Compare, CompareOp, Const, Do, EmitExpr, EmitRaw, Expr, Filter,
+            BinOp, BinOpKind, Call, CallArg, CompareOp, CompareOpKind, Const, Do, EmitExpr, EmitRaw, Expr, Filter,
             FilterBlock, ForLoop, GetAttr, GetItem, IfCond, IfExpr, List, Map, Set, SetBlock, Spanned, Stmt, Template,
             Test, Tuple, UnaryOp, UnaryOpKind, Var, WithBlock,
         },
@@ -15,10 +15,20 @@ use minijinja::{
     syntax::SyntaxConfig,
 };
 
+use super::library;
+
 /// The filter that charges for all of a value, and hands it on.
 pub(super) const WHOLE: &str = "~whole";
-/// The filter that charges for all of a value as it is written, and hands it on.
-pub(super) const WRITTEN: &str = "~written";
+/// The filter that writes two values one behind the other.
+pub(super) const CONCAT: &str = "~concat";
+/// The filter that compares two values by an operator: the engine's own takes any text for larger than any number.
+pub(super) const COMPARE: &str = "~compare";
+/// The filter that compares the values of a list by operators, each with the next.
+pub(super) const CHAIN: &str = "~chain";
+/// The filter that gives a field of a value, and nothing of what is undefined.
+pub(super) const FIELD: &str = "~field";
+/// The filter that gives what is left of a division, or fills a text in.
+pub(super) const REST: &str = "~rest";
 /// The filter that charges for what it takes to find one item of a value, and hands it on.
 pub(super) const OUTSIDE: &str = "~outside";
 /// The filter that charges for all rounds of a loop over a value, by the steps of each, and hands it on.
@@ -46,7 +56,19 @@ const ROOM: usize = 1 << 20;
 pub(super) fn check_depth(template: &str, is_expression: bool, syntax: SyntaxConfig) -> Result<(), Error> {
     let (mut operators, mut branches) = (0, 0);
     for token in tokenize(template, is_expression, syntax) {
-        match token?.0 {
+        let (token, span) = token?;
+        let written = template.get(span.start_offset as usize..span.end_offset as usize).unwrap_or_default();
+        match token {
+            Token::Int(_)
+                if written.starts_with('0')
+                    && written.trim_start_matches(['0', '_']) != ""
+                    && written.bytes().all(|c| matches!(c, b'0'..=b'9' | b'_')) =>
+            {
+                let digits = written.trim_start_matches(['0', '_']);
+                return Err(refusal(format!(
+                    "{written} is no number; write {digits}, or 0o{digits} where it is octal"
+                )));
+            }
             Token::VariableStart | Token::BlockStart => operators = 0,
             Token::Ident("elif") => branches += 1,
             Token::Ident("not" | "if" | "else" | "and" | "or" | "is" | "in") => operators += 1,
@@ -77,7 +99,7 @@ fn refusal(message: impl Into<String>) -> Error {
 /// # Errors
 /// Where it holds what cannot be bounded, or what has no use here.
 pub(super) fn statement<'a>(parsed: &Stmt<'a>) -> Result<Stmt<'a>, Error> {
-    Rewriter { in_loop: false }.statement(parsed)
+    Rewriter { in_loop: false, patterns: library::Room::new() }.statement(parsed)
 }
 
 /// Rewrites a parsed expression.
@@ -85,12 +107,14 @@ pub(super) fn statement<'a>(parsed: &Stmt<'a>) -> Result<Stmt<'a>, Error> {
 /// # Errors
 /// As for [`statement`].
 pub(super) fn expression<'a>(parsed: &Expr<'a>) -> Result<Expr<'a>, Error> {
-    Rewriter { in_loop: false }.expression(parsed)
+    Rewriter { in_loop: false, patterns: library::Room::new() }.expression(parsed)
 }
 
 struct Rewriter {
     /// Within a loop: text is counted each time, elsewhere it stands there but once.
     in_loop: bool,
+    /// For regular expressions that are read early.
+    patterns: library::Room,
 }
 
 fn filter<'a>(name: &'a str, value: Expr<'a>, args: Vec<CallArg<'a>>, span: Span) -> Expr<'a> {
@@ -222,8 +246,35 @@ impl Rewriter {
         Ok(filter(WHOLE, self.expression(parsed)?, Vec::new(), parsed.span()))
     }
 
-    fn written<'a>(&mut self, parsed: &Expr<'a>) -> Result<Expr<'a>, Error> {
-        Ok(filter(WRITTEN, self.expression(parsed)?, Vec::new(), parsed.span()))
+    /// A side of `~`: an `if` without `else` is nothing there.
+    fn side<'a>(&mut self, parsed: &Expr<'a>) -> Result<Expr<'a>, Error> {
+        let Expr::IfExpr(it) = parsed else { return self.expression(parsed) };
+        let nothing = || Expr::Const(Spanned::new(Const { value: Value::from("") }, it.span()));
+        let rewritten = IfExpr {
+            test_expr: self.expression(&it.test_expr)?,
+            true_expr: self.expression(&it.true_expr)?,
+            false_expr: Some(it.false_expr.as_ref().map_or_else(|| Ok(nothing()), |other| self.side(other))?),
+        };
+        Ok(Expr::IfExpr(Spanned::new(rewritten, it.span())))
+    }
+
+    /// What may be undefined, any part of its path included.
+    fn perhaps<'a>(&mut self, parsed: &Expr<'a>) -> Result<Expr<'a>, Error> {
+        stacker::maybe_grow(FRAME, ROOM, || {
+            let (base, key) = match parsed {
+                Expr::GetAttr(it) => {
+                    (&it.expr, Expr::Const(Spanned::new(Const { value: Value::from(it.name) }, it.span())))
+                }
+                Expr::GetItem(it) => (&it.expr, self.whole(&it.subscript_expr)?),
+                other => return self.expression(other),
+            };
+            // What is named outright keeps its name in messages.
+            if !matches!(base, Expr::GetAttr(_) | Expr::GetItem(_)) {
+                return self.expression(parsed);
+            }
+            let base = filter(OUTSIDE, self.perhaps(base)?, Vec::new(), parsed.span());
+            Ok(filter(FIELD, base, vec![CallArg::Pos(key)], parsed.span()))
+        })
     }
 
     fn list<'a>(&mut self, items: &[Expr<'a>]) -> Result<Vec<Expr<'a>>, Error> {
@@ -260,9 +311,24 @@ impl Rewriter {
                 self.operation(it, span)?
             }
             Expr::Compare(it) => {
-                let compared = |op: &CompareOp<'a>| Ok(CompareOp { op: op.op, expr: self.written(&op.expr)? });
-                let ops = it.ops.iter().map(compared).collect::<Result<_, Error>>()?;
-                Expr::Compare(Spanned::new(Compare { expr: self.written(&it.expr)?, ops }, span))
+                let mut items = vec![self.expression(&it.expr)?];
+                for op in &it.ops {
+                    items.push(self.expression(&op.expr)?);
+                }
+                let operator = |op: &CompareOp| match op.op {
+                    CompareOpKind::Eq => "==",
+                    CompareOpKind::Ne => "!=",
+                    CompareOpKind::Lt => "<",
+                    CompareOpKind::Lte => "<=",
+                    CompareOpKind::Gt => ">",
+                    CompareOpKind::Gte => ">=",
+                    CompareOpKind::In => "in",
+                    CompareOpKind::NotIn => "not_in",
+                };
+                let operators = it.ops.iter().map(operator).collect::<Vec<_>>().join(" ");
+                let operators = Expr::Const(Spanned::new(Const { value: Value::from(operators) }, span));
+                let list = Expr::List(Spanned::new(List { items }, span));
+                filter(CHAIN, list, vec![CallArg::Pos(operators)], span)
             }
             Expr::IfExpr(it) => {
                 let rewritten = IfExpr {
@@ -273,13 +339,20 @@ impl Rewriter {
                 Expr::IfExpr(Spanned::new(rewritten, span))
             }
             Expr::Filter(it) => {
-                let value = it.expr.as_ref().map(|value| self.expression(value)).transpose()?;
+                library::check_filter(it.name, &it.args, &self.patterns)?;
+                let asks = matches!(it.name.rsplit('.').next(), Some("default" | "d" | "mandatory"));
+                let value =
+                    it.expr.as_ref().map(|value| if asks { self.perhaps(value) } else { self.expression(value) });
+                let value = value.transpose()?;
                 let rewritten = Filter { name: it.name, expr: value, args: self.arguments(&it.args, false)? };
                 Expr::Filter(Spanned::new(rewritten, span))
             }
             Expr::Test(it) => {
+                library::check_test(it.name, &it.args, &self.patterns)?;
                 let args = self.arguments(&it.args, false)?;
-                Expr::Test(Spanned::new(Test { name: it.name, expr: self.expression(&it.expr)?, args }, span))
+                let asks = matches!(it.name.rsplit('.').next(), Some("defined" | "undefined"));
+                let expr = if asks { self.perhaps(&it.expr)? } else { self.expression(&it.expr)? };
+                Expr::Test(Spanned::new(Test { name: it.name, expr, args }, span))
             }
             Expr::GetAttr(it) => {
                 Expr::GetAttr(Spanned::new(GetAttr { expr: self.expression(&it.expr)?, name: it.name }, span))
@@ -317,32 +390,45 @@ impl Rewriter {
         use BinOpKind::{Add, Concat, Div, Eq, FloorDiv, Gt, Gte, In, Lt, Lte, Mul, Ne, Pow, Rem, ScAnd, ScOr, Sub};
         let plain = |op, left, right| Expr::BinOp(Spanned::new(BinOp { op, left, right }, span));
         Ok(match it.op {
-            Concat => plain(Concat, self.written(&it.left)?, self.written(&it.right)?),
-            // A list that is looked for in a text is written first.
-            In => plain(In, self.written(&it.left)?, self.whole(&it.right)?),
-            Eq | Ne | Lt | Lte | Gt | Gte => plain(it.op, self.whole(&it.left)?, self.whole(&it.right)?),
+            Concat => filter(CONCAT, self.side(&it.left)?, vec![CallArg::Pos(self.side(&it.right)?)], span),
+            Eq | Ne | Lt | Lte | Gt | Gte | In => {
+                let operator = match it.op {
+                    Eq => "==",
+                    Ne => "!=",
+                    Lt => "<",
+                    Lte => "<=",
+                    Gt => ">",
+                    Gte => ">=",
+                    _ => "in",
+                };
+                let operator = Expr::Const(Spanned::new(Const { value: Value::from(operator) }, span));
+                let args = vec![CallArg::Pos(self.expression(&it.right)?), CallArg::Pos(operator)];
+                filter(COMPARE, self.expression(&it.left)?, args, span)
+            }
+            Rem => filter(REST, self.expression(&it.left)?, vec![CallArg::Pos(self.expression(&it.right)?)], span),
             Add => {
                 let sum = plain(Add, self.whole(&it.left)?, self.whole(&it.right)?);
                 filter(MADE, sum, Vec::new(), span)
             }
             Mul => filter(TIMES, self.expression(&it.left)?, vec![CallArg::Pos(self.expression(&it.right)?)], span),
             // Of numbers only.
-            Sub | Div | FloorDiv | Rem | Pow | ScAnd | ScOr => {
+            Sub | Div | FloorDiv | Pow | ScAnd | ScOr => {
                 plain(it.op, self.expression(&it.left)?, self.expression(&it.right)?)
             }
         })
     }
 
     fn call<'a>(&mut self, it: &Call<'a>) -> Result<Call<'a>, Error> {
-        if let Expr::Var(function) = &it.expr {
-            let instead = match function.id {
-                "namespace" => Some("gather by filters, such as map, select and join"),
-                "debug" => Some("write {{ x | tojson }}"),
-                _ => None,
-            };
-            if let Some(instead) = instead {
-                return Err(refusal(format!("{}() is not to be had here; {instead}", function.id)));
+        match &it.expr {
+            Expr::Var(function) if function.id == "loop" => {
+                return Err(refusal("loops cannot be recursive here; put loops into each other"));
             }
+            Expr::Var(function) => library::check_function(function.id, &it.args)?,
+            Expr::GetAttr(method) => match &method.expr {
+                Expr::Var(it) if it.id == "loop" && matches!(method.name, "cycle" | "changed") => {}
+                _ => library::check_method(method.name, &it.args)?,
+            },
+            _ => library::check_call()?,
         }
         Ok(Call { expr: self.expression(&it.expr)?, args: self.arguments(&it.args, true)? })
     }

@@ -199,3 +199,97 @@ fn what_is_as_deep_as_allowed_does_not_fill_the_stack() {
         }
     }
 }
+
+#[test]
+fn quoted_words_are_not_quoted_again_in_scripts() {
+    let context = json!({"x": "a b", "l": ["c d", "e"]});
+    for (template, script) in [
+        ("cp {{ x | quote }} y", "cp 'a b' y"),
+        ("cp {{ l | map('quote') | join(' ') }} y", "cp 'c d' e y"),
+        ("cp {{ l | map('ansible.builtin.quote') | list }} y", "cp 'c d' e y"),
+        ("cp {{ '' | quote }} {{ none | quote }}", "cp '' ''"),
+    ] {
+        assert_eq!(render(template, Mode::Shell, &context).as_deref(), Ok(script), "{template}");
+    }
+    // Joined to others they would be half quoted.
+    for template in [
+        "{{ (x | quote) ~ 'y' }}",
+        "{{ '--x=' + (x | quote) }}",
+        "{{ l | map('quote') | join(';') }}",
+        "{{ l | map('quote') | join(x) }}",
+        "{{ [x | quote, x] | join(' ') }}",
+        "{{ x | quote | upper }}",
+        "{{ (x | quote)[1:] }}",
+        "{{ '%s' | format(x | quote) }}",
+        "{{ [x | quote] | to_json }}",
+    ] {
+        assert!(render(template, Mode::Shell, &context).is_err(), "{template}");
+    }
+    assert_eq!(render("{{ x | quote }}", Mode::Text, &context).as_deref(), Ok("'a b'"));
+}
+
+#[test]
+fn an_unknown_name_is_found_before_anything_is_filled_in() {
+    for (template, said) in [
+        ("{% if false %}{{ 1 | upcase }}{% endif %}", "there is no filter upcase"),
+        ("{{ 1 | tojsn }}", "tojson is there"),
+        ("{{ x | uper }}", "upper is there"),
+        ("{{ x is defind }}", "defined is there"),
+        ("{{ x | json_query('a') }}", "map(attribute="),
+        ("{{ lookup('env', 'HOME') }}", "lookup is not to be had"),
+        ("{{ now() }}", "changes by itself"),
+        ("{{ x.append(1) }}", "values do not change"),
+        ("{{ x.trim() }}", "write | trim"),
+        ("{{ x.nope() }}", "there is no method nope"),
+        ("{{ x | upper(1) }}", "takes at most 0 arguments"),
+        ("{{ x | sort(atribute='a') }}", "it takes reverse, case_sensitive, attribute"),
+        ("{{ x | replace('a') }}", "new is missing"),
+        ("{{ x | map('nope') }}", "there is no filter nope"),
+        ("{{ x | map('replace', 'a') }}", "new is missing"),
+        ("{{ x | select('nope') }}", "there is no test nope"),
+        ("{{ x | selectattr('a', 'nope') }}", "there is no test nope"),
+        ("{{ x | regex_replace('(?=a)', 'b') }}", "look around"),
+        ("{{ x is match('(a') }}", "cannot be read"),
+        ("{{ [1][0]() }}", "cannot be called"),
+        ("{{ x.split(',', 1, 2) }}", "takes at most 2 arguments"),
+    ] {
+        let message = names(template).unwrap_err();
+        assert!(message.contains(said) && !message.contains('\n'), "{template}: {message}");
+    }
+    for template in [
+        "{{ x | sort(attribute=y, **z) }}",
+        "{{ x | map(y) }}",
+        "{{ x.split() }}{{ x.get('a') }}",
+        "{% for i in x %}{{ loop.cycle(1, 2) }}{{ loop.changed(i) }}{% endfor %}",
+    ] {
+        assert!(names(template).is_ok(), "{template}: {:?}", names(template));
+    }
+}
+
+#[test]
+fn what_is_silent_elsewhere_is_an_error() {
+    let context = json!({"l": [{"a": 1}], "n": null, "t": "8"});
+    for (template, said) in [
+        ("{{ t > 11 }}", "cannot be compared by size"),
+        ("{{ n < 1 }}", "null cannot be compared"),
+        ("{{ ['9', 10] | max }}", "cannot be compared by size"),
+        ("{{ t is gt 5 }}", "cannot be compared by size"),
+        ("{{ l | selectattr('a', 'gt', 'x') | list }}", "cannot be compared by size"),
+        ("{{ [1, 'a'] | sort }}", "cannot be compared by size"),
+        ("{{ 'maybe' | bool }}", "neither true nor false"),
+        ("{{ l | map(attribute='b') | join }}", "undefined"),
+        ("{{ l | selectattr('b') | list }}", "has no b"),
+        ("{{ l | sort(attribute='b') }}", "has no b"),
+        ("{{ l | groupby('b') }}", "has no b"),
+        ("{{ [l[3]] }}", "undefined"),
+        ("{{ {'a': l[3]} | to_json }}", "undefined"),
+        ("{{ [n] }}", "null"),
+        ("{{ 'a' ~ n }}", "null"),
+        ("{{ n | upper }}", "null"),
+        ("{{ [n] | join }}", "null"),
+        ("{% for x in n %}{% endfor %}", "null"),
+    ] {
+        let message = render(template, Mode::Text, &context).unwrap_err().to_string();
+        assert!(message.contains(said), "{template}: {message}");
+    }
+}
