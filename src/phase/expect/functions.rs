@@ -218,7 +218,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
 ];
 
 /// Functions whose literal argument is checked by calling them.
-const FROM_TEXT: &[&str] = &["bool", "bytes", "cidr", "double", "duration", "int", "ip", "quantity", "semver", "timestamp", "uint", "url"];
+const FROM_TEXT: &[&str] =
+    &["bool", "bytes", "cidr", "double", "duration", "int", "ip", "quantity", "semver", "timestamp", "uint", "url"];
 
 /// The full name of a function in a namespace, such as `math.abs`, where a call is one of it: its target is no value.
 pub(super) fn qualified(call: &CallExpr) -> Option<String> {
@@ -297,7 +298,11 @@ fn check_literals(function: &Function, call: &CallExpr) -> Result<(), String> {
         let Some(pattern) = literal(call.args.get(place)) else { return Ok(()) };
         return re2::compiled(&pattern, re2::LARGEST).map(drop).map_err(|why| format!("{}: {why}", function.name));
     }
-    if function.member || !FROM_TEXT.contains(&function.name) || literal(call.args.first()).is_none() || call.args.len() != 1 {
+    if function.member
+        || !FROM_TEXT.contains(&function.name)
+        || literal(call.args.first()).is_none()
+        || call.args.len() != 1
+    {
         return Ok(());
     }
     let called = IdedExpr { id: 0, expr: Expr::Call(call.clone()) };

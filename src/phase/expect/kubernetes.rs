@@ -7,11 +7,7 @@ mod format;
 mod quantity;
 mod url;
 
-use std::{
-    any::Any,
-    cmp::Ordering,
-    net::IpAddr,
-};
+use std::{any::Any, cmp::Ordering, net::IpAddr};
 
 use cel::{
     DeclarationError, Env, ExecutionError, add_member_overload, add_overload,

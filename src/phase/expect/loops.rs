@@ -56,12 +56,7 @@ pub(super) fn extend(env: &mut Env) -> Result<(), DeclarationError> {
 }
 
 /// `all`, `exists` and `existsOne` over pairs.
-fn test(
-    name: &str,
-    helper: &mut MacroExprHelper<'_>,
-    target: &mut Option<IdedExpr>,
-    args: &mut Vec<IdedExpr>,
-) -> Made {
+fn test(name: &str, helper: &mut MacroExprHelper<'_>, target: &mut Option<IdedExpr>, args: &mut Vec<IdedExpr>) -> Made {
     let (first, second) = variables(helper, args)?;
     let (Some(range), Some(predicate)) = (target.take(), args.pop()) else { return Ok(None) };
     let predicate = with_halves(helper, first, second, predicate);
@@ -200,4 +195,3 @@ fn variable(helper: &MacroExprHelper<'_>, argument: Option<&IdedExpr>) -> Result
         }
     }
 }
-

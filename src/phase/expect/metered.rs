@@ -290,7 +290,8 @@ pub(super) fn declare(scope: &mut Scope, meter: &Meter) {
         })
     };
     let string: Function = Box::new(move |call| {
-        let number = call.args.first().and_then(|value| value.downcast_ref::<CelDouble>()).map(|number| *number.inner());
+        let number =
+            call.args.first().and_then(|value| value.downcast_ref::<CelDouble>()).map(|number| *number.inner());
         match number {
             Some(number) => Ok(CowVal::owned(CelString::from(double(number)))),
             None => dispatch(call.ptx, "string", false, std::mem::take(&mut call.args)),
@@ -353,7 +354,8 @@ impl Cost {
                 one.saturating_add(length(args, 1).saturating_mul(deep(args, 0))) / COMPARED
             },
             ("lists.range", false) => |args| {
-                let count = args.first().and_then(|count| count.downcast_ref::<CelInt>()).map_or(0, |count| *count.inner());
+                let count =
+                    args.first().and_then(|count| count.downcast_ref::<CelInt>()).map_or(0, |count| *count.inner());
                 u64::try_from(count).unwrap_or(0).saturating_mul(2 * STEP)
             },
             _ => return None,
@@ -480,7 +482,8 @@ fn pairs<'c, 'v>(args: &[CowVal<'c, 'v>]) -> Result<CowVal<'c, 'v>, ExecutionErr
         let pairs = entries.into_iter().map(|(key, value)| pair(key.inner().clone_as_boxed(), value.clone_as_boxed()));
         return Ok(CowVal::owned(CelList::from(pairs.collect::<Vec<_>>())));
     }
-    let number = |place: usize| -> Box<dyn Val + 'v> { Box::new(CelInt::from(i64::try_from(place).unwrap_or(i64::MAX))) };
+    let number =
+        |place: usize| -> Box<dyn Val + 'v> { Box::new(CelInt::from(i64::try_from(place).unwrap_or(i64::MAX))) };
     let list = value.downcast_ref::<CelList>().ok_or_else(|| ExecutionError::UnexpectedType {
         got: value.get_type().name().to_owned(),
         want: "list or map".to_owned(),
@@ -575,7 +578,13 @@ impl Patterns {
     }
 
     /// Pays for a text and a pattern, and uses that.
-    fn with<T>(&self, name: &str, text: &str, pattern: &str, using: impl FnOnce(&Regex) -> T) -> Result<T, ExecutionError> {
+    fn with<T>(
+        &self,
+        name: &str,
+        text: &str,
+        pattern: &str,
+        using: impl FnOnce(&Regex) -> T,
+    ) -> Result<T, ExecutionError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.contains_key(pattern) {
             let compiled = self.compile(name, pattern)?;

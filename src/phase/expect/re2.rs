@@ -34,11 +34,13 @@ pub(super) fn compiled(pattern: &str, size: usize) -> Result<Regex, Refused> {
     }
     let wrong = |why: &str| Refused::Wrong(format!("'{pattern}' is no regular expression of RE2: {why}"));
     let translated = translated(pattern).map_err(|why| wrong(&why))?;
-    RegexBuilder::new(&translated).size_limit(size.min(LARGEST)).dfa_size_limit(DFA).build().map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => Refused::TooLarge,
-        // The last line has the reason; those before it show the pattern, as it was translated.
-        error => wrong(error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ")),
-    })
+    RegexBuilder::new(&translated).size_limit(size.min(LARGEST)).dfa_size_limit(DFA).build().map_err(
+        |error| match error {
+            regex::Error::CompiledTooBig(_) => Refused::TooLarge,
+            // The last line has the reason; those before it show the pattern, as it was translated.
+            error => wrong(error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ")),
+        },
+    )
 }
 
 /// Why a pattern is not compiled.
@@ -309,7 +311,9 @@ mod tests {
 
     #[test]
     fn what_re2_refuses_is_refused() {
-        for pattern in ["(?x)a # b", "a++", "a**", "a{1001}", "a{2}{3}", "[a", "[a--b]", r"a\", r"\1", r"\u{e9}", r"\b{start}a"] {
+        for pattern in
+            ["(?x)a # b", "a++", "a**", "a{1001}", "a{2}{3}", "[a", "[a--b]", r"a\", r"\1", r"\u{e9}", r"\b{start}a"]
+        {
             assert!(translated(pattern).is_err(), "{pattern}");
         }
         for pattern in ["^(?!a)", "(?<=a)b", "(a", "*a", r"\pX", "a)"] {

@@ -38,11 +38,16 @@ fn as_json(value: &Cel) -> Value {
         Cel::Float(value) if value.is_infinite() => json!(if *value > 0.0 { "Infinity" } else { "-Infinity" }),
         Cel::Float(value) => json!(value),
         Cel::String(text) => json!(text.as_str()),
-        Cel::Bytes(bytes) => json!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes.as_slice())),
-        Cel::List(items) => items.iter().map(as_json).collect(),
-        Cel::Map(map) => {
-            map.map.iter().map(|(key, value)| (key.to_string(), as_json(value))).collect::<serde_json::Map<_, _>>().into()
+        Cel::Bytes(bytes) => {
+            json!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes.as_slice()))
         }
+        Cel::List(items) => items.iter().map(as_json).collect(),
+        Cel::Map(map) => map
+            .map
+            .iter()
+            .map(|(key, value)| (key.to_string(), as_json(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
         Cel::Duration(duration) => json!(format!("{}s", duration.as_seconds_f64())),
         Cel::Timestamp(time) => json!(time.to_rfc3339().replace("+00:00", "Z")),
         other => json!(format!("{other:?}")),
@@ -57,7 +62,8 @@ fn same(one: &Value, other: &Value) -> bool {
             one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
         }
         (Value::Object(one), Value::Object(other)) => {
-            one.len() == other.len() && one.iter().all(|(key, one)| other.get(key).is_some_and(|other| same(one, other)))
+            one.len() == other.len()
+                && one.iter().all(|(key, one)| other.get(key).is_some_and(|other| same(one, other)))
         }
         // What JavaScript's numbers cannot hold is written as a text.
         (Value::String(text), Value::Number(number)) => *text == number.to_string(),

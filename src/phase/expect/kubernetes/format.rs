@@ -19,7 +19,10 @@ const NAMES: [(&str, &str); 13] = [
     ("dns1123Label", "at most 63 lower case letters, digits and '-', with a letter or digit at both ends"),
     ("dns1123Subdomain", "DNS labels joined by '.', at most 253 characters"),
     ("dns1035Label", "at most 63 lower case letters, digits and '-', with a letter first and a letter or digit last"),
-    ("qualifiedName", "an optional DNS subdomain and '/', then at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends"),
+    (
+        "qualifiedName",
+        "an optional DNS subdomain and '/', then at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends",
+    ),
     ("dns1123LabelPrefix", "the beginning of a DNS label"),
     ("dns1123SubdomainPrefix", "the beginning of a DNS subdomain"),
     ("dns1035LabelPrefix", "the beginning of a DNS label that has a letter first"),

@@ -70,7 +70,9 @@ fn scheme(text: &str) -> (&str, &str) {
 }
 
 fn is_host(host: &str) -> bool {
-    let is_port = |text: &str| text.is_empty() || text.strip_prefix(':').is_some_and(|port| port.bytes().all(|c| c.is_ascii_digit()));
+    let is_port = |text: &str| {
+        text.is_empty() || text.strip_prefix(':').is_some_and(|port| port.bytes().all(|c| c.is_ascii_digit()))
+    };
     let port = match host.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((_, port)) => port,

@@ -195,7 +195,9 @@ fn rekey(call: &mut Call) -> Made {
         "error" => false,
         "overwrite" => true,
         other => {
-            return Err(refusal(format!("filter rekey_on_member: duplicates is to be error or overwrite, not {other}")));
+            return Err(refusal(format!(
+                "filter rekey_on_member: duplicates is to be error or overwrite, not {other}"
+            )));
         }
     };
     let items: Vec<Value> = match value.kind() {

@@ -523,7 +523,9 @@ fn matched(call: &mut Call, how: &str) -> Made {
         "match" => anchored(&pattern, ""),
         "fullmatch" => anchored(&pattern, "\\Z"),
         other => {
-            return Err(refusal(format!("test regex: there is no match_type {other}; search, match and fullmatch are")));
+            return Err(refusal(format!(
+                "test regex: there is no match_type {other}; search, match and fullmatch are"
+            )));
         }
     };
     let compiled = compiled(call, &pattern, ignores_case, multiline)?;
