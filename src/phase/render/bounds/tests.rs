@@ -236,7 +236,7 @@ fn an_unknown_name_is_found_before_anything_is_filled_in() {
         ("{{ x | uper }}", "upper is there"),
         ("{{ x is defind }}", "defined is there"),
         ("{{ x | json_query('a') }}", "map(attribute="),
-        ("{{ lookup('env', 'HOME') }}", "lookup is not to be had"),
+        ("{{ lookup('env', 'HOME') }}", "lookup() is not to be had"),
         ("{{ now() }}", "changes by itself"),
         ("{{ x.append(1) }}", "values do not change"),
         ("{{ x.trim() }}", "write | trim"),

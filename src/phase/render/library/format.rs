@@ -19,7 +19,7 @@ struct Flags {
 fn number_of(digits: &str) -> Result<usize, Error> {
     match digits.parse::<usize>() {
         Ok(number) if number <= WIDEST => Ok(number),
-        _ => Err(refusal(format!("a place for a value is wider than {WIDEST}"))),
+        _ => Err(refusal(format!("a place for a value is wider than {WIDEST}; more than 16 MiB could come of it"))),
     }
 }
 
@@ -407,7 +407,7 @@ fn specified(out: &mut String, value: &Value, spec: &str) -> Result<(), Error> {
             digits.split_once('.').map_or((digits.as_str(), String::new()), |(a, b)| (a, format!(".{b}")));
         let mut grouped = String::new();
         for (at, digit) in integral.chars().enumerate() {
-            if at > 0 && (integral.len() - at) % 3 == 0 {
+            if at > 0 && (integral.len() - at).is_multiple_of(3) {
                 grouped.push(mark);
             }
             grouped.push(digit);

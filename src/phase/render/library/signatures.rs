@@ -167,7 +167,10 @@ fn instead(name: &str) -> Option<&'static str> {
 /// That there is no such filter, test, function or method, and what to write.
 pub(super) fn unknown<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> Error {
     if let Some(instead) = instead(name) {
-        return refusal(format!("{what} {name} is not to be had here; {instead}"));
+        return refusal(match what {
+            "function" => format!("{name}() is not to be had here; {instead}"),
+            _ => format!("{what} {name} is not to be had here; {instead}"),
+        });
     }
     let near = known.filter(|known| !known.starts_with('~')).map(|known| (distance(known, name), known));
     match near.min().filter(|(distance, _)| *distance <= (name.len() / 3).max(1)) {
