@@ -48,6 +48,7 @@ use serde::de::DeserializeOwned;
 use tracing::{Instrument, warn};
 
 use crate::{
+    answer,
     api::{self, GroupNode, GroupSpec, Lift, ServerSpec},
     group::{GroupKey, Kind, resolve},
     node,
@@ -132,17 +133,42 @@ impl Error {
     }
     /// What a refused pod says of its template.
     pub fn verdict(&self) -> Option<TemplateVerdict> {
+        let message = self.explanation();
         let reason = match self.code()? {
+            // It says nothing of the template: whether the pod is taken shows when it is made.
+            400 if message.contains("does not support dry run") => return Some(TemplateVerdict::Accepted),
             400 | 422 => "InvalidTemplate",
-            403 if self.explanation().contains("exceeded quota") => plan::QUOTA,
+            403 if message.contains(EXCEEDED) => plan::QUOTA,
             403 => "Forbidden",
             _ => return None,
         };
-        Some(TemplateVerdict::Refused { reason, message: self.explanation() })
+        Some(TemplateVerdict::Refused { reason, message })
     }
-    /// What the API server said.
+    /// The reason and the message of a refusal, for the object that it concerns; nothing where the API server gave no answer, or one
+    /// that passes by itself. `failed` is the reason of one that no quota and no policy accounts for.
+    pub fn refusal(&self, failed: &'static str) -> Option<(&'static str, String)> {
+        let reason = match self {
+            Error::Deadline { .. } => failed,
+            _ => match self.code()? {
+                404 | 408 | 409 | 410 | 429 => return None,
+                403 if self.explanation().contains(EXCEEDED) => plan::QUOTA,
+                403 => "Forbidden",
+                _ => failed,
+            },
+        };
+        let words = match self {
+            Error::Api { what, .. } => format!("{what}: {}", self.explanation()),
+            other => other.to_string(),
+        };
+        Some((reason, words))
+    }
+    /// Whether the object may be there although its creation was refused: quotas and webhooks are asked before the names are.
+    pub fn may_exist(&self) -> bool {
+        self.code().is_some_and(|code| matches!(code, 403 | 409 | 500..))
+    }
+    /// What the API server said, without debug output.
     pub fn explanation(&self) -> String {
-        std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string)
+        std::error::Error::source(self).map_or_else(|| self.to_string(), answer::words)
     }
     /// The object is there already, or is not as it was.
     pub fn is_conflict(&self) -> bool {
@@ -153,6 +179,9 @@ impl Error {
         self.code() == Some(404)
     }
 }
+
+/// By this a used-up quota is known: the status code is that of any other policy.
+const EXCEEDED: &str = "exceeded quota";
 
 /// How the operator is run.
 #[derive(Clone, Debug)]
@@ -381,7 +410,7 @@ impl Scope {
 /// A watch failed: it is opened again, and nothing is to be looked at for that.
 fn broken<O>(error: &watcher::Error) -> Vec<GroupKey> {
     let kind = std::any::type_name::<O>().rsplit("::").next().unwrap_or_default();
-    warn!(%error, kind, "a watch failed; it is opened again");
+    warn!(error = answer::words(error), kind, "a watch failed; it is opened again");
     Vec::new()
 }
 
@@ -471,6 +500,10 @@ impl Converger {
             plan::plan(&snapshot) // pure
         });
         let plan = plan.await;
+        if who == Looks::Group {
+            self.state.prune_refusals(&snapshot, &plan);
+            plan::refusals::prune(&mut snapshot.refusals, &plan, &snapshot.nodes);
+        }
         Some((snapshot, plan, rest))
     }
 
@@ -561,12 +594,16 @@ impl Converger {
         if object.status.as_ref() == Some(&wanted) {
             return nodes;
         }
+        if let Some(until) = reporter.held(snapshot, &plan::Subject::Status) {
+            return nodes.map(|wake| earliest(wake, Some(until)));
+        }
         if let Some(rest) = self.write_later(&snapshot.head.key, &wanted.conditions, &snapshot.status.conditions) {
             let later = snapshot.now + jiff::SignedDuration::try_from(rest).unwrap_or_default();
             return nodes.map(|wake| earliest(wake, Some(later)));
         }
         // The group's status tells of what went wrong with its nodes: it is written though one of theirs was not.
-        let again = (!reporter.group(object, &wanted).await?).then(|| snapshot.now + report::AFTER_CONFLICT);
+        let again =
+            (!reporter.refusable(snapshot, object, &wanted).await?).then(|| snapshot.now + report::AFTER_CONFLICT);
         nodes.map(|wake| earliest(wake, again))
     }
 

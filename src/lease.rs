@@ -284,7 +284,7 @@ async fn call<T>(
 }
 
 fn source(error: &CallError) -> String {
-    std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
+    std::error::Error::source(error).map_or_else(String::new, crate::answer::words)
 }
 
 /// A name that nobody else has, not even another process in the same pod: a restarted container must not take its

@@ -11,6 +11,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`answer`] | what the API server answered, in words for people |
 //! | [`api`] | wire types, one file a kind; conditions; names on objects |
 //! | [`crds`] | the custom resource definitions, generated from them |
 //! | [`reference`](mod@reference) | pure: the same for people, `docs/reference.md` |
@@ -31,6 +32,7 @@
 // A panic fails a reconcile: what cannot happen is an error all the same.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout))]
 
+pub mod answer;
 pub mod api;
 pub mod controller;
 pub mod crds;

@@ -11,6 +11,7 @@ use clap::{ArgAction, Parser, ValueEnum};
 use ipnet::IpNet;
 use kube::{Client, Config, client::ClientBuilder};
 use pallet_operator::{
+    answer,
     controller::{
         self, Settings,
         references::{Polls, References},
@@ -151,13 +152,14 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     let lead = if arguments.leader_elect { Lead::not_yet() } else { Lead::always() };
     let client = connect(config.clone(), true, &lead, &telemetry)?;
     // A repeated handshake would start a second shell on the node, and a lease that comes late is none.
-    let exec = undelayed::client(&named(config.clone())).context("the cluster's configuration cannot be used")?;
+    let exec = undelayed::client(&named(config.clone())).map_err(|error| unusable(&error))?;
     let exec = exec.with_layer(&TimeoutLayer::new(ANSWER)).with_layer(&Counted(telemetry.metrics.clone())).build();
     let server = config.cluster_url.clone();
     let once = connect(config, false, &Lead::always(), &telemetry)?;
     let version = tokio::time::timeout(Duration::from_secs(30), client.apiserver_version()).await;
-    let version =
-        version.context("the API server did not answer within 30 s")?.context("the API server cannot be reached")?;
+    let version = version
+        .context("the API server did not answer within 30 s")?
+        .map_err(|error| anyhow::anyhow!("the API server cannot be reached: {}", answer::words(&error)))?;
     info!(
         server = version.git_version,
         version = env!("CARGO_PKG_VERSION"),
@@ -231,9 +233,13 @@ fn named(mut config: Config) -> Config {
     config
 }
 
+fn unusable(error: &kube::Error) -> anyhow::Error {
+    anyhow::anyhow!("the cluster's configuration cannot be used: {}", answer::words(error))
+}
+
 fn connect(mut config: Config, retry: bool, lead: &Lead, telemetry: &Telemetry) -> anyhow::Result<Client> {
     config.default_retry = retry;
-    let client = ClientBuilder::try_from(named(config)).context("the cluster's configuration cannot be used")?;
+    let client = ClientBuilder::try_from(named(config)).map_err(|error| unusable(&error))?;
     let (deadline, counted) = (TimeoutLayer::new(ANSWER), Counted(telemetry.metrics.clone()));
     Ok(client.with_layer(&deadline).with_layer(&counted).with_layer(lead).build())
 }

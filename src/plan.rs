@@ -11,6 +11,7 @@ pub mod intervals;
 pub mod next;
 mod peers;
 pub mod progress;
+pub mod refusals;
 mod removal;
 pub mod restore;
 pub mod revisions;
@@ -18,6 +19,7 @@ pub mod rollout;
 pub mod scale;
 pub mod snapshot;
 pub mod status;
+pub mod stuck;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -27,15 +29,16 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     api::{group_node::NodeHost, lift::NodeOutcome},
-    group::{Cascade, Group},
+    group::{Cascade, Group, Kind},
     phase::PhaseName,
 };
 pub use peers::peers;
 pub use progress::Step;
+pub use refusals::{Refusal, Subject};
 pub use rollout::Bound;
 pub use snapshot::{
-    Claim, Heal, Machine, MachineState, Node, Record, Reported, SessionKind, SessionView, Snapshot, TemplateVerdict,
-    Trouble,
+    Claim, Going, Heal, Loss, Machine, MachineState, Node, Record, Reported, SessionKind, SessionView, Snapshot,
+    TemplateVerdict, Trouble, Unready,
 };
 
 /// What is to be done, and where every node stands.
@@ -53,6 +56,8 @@ pub struct Plan {
     pub templates: BTreeMap<u32, String>,
     /// When to look again, though nothing happened.
     pub wake: Option<Timestamp>,
+    /// What was refused and is asked for still, now or later.
+    pub refused: BTreeSet<Subject>,
 }
 
 /// One thing to do.
@@ -155,6 +160,13 @@ pub enum Effect {
     ReleaseGroup,
     /// Open the readiness gate of a pod.
     OpenGate {
+        /// The pod.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+    /// Close the readiness gate of a pod whose container was restarted, until its phases have succeeded in the new one.
+    CloseGate {
         /// The pod.
         name: String,
         /// Its UID.
@@ -305,6 +317,8 @@ pub const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(3);
 const AFTER_EFFECTS: SignedDuration = SignedDuration::from_secs(1);
 /// A pod that ended for good is replaced when it is this old: one that fails at once must not be made as fast as it fails.
 const REPLACE_AFTER: SignedDuration = SignedDuration::from_secs(10);
+/// The same after many in a row.
+const LONGEST_REPLACE_AFTER: SignedDuration = SignedDuration::from_secs(300);
 /// A pod without a node is nobody's when it is this old; before, its node may be on its way.
 const NOBODYS_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
@@ -316,10 +330,13 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
     if snapshot.head.deletion.is_some() {
         removal::teardown(snapshot, &mut plan);
+        stuck::wake(snapshot, &mut plan);
+        refusals::hold_back(snapshot, &mut plan);
         look_again_after_effects(snapshot, &mut plan);
         return plan;
     }
     removal::removals(snapshot, &mut plan);
+    gates(snapshot, &mut plan);
     let edited = snapshot.live().filter(|node| !node.finalized || !node.labelled);
     plan.effects.extend(edited.map(|node| Effect::RestoreNode { ordinal: node.ordinal }));
     match &snapshot.group {
@@ -336,6 +353,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     if !snapshot.head.declares_count && snapshot.group.is_ok() {
         plan.effects.push(Effect::DeclareCount { count: snapshot.head.count });
     }
+    stuck::wake(snapshot, &mut plan);
+    refusals::hold_back(snapshot, &mut plan);
     look_again_after_effects(snapshot, &mut plan);
     plan
 }
@@ -346,6 +365,27 @@ fn look_again_after_effects(snapshot: &Snapshot, plan: &mut Plan) {
     if !plan.effects.iter().all(ours) {
         plan.wake = earliest(plan.wake, Some(snapshot.now + AFTER_EFFECTS));
     }
+}
+
+/// Takes pods out of their Services whose container was restarted. What the phases had made is gone, whatever the spec says by now
+/// and whether or not the group is paused.
+fn gates(snapshot: &Snapshot, plan: &mut Plan) {
+    if snapshot.for_removal().is_none_or(|group| group.phases.is_empty()) {
+        return;
+    }
+    for node in snapshot.live() {
+        if let Some(machine) = snapshot.machine(node)
+            && closes_gate(node, machine)
+        {
+            plan.effects.push(Effect::CloseGate { name: machine.name.clone(), uid: machine.uid.clone() });
+        }
+    }
+}
+
+/// Whether the readiness gate of a pod is open though nothing has succeeded in its present container.
+fn closes_gate(node: &Node, machine: &Machine) -> bool {
+    let ended = matches!(machine.state, MachineState::Gone { .. });
+    machine.gated && machine.gate_open && !machine.deleting && !ended && progress::is_restarted(node, machine)
 }
 
 /// What is declared now cannot be used. Nodes are kept as they were declared validly last: lost ones come back, and no node is
@@ -388,6 +428,13 @@ fn look(snapshot: &Snapshot, group: &Group, live: &[&Node], plan: &mut Plan) -> 
     for node in live {
         let step =
             waits_for_claim(snapshot, group, node).unwrap_or_else(|| progress::step(&snapshot.situation(group, node)));
+        let step = match (step, refusals::of_machine(snapshot, node.ordinal)) {
+            (Step::Await(progress::Cause::MachineMissing), Some(refusal)) => {
+                let (reason, message) = (refusal.reason, refusal.message.clone());
+                Step::Await(progress::Cause::Refused { reason, message })
+            }
+            (step, _) => step,
+        };
         steps.insert(node.ordinal, step);
     }
     let judgement = rollout::judge(snapshot, group, is_sound(snapshot, group), live, &steps);
@@ -399,6 +446,7 @@ fn look(snapshot: &Snapshot, group: &Group, live: &[&Node], plan: &mut Plan) -> 
         plan.steps.insert(ordinal, step);
     }
     plan.wake = earliest(plan.wake, rollout::patience_ends(snapshot, group, live));
+    plan.wake = earliest(plan.wake, status::wake(snapshot, &plan.steps));
     judgement
 }
 
@@ -536,13 +584,20 @@ pub(crate) fn is_wanted(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> b
         || !scale::outdated(snapshot, group, live).is_empty()
 }
 
+/// How long a machine is left that has ended for good, after so many in a row.
+fn replace_after(losses: u32) -> SignedDuration {
+    (REPLACE_AFTER * (1 << losses.min(5))).min(LONGEST_REPLACE_AFTER)
+}
+
 /// What a node needs that has a pod: another one where it ended for good, its claims, its gate.
 fn keep(snapshot: &Snapshot, group: &Group, node: &Node, plan: &mut Plan) {
     let Some(machine) = snapshot.machine(node).filter(|machine| !machine.deleting) else { return };
+    let since = machine.ended.map_or(machine.created, |ended| ended.max(machine.created));
+    let due = since + replace_after(snapshot.losses.get(&node.name).copied().unwrap_or_default());
     if let MachineState::Gone { .. } = machine.state
-        && machine.created + REPLACE_AFTER > snapshot.now
+        && due > snapshot.now
     {
-        plan.wake = earliest(plan.wake, Some(machine.created + REPLACE_AFTER));
+        plan.wake = earliest(plan.wake, Some(due));
     } else if let MachineState::Gone { .. } = machine.state {
         let (name, uid) = (machine.name.clone(), machine.uid.clone());
         plan.effects.push(Effect::DeleteMachine { name, uid, why: MachineRemoval::Lost });
@@ -563,8 +618,12 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
         // A look gives way to work.
         busy += u32::from(matches!(session.kind, SessionKind::Converge | SessionKind::Farewell));
         looking += u32::from(session.kind == SessionKind::Check);
-        let instance = snapshot.machine(node).and_then(Machine::instance);
-        if instance.is_some_and(|id| id != session.instance) {
+        let machine = snapshot.machine(node);
+        let instance = machine.and_then(Machine::instance);
+        // What runs in it is lost with it; an attempt that fails while everything around it is being stopped is no failure.
+        if machine.is_some_and(|machine| machine.deleting && machine.kind == Kind::Pod) {
+            plan.effects.push(Effect::EndSession { name: node.name.clone(), why: "its pod is being deleted" });
+        } else if instance.is_some_and(|id| id != session.instance) {
             plan.effects.push(Effect::EndSession {
                 name: node.name.clone(),
                 why: "what it was opened on was replaced, or moved",
@@ -586,7 +645,9 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
     // A Lift at work on a node is done with it before anything else begins there.
     let lifted =
         |node: &&&Node| snapshot.sessions.get(&node.name).is_some_and(|session| session.kind == SessionKind::Lift);
-    for node in staying.iter().filter(|node| !lifted(node)) {
+    // The gate closes first: once a session has met the new container, the record would say nothing of a restart any more.
+    let open = |node: &&&Node| snapshot.machine(node).is_some_and(|machine| closes_gate(node, machine));
+    for node in staying.iter().filter(|node| !lifted(node) && !open(node)) {
         if busy >= group.rollout.max_parallel.min(snapshot.session_limit) {
             break;
         }

@@ -177,7 +177,11 @@ impl Start {
         let MachineState::Running { id } = &machine.state else { return None };
         let target = machine.target.clone()?;
         let (uid, instance) = (machine.uid.clone(), id.clone());
-        let told = if target.is_container() { uid.clone() } else { format!("@{}", node.uid) };
+        let told = match (target.is_container(), &machine.life) {
+            (true, Some(life)) => format!("{uid} {life}"),
+            (true, None) => uid.clone(),
+            (false, _) => format!("@{}", node.uid),
+        };
         Some(Self {
             group: Arc::new(group.clone()),
             node_uid: node.uid.clone(),

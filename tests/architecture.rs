@@ -101,3 +101,46 @@ fn the_clients_are_used_in_the_shell_only() {
         }
     }
 }
+
+/// The client's errors hold the debug output of the API server's answer. Each file that handles one turns it into words by
+/// `answer::words`; a file that joins this list has to do so, too.
+#[test]
+fn an_error_of_the_client_is_told_in_the_words_of_the_api_server_and_nowhere_else() {
+    // What each does with one: it keeps it as a cause, or passes it on to `answer::words`.
+    const HANDLE: &[&str] = &[
+        "answer.rs",
+        "bin/kubectl-pallet/connect.rs",
+        "bin/kubectl-pallet/watches.rs",
+        "controller.rs",
+        // It makes them, of a body that cannot be written.
+        "controller/apply/create.rs",
+        "lease.rs",
+        "main.rs",
+    ];
+    // Calls of the client that are not made by `within`, `call` or `Cluster::ask`, which hand errors to the files above.
+    const CALL: &[(&str, &str)] = &[("transport/pod_exec.rs", ".exec("), ("controller/report.rs", ".publish(")];
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&source, &mut files);
+    for file in &files {
+        let name = file.strip_prefix(&source).unwrap().to_str().unwrap();
+        let text = fs::read_to_string(file).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let names_one = text.contains("kube::Error") || text.contains("watcher::Error");
+        assert!(!names_one || HANDLE.contains(&name), "{name}: an error of the client is handled here");
+        // Walking the causes by hand comes upon one sooner or later.
+        let walks = text.contains("error.source()") && !["answer.rs", "phase/render.rs"].contains(&name);
+        assert!(!walks, "{name}: causes are told by answer::words");
+        let explains = text.contains("answer::words") || text.contains("answer::{");
+        assert!(
+            explains
+                || !HANDLE.contains(&name)
+                || ["answer.rs", "controller/apply/create.rs", "bin/kubectl-pallet/watches.rs"].contains(&name),
+            "{name}"
+        );
+    }
+    for (name, call) in CALL {
+        let text = fs::read_to_string(source.join(name)).unwrap();
+        assert!(text.contains(call) && text.contains("answer::words"), "{name}: {call}");
+    }
+}

@@ -218,6 +218,9 @@ pub struct Receipt {
     pub attempt: u32,
     /// How it ended.
     pub outcome: Outcome,
+    /// How often in a row this attempt was interrupted because the pod or virtual machine was replaced. Absent where it never was.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub interruptions: u32,
     /// The script's exit code; 128 + n where signal n ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -267,6 +270,9 @@ pub enum Outcome {
     Unknown,
     /// It got to a manual step, which nobody has acknowledged yet.
     Waiting,
+    /// The pod or virtual machine was evicted, deleted or lost while the phase ran. That is no failed attempt: the phase runs again,
+    /// with a backoff where this happens again and again.
+    Interrupted,
 }
 
 /// What one action did.

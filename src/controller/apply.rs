@@ -29,7 +29,7 @@ use crate::{
     controller::observe::Indexed,
     group::{Cascade, Group, Kind, NodeShape},
     node::kubevirt::VirtualMachine,
-    plan::{Effect, Notice, Plan, Purpose, Snapshot, progress},
+    plan::{Effect, MachineRemoval, Notice, Plan, Purpose, Snapshot, Subject, progress},
     run::{Runs, Start},
 };
 
@@ -120,6 +120,43 @@ impl Applier<'_> {
             Effect::StartSession { .. } => debug!(?effect),
             _ => info!(?effect),
         }
+        let Some(subject) = effect.subject(self.snapshot) else { return self.carry_out(plan, effect).await };
+        let failed = match effect {
+            Effect::DeleteNode { .. } | Effect::DeleteMachine { .. } | Effect::DeleteClaim { .. } => "FailedDelete",
+            Effect::Finalize
+            | Effect::ReleaseGroup
+            | Effect::DeclareCount { .. }
+            | Effect::TakeOverNode { .. }
+            | Effect::ReleaseNode { .. }
+            | Effect::RestoreNode { .. }
+            | Effect::ReleaseStray { .. }
+            | Effect::OpenGate { .. }
+            | Effect::CloseGate { .. } => "FailedUpdate",
+            _ => "FailedCreate",
+        };
+        self.noted(subject, failed, self.carry_out(plan, effect)).await
+    }
+
+    /// Keeps what the API server refuses, until it has done it: the status tells of it, and it is not asked again at once.
+    async fn noted<T>(
+        &self,
+        subject: Subject,
+        failed: &'static str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let (result, head) = (call.await, &self.snapshot.head);
+        match &result {
+            Ok(_) => self.state.forget_refusal(&head.key, &subject),
+            Err(error) => {
+                if let Some(said) = error.refusal(failed) {
+                    self.state.remember_refusal(&head.key, subject, said, (head.generation, Timestamp::now()));
+                }
+            }
+        }
+        result
+    }
+
+    async fn carry_out(&self, plan: &Plan, effect: &Effect) -> Result<(), Error> {
         match effect {
             Effect::Finalize => self.finalize_group(true).await,
             Effect::DeclareCount { count } => self.declare_count(*count).await,
@@ -133,11 +170,18 @@ impl Applier<'_> {
             Effect::ExpandClaim { name, uid, storage } => self.expand_claim(name, uid, storage).await,
             Effect::DeleteClaim { name, uid, node } => self.delete_claim(name, uid, node).await,
             Effect::DeleteNode { ordinal, uid, cascade, .. } => self.delete_node(*ordinal, uid, *cascade).await,
-            Effect::DeleteMachine { name, uid, .. } => self.delete_machine(name, uid).await,
+            Effect::DeleteMachine { name, uid, why } => {
+                self.delete_machine(name, uid).await?;
+                if *why == MachineRemoval::Lost {
+                    self.state.remember_loss(&self.snapshot.head.key, name);
+                }
+                Ok(())
+            }
             Effect::ReleaseNode { ordinal } => self.release_node(*ordinal).await,
             Effect::RestoreNode { ordinal } => self.restore_node(*ordinal).await,
             Effect::ReleaseStray { name, uid } => release(&self.nodes(), name, Some(uid)).await,
-            Effect::OpenGate { name, uid } => self.open_gate(name, uid).await,
+            Effect::OpenGate { name, uid } => self.set_gate(name, uid, true).await,
+            Effect::CloseGate { name, uid } => self.set_gate(name, uid, false).await,
             Effect::StartSession { ordinal, purpose, .. } => {
                 self.start(*ordinal, purpose.clone());
                 Ok(())
@@ -316,12 +360,15 @@ impl Applier<'_> {
         Ok(())
     }
 
-    async fn open_gate(&self, name: &str, uid: &str) -> Result<(), Error> {
+    async fn set_gate(&self, name: &str, uid: &str, open: bool) -> Result<(), Error> {
+        let (status, reason, message) = match open {
+            true => ("True", "Converged", "every phase has succeeded once in this container"),
+            false => ("False", "ContainerRestarted", "the container was restarted; its phases run again"),
+        };
         let patch = json!({
             "metadata": {"uid": uid},
             "status": {"conditions": [{
-                "type": api::CONVERGED_GATE, "status": "True", "reason": "Converged",
-                "message": "every phase has succeeded once on this pod",
+                "type": api::CONVERGED_GATE, "status": status, "reason": reason, "message": message,
                 "lastTransitionTime": self.snapshot.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
             }]}
         });

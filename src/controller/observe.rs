@@ -24,6 +24,7 @@ use crate::{
         approval::{self, Leave},
         claims,
         hosts::{self, Occupant},
+        refusals::Refusals,
         scale,
     },
     run::Seen,
@@ -417,6 +418,10 @@ pub struct Beyond {
     /// What became of the nodes when the group's deletion was first seen. The collector takes its mark off when it is done.
     /// With the UID of that group: another one of its name may follow.
     pub cascade: Option<(String, Cascade)>,
+    /// What the API server has refused.
+    pub refusals: Refusals,
+    /// How often in a row what backed a node has ended for good, by the node's name.
+    pub losses: BTreeMap<String, u32>,
     /// What stands above is old enough to be tried again.
     pub recheck: bool,
     /// How many sessions one group may have open at once.
@@ -456,6 +461,8 @@ pub fn snapshot(
         uncertain: beyond.uncertain.clone(),
         strays: Vec::new(),
         recheck: beyond.recheck,
+        refusals: beyond.refusals.clone(),
+        losses: beyond.losses.clone(),
         session_limit: beyond.session_limit,
         machines: match group.as_ref().map(|group| group.node.kind()) {
             Ok(Kind::Pod) => index.pods(&head.key),
@@ -631,6 +638,10 @@ fn stranger(name: &str) -> Machine {
         gated: false,
         template_hash: String::new(),
         created: Timestamp::default(),
+        life: None,
+        ended: None,
+        unready: None,
+        going: None,
     }
 }
 

@@ -18,12 +18,13 @@ use super::{
     apply::{CONCURRENCY, within},
 };
 use crate::{
+    answer,
     api::{
         GroupNode, GroupNodeStatus, GroupSpec, GroupSpecStatus,
         conditions::clip,
         group_node::{Outcome, Receipt},
     },
-    plan::{Effect, Node, Plan, Snapshot, claims, earliest, restore, status},
+    plan::{Effect, Node, Plan, Refusal, Snapshot, Subject, claims, earliest, restore, status},
     run::Runs,
 };
 
@@ -59,7 +60,10 @@ impl Reporter<'_> {
             match status::node(snapshot, node, step) {
                 status::Due::No => {}
                 status::Due::At(time) => wake = earliest(wake, Some(time)),
-                status::Due::Now(wanted) => writes.push(self.node(snapshot, node, *wanted)),
+                status::Due::Now(wanted) => match self.held(snapshot, &Subject::NodeStatus(node.ordinal)) {
+                    Some(until) => wake = earliest(wake, Some(until)),
+                    None => writes.push(self.node(snapshot, node, *wanted)),
+                },
             }
         }
         let results: Vec<_> = stream::iter(writes).buffer_unordered(CONCURRENCY).collect().await;
@@ -70,6 +74,12 @@ impl Reporter<'_> {
         Ok(wake)
     }
 
+    /// Until when a write is not tried, since it was refused.
+    pub fn held(&self, snapshot: &Snapshot, subject: &Subject) -> Option<Timestamp> {
+        let refusal = snapshot.refusals.get(subject)?;
+        refusal.holds(snapshot.head.generation, snapshot.now).then_some(refusal.until)
+    }
+
     /// Says whether it is written; false where somebody has changed it meanwhile.
     async fn node(&self, snapshot: &Snapshot, node: &Node, wanted: GroupNodeStatus) -> Result<bool, Error> {
         let key = &snapshot.head.key;
@@ -77,8 +87,10 @@ impl Reporter<'_> {
         let status = merge_diff(&to_json(&node.status()), &to_json(&wanted));
         let patch = json!({"metadata": {"uid": node.uid, "resourceVersion": node.version}, "status": status});
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let subject = Subject::NodeStatus(node.ordinal);
         match within("patch groupnode status", nodes.patch_status(&node.name, &parameters, &patch)).await {
             Ok(written) => {
+                self.state.forget_refusal(key, &subject);
                 self.state.learn(&written);
                 self.runs.saved(&node.uid, &node.record);
                 self.tell_failures(&written, node).await;
@@ -88,7 +100,12 @@ impl Reporter<'_> {
             Err(error) if error.is_conflict() => Ok(false),
             // The watch will tell.
             Err(error) if error.is_gone() => Ok(true),
-            Err(error) => Err(error),
+            Err(error) => {
+                if let Some(said) = error.refusal("FailedUpdate") {
+                    self.state.remember_refusal(key, subject, said, (snapshot.head.generation, Timestamp::now()));
+                }
+                Err(error)
+            }
         }
     }
 
@@ -109,7 +126,8 @@ impl Reporter<'_> {
         let Some(saved) = &node.saved else { return };
         let known = |receipt: &Receipt| {
             saved.receipts.values().any(|old| {
-                old.run_id == receipt.run_id && old.outcome == receipt.outcome && old.attempt == receipt.attempt
+                let same = old.run_id == receipt.run_id && old.outcome == receipt.outcome;
+                same && old.attempt == receipt.attempt && old.interruptions == receipt.interruptions
             })
         };
         for receipt in
@@ -119,11 +137,37 @@ impl Reporter<'_> {
             let (kind, reason) = match receipt.outcome {
                 Outcome::Unknown => (EventType::Warning, "PhaseLost"),
                 Outcome::Waiting => (EventType::Normal, "ManualStep"),
+                Outcome::Interrupted => (EventType::Normal, "PhaseInterrupted"),
                 _ => (EventType::Warning, "PhaseFailed"),
             };
             let action = format!("{}-{}-{}", receipt.phase, receipt.attempt, receipt.run_id);
             tell(self.recorder, &written.object_ref(&()), kind, reason, &action, note).await;
         }
+    }
+
+    /// As [`Reporter::group`]. A refusal is told by an event, once: the status cannot tell of it.
+    ///
+    /// # Errors
+    /// Where it could not be written.
+    pub async fn refusable(
+        &self,
+        snapshot: &Snapshot,
+        object: &GroupSpec,
+        wanted: &GroupSpecStatus,
+    ) -> Result<bool, Error> {
+        let (result, head) = (self.group(object, wanted).await, &snapshot.head);
+        match &result {
+            Ok(_) => self.state.forget_refusal(&head.key, &Subject::Status),
+            Err(error) => {
+                let at = (head.generation, Timestamp::now());
+                let said = error.refusal("FailedUpdate");
+                let news = said.and_then(|said| self.state.remember_refusal(&head.key, Subject::Status, said, at));
+                if let Some(Refusal { reason, message, .. }) = news {
+                    tell(self.recorder, &object.object_ref(&()), EventType::Warning, reason, "Report", message).await;
+                }
+            }
+        }
+        result
     }
 
     /// Writes the status of the group where it changed. Says whether it is written; false where somebody has changed the group
@@ -193,7 +237,7 @@ pub async fn tell(
     note: String,
 ) {
     if let Some(error) = publish(recorder, about, kind, reason, action, note).await {
-        warn!(%error, "an event could not be written");
+        warn!(error = answer::words(&error), reason, "an event could not be written");
     }
 }
 

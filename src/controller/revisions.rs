@@ -53,7 +53,7 @@ impl Converger {
             snapshot.last_good = Some((*good).clone());
         }
         let Some(mut good) = snapshot.last_good.take() else { return Some(None) };
-        (good.count, good.paused) = (object.spec.count, object.spec.paused);
+        (good.count, good.paused) = (snapshot.head.count, object.spec.paused);
         let mut heal = Heal::Fully;
         if let NodeShape::Hosts(shape) = &mut good.node
             && shape.source.is_some()

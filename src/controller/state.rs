@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 
 use super::{
@@ -22,7 +23,7 @@ use crate::{
         resolve::{self, Memo, Resolved, ServerSpecs, Source},
     },
     phase::Digest,
-    plan::{self, TemplateVerdict, claims::Refusal},
+    plan::{self, Plan, Refusal, Snapshot, Step, Subject, TemplateVerdict, claims},
 };
 
 /// The caches, and what is known beyond them.
@@ -197,6 +198,47 @@ impl State {
         change(&mut known.beyond);
     }
 
+    /// The API server has refused a request. Returns the refusal as it stands now, where it is told with other words than before.
+    pub fn remember_refusal(
+        &self,
+        key: &GroupKey,
+        subject: Subject,
+        said: (&'static str, String),
+        (generation, now): (i64, Timestamp),
+    ) -> Option<Refusal> {
+        let mut known = self.known();
+        let refusals = &mut known.entry(key.clone()).or_default().beyond.refusals;
+        let before = refusals.remove(&subject);
+        let refusal = Refusal::after(before.as_ref(), said, generation, now);
+        refusals.insert(subject, refusal.clone());
+        before.is_none_or(|before| before.message != refusal.message).then_some(refusal)
+    }
+
+    /// The API server has done what was asked for.
+    pub fn forget_refusal(&self, key: &GroupKey, subject: &Subject) {
+        if let Some(known) = self.known().get_mut(key) {
+            known.beyond.refusals.remove(subject);
+        }
+    }
+
+    /// Forgets refusals of what nobody asks for any more, and losses of nodes that have settled since or are gone.
+    pub(super) fn prune_refusals(&self, snapshot: &Snapshot, plan: &Plan) {
+        if let Some(known) = self.known().get_mut(&snapshot.head.key) {
+            plan::refusals::prune(&mut known.beyond.refusals, plan, &snapshot.nodes);
+            let lasting = |step: Option<&Step>| !matches!(step, None | Some(Step::Settled));
+            let of = |name: &str| snapshot.nodes.values().find(|node| node.name == name);
+            known.beyond.losses.retain(|name, _| of(name).is_some_and(|node| lasting(plan.steps.get(&node.ordinal))));
+        }
+    }
+
+    /// What backed a node has ended for good, and is being deleted.
+    pub fn remember_loss(&self, key: &GroupKey, node: &str) {
+        let mut known = self.known();
+        let losses = &mut known.entry(key.clone()).or_default().beyond.losses;
+        let count = losses.entry(node.to_owned()).or_default();
+        *count = count.saturating_add(1);
+    }
+
     /// What the API server thinks of a template.
     pub fn remember_template(&self, key: &GroupKey, hash: &str, verdict: TemplateVerdict) {
         self.remember(key, |beyond| beyond.template = Some((hash.to_owned(), verdict)));
@@ -229,7 +271,7 @@ impl State {
     }
 
     /// The API server's answer to an expansion: a refusal, or nothing where it was taken.
-    pub fn remember_expansion(&self, key: &GroupKey, name: &str, refusal: Option<Refusal>) {
+    pub fn remember_expansion(&self, key: &GroupKey, name: &str, refusal: Option<claims::Refusal>) {
         let mut known = self.known();
         let expansions = &mut known.entry(key.clone()).or_default().beyond.expansions;
         match refusal {

@@ -62,7 +62,9 @@ pub(super) fn ready(
     match &machine.state {
         MachineState::Running { .. } => {}
         MachineState::Waiting { reason, message } => return Err(Hold::Till(Wait::new(reason, message.clone()))),
-        MachineState::Gone { reason } => return Err(Hold::Till(Wait::new(reason, "it has ended for good"))),
+        MachineState::Gone { reason, message } => {
+            return Err(Hold::Till(Wait::new(reason, format!("{message}; it has ended for good"))));
+        }
     }
     if let Some(trouble) = view.snapshot.troubles.get(&node.name)
         && trouble.holds(machine, snapshot.now)
@@ -87,17 +89,25 @@ pub(super) fn ready(
         return Err(Hold::Till(Wait::new("Converging", format!("converge comes first: {why}"))));
     }
     if !lost(node, &snapshot.head.uid) {
-        held(node, due(snapshot, view, lifted, node), bound, lifted)?;
+        let due = due(snapshot, view, lifted, node);
+        let receipts = known.into_iter().flat_map(|lift| &lift.receipts);
+        let interrupted = receipts.into_iter().any(|receipt| {
+            receipt.outcome == Outcome::Interrupted && due.phase().is_some_and(|phase| phase.as_str() == receipt.phase)
+        });
+        held(node, due, interrupted, bound, lifted)?;
     }
     Ok(run(snapshot, view, lifted, bound.clone()))
 }
 
 /// What keeps a node from the phase that is due on it.
-fn held(node: &Node, due: Next<Outline>, bound: &Bound, lifted: &Group) -> Result<(), Hold> {
+fn held(node: &Node, due: Next<Outline>, interrupted: bool, bound: &Bound, lifted: &Group) -> Result<(), Hold> {
     let barred = due.phase().is_some_and(|phase| !bound.allows(lifted, &phase));
     match due {
         Next::Backoff { phase, until, attempt } => {
-            let message = format!("{phase} failed; attempt {attempt} follows");
+            let message = match interrupted {
+                true => format!("{phase} was interrupted again and again; attempt {attempt} follows"),
+                false => format!("{phase} failed; attempt {attempt} follows"),
+            };
             Err(Hold::At(until, Wait::new("Backoff", message)))
         }
         Next::Manual { phase, action, message, run_id } => {

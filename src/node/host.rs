@@ -56,5 +56,9 @@ pub fn machine(head: &Head, hosts: &HostsShape, host: &Host, node: &Node, standi
         gated: false,
         template_hash: String::new(),
         created: node.created,
+        life: None,
+        ended: None,
+        unready: None,
+        going: None,
     }
 }

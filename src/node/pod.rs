@@ -1,15 +1,17 @@
 //! Nodes that are pods: how a pod is read, and how one is made from the group's template.
 
+pub mod health;
+
 use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::api::core::v1::{ContainerState, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde_json::{Value, json};
 
 use super::{adopt, object};
 use crate::{
     api,
     group::{ClaimShape, Group, Kind, PodShape},
-    plan::{Machine, MachineState},
+    plan::Machine,
     transport::{Container, Target},
 };
 
@@ -46,7 +48,11 @@ pub fn observe(pod: &Pod) -> Machine {
         })),
         attributes: Arc::default(),
         claims: pod.spec.as_ref().map(mounted),
-        state: state(pod, &container_name),
+        state: health::state(pod, &container_name),
+        life: health::life(pod, &container_name),
+        ended: health::ended(pod, &container_name),
+        unready: health::unready(pod, api::CONVERGED_GATE),
+        going: health::going(pod),
         address: status.and_then(|status| status.pod_ip.clone()),
         ready: holds("Ready"),
         gate_open: holds(api::CONVERGED_GATE),
@@ -60,41 +66,6 @@ pub fn observe(pod: &Pod) -> Machine {
 fn mounted(spec: &PodSpec) -> BTreeSet<String> {
     let volumes = spec.volumes.iter().flatten();
     volumes.filter_map(|volume| Some(volume.persistent_volume_claim.as_ref()?.claim_name.clone())).collect()
-}
-
-fn state(pod: &Pod, name: &str) -> MachineState {
-    let waiting =
-        |reason: &str, message: &str| MachineState::Waiting { reason: reason.into(), message: message.into() };
-    let Some(status) = &pod.status else { return waiting("PodPending", "the pod has no status yet") };
-    // With restartPolicy Always only an eviction or a lost machine ends a pod.
-    if let Some(phase @ ("Failed" | "Succeeded")) = status.phase.as_deref() {
-        return MachineState::Gone { reason: status.reason.clone().unwrap_or_else(|| format!("Pod{phase}")) };
-    }
-    let found = status.container_statuses.iter().flatten().find(|container| container.name == name);
-    let Some(found) = found else {
-        let scheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
-        return match scheduled {
-            Some(condition) => waiting(
-                condition.reason.as_deref().unwrap_or("Unschedulable"),
-                condition.message.as_deref().unwrap_or("the pod has no machine yet"),
-            ),
-            None => waiting("PodPending", "the pod's containers are not there yet"),
-        };
-    };
-    match &found.state {
-        Some(ContainerState { running: Some(_), .. }) => {
-            MachineState::Running { id: found.container_id.clone().unwrap_or_default() }
-        }
-        Some(ContainerState { waiting: Some(state), .. }) => waiting(
-            state.reason.as_deref().unwrap_or("ContainerWaiting"),
-            state.message.as_deref().unwrap_or("the container does not run"),
-        ),
-        Some(ContainerState { terminated: Some(state), .. }) => waiting(
-            "ContainerTerminated",
-            &format!("the container ended with exit code {} and is started again", state.exit_code),
-        ),
-        _ => waiting("ContainerCreating", "the container is being made"),
-    }
 }
 
 /// The pod of a node, as it is posted. What the operator adds does not count into the template's hash.
@@ -157,7 +128,7 @@ fn push(list: &mut Value, key: &str, item: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::group_of;
+    use crate::{node::group_of, plan::MachineState};
 
     fn group(template: Value) -> Group {
         group_of(json!({"pod": {"template": template}}))
@@ -207,26 +178,5 @@ mod tests {
         assert_eq!(pod.state, MachineState::Running { id: "c://1".into() });
         assert!(pod.gated && pod.gate_open && !pod.ready);
         assert_eq!(pod.template_hash, group.node.hash());
-    }
-
-    #[test]
-    fn why_a_container_does_not_run_is_told() {
-        let observed = |status: Value| {
-            let pod = json!({"metadata": {"annotations": {"pallet.dev/container": "main"}}, "status": status});
-            observe(&serde_json::from_value(pod).unwrap()).state
-        };
-        let waiting = |state: MachineState| match state {
-            MachineState::Waiting { reason, .. } => reason,
-            other => panic!("{other:?}"),
-        };
-        let unschedulable = json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}]});
-        assert_eq!(waiting(observed(unschedulable)), "Unschedulable");
-        let state = |state: Value| json!({"containerStatuses": [{"name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}]});
-        assert_eq!(waiting(observed(state(json!({"waiting": {"reason": "ErrImagePull"}})))), "ErrImagePull");
-        assert_eq!(waiting(observed(state(json!({"terminated": {"exitCode": 137}})))), "ContainerTerminated");
-        assert_eq!(
-            observed(json!({"phase": "Failed", "reason": "Evicted"})),
-            MachineState::Gone { reason: "Evicted".into() }
-        );
     }
 }

@@ -3,18 +3,20 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::{
     adopt, cloud_init,
     kubevirt::{GROUP, Interface, StatusCondition, VERSION, VirtualMachine, VirtualMachineInstance},
     object,
+    pod::health::held_by_finalizers,
 };
 use crate::{
     api,
     group::{Group, GroupKey, Kind, VirtualMachineShape},
     phase::{Digest, action::KeyRef},
-    plan::{Machine, MachineState},
+    plan::{Going, Machine, MachineState},
     transport::target::{Elevation, Endpoint, Source, Target, Trust},
 };
 
@@ -96,6 +98,10 @@ pub fn declared(machine: &VirtualMachine) -> Declared {
             gated: false,
             template_hash: annotation(api::TEMPLATE_HASH_ANNOTATION).unwrap_or_default(),
             created: metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            life: None,
+            ended: None,
+            unready: None,
+            going: going(metadata),
             name,
         },
         namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -110,6 +116,13 @@ pub fn declared(machine: &VirtualMachine) -> Declared {
         status: machine.status.printable_status.clone(),
         trouble: trouble(&machine.status.conditions, &["Failure"]),
     }
+}
+
+/// What the deletion of a virtual machine waits for. KubeVirt has a finalizer on it until its instance is gone.
+fn going(metadata: &ObjectMeta) -> Option<Going> {
+    let due = metadata.deletion_timestamp.as_ref()?.0;
+    let finalizers: Vec<&str> = metadata.finalizers.iter().flatten().map(String::as_str).collect();
+    Some(Going { due, why: None, held_by: held_by_finalizers(&finalizers) })
 }
 
 /// What is needed of an instance.

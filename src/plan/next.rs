@@ -12,7 +12,7 @@ use super::{Record, drift};
 use crate::{
     api::group_node::{Outcome, Receipt},
     facts,
-    group::{Attributes, Group, GroupKey, NodeShape, resolve},
+    group::{Attributes, Group, GroupKey, NodeShape, Retry, resolve},
     phase::{
         Action, ActionKind, Digest, PhaseName, Rerun,
         budget::Budget as WorkBudget,
@@ -37,6 +37,8 @@ pub enum Why {
     Due(PhaseName),
     /// The phase failed, and its pause is over.
     Retry(PhaseName, u32),
+    /// The last run was interrupted because the node was replaced, which was no failure.
+    Interrupted(PhaseName),
     /// A run was lost from sight; the node's journal is asked.
     Probe(PhaseName),
     /// A manual step of the phase was acknowledged.
@@ -57,6 +59,7 @@ impl fmt::Display for Why {
             Why::Changed(phase) => write!(f, "{phase} changed"),
             Why::Due(phase) => write!(f, "{phase} has not run yet"),
             Why::Retry(phase, attempt) => write!(f, "{phase} failed, attempt {attempt} is due"),
+            Why::Interrupted(phase) => write!(f, "{phase} was interrupted when the node was replaced"),
             Why::Probe(phase) => write!(f, "a run of {phase} was lost from sight"),
             Why::Acknowledged(phase) => write!(f, "a manual step of {phase} was acknowledged"),
             Why::Drifted(phase) => write!(f, "the node differs from what {phase} would leave behind"),
@@ -541,6 +544,9 @@ impl<'a, F: Fill> Look<'a, F> {
         if receipt.outcome == Outcome::Succeeded || !same {
             return Budget::Attempt(1, Why::Changed(phase.clone()));
         }
+        if receipt.outcome == Outcome::Interrupted {
+            return self.interrupted(phase, receipt);
+        }
         if receipt.attempt > self.group.retry.limit {
             return Budget::Spent;
         }
@@ -553,7 +559,26 @@ impl<'a, F: Fill> Look<'a, F> {
             Budget::Attempt(attempt, Why::Retry(phase.clone(), attempt))
         }
     }
+
+    /// The attempt that was interrupted counts for nothing and is made again: at once after the first interruption, later each time
+    /// after that, since what ends the node may be the phase itself.
+    fn interrupted(&self, phase: &PhaseName, receipt: &Receipt) -> Budget {
+        let attempt = receipt.attempt.max(1);
+        let again = Budget::Attempt(attempt, Why::Interrupted(phase.clone()));
+        let Some(before) = receipt.interruptions.checked_sub(2) else { return again };
+        let retry = Retry { backoff: self.group.retry.backoff.max(AFTER_INTERRUPTIONS), ..self.group.retry.clone() };
+        let pause = retry.pause(before.saturating_add(1), jitter(&self.identity.name, receipt.interruptions));
+        let until = after(receipt.finished_at.0, pause);
+        if self.now < until && !is_ahead(receipt.finished_at.0, self.now) {
+            Budget::Wait(until, attempt)
+        } else {
+            again
+        }
+    }
 }
+
+/// The least pause after a second interruption, whatever the group's own backoff is. It doubles as that does.
+const AFTER_INTERRUPTIONS: Duration = Duration::from_secs(5);
 
 /// How far a time may lie in the future before it is known to come from a clock that was ahead. Replicas differ by less, and a
 /// session may end while a reconcile is under way.

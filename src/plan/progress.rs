@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Machine, MachineState, Node, SessionView, Trouble,
+    Loss, Machine, MachineState, Node, SessionView, Trouble,
     next::{self, Identity, Next, Outline, Why},
 };
 use crate::{api::group_node::Outcome, group::Group, phase::PhaseName};
@@ -110,6 +110,13 @@ pub enum Cause {
         /// The phase that is due on it.
         due: PhaseName,
     },
+    /// The API server refuses to make its pod.
+    Refused {
+        /// One CamelCase word.
+        reason: &'static str,
+        /// What the API server says.
+        message: String,
+    },
     /// A claim of its is going; its pod cannot be made before.
     ClaimTerminating {
         /// The claim.
@@ -157,7 +164,9 @@ pub fn step(situation: &Situation) -> Step {
     };
     match &machine.state {
         MachineState::Waiting { reason, message } => return Step::Await(waiting(reason, message)),
-        MachineState::Gone { reason } => return Step::Await(waiting(reason, "it ended for good and is replaced")),
+        MachineState::Gone { reason, message } => {
+            return Step::Await(waiting(reason, &format!("{message}; it ended for good and is replaced")));
+        }
         MachineState::Running { .. } => {}
     }
     let identity = identity(node, Some(machine));
@@ -172,7 +181,8 @@ pub fn step(situation: &Situation) -> Step {
         run(&first(group), Why::NewNode)
     } else {
         // A phase that kills its own container still has to wait for its next attempt.
-        match known(next::outline(group, &identity, &node.record.reborn(None), now)) {
+        let loss = lost_as(group, node, machine);
+        match known(next::outline(group, &identity, &node.record.reborn(None, loss), now)) {
             wait @ (Step::Backoff { .. } | Step::Halt { .. }) => wait,
             _ => run(&first(group), Why::NewIncarnation),
         }
@@ -189,6 +199,19 @@ pub fn step(situation: &Situation) -> Step {
         }
         (due, _) => due,
     }
+}
+
+/// How the life that the node's record speaks of was lost, given that the machine runs another one now.
+pub fn lost_as(group: &Group, node: &Node, machine: &Machine) -> Loss {
+    let instance = machine.instance().unwrap_or_default();
+    Loss::between(node.record.incarnation.as_ref(), &machine.uid, instance, group.node.kind())
+}
+
+/// Whether the container of a pod is another one than the record speaks of, or is between two starts: nothing of what the phases
+/// have made is there any more, and its readiness gate must not be open.
+pub fn is_restarted(node: &Node, machine: &Machine) -> bool {
+    let known = node.record.incarnation.as_ref().filter(|known| known.uid == machine.uid);
+    known.is_some_and(|known| machine.instance() != Some(known.instance.as_str()))
 }
 
 /// Whether the node's record speaks of the life that its pod has now.

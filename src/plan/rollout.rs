@@ -138,7 +138,8 @@ impl Stand {
             ordinal: node.ordinal,
             place,
             failing: !replaced
-                && (matches!(&due, Step::Backoff { .. } | Step::Halt { .. })
+                && (matches!(&due, Step::Backoff { phase, .. } if !node.record.is_interrupted(phase))
+                    || matches!(&due, Step::Halt { .. })
                     || matches!(&due, Step::Run { why: Why::Retry(_, attempt), .. } if *attempt > 1)),
             halted: matches!(due, Step::Halt { .. }),
             veteran: met && sequence.iter().all(tried),

@@ -10,10 +10,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
-use super::{approval::Leave, claims, hosts::Occupant, next, progress::Situation};
+use super::{approval::Leave, claims, hosts::Occupant, next, progress::Situation, refusals::Refusals};
 use crate::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
+        conditions::{MESSAGE_LIMIT, clip},
         group_node::{Backing, Drift, Incarnation, NodeHost, NodeLift, Outcome, Receipt, Running},
     },
     facts::Facts,
@@ -50,6 +51,10 @@ pub struct Snapshot {
     pub strays: Vec<(String, String)>,
     /// What is remembered of refusals and taken names is old enough to be tried again.
     pub recheck: bool,
+    /// What the API server has refused, until it has done it or nobody asks for it any more.
+    pub refusals: Refusals,
+    /// How often in a row what backed a node has ended for good, by the node's name.
+    pub losses: BTreeMap<String, u32>,
     /// How many sessions one group may have open at once, whatever it asks for: the others want theirs.
     pub session_limit: u32,
     /// What backs nodes, by the nodes' names: what is the group's, and whatever else stands at a name that one of its nodes needs.
@@ -200,6 +205,8 @@ pub struct Node {
     pub finalized: bool,
     /// Whether it has the label of its group, by which people find it.
     pub labelled: bool,
+    /// The finalizers of others on it.
+    pub held_by: Vec<String>,
     /// Whether it is marked as a preferred victim.
     pub marked: bool,
     /// The UID of the earlier GroupSpec that it was taken over from.
@@ -245,23 +252,60 @@ impl Record {
 
     /// The record of a node that lost its file system: what had succeeded is undone; what had failed counts on, so that
     /// a phase that kills its own container does not go round for ever.
-    pub fn reborn(&self, incarnation: Option<Incarnation>) -> Self {
+    pub fn reborn(&self, incarnation: Option<Incarnation>, loss: Loss) -> Self {
         let mut receipts = self.receipts.clone();
-        receipts.retain(|_, receipt| outlives(receipt));
+        receipts.retain(|_, receipt| outlives(receipt, loss));
         let mut lifts = self.lifts.clone();
         for lift in lifts.iter_mut().filter(|lift| lift.outcome.is_none()) {
-            lift.receipts.retain_mut(outlives);
+            lift.receipts.retain_mut(|receipt| outlives(receipt, loss));
         }
         Self { incarnation, facts: self.facts.clone(), receipts, drift: None, lifts }
     }
+
+    /// Whether the last attempt at a phase was interrupted, which is no failure.
+    pub fn is_interrupted(&self, phase: &PhaseName) -> bool {
+        self.receipts.get(phase).is_some_and(|receipt| receipt.outcome == Outcome::Interrupted)
+    }
 }
 
-/// What becomes of a receipt when the file system is lost: whether it still counts, and as what.
-pub(crate) fn outlives(receipt: &mut Receipt) -> bool {
+/// How a node lost its file system.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Loss {
+    /// Its container or host was restarted or made anew in place. A phase can do that to itself.
+    Restarted,
+    /// Its pod, virtual machine or instance was replaced by another one: an eviction, a drain, a deletion, a lost machine.
+    Replaced,
+}
+
+impl Loss {
+    /// How the incarnation that a record speaks of was lost, where another one was found.
+    pub fn between(known: Option<&Incarnation>, uid: &str, instance: &str, kind: Kind) -> Self {
+        let replaced = known.is_some_and(|known| match kind {
+            Kind::Pod => known.uid != uid,
+            // The instance of a virtual machine is to it what a pod is to a node: it is evicted and lost like one.
+            Kind::VirtualMachine => known.uid != uid || known.instance != instance,
+            Kind::Host => false,
+        });
+        if replaced { Self::Replaced } else { Self::Restarted }
+    }
+}
+
+/// What becomes of a receipt when the file system is lost: whether it still counts, and as what. A run that was cut off by a
+/// replacement is no failed attempt.
+pub(crate) fn outlives(receipt: &mut Receipt, loss: Loss) -> bool {
     receipt.from = 0;
-    if receipt.outcome == Outcome::Unknown {
-        receipt.outcome = Outcome::Failed;
-        receipt.message = "the node was restarted or replaced while the phase ran".into();
+    match (receipt.outcome, loss) {
+        (Outcome::Unknown, Loss::Restarted) => {
+            receipt.outcome = Outcome::Failed;
+            receipt.message = "the node was restarted or replaced while the phase ran".into();
+        }
+        (Outcome::Unknown, Loss::Replaced) => {
+            receipt.outcome = Outcome::Interrupted;
+            receipt.interruptions = receipt.interruptions.saturating_add(1);
+            receipt.message = format!("the node was replaced while the phase ran ({})", receipt.message);
+            receipt.message = clip(&receipt.message, MESSAGE_LIMIT);
+        }
+        _ => {}
     }
     !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting)
 }
@@ -320,6 +364,34 @@ pub struct Machine {
     pub template_hash: String,
     /// When it was created.
     pub created: Timestamp,
+    /// What tells the agent this life of its container from others, where the first process of its PID namespace does not: a word.
+    pub life: Option<String>,
+    /// Since when it has ended for good, where that is known.
+    pub ended: Option<Timestamp>,
+    /// Why it is not Ready though it runs, in a line.
+    pub unready: Option<Unready>,
+    /// What its deletion waits for, where it is being deleted.
+    pub going: Option<Going>,
+}
+
+/// Why a machine that runs is not Ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unready {
+    /// For people: the container, its reason and exit code, or the condition.
+    pub message: String,
+    /// Whether a container has failed, so that it does not pass by itself.
+    pub broken: bool,
+}
+
+/// A machine that is being deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Going {
+    /// When its grace period ends.
+    pub due: Timestamp,
+    /// Who deletes it and why, where the pod says so.
+    pub why: Option<String>,
+    /// What holds it, for people: the finalizers, or the cluster node that has not confirmed its end.
+    pub held_by: String,
 }
 
 /// A volume claim.
@@ -358,10 +430,12 @@ pub enum MachineState {
         /// The container's ID, the UID of the instance, or where the host is reached.
         id: String,
     },
-    /// The pod ended for good (evicted, node lost): nothing starts it again.
+    /// The pod, or the container of the phases, ended for good (evicted, node lost): nothing starts it again.
     Gone {
         /// As the kubelet calls it.
         reason: String,
+        /// For people.
+        message: String,
     },
 }
 

@@ -8,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
-    Heal, Machine, Node, Snapshot, Step, TemplateVerdict, claims, drift,
-    progress::{self, Cause},
-    restore, scale,
+    Heal, Machine, Node, QUOTA, Snapshot, Step, TemplateVerdict, claims, drift,
+    progress::{self, Cause, is_current},
+    refusals, restore, scale, stuck,
 };
 use crate::{
     api::{
@@ -63,6 +63,8 @@ pub fn node(snapshot: &Snapshot, node: &Node, step: Option<&Step>) -> Due {
             match &node.reported.running {
                 Some(shown) if shown.run_id == running.run_id => return Due::No,
                 Some(_) => running.started_at.0 + SHOW_NEXT_RUN_AFTER,
+                // An interruption is told while the run goes on: afterwards nothing would tell of it.
+                None if newly_interrupted(node) => running.started_at.0 + SHOW_RUN_AFTER,
                 // That it is not converged was said before: while it waited for its turn.
                 None if said_unconverged(node).is_some() => running.started_at.0 + SHOW_NEXT_RUN_AFTER,
                 None => running.started_at.0 + SHOW_RUN_AFTER,
@@ -78,6 +80,13 @@ pub fn node(snapshot: &Snapshot, node: &Node, step: Option<&Step>) -> Due {
         _ => now,
     };
     if not_before <= now { Due::Now(Box::new(wanted)) } else { Due::At(not_before) }
+}
+
+/// Whether a run was interrupted, and no status says so yet.
+fn newly_interrupted(node: &Node) -> bool {
+    let Some(saved) = &node.saved else { return false };
+    let mut interrupted = node.record.receipts.iter().filter(|(_, receipt)| receipt.outcome == Outcome::Interrupted);
+    interrupted.any(|(phase, receipt)| saved.receipts.get(phase) != Some(receipt))
 }
 
 /// Since when the node's status says that it is not converged, where it does.
@@ -103,6 +112,9 @@ fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus
     let machine = snapshot.machine(node);
     let running = snapshot.working(node).and_then(|session| session.running.clone());
     let mut verdict = explain(snapshot.kind(), node, step, running.as_ref().map(|r| r.attempt));
+    if let Some(aside) = machine.and_then(|machine| beside(snapshot, machine, step)) {
+        verdict.1 += &aside;
+    }
     if node.deletion.is_some() {
         verdict = ("Removing".to_owned(), format!("the node is being removed; {}: {}", verdict.0, verdict.1));
     }
@@ -131,6 +143,25 @@ fn converged_on(node: &Node, step: &Step, machine: Option<&Machine>) -> Option<S
     news.or_else(|| node.reported.template_hash.clone())
 }
 
+/// What else is to be said of a node whose step does not say it: a pod that is being deleted and why, one that does not go, a container
+/// beside that of the phases that has failed.
+fn beside(snapshot: &Snapshot, machine: &Machine, step: &Step) -> Option<String> {
+    let noun = machine.kind.noun();
+    match step {
+        Step::Await(Cause::MachineTerminating) => {
+            let why = machine.going.as_ref().and_then(|going| going.why.as_ref());
+            let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+            let stuck = stuck::machine(machine, snapshot.now);
+            Some(why + &stuck.map(|stuck| format!("; {stuck}")).unwrap_or_default())
+        }
+        Step::Settled => {
+            let unready = machine.unready.as_ref().filter(|unready| unready.broken)?;
+            Some(format!("; but its {noun} is not Ready: {}", unready.message))
+        }
+        _ => None,
+    }
+}
+
 fn backing(machine: &Machine) -> Backing {
     let (kind, name, uid) = (machine.kind.name().to_owned(), machine.name.clone(), machine.uid.clone());
     Backing { kind, name, uid: if machine.kind == Kind::Host { String::new() } else { uid } }
@@ -152,6 +183,11 @@ fn explain(kind: Kind, node: &Node, step: &Step, attempt: Option<u32>) -> (Strin
         Step::Follow(Some(phase)) => ("Running", format!("{phase} runs, attempt {}", attempt.unwrap_or(1))),
         Step::Follow(None) => ("Running", "a session is open".to_owned()),
         Step::Run { why, .. } => ("Pending", why.to_string()),
+        Step::Backoff { phase, until } if node.record.is_interrupted(phase) => {
+            let times = node.record.receipts.get(phase).map_or(0, |receipt| receipt.interruptions);
+            let until = until.strftime("%H:%M:%S UTC");
+            ("Interrupted", format!("{}; interrupted {times} times in a row; it runs again at {until}", failure(phase)))
+        }
         Step::Backoff { phase, until } => {
             ("Backoff", format!("{}; tried again at {}", failure(phase), until.strftime("%H:%M:%S UTC")))
         }
@@ -187,6 +223,7 @@ fn explain(kind: Kind, node: &Node, step: &Step, attempt: Option<u32>) -> (Strin
             format!("there is a {noun} {} that does not belong to this group; delete or rename it", node.name),
         ),
         Step::Await(Cause::MachineWaiting { reason, message }) => (reason.as_str(), message.clone()),
+        Step::Await(Cause::Refused { reason, message }) => (*reason, message.clone()),
         Step::Await(Cause::Barrier { due, at }) => {
             ("WaitingForOthers", format!("{due} is due; it begins when no other node has {at} before it any more"))
         }
@@ -269,13 +306,32 @@ pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatu
             .map_or_else(|| snapshot.status.phases.clone(), |group| phase_counts(snapshot, group, &live, steps)),
         ..GroupSpecStatus::default()
     };
-    (status.phase_errors, status.phase_errors_omitted) = phase_errors(group, &live);
+    (status.phase_errors, status.phase_errors_omitted) = phase_errors(snapshot, group, &live);
     let mut verdicts = verdicts(snapshot, &status, &live, steps);
+    tell_refusals(snapshot, steps, &mut verdicts);
     verdicts.extend(group.and_then(|group| drift::of_group(group, &live)));
     verdicts.extend(group.and_then(|group| claims::of_group(snapshot, group, &live)));
     verdicts.extend(restore::of_group(&live));
     status.conditions = stamp(verdicts, &snapshot.status.conditions, Some(snapshot.head.generation), snapshot.now);
     status
+}
+
+/// Adds what the API server has refused to what is said of the group, in its own words. Where that keeps nodes from being made it is
+/// the reason, too; a policy or a quota stalls the group when nothing else moves.
+fn tell_refusals(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>, verdicts: &mut [Verdict]) {
+    let rests =
+        |step: &Step| *step == Step::Settled || is_stuck(step) || matches!(step, Step::Await(Cause::Refused { .. }));
+    let told = verdicts.first().map(|verdict| verdict.message.clone()).unwrap_or_default();
+    let (reason, line) = refusals::shown(snapshot, &told);
+    for verdict in verdicts.iter_mut() {
+        if let Some(reason) = reason.filter(|_| ["Scaling", "Replacing", "Converging"].contains(&&*verdict.reason)) {
+            verdict.reason = reason.to_owned();
+            if verdict.kind == "Reconciling" && [QUOTA, "Forbidden"].contains(&reason) && steps.values().all(rests) {
+                verdict.kind = "Stalled";
+            }
+        }
+        verdict.message += &line.as_ref().map(|line| format!("; {line}")).unwrap_or_default();
+    }
 }
 
 fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTreeMap<u32, Step>) -> Vec<PhaseCounts> {
@@ -311,7 +367,12 @@ fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTre
             let cell = match (place.cmp(&at), step) {
                 (std::cmp::Ordering::Less, _) => &mut count.succeeded,
                 (std::cmp::Ordering::Equal, Some(Step::Follow(Some(_)))) => &mut count.running,
-                (std::cmp::Ordering::Equal, Some(Step::Backoff { .. } | Step::Halt { .. })) => &mut count.failed,
+                (std::cmp::Ordering::Equal, Some(Step::Backoff { phase, .. }))
+                    if !node.record.is_interrupted(phase) =>
+                {
+                    &mut count.failed
+                }
+                (std::cmp::Ordering::Equal, Some(Step::Halt { .. })) => &mut count.failed,
                 _ => &mut count.pending,
             };
             *cell += 1;
@@ -320,11 +381,15 @@ fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTre
     counts
 }
 
-fn phase_errors(group: Option<&Group>, live: &[&Node]) -> (Vec<PhaseError>, u32) {
+fn phase_errors(snapshot: &Snapshot, group: Option<&Group>, live: &[&Node]) -> (Vec<PhaseError>, u32) {
+    // A run that is lost together with its pod is no error: it was interrupted, or is going to count as a failed attempt.
+    let there =
+        |node: &Node| snapshot.machine(node).is_some_and(|machine| !machine.deleting && is_current(node, machine));
     let mut errors: Vec<PhaseError> = live
         .iter()
         .flat_map(|node| node.record.receipts.values().map(move |receipt| (node, receipt)))
-        .filter(|(_, receipt)| !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting))
+        .filter(|(_, receipt)| !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting | Outcome::Interrupted))
+        .filter(|(node, receipt)| receipt.outcome != Outcome::Unknown || there(node))
         // What is no longer declared can no longer be wrong.
         .filter(|(_, receipt)| group.is_none_or(|group| group.phases.declares(&receipt.phase)))
         .map(|(node, receipt)| phase_error(node, receipt))
@@ -348,7 +413,8 @@ fn verdicts(
     };
     if snapshot.head.deletion.is_some() {
         let removing = snapshot.nodes.len();
-        return with("Reconciling", "Deleting", format!("{removing} nodes are still to be removed"));
+        let stuck = stuck::first(snapshot).map(|stuck| format!("; {stuck}")).unwrap_or_default();
+        return with("Reconciling", "Deleting", format!("{removing} nodes are still to be removed{stuck}"));
     }
     let group = match &snapshot.group {
         Ok(group) => group,
@@ -395,9 +461,10 @@ fn verdicts(
                 "Reconciling",
                 &format!("{}sNotReady", snapshot.kind().name()),
                 format!(
-                    "{waiting} of {} converged nodes have a {} that is not Ready",
+                    "{waiting} of {} converged nodes have a {} that is not Ready{}",
                     group.count,
-                    snapshot.kind().noun()
+                    snapshot.kind().noun(),
+                    first_unready(snapshot, live)
                 ),
             );
         }
@@ -440,8 +507,18 @@ fn verdicts(
             with("Stalled", &reason, format!("{progress}; {}: {message}{more}", first.name))
         }
         _ => {
-            let trouble = live.iter().find_map(|node| in_trouble(snapshot, node, steps.get(&node.ordinal)?));
-            let trouble = shortage.into_iter().chain(trouble).map(|trouble| format!("; {trouble}")).collect::<String>();
+            let mut troubled = live.iter().filter_map(|node| in_trouble(snapshot, node, steps.get(&node.ordinal)?));
+            let trouble = troubled.next().map(|first| match troubled.count() {
+                0 => first,
+                more => format!("{first} (and {more} more nodes)"),
+            });
+            let stuck = stuck::first(snapshot).filter(|_| trouble.is_none());
+            let trouble = shortage
+                .into_iter()
+                .chain(trouble)
+                .chain(stuck)
+                .map(|trouble| format!("; {trouble}"))
+                .collect::<String>();
             with("Reconciling", reconciling_reason(snapshot, status, group), format!("{progress}{trouble}"))
         }
     }
@@ -507,6 +584,7 @@ fn aside(group: &Group, old_template: u32) -> String {
 
 /// What keeps a node from going on, in a line, where it has lasted longer than a pod takes to start.
 fn in_trouble(snapshot: &Snapshot, node: &Node, step: &Step) -> Option<String> {
+    let machine = snapshot.machine(node);
     let lasting = match step {
         Step::Backoff { .. }
         | Step::Halt { .. }
@@ -515,15 +593,42 @@ fn in_trouble(snapshot: &Snapshot, node: &Node, step: &Step) -> Option<String> {
             | Cause::NameTaken
             | Cause::ClaimConflict { .. }
             | Cause::Nodes { .. }
-            | Cause::Manual { .. },
+            | Cause::Manual { .. }
+            | Cause::Refused { .. }
+            | Cause::ClaimTerminating { .. },
         ) => true,
+        Step::Await(Cause::MachineTerminating) => {
+            machine.is_some_and(|machine| stuck::machine(machine, snapshot.now).is_some())
+        }
         Step::Await(Cause::MachineWaiting { .. }) => {
-            snapshot.machine(node).is_some_and(|machine| machine.created + SHOW_WAIT_AFTER <= snapshot.now)
+            machine.is_some_and(|machine| shown_waiting(machine) <= snapshot.now)
         }
         _ => false,
     };
-    let (reason, message) = explain(snapshot.kind(), node, step, None);
+    let (reason, mut message) = explain(snapshot.kind(), node, step, None);
+    message += &machine.and_then(|machine| beside(snapshot, machine, step)).unwrap_or_default();
     lasting.then(|| clip(&format!("{}: {reason}: {message}", node.name), 400))
+}
+
+/// When a machine that waits is told of at its group. What starts as pods do is not told of before.
+fn shown_waiting(machine: &Machine) -> Timestamp {
+    machine.created + SHOW_WAIT_AFTER
+}
+
+/// When the group's message is another one, though nothing happens: what waits is told of.
+pub(super) fn wake(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> Option<Timestamp> {
+    let waits = |node: &&Node| matches!(steps.get(&node.ordinal), Some(Step::Await(Cause::MachineWaiting { .. })));
+    let waiting = snapshot.live().filter(waits).filter_map(|node| snapshot.machine(node));
+    waiting.map(shown_waiting).filter(|time| *time > snapshot.now).min()
+}
+
+/// The first node that is converged and whose machine is not Ready, with the cause.
+fn first_unready(snapshot: &Snapshot, live: &[&Node]) -> String {
+    let found = live.iter().find_map(|node| {
+        let machine = snapshot.machine(node).filter(|machine| !machine.ready)?;
+        Some(format!("; {}: {}", node.name, machine.unready.as_ref()?.message))
+    });
+    found.unwrap_or_default()
 }
 
 fn reconciling_reason(snapshot: &Snapshot, status: &GroupSpecStatus, group: &Group) -> &'static str {

@@ -2,10 +2,12 @@
 
 mod claims;
 mod clocks;
+mod disruptions;
 mod hosts;
 mod kept_revisions;
 mod language;
 mod memo;
+mod refused;
 mod removals;
 mod restore;
 mod rollouts;
@@ -81,6 +83,7 @@ pub(crate) fn receipt(phase: &str, digest: &str, outcome: Outcome, attempt: u32,
         run_id: format!("{phase}-run-{attempt}"),
         attempt,
         outcome,
+        interruptions: 0,
         exit_code: (outcome == Outcome::Failed).then_some(7),
         started_at: Time(finished),
         finished_at: Time(finished),
@@ -144,6 +147,7 @@ fn node(ordinal: u32, record: Record) -> Node {
         deleted_at: None,
         finalized: true,
         labelled: true,
+        held_by: Vec::new(),
         marked: false,
         taken_over_from: None,
         retry_token: String::new(),
@@ -180,6 +184,10 @@ pub(crate) fn machine(ordinal: u32) -> Machine {
         gated: true,
         template_hash: group(json!({})).node.hash().to_owned(),
         created: ago(300),
+        life: None,
+        ended: None,
+        unready: None,
+        going: None,
     }
 }
 
@@ -198,6 +206,8 @@ fn snapshot(extra: Value, nodes: Vec<Node>, machines: Vec<Machine>) -> Snapshot 
         uncertain: BTreeSet::new(),
         strays: Vec::new(),
         recheck: false,
+        refusals: BTreeMap::new(),
+        losses: BTreeMap::new(),
         session_limit: 64,
         machines: machines.into_iter().map(|machine| (machine.name.clone(), Arc::new(machine))).collect(),
         claims: BTreeMap::new(),
@@ -387,7 +397,8 @@ fn a_node_goes_after_its_session_and_its_pod_and_an_orphan_without() {
 #[test]
 fn a_pod_that_ended_for_good_is_replaced_and_a_foreign_one_never_touched() {
     let mut snapshot = settled(1, &[0]);
-    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).state = MachineState::Gone { reason: "Evicted".into() };
+    Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).state =
+        MachineState::Gone { reason: "Evicted".into(), message: "m".into() };
     assert!(matches!(effects(&snapshot)[..], [Effect::DeleteMachine { why: MachineRemoval::Lost, .. }]));
     Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).controller = Some("somebody".into());
     assert!(effects(&snapshot).is_empty(), "{:?}", effects(&snapshot));
@@ -399,7 +410,7 @@ fn a_pod_that_ended_for_good_is_replaced_and_a_foreign_one_never_touched() {
 fn a_pod_that_fails_at_once_is_not_made_as_fast_as_it_fails() {
     let mut snapshot = settled(1, &[0]);
     let machine = Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap());
-    (machine.state, machine.created) = (MachineState::Gone { reason: "OutOfcpu".into() }, ago(3));
+    (machine.state, machine.created) = (MachineState::Gone { reason: "OutOfcpu".into(), message: "m".into() }, ago(3));
     let planned = plan(&snapshot);
     assert_eq!((planned.effects, planned.wake), (vec![], Some(ago(3) + SignedDuration::from_secs(10))));
 }

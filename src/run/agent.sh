@@ -179,7 +179,8 @@ machine_id() {
 
 # The witness: random, made once on a file system, so that a lost one shows. It is the text of a symbolic link, which is
 # there whole or not at all. In a pod it is joined with the start of process 1, since a state directory on a volume
-# survives a container whose own file system does not; on a machine with its ID, for the same reason, and with the node that
+# survives a container whose own file system does not, or with the word that the operator has for this life of the container,
+# where process 1 is not the container's own (shared process namespaces, hostPID); on a machine with its ID, for the same reason, and with the node that
 # it is: whatever another one did there was done for that.
 find_witness() {
   witness=
@@ -197,7 +198,13 @@ find_witness() {
     witness=$witness${machine:+.$machine}
     [ "$1" = - ] || witness=$witness.${1#@}
     ;;
-  *) born 1 && witness=$witness.${born%%.*} ;;
+  *)
+    if [ -n "$2" ]; then
+      witness=$witness.$2
+    else
+      born 1 && witness=$witness.${born%%.*}
+    fi
+    ;;
   esac
 }
 
@@ -733,7 +740,7 @@ addresses() {
   addresses=${seen# }
 }
 
-# hello NONCE UID: UID is the pod that the operator means, or behind a "@" the node that this machine is ("-": neither).
+# hello NONCE UID [LIFE]: UID is the pod that the operator means, or behind a "@" the node that this machine is ("-": neither).
 hello() {
   nonce=$1
   case $2 in - | @* | "${PALLET_POD_UID-}") pod=yes ;; *) pod= ;; esac
@@ -746,7 +753,7 @@ hello() {
   done
   meant=$2
   find_state || { refuse "state no directory for the journal can be written that is this user's own and that no other user can exchange, among $named $home /var/tmp/pallet-$user /tmp/pallet-$user"; exit 1; }
-  find_witness "$2" || { refuse "state the witness in $S cannot be read"; exit 1; }
+  find_witness "$2" "${3-}" || { refuse "state the witness in $S cannot be read"; exit 1; }
   born "$me"
   # One that had our number may have left something.
   [ -n "$my_born" ] || leave
@@ -760,7 +767,7 @@ hello() {
 
 while read -r verb a1 a2 a3 a4 a5 a6 a7 a8 a9 a10; do
   case $verb in
-  hello) hello "$a1" "$a2" ;;
+  hello) hello "$a1" "$a2" "$a3" ;;
   facts)
     facts
     reply "facts $lines"

@@ -188,7 +188,8 @@ pub struct Meant {
     pub uid: String,
     /// Its instance.
     pub instance: String,
-    /// For whom the agent shall take us: the UID of its pod, and it refuses the work of another one; or, on a machine, which has
+    /// For whom the agent shall take us: the UID of its pod, and it refuses the work of another one, with a word for this life of its
+    /// container behind it where the containers of the pod share their processes; or, on a machine, which has
     /// none, `@` and the UID of the GroupNode. What other nodes did there, as which it was taken before, is nothing to this one.
     pub told: String,
 }
@@ -348,6 +349,7 @@ impl Session {
                 message: clip(&format!("the connection was lost while the phase ran: {message}"), 1024),
                 finished_at: Time(now),
                 from: flight.from,
+                interruptions: self.interruptions(&flight),
                 actions: self.done_before(&flight.phase, flight.digest.as_str(), flight.from),
                 ..self.blank(&flight.phase, &flight.digest, flight.attempt, &flight.run_id, flight.started)
             };

@@ -89,7 +89,7 @@ impl<'a> Watched<'a> {
                 Outcome::Failed => "failed",
                 Outcome::TimedOut => "timed_out",
                 Outcome::Waiting => "waiting",
-                Outcome::Unknown => continue,
+                Outcome::Unknown | Outcome::Interrupted => continue,
             };
             if news {
                 let flight = self.flight.take_if(|flight| flight.id == receipt.run_id);

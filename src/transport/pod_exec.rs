@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{Channel, Closed, Container, OpenError, Target, Transport};
-use crate::run::LOADER;
+use crate::{answer, run::LOADER};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -54,7 +54,7 @@ impl PodExec {
         };
         let mut process = match timeout(CONNECT, pods.exec(&target.pod, ["sh", "-c", LOADER], &parameters)).await {
             Err(_) => return Err(refused(format!("no answer within {} s", CONNECT.as_secs()))),
-            Ok(Err(error)) => return Err(refused(error.to_string())),
+            Ok(Err(error)) => return Err(refused(answer::words(&error))),
             Ok(Ok(process)) => process,
         };
         let streams = (process.stdin(), process.stdout(), process.stderr(), process.take_status());

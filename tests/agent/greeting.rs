@@ -19,6 +19,7 @@ under_every_shell! {
     another_pods_work_is_refused
     a_host_needs_no_uid
     the_witness_stays_until_the_file_system_goes
+    a_life_that_the_operator_tells_is_another_one_though_process_one_is_the_same
     two_first_greetings_make_one_witness
     facts_are_whole_and_typed
     a_disk_that_cannot_be_told_is_no_reason_to_tell_nothing
@@ -122,6 +123,26 @@ fn the_witness_stays_until_the_file_system_goes(shell: Shell) {
     assert_ne!(third.witness, witness);
     assert_eq!(third.pasts, []);
     third.bye();
+}
+
+/// Case 11: with a shared process namespace process 1 outlives the container, and a journal on a volume does as well.
+fn a_life_that_the_operator_tells_is_another_one_though_process_one_is_the_same(shell: Shell) {
+    let node = Node::new(shell);
+    let meet = |told: &str| {
+        let mut agent = Agent::start(&node);
+        agent.greet(agent::text(), &format!("{UID} {told}"));
+        agent.meet();
+        agent
+    };
+    let mut first = meet("c1");
+    assert!(first.witness.ends_with(".c1"), "{}", first.witness);
+    first.run("true");
+    first.bye();
+    assert_eq!(meet("c1").pasts.len(), 1);
+    assert_eq!(meet("c2").pasts.len(), 0, "what ran in another container is nothing to this one");
+    let mut foreign = Agent::start(&node);
+    foreign.greet(agent::text(), "another-uid c1");
+    assert_eq!(foreign.refusal().0, "incarnation");
 }
 
 fn two_first_greetings_make_one_witness(shell: Shell) {

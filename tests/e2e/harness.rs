@@ -239,6 +239,12 @@ impl Space {
         self.groups().patch("web", &PatchParams::default(), &Patch::Merge(patch)).await.expect("the patch is accepted")
     }
 
+    /// Merges a patch into a GroupSpec of another name.
+    pub async fn apply_as_patch(&self, name: &str, patch: Value) -> GroupSpec {
+        let patch = Patch::Merge(patch);
+        self.groups().patch(name, &PatchParams::default(), &patch).await.expect("the patch is accepted")
+    }
+
     /// Waits until Ready is True for the present generation.
     pub async fn ready(&self) -> GroupSpec {
         self.ready_as("web").await

@@ -258,6 +258,7 @@ impl World {
                 Outcome::TimedOut => self.count("runs timed out"),
                 Outcome::Failed if receipt.phase == "test" => self.count("tests failed"),
                 Outcome::Failed => self.count("runs failed"),
+                Outcome::Interrupted => self.count("runs interrupted"),
                 _ => {}
             }
         }
@@ -338,7 +339,10 @@ impl World {
             let (claims, each) = (self.cluster.claims.objects.len(), pod.volume_claim_templates.len());
             let exact = pod.persistent_volume_claim_retention_policy.when_scaled == Retention::Delete;
             let needed = group.spec.count.unwrap() as usize * each;
-            assert!(claims >= needed && (!exact || claims == needed), "9: {claims} claims, {needed} needed");
+            let there: Vec<&String> = self.cluster.claims.objects.keys().collect();
+            let seen = self.observe().map(|snapshot| snapshot.claims.into_keys().collect::<Vec<_>>());
+            let right = claims >= needed && (!exact || claims == needed);
+            assert!(right, "9: {claims} claims, {needed} needed: there are {there:?}, the operator sees {seen:?}");
         }
         let before = (self.operator.writes, self.operator.commands, self.cluster.writes());
         for _ in 0..5 {

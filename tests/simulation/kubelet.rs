@@ -79,10 +79,11 @@ impl World {
         let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
         let holds = |kind: &str| conditions.clone().any(|c| c.type_ == kind && c.status == "True");
         if holds(api::CONVERGED_GATE) != holds("Ready") {
+            let ready = if holds(api::CONVERGED_GATE) { "True" } else { "False" };
             self.set_status(name, |status| {
                 let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
                 conditions.retain(|c| c["type"] != "Ready");
-                conditions.push(json!({"type": "Ready", "status": "True"}));
+                conditions.push(json!({"type": "Ready", "status": ready}));
                 status["conditions"] = conditions.into();
             });
         }

@@ -385,7 +385,11 @@ impl World {
                     nodes.update(counter, &node.name, Some(&node.uid), None, |node| node.metadata.finalizers = None)
                 });
             }
-            Effect::OpenGate { name, uid } => {
+            Effect::OpenGate { name, uid } | Effect::CloseGate { name, uid } => {
+                let open = matches!(effect, Effect::OpenGate { .. });
+                if !open {
+                    self.count("gates closed");
+                }
                 let answer = self.answered(|world| {
                     let (pods, counter) = (&mut world.cluster.pods, &mut world.cluster.counter);
                     pods.update(counter, name, Some(uid), None, |pod| {
@@ -394,7 +398,7 @@ impl World {
                         conditions.retain(|c| c.type_ != api::CONVERGED_GATE);
                         conditions.push(k8s_openapi::api::core::v1::PodCondition {
                             type_: api::CONVERGED_GATE.into(),
-                            status: "True".into(),
+                            status: if open { "True" } else { "False" }.into(),
                             ..Default::default()
                         });
                         status.conditions = Some(conditions);

@@ -109,6 +109,8 @@ impl Totals {
             "crashes",
             "restarts",
             "evictions",
+            "gates closed",
+            "runs interrupted",
             "pods deleted",
             "edits",
             "scalings",

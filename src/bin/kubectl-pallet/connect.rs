@@ -12,6 +12,7 @@ use kube::{
     },
     core::NamespaceResourceScope,
 };
+use pallet_operator::answer::words;
 use tower::timeout::TimeoutLayer;
 
 use crate::{
@@ -102,8 +103,8 @@ impl Flags {
         let agent = concat!("kubectl-pallet/", env!("CARGO_PKG_VERSION"));
         config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(agent)));
         let (server, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
-        let unusable = |error: &dyn std::error::Error| {
-            Error::Connection(format!("the connection to {server} cannot be set up: {}", chain(error)))
+        let unusable = |error: &(dyn std::error::Error + 'static)| {
+            Error::Connection(format!("the connection to {server} cannot be set up: {}", words(error)))
         };
         let builder = ClientBuilder::try_from(config).map_err(|error| unusable(&error))?;
         let client = builder.with_layer(&TimeoutLayer::new(deadline)).build();
@@ -113,10 +114,10 @@ impl Flags {
     async fn config(&self) -> Result<Config> {
         let mut kubeconfig = match (&self.kubeconfig, Kubeconfig::read()) {
             (Some(path), _) => Kubeconfig::read_from(path)
-                .map_err(|error| Error::Connection(format!("--kubeconfig {}: {}", path.display(), chain(&error))))?,
+                .map_err(|error| Error::Connection(format!("--kubeconfig {}: {}", path.display(), words(&error))))?,
             (None, Ok(kubeconfig)) => kubeconfig,
             (None, Err(error)) if std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty()) => {
-                return Err(Error::Connection(format!("KUBECONFIG cannot be used: {}", chain(&error))));
+                return Err(Error::Connection(format!("KUBECONFIG cannot be used: {}", words(&error))));
             }
             (None, Err(_)) => Kubeconfig::default(),
         };
@@ -134,7 +135,7 @@ impl Flags {
         let options = KubeConfigOptions::default();
         Config::from_custom_kubeconfig(kubeconfig, &options)
             .await
-            .map_err(|error| Error::Connection(format!("the kubeconfig cannot be used: {}", chain(&error))))
+            .map_err(|error| Error::Connection(format!("the kubeconfig cannot be used: {}", words(&error))))
     }
 
     /// Makes the kubeconfig say what the flags say.
@@ -258,7 +259,7 @@ impl Cluster {
                     "{server} did not answer within {}; --request-timeout has more patience",
                     values::wire(self.deadline)
                 ),
-                false => format!("{server} cannot be asked: {}", why.trim_start_matches("ServiceError: ")),
+                false => format!("{server} cannot be asked: {}", why),
             };
             return Error::Refused { what, message, code: 0 };
         };
@@ -303,7 +304,7 @@ impl Explained for kube::Error {
         }
     }
     fn words(&self) -> String {
-        chain(self)
+        words(self)
     }
 }
 
@@ -314,20 +315,6 @@ impl Explained for &str {
     fn words(&self) -> String {
         (*self).to_owned()
     }
-}
-
-/// An error and what it came from, without saying anything twice.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        if !words.contains(&more) {
-            words = format!("{words}: {more}");
-        }
-        source = error.source();
-    }
-    words
 }
 
 #[cfg(test)]

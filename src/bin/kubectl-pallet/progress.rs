@@ -240,6 +240,7 @@ pub fn told(receipt: &Receipt) -> String {
         }
         Outcome::Failed => format!("{phase} attempt {} failed", receipt.attempt),
         Outcome::TimedOut => format!("{phase} attempt {} timed out", receipt.attempt),
+        Outcome::Interrupted => format!("{phase} was interrupted when the node was replaced, and runs again"),
         Outcome::Unknown => format!("{phase} was lost from sight"),
         Outcome::Waiting => format!("{phase} waits for a person"),
     }

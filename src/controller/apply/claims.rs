@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Applier, Error, by_uid, create::request, tolerate_gone, within};
+use super::{Applier, Error, by_uid, create::{Made, request}, tolerate_gone, within};
 use crate::{
     api,
     controller::observe::Indexed,
@@ -38,6 +38,8 @@ impl Applier<'_> {
                 Ok(_) => {}
                 // Its name is taken. Whether the node may use it is seen when its own turn comes.
                 Err(error) if error.is_conflict() => {}
+                // A quota is asked before the name is: what is there already needs no room.
+                Err(error) if error.may_exist() && self.claim_exists(&claim.claim_name(node)).await? => {}
                 Err(error) => {
                     return match error.verdict() {
                         Some(TemplateVerdict::Refused { reason, message }) => {
@@ -50,6 +52,13 @@ impl Applier<'_> {
             }
         }
         Ok(TemplateVerdict::Accepted)
+    }
+
+    async fn claim_exists(&self, name: &str) -> Result<bool, Error> {
+        if self.snapshot.claims.contains_key(name) {
+            return Ok(true);
+        }
+        Ok(within("get persistentvolumeclaim", self.claims().get_opt(name)).await?.is_some())
     }
 
     /// Creates the claims that the pod of a node mounts and that do not exist.
@@ -77,25 +86,17 @@ impl Applier<'_> {
     async fn post_claim(&self, group: &Group, entry: &ClaimShape, node: &str) -> Result<bool, Error> {
         let name = entry.claim_name(node);
         let object = node::pod::build_claim(group, entry, node);
-        let created = self.create_as_declared::<PersistentVolumeClaim>(&object);
-        let refusal = match within("create persistentvolumeclaim", created).await {
-            Ok(created) => {
+        let words = ("create persistentvolumeclaim", "get persistentvolumeclaim");
+        let create = self.create_as_declared::<PersistentVolumeClaim>(&object);
+        // A quota of claims says nothing of the template: nodes whose claims are there are made all the same.
+        let found = match self.make(words, create, &self.claims(), &name).await? {
+            Made::New(created) => {
                 self.state.learn(&created);
                 self.state.forget_foreign_claim(&group.key, &name);
                 return Ok(true);
             }
-            Err(error) if error.is_refusal() => error,
-            Err(error) => return Err(error),
-        };
-        // A used-up quota refuses a claim that exists before anybody sees that it does.
-        let Some(found) = within("get persistentvolumeclaim", self.claims().get_opt(&name)).await? else {
-            if refusal.is_conflict() {
-                return Ok(false);
-            }
-            if let Some(verdict) = refusal.verdict() {
-                self.remember_verdict(group, verdict);
-            }
-            return Err(refusal);
+            Made::Gone => return Ok(false),
+            Made::Found(found) => found,
         };
         let metadata = &found.metadata;
         let text = |texts: Option<&std::collections::BTreeMap<String, String>>, key: &str| {

@@ -10,8 +10,21 @@ use crate::{
     controller::observe::Indexed,
     group::{Group, Kind, NodeShape, hosts::place},
     node,
-    plan::TemplateVerdict,
+    plan::{self, Subject, TemplateVerdict},
 };
+
+/// The reason of a refusal to create something.
+const FAILED: &str = "FailedCreate";
+
+/// What came of a creation.
+pub(super) enum Made<K> {
+    /// It is there.
+    New(K),
+    /// An object of its name was there already.
+    Found(K),
+    /// One was there, and is gone.
+    Gone,
+}
 
 impl Applier<'_> {
     /// Asks the API server, once for each template, whether it would take what is made from it.
@@ -52,12 +65,43 @@ impl Applier<'_> {
         }
     }
 
+    /// Creates an object, or finds the one that has its name.
+    ///
+    /// Quotas and webhooks are asked before the names are: what was refused by them may be there all the same.
+    pub(super) async fn make<K>(
+        &self,
+        (create, get): (&'static str, &'static str),
+        creation: impl Future<Output = kube::Result<K>>,
+        api: &Api<K>,
+        name: &str,
+    ) -> Result<Made<K>, Error>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        match within(create, creation).await {
+            Ok(created) => Ok(Made::New(created)),
+            Err(error) if error.may_exist() => match within(get, api.get_opt(name)).await {
+                Ok(Some(found)) => Ok(Made::Found(found)),
+                Ok(None) if error.is_conflict() => Ok(Made::Gone),
+                _ => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes a host a node, unless another group has just done so.
     pub(super) async fn take_host(&self, ordinal: u32, host: &NodeHost) -> Result<(), Error> {
         let group = self.group()?;
         let place = place(&host.address, host.port);
         let Some(_reserved) = self.state.reserve_host(self.namespace(), &group.uid, place) else { return Ok(()) };
         self.create_node(ordinal, Some(host), None).await
+    }
+
+    /// What passed the dry run may be refused later by a quota of pods that is used up. That is so for all nodes.
+    fn see_quota(&self, group: &Group, error: &Error) {
+        if let Some(verdict @ TemplateVerdict::Refused { reason: plan::QUOTA, .. }) = error.verdict() {
+            self.remember_verdict(group, verdict);
+        }
     }
 
     /// Creates a GroupNode and what backs it, from another template than the present one where one is given.
@@ -75,19 +119,24 @@ impl Applier<'_> {
         object.metadata.namespace = Some(group.key.namespace.clone());
         object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);
         object.metadata.labels = Some([(api::GROUP_LABEL.to_owned(), group.key.name.clone())].into());
-        let created = within("create groupnode", self.nodes().create(&PostParams::default(), &object)).await;
+        let (nodes, parameters) = (self.nodes(), PostParams::default());
+        let create = nodes.create(&parameters, &object);
+        let created = self.make(("create groupnode", "get groupnode"), create, &nodes, &name).await;
         // A refusal is clear; a time-out or a fault of the server leaves open whether the object is there.
         let unclear = created.as_ref().is_err_and(|error| !error.is_refusal());
         self.state.remember_uncertain(&group.key, ordinal, unclear);
         match created {
-            Ok(created) => {
+            Ok(Made::New(created)) => {
                 self.state.learn(&created);
                 // What backs it follows at once: a further pass for it would only cost time.
                 let uid = created.metadata.uid.clone().unwrap_or_default();
-                self.post_machine(group, template, &name, &uid).await
+                let machine = self.post_machine(group, template, &name, &uid);
+                let made = self.noted(Subject::Machine(ordinal), FAILED, machine).await;
+                // The GroupNode is there; a refusal of what backs it is another matter, and is kept as such.
+                if made.as_ref().is_err_and(|error| error.refusal(FAILED).is_some()) { Ok(()) } else { made }
             }
-            Err(error) if error.is_conflict() => {
-                let Some(found) = within("get groupnode", self.nodes().get_opt(&name)).await? else { return Ok(()) };
+            Ok(Made::Gone) => Ok(()),
+            Ok(Made::Found(found)) => {
                 if found.spec.group_uid == group.uid {
                     self.state.learn(&found);
                 } else {
@@ -151,15 +200,18 @@ impl Applier<'_> {
     where
         K: Resource<DynamicType = ()> + Indexed + Clone + DeserializeOwned + std::fmt::Debug,
     {
-        match within("create what backs a node", self.create_as_declared::<K>(&made)).await {
-            Ok(created) => {
+        let words = match group.node.kind() {
+            Kind::VirtualMachine => ("create virtualmachine", "get virtualmachine"),
+            Kind::Pod | Kind::Host => ("create pod", "get pod"),
+        };
+        match self.make(words, self.create_as_declared::<K>(&made), api, name).await {
+            Ok(Made::New(created)) => {
                 self.state.learn(&created);
                 self.state.forget_foreign_machine(&group.key, name);
                 Ok(())
             }
-            Err(error) if error.is_conflict() => {
-                let found = within("get what backs a node", api.get_opt(name)).await?;
-                let Some(found) = found else { return Ok(()) };
+            Ok(Made::Gone) => Ok(()),
+            Ok(Made::Found(found)) => {
                 let owners = found.meta().owner_references.as_deref().unwrap_or_default();
                 let is_ours = owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == group.uid);
                 // One that has lost its label is not watched: nobody would tell when it goes.
@@ -171,10 +223,7 @@ impl Applier<'_> {
                 Ok(())
             }
             Err(error) => {
-                // What passed the dry run may be refused all the same later: a quota that is used up.
-                if let Some(verdict) = error.verdict() {
-                    self.remember_verdict(group, verdict);
-                }
+                self.see_quota(group, &error);
                 Err(error)
             }
         }

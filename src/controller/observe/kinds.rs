@@ -212,6 +212,7 @@ fn observe_node(object: &GroupNode) -> Node {
         deletion: metadata.deletion_timestamp.as_ref().map(|_| cascade),
         deleted_at: metadata.deletion_timestamp.as_ref().map(|time| time.0),
         finalized: has(api::FINALIZER),
+        held_by: finalizers.iter().filter(|finalizer| *finalizer != api::FINALIZER).cloned().collect(),
         labelled: metadata.labels.as_ref().and_then(|labels| labels.get(api::GROUP_LABEL)) == Some(&object.spec.group),
         marked: annotations.is_some_and(|a| a.contains_key(api::DELETE_NODE_ANNOTATION)),
         taken_over_from: object.spec.taken_over_from.clone(),

@@ -120,7 +120,7 @@ fn a_manual_step_is_waited_at_until_that_very_run_is_acknowledged() {
     (configure.outcome, configure.from, configure.finished_at) = (Outcome::Failed, 2, Time(ago(60)));
     assert!(matches!(super::next(&group, &identity(), &failed, now()), Next::Run { from: 2, attempt: 2, .. }));
     // On another file system everything begins anew.
-    let reborn = record.reborn(None);
+    let reborn = record.reborn(None, Loss::Restarted);
     assert!(!reborn.receipts.contains_key(&PhaseName::configure()));
 }
 

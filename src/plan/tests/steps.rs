@@ -95,7 +95,7 @@ fn whatever_is_observed_there_is_one_next_step() {
     assert!(
         matches!(step_of(&group, &fresh, Some(&waiting)), Step::Await(Cause::MachineWaiting { reason, .. }) if reason == "ErrImagePull")
     );
-    let gone = with(MachineState::Gone { reason: "Evicted".into() });
+    let gone = with(MachineState::Gone { reason: "Evicted".into(), message: "m".into() });
     assert!(matches!(step_of(&group, &fresh, Some(&gone)), Step::Await(Cause::MachineWaiting { .. })));
     assert!(
         matches!(step_of(&group, &fresh, Some(&running)), Step::Run { why: Why::NewNode, phase } if phase == PhaseName::bootstrap())
@@ -174,9 +174,9 @@ fn a_new_incarnation_keeps_what_had_failed() {
     assert!(matches!(step_of(&group, &node(0, record.clone()), Some(&restarted)), Step::Backoff { .. }));
     record.receipts.insert(PhaseName::bootstrap(), failed(3));
     assert!(matches!(step_of(&group, &node(0, record.clone()), Some(&restarted)), Step::Halt { .. }));
-    let reborn = record.reborn(None);
+    let reborn = record.reborn(None, Loss::Restarted);
     assert_eq!(reborn.receipts[&PhaseName::bootstrap()].outcome, Outcome::Failed);
-    assert!(done(&group, &identity()).reborn(None).receipts.is_empty(), "a success is undone");
+    assert!(done(&group, &identity()).reborn(None, Loss::Restarted).receipts.is_empty(), "a success is undone");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::{
     plan::{
         Bound, LiftRun, Purpose, Record,
         next::{self, Next},
-        snapshot::outlives,
+        snapshot::{Loss, outlives},
     },
     run::frame::{Ended, Verdict},
 };
@@ -67,8 +67,8 @@ impl Aside {
         Self { receipts: std::mem::replace(&mut record.receipts, own), drift: record.drift.take(), outcome }
     }
 
-    pub(super) fn reborn(&mut self) {
-        self.receipts.retain(|_, receipt| outlives(receipt));
+    pub(super) fn reborn(&mut self, loss: Loss) {
+        self.receipts.retain(|_, receipt| outlives(receipt, loss));
         self.drift = None;
     }
 }
@@ -124,8 +124,10 @@ impl Session {
     /// The node is met in another life than the one that its record speaks of.
     pub(super) fn reborn(&mut self, met: Incarnation) {
         // What Lifts did stands among the receipts of the session that is at it.
-        self.record = self.record.reborn(Some(met));
-        self.aside.iter_mut().for_each(Aside::reborn);
+        let kind = self.group.node.kind();
+        let loss = Loss::between(self.record.incarnation.as_ref(), &met.uid, &met.instance, kind);
+        self.record = self.record.reborn(Some(met), loss);
+        self.aside.iter_mut().for_each(|aside| aside.reborn(loss));
     }
 
     /// Whether the Lift ends what it has begun here, and as what.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Session, View};
+use super::{InFlight, Session, View};
 use crate::{
     api::{
         conditions::clip,
@@ -69,6 +69,7 @@ impl Session {
             run_id: run_id.to_owned(),
             attempt,
             outcome: Outcome::Succeeded,
+            interruptions: 0,
             exit_code: None,
             started_at: Time(started),
             finished_at: Time(started),
@@ -160,6 +161,16 @@ impl Session {
         self.tell_converge(&phase, &receipt);
         self.record.receipts.insert(phase, receipt);
         self.forget_the_undeclared();
+    }
+
+    /// How often in a row the attempt in flight was interrupted before.
+    pub(super) fn interruptions(&self, flight: &InFlight) -> u32 {
+        let known = self.record.receipts.get(&flight.phase).filter(|receipt| {
+            receipt.outcome == Outcome::Interrupted
+                && receipt.digest == flight.digest.as_str()
+                && receipt.retry_token == flight.retry_token
+        });
+        known.map_or(0, |receipt| receipt.interruptions)
     }
 
     /// What runs of a phase did that waited at manual steps before this one.

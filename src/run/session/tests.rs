@@ -178,6 +178,40 @@ fn a_run_that_never_started_is_no_attempt() {
     assert!(session.record().receipts.is_empty());
 }
 
+/// Case 04: an eviction, a drain or a deletion from outside is no failed attempt, however often it happens.
+#[test]
+fn a_run_that_was_cut_off_with_its_pod_is_interrupted_and_counts_as_no_attempt() {
+    let other = |record: Record, uid: &str| {
+        let incarnation = Meant { uid: uid.into(), instance: uid.into(), told: uid.into() };
+        let (session, _) = Session::open(
+            group(),
+            identity(""),
+            incarnation,
+            record,
+            Purpose::Converge(Bound::Free),
+            "nonce".into(),
+            Known::default(),
+        );
+        session
+    };
+    let bootstrap = PhaseName::bootstrap();
+    let mut record = Record::default();
+    for times in 1..4 {
+        let mut session = other(record, &format!("p{times}"));
+        greet(&mut session, &format!("w{times}"), vec![]);
+        if times == 3 {
+            // The second interruption in a row: it waits for a while.
+            assert!(session.in_flight().is_none());
+            let receipt = &session.record().receipts[&bootstrap];
+            assert_eq!((receipt.outcome, receipt.interruptions, receipt.attempt), (Outcome::Interrupted, 2, 1));
+            return;
+        }
+        assert_eq!(session.in_flight().map(|flight| flight.attempt), Some(1));
+        session.lose("its pod is being deleted", now());
+        record = session.record().into_owned();
+    }
+}
+
 #[test]
 fn a_lost_run_is_unknown_until_the_journal_is_asked() {
     let mut session = open("c", Record::default());

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     api::{group_node::NodeLift, lift::NodeOutcome},
-    plan::LiftRun,
+    plan::{LiftRun, Loss},
 };
 
 fn declared() -> crate::api::GroupSpec {
@@ -265,7 +265,7 @@ fn what_a_lift_had_begun_on_a_lost_file_system_has_failed_and_what_it_had_done_i
     let receipts = vec![receipt("install", Outcome::Succeeded), receipt("configure", Outcome::Unknown)];
     let lift = |outcome| NodeLift { uid: "u".into(), name: "n".into(), outcome, receipts: receipts.clone() };
     record.lifts = vec![lift(None), lift(Some(NodeOutcome::Succeeded))];
-    let reborn = record.reborn(None);
+    let reborn = record.reborn(None, Loss::Restarted);
     let shown: Vec<(&str, Outcome)> = reborn.lifts[0].receipts.iter().map(|r| (r.phase.as_str(), r.outcome)).collect();
     assert_eq!(shown, [("configure", Outcome::Failed)]);
     assert_eq!(reborn.lifts[1], record.lifts[1], "what is over stays as it was");
