@@ -34,10 +34,11 @@ demo-down: ## ends what demo started
 	@deploy/demo --down
 
 # PyPI is asked; what it answers with is pinned. The comparison itself is a test that needs neither Python nor network.
-dialects: ## what Jinja2 and Ansible make of tests/dialects/templates, asked again
+dialects: ## what Jinja2, Ansible and Kubernetes' CEL make of tests/dialects, asked again
 	python3 -m venv target/dialects
 	target/dialects/bin/pip install --quiet --disable-pip-version-check -r tests/dialects/requirements.txt
 	target/dialects/bin/python tests/dialects/templates.py
+	cd tests/dialects/cel && go run . context.json <expressions.txt >table.jsonl.new && mv table.jsonl.new table.jsonl
 
 test: test-unit test-otel test-cluster test-install ## every tier: unit, simulation, agent, traces, API, end to end, kwok smoke, installation
 

@@ -8,7 +8,11 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Applier, Error, by_uid, create::{Made, request}, tolerate_gone, within};
+use super::{
+    Applier, Error, by_uid,
+    create::{Made, request},
+    tolerate_gone, within,
+};
 use crate::{
     api,
     controller::observe::Indexed,

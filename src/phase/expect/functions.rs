@@ -221,6 +221,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
 const FROM_TEXT: &[&str] =
     &["bool", "bytes", "cidr", "double", "duration", "int", "ip", "quantity", "semver", "timestamp", "uint", "url"];
 
+/// The names of all functions.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    MEMBERS.iter().chain(GLOBALS).map(|(name, ..)| *name)
+}
+
 /// The full name of a function in a namespace, such as `math.abs`, where a call is one of it: its target is no value.
 pub(super) fn qualified(call: &CallExpr) -> Option<String> {
     let Some(IdedExpr { expr: Expr::Ident(namespace), .. }) = call.target.as_deref() else { return None };

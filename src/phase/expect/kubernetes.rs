@@ -82,6 +82,10 @@ type Answer<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
 /// Adds the functions.
 pub(super) fn extend(env: &mut Env) -> Result<(), DeclarationError> {
+    // So that expressions can name them: `type(x) == net.IP`.
+    for named in [<Ip as Val>::cel_type(), <Cidr as Val>::cel_type(), <Quantity as Val>::cel_type()] {
+        env.add_type(named.to_owned())?;
+    }
     quantity::extend(env)?;
     format::extend(env)?;
     addresses(env)?;

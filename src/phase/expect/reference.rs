@@ -1,4 +1,4 @@
-//! Compares the answers of expressions with those of Kubernetes' own CEL, in `tests/dialects/cel.jsonl`.
+//! Compares the answers of expressions with those of Kubernetes' own CEL, in `tests/dialects/cel/table.jsonl`.
 //!
 //! `make dialects` makes that table anew. `CEL_TABLE=FILE cargo test --lib expressions_answer -- --nocapture` compares with another.
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const CONTEXT: &str = include_str!("../../../tests/dialects/context.json");
-const TABLE: &str = include_str!("../../../tests/dialects/cel.jsonl");
+const CONTEXT: &str = include_str!("../../../tests/dialects/cel/context.json");
+const TABLE: &str = include_str!("../../../tests/dialects/cel/table.jsonl");
 
 /// What an expression comes to, as JSON; of what JSON does not have, its type.
 fn value(expression: &str, context: &Value) -> Result<Value, String> {
@@ -109,4 +109,32 @@ fn expressions_answer_as_those_of_kubernetes() {
     }
     println!("{counts:?}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+const PAGE: &str = include_str!("../../../docs/expressions.md");
+
+/// The section of the page that speaks of expressions.
+fn section() -> &'static str {
+    PAGE.split("## Expressions (CEL)\n").nth(1).expect("the section")
+}
+
+#[test]
+fn the_examples_of_the_page_are_true() {
+    let context: Value = serde_json::from_str(CONTEXT).unwrap();
+    let rows = section().lines().filter_map(|line| line.strip_suffix("` |")?.rsplit_once("| `"));
+    let mut examples = 0;
+    for (_, example) in rows {
+        assert_eq!(with_room(|| value(example, &context)), Ok(json!(true)), "{example}");
+        examples += 1;
+    }
+    assert!(examples > 30, "{examples}");
+}
+
+#[test]
+fn the_page_names_every_function() {
+    for name in functions::names() {
+        let last = name.strip_prefix("format.").unwrap_or(name);
+        let named = [format!("`{last}`"), format!("{last}("), format!(".{last}(")];
+        assert!(named.iter().any(|named| section().contains(named)), "{name}");
+    }
 }
