@@ -12,6 +12,13 @@ use crate::{api::conditions::clip, text};
 /// The longest text, in bytes: what fits into a condition beside the name of the object.
 pub const LIMIT: usize = 800;
 
+/// Whether a creation was refused since its namespace is being deleted.
+pub fn is_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 403 && causes.map(|cause| cause.reason.as_str()).any(|reason| reason == "NamespaceTerminating")
+}
+
 /// An error and its causes in one line of at most [`LIMIT`] bytes, without saying anything twice: of the API server its own message
 /// and nothing else, of a connection that did not come about each cause once.
 ///

@@ -45,7 +45,10 @@ const IMPURE: &[&str] = &[
     "getrandom",
     "std::fs",
     "std::env",
-    "std::net",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "ToSocketAddrs",
     "std::process",
 ];
 

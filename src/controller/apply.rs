@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Error, State,
-    report::{publish, tell},
+    report::{Published, publish, tell},
 };
 use crate::{
     api::{self, GroupNode, GroupSpec},
@@ -394,10 +394,8 @@ impl Applier<'_> {
         const REASON: &str = "DestroySkipped";
         warn!(node = node.name, group = %self.snapshot.head.key, why, "destroy-server has not run to its end");
         let note = format!("destroy-server has not run to its end on this node: {why}");
-        let refused = publish(self.recorder, &about, EventType::Warning, REASON, "Remove", note).await;
-        let Some(error) = refused else { return };
-        if !is_terminating(&error) {
-            warn!(%error, "an event could not be written");
+        let published = publish(self.recorder, &about, EventType::Warning, REASON, "Remove", note).await;
+        if published != Published::NamespaceTerminating {
             return;
         }
         // Nothing can be created in a namespace that is being deleted. An event about the namespace itself is in `default`.
@@ -430,13 +428,6 @@ impl Applier<'_> {
             self.runs.start(start, Timestamp::now());
         }
     }
-}
-
-/// Whether a creation was refused since its namespace is being deleted.
-fn is_terminating(error: &kube::Error) -> bool {
-    let kube::Error::Api(status) = error else { return false };
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    status.code == 403 && causes.map(|cause| cause.reason.as_str()).any(|reason| reason == "NamespaceTerminating")
 }
 
 /// Takes our finalizer off a GroupNode, if it still is the one that is meant.

@@ -236,12 +236,23 @@ pub async fn tell(
     action: &str,
     note: String,
 ) {
-    if let Some(error) = publish(recorder, about, kind, reason, action, note).await {
-        warn!(error = answer::words(&error), reason, "an event could not be written");
+    if publish(recorder, about, kind, reason, action, note).await == Published::NamespaceTerminating {
+        warn!(reason, "an event could not be written: its namespace is being deleted");
     }
 }
 
-/// Writes an event. Returns why it could not be written; nothing where that is known already, and logged.
+/// What came of writing an event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Published {
+    /// It is there.
+    Written,
+    /// Nothing can be created in its namespace, which is being deleted.
+    NamespaceTerminating,
+    /// It could not be written, for another reason, which was logged.
+    Failed,
+}
+
+/// Writes an event.
 pub async fn publish(
     recorder: &Recorder,
     about: &ObjectReference,
@@ -249,7 +260,7 @@ pub async fn publish(
     reason: &str,
     action: &str,
     note: String,
-) -> Option<kube::Error> {
+) -> Published {
     let event = Event {
         type_: kind,
         reason: clip(reason, 128),
@@ -258,10 +269,15 @@ pub async fn publish(
         secondary: None,
     };
     match tokio::time::timeout(super::apply::DEADLINE, recorder.publish(&event, about)).await {
-        Ok(answer) => answer.err(),
+        Ok(Ok(())) => Published::Written,
+        Ok(Err(error)) if answer::is_terminating(&error) => Published::NamespaceTerminating,
+        Ok(Err(error)) => {
+            warn!(error = answer::words(&error), reason, "an event could not be written");
+            Published::Failed
+        }
         Err(_) => {
-            warn!("an event could not be written in time");
-            None
+            warn!(reason, "an event could not be written in time");
+            Published::Failed
         }
     }
 }
