@@ -61,7 +61,7 @@ pub(super) fn check_depth(template: &str, is_expression: bool, syntax: SyntaxCon
         match token {
             Token::Int(_)
                 if written.starts_with('0')
-                    && written.trim_start_matches(['0', '_']) != ""
+                    && !written.trim_start_matches(['0', '_']).is_empty()
                     && written.bytes().all(|c| matches!(c, b'0'..=b'9' | b'_')) =>
             {
                 let digits = written.trim_start_matches(['0', '_']);

@@ -217,11 +217,11 @@ fn group(out: &mut String, characters: &mut std::iter::Peekable<std::str::Chars>
         out.push_str("(?:");
         return Ok(());
     }
-    if rest.starts_with("P<") {
-        let name: String = rest[2..].chars().take_while(|c| *c != '>').collect();
+    if let Some(named) = rest.strip_prefix("P<") {
+        let name: String = named.chars().take_while(|c| *c != '>').collect();
         let fits = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if !fits || !rest[2 + name.len()..].starts_with('>') {
+        if !fits || !named[name.len()..].starts_with('>') {
             return refuse("a group whose name is none");
         }
         characters.nth(2 + name.len());

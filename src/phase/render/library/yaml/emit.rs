@@ -145,7 +145,7 @@ fn analyze(text: &str, unicode: bool) -> Analysis {
         breaks |= is_break(c);
         if !(c == '\n' || (' '..='~').contains(&c)) {
             let written = c == '\u{85}'
-                || c >= '\u{a0}' && c <= '\u{fffd}' && c != '\u{feff}'
+                || ('\u{a0}'..='\u{fffd}').contains(&c) && c != '\u{feff}'
                 || ('\u{10000}'..'\u{10ffff}').contains(&c);
             special |= !written || !unicode;
         }
@@ -393,7 +393,7 @@ impl Emitter<'_> {
             let is_plain = c.is_some_and(|c| {
                 !"\"\\\u{85}\u{2028}\u{2029}\u{feff}".contains(c)
                     && ((' '..='~').contains(&c)
-                        || self.style.unicode && (c >= '\u{a0}' && c <= '\u{fffd}' || c >= '\u{10000}'))
+                        || self.style.unicode && (('\u{a0}'..='\u{fffd}').contains(&c) || c >= '\u{10000}'))
             });
             if !is_plain {
                 if start < end {
