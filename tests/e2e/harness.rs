@@ -139,7 +139,9 @@ impl Space {
         let mut command = Command::new(operator_binary());
         if !self.all_namespaces {
             command.args(["--namespace", &self.name]);
-            self.also.iter().for_each(|also| drop(command.args(["--namespace", also])));
+            for also in &self.also {
+                command.args(["--namespace", also]);
+            }
         }
         command.args(["--log", "info,pallet_operator=debug"]);
         // Each looks after a namespace of its own, side by side with the others.

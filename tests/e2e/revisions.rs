@@ -174,7 +174,6 @@ async fn a_node_that_is_lost_in_a_bad_rollout_comes_back_from_the_template_it_ha
     .await;
     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
     assert_eq!(image("web-0").await.as_deref(), Some("localhost/busybox:1"));
-    drop(image);
     // By an operator that starts anew, too.
     space.kill_operator().await;
     space.start_operator();

@@ -122,7 +122,8 @@ fn a_claim_grows_and_a_refusal_is_told_and_tried_again_later() {
     let expand = Effect::ExpandClaim { name: "data-web-0".into(), uid: "u".into(), storage: "2Gi".into() };
     assert_eq!(effects(&snapshot), [expand.clone()]);
     assert_eq!(differs(&snapshot).0, "Expanding");
-    let refused = |since| super::super::claims::Refusal { storage: "2Gi".into(), message: "no expansion".into(), since };
+    let refused =
+        |since| super::super::claims::Refusal { storage: "2Gi".into(), message: "no expansion".into(), since };
     snapshot.expansions.insert("data-web-0".into(), refused(ago(10)));
     assert_eq!(effects(&snapshot), []);
     assert!(plan(&snapshot).wake.is_some());
