@@ -5,6 +5,7 @@ mod dispatch;
 mod inputs;
 mod kubevirt;
 mod lift;
+mod lists;
 pub mod observe;
 mod pace;
 mod parse;
@@ -69,7 +70,7 @@ use pace::essence;
 use parse::Parsed;
 use references::{Polls, References};
 use relist::Relist;
-use report::Reporter;
+use report::{Reporter, Written};
 use state::Presence;
 pub use state::State;
 
@@ -435,6 +436,7 @@ impl Converger {
     /// One turn of a group that was asked for: a reconcile, and when the next one may and must be.
     async fn turn(self: Arc<Self>, key: GroupKey) -> Turn {
         let Some(object) = self.groups.get(&reference(&key)) else { return Turn::default() };
+        let object = self.state.newest(&key, object);
         let (began, meter) = (Instant::now(), Meter::default());
         let result = contained(Box::pin(self.reconcile(&object, &meter))).await;
         let again = result.unwrap_or_else(|error| Some(self.again(&object, &error)));
@@ -461,13 +463,14 @@ impl Converger {
         let began = Instant::now();
         let span = tracing::error_span!("reconcile", group = %key, outcome = tracing::field::Empty);
         let result = async {
-            let Some((snapshot, plan, rest)) = self.see(object, meter, Looks::Group).await else {
+            let Some((mut snapshot, mut plan, rest)) = self.see(object, meter, Looks::Group).await else {
                 return Ok(Some(NOT_YET));
             };
             self.state.rechecked(&key);
             self.direct(&snapshot, &plan);
+            let listed = self.list(object, &snapshot, &mut plan).await; // IO, where sessions start that nobody would look for
             let applied = self.apply(&snapshot, &plan).await; // IO
-            let reported = self.report(object, &snapshot, &plan).await; // IO, also where applying failed
+            let reported = self.report(object, listed, &mut snapshot, &plan).await; // IO, also where applying failed
             self.keep_revisions(object, &snapshot).await?; // IO, after an edit
             applied?;
             self.wake_lifts(&key); // they stand on what this pass has seen and written
@@ -549,6 +552,7 @@ impl Converger {
         let (index, mut known) = (self.state.index(), self.state.known());
         let state::Known { beyond, nodes, .. } = known.entry(key).or_default();
         beyond.session_limit = self.session_limit;
+        beyond.see_list(object);
         let seen = |uid: &str| self.runs.seen(uid);
         let mut snapshot = observe::snapshot(object, group, &index, beyond, seen, Timestamp::now());
         snapshot.last_good = last_good;
@@ -585,13 +589,24 @@ impl Converger {
         Applier { client, recorder, runs, state, snapshot }.apply(plan).await
     }
 
-    /// Reports what the plan was made from. What it has changed shows in the next pass, for which the plan has set a wake.
-    async fn report(&self, object: &GroupSpec, snapshot: &Snapshot, plan: &Plan) -> Result<Option<Timestamp>, Error> {
+    /// Reports what the plan was made from. What it has changed shows in the next pass, for which the plan has set a wake. The
+    /// status of the group may have been `written` in this pass already.
+    async fn report(
+        &self,
+        object: &GroupSpec,
+        written: Option<Arc<GroupSpec>>,
+        snapshot: &mut Snapshot,
+        plan: &Plan,
+    ) -> Result<Option<Timestamp>, Error> {
         let Self { client, recorder, state, runs, .. } = self;
         let reporter = Reporter { client, recorder, state, runs };
         let nodes = reporter.nodes(snapshot, plan).await;
         let wanted = plan::status::group(snapshot, &plan.steps);
-        if object.status.as_ref() == Some(&wanted) {
+        if written.is_some() {
+            reporter.tell_changes(object, &wanted).await;
+        }
+        let current = written.as_deref().unwrap_or(object);
+        if current.status.as_ref() == Some(&wanted) {
             return nodes;
         }
         if let Some(until) = reporter.held(snapshot, &plan::Subject::Status) {
@@ -602,8 +617,14 @@ impl Converger {
             return nodes.map(|wake| earliest(wake, Some(later)));
         }
         // The group's status tells of what went wrong with its nodes: it is written though one of theirs was not.
-        let again =
-            (!reporter.refusable(snapshot, object, &wanted).await?).then(|| snapshot.now + report::AFTER_CONFLICT);
+        let again = match reporter.refusable(snapshot, current, &wanted).await? {
+            Written::Yes(_) => {
+                reporter.tell_changes(object, &wanted).await;
+                None
+            }
+            Written::Conflict => Some(snapshot.now + report::AFTER_CONFLICT),
+            Written::Gone => None,
+        };
         nodes.map(|wake| earliest(wake, again))
     }
 

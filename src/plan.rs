@@ -32,6 +32,7 @@ use crate::{
     group::{Cascade, Group, Kind},
     phase::PhaseName,
 };
+pub use intervals::Intervals;
 pub use peers::peers;
 pub use progress::Step;
 pub use refusals::{Refusal, Subject};
@@ -54,10 +55,21 @@ pub struct Plan {
     pub farewells: BTreeMap<u32, Step>,
     /// The hashes of the templates that machines and nodes are made from, by ordinal, where it is not the present one.
     pub templates: BTreeMap<u32, String>,
+    /// The nodes on which a session may start only after `status.unconverged` of the group has listed them: an operator that
+    /// starts later would trust their status otherwise.
+    pub unlisted: BTreeSet<u32>,
     /// When to look again, though nothing happened.
     pub wake: Option<Timestamp>,
     /// What was refused and is asked for still, now or later.
     pub refused: BTreeSet<Subject>,
+}
+
+impl Plan {
+    /// Takes back the sessions that may not start, since the status of the group could not be written.
+    pub fn hold_unlisted(&mut self) {
+        let unlisted = std::mem::take(&mut self.unlisted);
+        self.effects.retain(|effect| effect.starts().is_none_or(|ordinal| !unlisted.contains(&ordinal)));
+    }
 }
 
 /// One thing to do.
@@ -647,6 +659,7 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
         |node: &&&Node| snapshot.sessions.get(&node.name).is_some_and(|session| session.kind == SessionKind::Lift);
     // The gate closes first: once a session has met the new container, the record would say nothing of a restart any more.
     let open = |node: &&&Node| snapshot.machine(node).is_some_and(|machine| closes_gate(node, machine));
+    let listed = snapshot.listed();
     for node in staying.iter().filter(|node| !lifted(node) && !open(node)) {
         if busy >= group.rollout.max_parallel.min(snapshot.session_limit) {
             break;
@@ -655,6 +668,11 @@ fn sessions(snapshot: &Snapshot, group: &Group, staying: &[&Node], plan: &mut Pl
             let bound = plan.bounds.get(&node.ordinal).cloned().unwrap_or(Bound::Free);
             let (ordinal, purpose, why) = (node.ordinal, Purpose::Converge(bound), why.clone());
             plan.effects.push(Effect::StartSession { ordinal, purpose, why });
+            // Of a life that no status can speak of yet nobody thinks that it is converged.
+            let known = snapshot.machine(node).is_some_and(|machine| progress::is_current(node, machine));
+            if known && !listed.contain(ordinal) {
+                plan.unlisted.insert(ordinal);
+            }
             busy += 1;
         }
     }

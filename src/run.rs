@@ -451,6 +451,9 @@ impl Runs {
         if let Some(entry) = self.entries().get_mut(node_uid) {
             entry.live = None;
             entry.memory.learn(&session.record());
+            if session.has_caught_up() {
+                entry.memory.has_read();
+            }
             entry.memory.finish(instance, target, end, Timestamp::now());
         }
     }

@@ -128,6 +128,12 @@ pub struct GroupSpecStatus {
     /// The label selector of the group's pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub selector: String,
+    /// The ordinals of the nodes that are not converged, such as `0-2,5`. Of more than 256 intervals the nearest are joined, with
+    /// the converged nodes between them. The operator lists a converged node here before it opens a session that may change it,
+    /// and until the result is stored in the GroupNode. After a restart the operator reads the journals of the listed nodes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 8192))]
+    pub unconverged: String,
     /// Where the nodes stand, by phase, in the order in which phases run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["phase"]))]

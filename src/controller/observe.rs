@@ -20,7 +20,7 @@ use crate::{
     node::virtual_machine,
     phase::Digest,
     plan::{
-        Claim, Heal, Machine, MachineState, Node, Snapshot, TemplateVerdict, Trouble,
+        Claim, Heal, Intervals, Machine, MachineState, Node, Snapshot, TemplateVerdict, Trouble,
         approval::{self, Leave},
         claims,
         hosts::{self, Occupant},
@@ -391,7 +391,7 @@ impl Index {
 
 /// Whether one resource version is as new as another. They are numbers on every API server there is, and may be compared
 /// since Kubernetes 1.35; where they are not, the later word counts.
-fn is_at_least(version: &str, other: &str) -> bool {
+pub(super) fn is_at_least(version: &str, other: &str) -> bool {
     matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version >= other)
 }
 
@@ -428,6 +428,13 @@ pub struct Beyond {
     pub session_limit: u32,
     /// The declaration of which no revision could be kept.
     pub unkept: Option<Digest>,
+    /// The nodes that `status.unconverged` listed when this operator first read it, with the UID of that group: those that a
+    /// former operator may have changed without storing the result.
+    pub listed: Option<(String, Intervals)>,
+    /// The group as the API server has answered with it, as long as no watch has shown that.
+    pub written: Option<Arc<GroupSpec>>,
+    /// The resource version of the group of which a write of the status had no answer.
+    pub doubted: Option<String>,
 }
 
 /// Puts together all that the plan of a group depends on.
@@ -455,10 +462,12 @@ pub fn snapshot(
         now,
         template,
         status: object.status.clone().unwrap_or_default(),
+        list_in_doubt: beyond.doubted.is_some() && beyond.doubted == object.metadata.resource_version,
         nodes: BTreeMap::new(),
         former: BTreeMap::new(),
         foreign_nodes: beyond.foreign_nodes.clone(),
         uncertain: beyond.uncertain.clone(),
+        unread: BTreeSet::new(),
         strays: Vec::new(),
         recheck: beyond.recheck,
         refusals: beyond.refusals.clone(),
@@ -500,6 +509,7 @@ pub fn snapshot(
         let claim = Claim { name: name.clone(), conflict: Some(conflict.clone()), ..Claim::default() };
         snapshot.claims.entry(name.clone()).or_insert_with(|| Arc::new(claim));
     }
+    let listed = beyond.listed(object);
     for (group_uid, mut node) in index.nodes(&snapshot.head.key) {
         if group_uid != snapshot.head.uid {
             if node.deletion.is_some() && node.finalized {
@@ -510,7 +520,10 @@ pub fn snapshot(
             snapshot.foreign_nodes.insert(node.ordinal, format!("GroupNode {} of another group", node.name));
             continue;
         }
-        let Seen { session, unsaved, trouble } = seen(&node.uid);
+        let Seen { session, unsaved, trouble, read } = seen(&node.uid);
+        if !read && listed.contain(node.ordinal) {
+            snapshot.unread.insert(node.ordinal);
+        }
         if let Some(record) = unsaved.filter(|record| *record != node.record) {
             let node = Arc::make_mut(&mut node);
             node.saved = Some(std::mem::replace(&mut node.record, record));

@@ -1,6 +1,6 @@
 //! IO: writes what the pure [`status`](crate::plan::status) says, where it changed, and tells of transitions by events.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -24,6 +24,7 @@ use crate::{
         conditions::clip,
         group_node::{Outcome, Receipt},
     },
+    group::resolve,
     plan::{Effect, Node, Plan, Refusal, Snapshot, Subject, claims, earliest, restore, status},
     run::Runs,
 };
@@ -31,6 +32,17 @@ use crate::{
 /// A write met an object that was not as it had been seen, so it shall be looked at again. The watch tells of it, as a rule;
 /// a conflict of the API server's own brings no event.
 pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
+
+/// What became of the write of a group's status.
+#[derive(Debug)]
+pub enum Written {
+    /// It is written. This is the group that the API server answered with.
+    Yes(Arc<GroupSpec>),
+    /// Somebody has changed the group meanwhile.
+    Conflict,
+    /// The group is gone.
+    Gone,
+}
 
 /// Where reports go.
 pub struct Reporter<'a> {
@@ -45,11 +57,35 @@ pub struct Reporter<'a> {
 }
 
 impl Reporter<'_> {
-    /// Writes the status of every node of which it is due. Returns when to look again.
+    /// Writes the status of every node of which it is due, and takes over in the snapshot which of them are written. Returns when
+    /// to look again.
     ///
     /// # Errors
     /// The first error; every other status was tried all the same.
-    pub async fn nodes(&self, snapshot: &Snapshot, plan: &Plan) -> Result<Option<Timestamp>, Error> {
+    pub async fn nodes(&self, snapshot: &mut Snapshot, plan: &Plan) -> Result<Option<Timestamp>, Error> {
+        let (wake, results) = self.write_nodes(snapshot, plan).await;
+        let mut again = Ok(wake);
+        for (ordinal, result) in results {
+            match result {
+                Ok(true) => {
+                    let node = snapshot.nodes.get_mut(&ordinal).filter(|node| node.saved.is_some());
+                    node.into_iter().for_each(|node| Arc::make_mut(node).saved = None);
+                }
+                Ok(false) => {
+                    let later = Some(snapshot.now + AFTER_CONFLICT);
+                    again = again.map(|wake| earliest(wake, later));
+                }
+                Err(error) => again = again.and(Err(error)),
+            }
+        }
+        again
+    }
+
+    async fn write_nodes(
+        &self,
+        snapshot: &Snapshot,
+        plan: &Plan,
+    ) -> (Option<Timestamp>, Vec<(u32, Result<bool, Error>)>) {
         let mut wake = None;
         let mut writes = Vec::new();
         let starting: BTreeSet<u32> = plan.effects.iter().filter_map(Effect::starts).collect();
@@ -62,16 +98,11 @@ impl Reporter<'_> {
                 status::Due::At(time) => wake = earliest(wake, Some(time)),
                 status::Due::Now(wanted) => match self.held(snapshot, &Subject::NodeStatus(node.ordinal)) {
                     Some(until) => wake = earliest(wake, Some(until)),
-                    None => writes.push(self.node(snapshot, node, *wanted)),
+                    None => writes.push(async move { (node.ordinal, self.node(snapshot, node, *wanted).await) }),
                 },
             }
         }
-        let results: Vec<_> = stream::iter(writes).buffer_unordered(CONCURRENCY).collect().await;
-        let written = results.into_iter().collect::<Result<Vec<bool>, _>>()?;
-        if written.contains(&false) {
-            wake = earliest(wake, Some(snapshot.now + AFTER_CONFLICT));
-        }
-        Ok(wake)
+        (wake, stream::iter(writes).buffer_unordered(CONCURRENCY).collect().await)
     }
 
     /// Until when a write is not tried, since it was refused.
@@ -154,7 +185,7 @@ impl Reporter<'_> {
         snapshot: &Snapshot,
         object: &GroupSpec,
         wanted: &GroupSpecStatus,
-    ) -> Result<bool, Error> {
+    ) -> Result<Written, Error> {
         let (result, head) = (self.group(object, wanted).await, &snapshot.head);
         match &result {
             Ok(_) => self.state.forget_refusal(&head.key, &Subject::Status),
@@ -170,30 +201,43 @@ impl Reporter<'_> {
         result
     }
 
-    /// Writes the status of the group where it changed. Says whether it is written; false where somebody has changed the group
-    /// meanwhile.
+    /// Writes the status of the group where it changed. The event of it is up to the caller.
     ///
     /// # Errors
     /// Where it could not be written.
-    pub async fn group(&self, object: &GroupSpec, wanted: &GroupSpecStatus) -> Result<bool, Error> {
+    pub async fn group(&self, object: &GroupSpec, wanted: &GroupSpecStatus) -> Result<Written, Error> {
         let metadata = &object.metadata;
-        let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else { return Ok(true) };
+        let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) else { return Ok(Written::Gone) };
         let groups: Api<GroupSpec> = Api::namespaced(self.client.clone(), namespace);
         let status = merge_diff(&to_json(&object.status), &to_json(wanted));
         let patch =
             json!({"metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version}, "status": status});
         let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
         match within("patch groupspec status", groups.patch_status(name, &parameters, &patch)).await {
-            Ok(_) => {
-                self.tell_transition(object, wanted).await;
-                for condition in [claims::CONDITION, restore::CONDITION] {
-                    self.tell_warning(object, wanted, condition).await;
-                }
-                Ok(true)
+            Ok(written) => {
+                let written = Arc::new(written);
+                self.state.learn_group(&resolve::key(object), written.clone());
+                Ok(Written::Yes(written))
             }
-            Err(error) if error.is_conflict() => Ok(false),
-            Err(error) if error.is_gone() => Ok(true),
-            Err(error) => Err(error),
+            Err(error) if error.is_conflict() => {
+                self.state.doubt(&resolve::key(object), object);
+                Ok(Written::Conflict)
+            }
+            Err(error) if error.is_gone() => Ok(Written::Gone),
+            Err(error) => {
+                if !error.is_refusal() {
+                    self.state.doubt(&resolve::key(object), object);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// An event for each condition of the group that changed, once it is written.
+    pub async fn tell_changes(&self, object: &GroupSpec, wanted: &GroupSpecStatus) {
+        self.tell_transition(object, wanted).await;
+        for condition in [claims::CONDITION, restore::CONDITION] {
+            self.tell_warning(object, wanted, condition).await;
         }
     }
 
@@ -331,14 +375,18 @@ mod tests {
             "spec": {"node": {"pod": {"template": {}}}}
         }))
         .unwrap();
-        for (code, written) in [(409, Some(false)), (404, Some(true)), (500, None)] {
+        for (code, expected) in [(409, "Conflict"), (404, "Gone"), (500, "an error")] {
             let client = answered(code);
             let recorder = Recorder::new(client.clone(), EventSource::from("test"));
             let tasks = Tasks::default();
             let metrics = Metrics::default();
             let runs = Runs::new(Arc::new(Nowhere), Arc::new(Empty), Limits::new(1), tasks.spawner(), metrics, |_| {});
             let reporter = Reporter { client: &client, recorder: &recorder, state: &State::default(), runs: &runs };
-            assert_eq!(reporter.group(&group, &GroupSpecStatus::default()).await.ok(), written, "{code}");
+            let became = match reporter.group(&group, &GroupSpecStatus::default()).await {
+                Ok(written) => format!("{written:?}"),
+                Err(_) => "an error".to_owned(),
+            };
+            assert_eq!(became, expected, "{code}");
         }
     }
 

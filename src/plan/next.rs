@@ -41,6 +41,8 @@ pub enum Why {
     Interrupted(PhaseName),
     /// A run was lost from sight; the node's journal is asked.
     Probe(PhaseName),
+    /// A former operator may have changed the node without storing the result.
+    Unread,
     /// A manual step of the phase was acknowledged.
     Acknowledged(PhaseName),
     /// The node was found otherwise than the phase would leave it.
@@ -61,6 +63,9 @@ impl fmt::Display for Why {
             Why::Retry(phase, attempt) => write!(f, "{phase} failed, attempt {attempt} is due"),
             Why::Interrupted(phase) => write!(f, "{phase} was interrupted when the node was replaced"),
             Why::Probe(phase) => write!(f, "a run of {phase} was lost from sight"),
+            Why::Unread => {
+                write!(f, "the operator was restarted while the node was not converged; it reads the journal")
+            }
             Why::Acknowledged(phase) => write!(f, "a manual step of {phase} was acknowledged"),
             Why::Drifted(phase) => write!(f, "the node differs from what {phase} would leave behind"),
             Why::Look => write!(f, "it is time to look"),

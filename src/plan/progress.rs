@@ -146,13 +146,15 @@ pub struct Situation<'a> {
     pub session: Option<&'a SessionView>,
     /// Why it could not be reached.
     pub trouble: Option<&'a Trouble>,
+    /// Whether its journal may hold what its record does not.
+    pub unread: bool,
     /// The time.
     pub now: Timestamp,
 }
 
 /// The next step of a node. Total: whatever is observed, there is one.
 pub fn step(situation: &Situation) -> Step {
-    let Situation { group, node, machine, foreign, session, trouble, now } = *situation;
+    let Situation { group, node, machine, foreign, session, trouble, unread, now } = *situation;
     if let Some(session) = session {
         return Step::Follow(session.running.as_ref().map(|running| PhaseName::new(&running.phase)));
     }
@@ -173,7 +175,10 @@ pub fn step(situation: &Situation) -> Step {
     let due = if is_current(node, machine) {
         match node.record.receipts.values().find(|receipt| receipt.outcome == Outcome::Unknown) {
             Some(lost) => run(&PhaseName::new(&lost.phase), Why::Probe(PhaseName::new(&lost.phase))),
-            None => known(next::outline(group, &identity, &node.record, now)),
+            None => match known(next::outline(group, &identity, &node.record, now)) {
+                Step::Settled if unread => run(&last(group), Why::Unread),
+                step => step,
+            },
         }
     } else if group.phases.is_empty() {
         Step::Settled
@@ -310,6 +315,10 @@ fn run(phase: &PhaseName, why: Why) -> Step {
 
 fn first(group: &Group) -> PhaseName {
     group.phases.converged().into_iter().next().unwrap_or_else(PhaseName::settings)
+}
+
+fn last(group: &Group) -> PhaseName {
+    group.phases.converged().pop().unwrap_or_else(PhaseName::settings)
 }
 
 /// What comes next, as a step.

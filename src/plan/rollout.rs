@@ -116,8 +116,9 @@ impl Stand {
             _ => step.clone(),
         };
         let phase = match &due {
+            // Only its journal is read, as far as is known.
+            Step::Settled | Step::Run { why: Why::Unread, .. } => None,
             Step::Run { phase, .. } | Step::Backoff { phase, .. } | Step::Halt { phase } => Some(phase),
-            Step::Settled => None,
             Step::Await(Cause::Nodes { due, .. } | Cause::Manual { due, .. } | Cause::Approval { due }) => Some(due),
             Step::Await(_) | Step::Follow(_) => sequence.first(),
         };
@@ -184,7 +185,7 @@ pub fn patience_ends(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> Opti
 pub fn held_back(group: &Group, step: Step, bound: &Bound) -> Step {
     match (step, bound) {
         // What was lost from sight is looked for all the same: it may still be going.
-        (step @ Step::Run { why: Why::Probe(_), .. }, _) => step,
+        (step @ Step::Run { why: Why::Probe(_) | Why::Unread, .. }, _) => step,
         (Step::Run { phase, .. }, Bound::Hold) if !group.paused => Step::Await(Cause::Stopped { due: phase }),
         (Step::Run { phase, .. }, Bound::Through(at)) if !bound.allows(group, &phase) => {
             Step::Await(Cause::Barrier { due: phase, at: at.clone() })

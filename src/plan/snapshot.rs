@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
-use super::{approval::Leave, claims, hosts::Occupant, next, progress::Situation, refusals::Refusals};
+use super::{Intervals, approval::Leave, claims, hosts::Occupant, next, progress::Situation, refusals::Refusals};
 use crate::{
     api::{
         GroupNodeStatus, GroupSpecStatus,
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub template: TemplateVerdict,
     /// The group's status as it stands.
     pub status: GroupSpecStatus,
+    /// A write of that status had no answer: it may say something else by now.
+    pub list_in_doubt: bool,
     /// The machines of the namespace that are nodes of other groups, by their place.
     pub occupied: BTreeMap<String, Occupant>,
     /// The GroupNodes that belong to the group by UID, by ordinal.
@@ -47,6 +49,9 @@ pub struct Snapshot {
     pub foreign_nodes: BTreeMap<u32, String>,
     /// Ordinals whose creation may or may not have happened: nobody knows till the cache shows it or it is tried again.
     pub uncertain: BTreeSet<u32>,
+    /// Ordinals of nodes that a former operator may have changed without storing the result, and whose journal this operator has
+    /// not read yet.
+    pub unread: BTreeSet<u32>,
     /// GroupNodes of a former group of this name that are being deleted and that nobody else will let go, with their UIDs.
     pub strays: Vec<(String, String)>,
     /// What is remembered of refusals and taken names is old enough to be tried again.
@@ -96,6 +101,11 @@ pub enum Heal {
 }
 
 impl Snapshot {
+    /// The nodes that the group's status is known to list as not converged.
+    pub fn listed(&self) -> Intervals {
+        if self.list_in_doubt { Intervals::default() } else { Intervals::of(&self.status.unconverged) }
+    }
+
     /// The nodes that are not being removed, by ordinal.
     pub fn live(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values().map(Arc::as_ref).filter(|node| node.deletion.is_none())
@@ -136,6 +146,7 @@ impl Snapshot {
             foreign: machine.is_none() && self.machines.contains_key(&node.name),
             session: self.converging(node),
             trouble: self.troubles.get(&node.name),
+            unread: self.unread.contains(&node.ordinal),
             now: self.now,
         }
     }

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{
-    Heal, Machine, Node, QUOTA, Snapshot, Step, TemplateVerdict, claims, drift,
+    Heal, Intervals, Machine, Node, QUOTA, SessionKind, Snapshot, Step, TemplateVerdict, claims, drift, intervals,
     progress::{self, Cause, is_current},
     refusals, restore, scale, stuck,
 };
@@ -60,6 +60,10 @@ pub fn node(snapshot: &Snapshot, node: &Node, step: Option<&Step>) -> Due {
     let not_before = match (step, snapshot.working(node)) {
         (_, Some(session)) => {
             let Some(running) = &session.running else { return Due::No };
+            if session.kind == SessionKind::Converge && !snapshot.listed().contain(node.ordinal) {
+                // The group lists it first; that write is due, and has this looked at again.
+                return Due::No;
+            }
             match &node.reported.running {
                 Some(shown) if shown.run_id == running.run_id => return Due::No,
                 Some(_) => running.started_at.0 + SHOW_NEXT_RUN_AFTER,
@@ -300,6 +304,7 @@ pub fn group(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>) -> GroupSpecStatu
             count(&|node| snapshot.machine(node).is_some_and(|machine| !scale::is_outdated(group, machine)))
         }),
         selector: format!("{GROUP_LABEL}={}", snapshot.head.key.name),
+        unconverged: unconverged(snapshot, &live, steps, group.is_some()),
         plan: snapshot.leave.proposal.as_ref().map(|proposal| proposal.shown(snapshot.head.generation)),
         approved: snapshot.leave.approved.clone(),
         phases: group
@@ -332,6 +337,19 @@ fn tell_refusals(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>, verdicts: &mu
         }
         verdict.message += &line.as_ref().map(|line| format!("; {line}")).unwrap_or_default();
     }
+}
+
+/// The nodes that an operator that starts later must not take for converged without a word from their journals.
+fn unconverged(snapshot: &Snapshot, live: &[&Node], steps: &BTreeMap<u32, Step>, is_known: bool) -> String {
+    let listed = Intervals::of(&snapshot.status.unconverged);
+    let open = |node: &&&Node| match steps.get(&node.ordinal) {
+        // What a drift check or a Lift has found lists nobody.
+        Some(Step::Settled) => node.saved.is_some() && listed.contain(node.ordinal),
+        Some(_) => true,
+        // Under a spec that cannot be used, who was listed stays so.
+        None => is_known || listed.contain(node.ordinal),
+    };
+    intervals::covering(&live.iter().filter(open).map(|node| node.ordinal).collect())
 }
 
 fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTreeMap<u32, Step>) -> Vec<PhaseCounts> {

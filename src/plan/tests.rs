@@ -6,6 +6,7 @@ mod disruptions;
 mod hosts;
 mod kept_revisions;
 mod language;
+mod lists;
 mod memo;
 mod refused;
 mod removals;
@@ -199,11 +200,13 @@ fn snapshot(extra: Value, nodes: Vec<Node>, machines: Vec<Machine>) -> Snapshot 
         group: resolve(&object, &Default::default()),
         template: TemplateVerdict::Accepted,
         status: GroupSpecStatus::default(),
+        list_in_doubt: false,
         nodes: nodes.into_iter().map(|node| (node.ordinal, Arc::new(node))).collect(),
         occupied: BTreeMap::new(),
         former: BTreeMap::new(),
         foreign_nodes: BTreeMap::new(),
         uncertain: BTreeSet::new(),
+        unread: BTreeSet::new(),
         strays: Vec::new(),
         recheck: false,
         refusals: BTreeMap::new(),
@@ -252,7 +255,7 @@ fn conditions(status: &GroupSpecStatus) -> Vec<(String, String, String)> {
 }
 
 fn step_of(group: &Group, node: &Node, machine: Option<&Machine>) -> Step {
-    step(&Situation { group, node, machine, foreign: false, session: None, trouble: None, now: now() })
+    step(&Situation { group, node, machine, foreign: false, session: None, trouble: None, unread: false, now: now() })
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub struct Memory {
     unsaved: Option<Record>,
     /// Why the node could not be reached, and how often in a row.
     trouble: Option<(Trouble, u32)>,
+    /// A session of this operator has taken over what the node's journal holds.
+    read: bool,
 }
 
 /// What a snapshot takes over of a node.
@@ -33,13 +35,20 @@ pub struct Seen {
     pub unsaved: Option<Record>,
     /// Why the node could not be reached.
     pub trouble: Option<Trouble>,
+    /// Whether a session of this operator has taken over what the node's journal holds.
+    pub read: bool,
 }
 
 impl Memory {
     /// What a snapshot takes over.
     pub fn seen(&self, session: Option<SessionView>) -> Seen {
         let trouble = self.trouble.as_ref().map(|(trouble, _)| trouble.clone());
-        Seen { session, unsaved: self.unsaved.clone(), trouble }
+        Seen { session, unsaved: self.unsaved.clone(), trouble, read: self.read }
+    }
+
+    /// A session has taken over what the node's journal holds.
+    pub fn has_read(&mut self) {
+        self.read = true;
     }
 
     /// Takes over what a session knows. Says whether it was news.

@@ -53,6 +53,8 @@ pub struct Session {
     pasts: Vec<Past>,
     /// How often another run held the node.
     busy: u32,
+    /// Every run of the journal that no receipt spoke of was taken over.
+    caught_up: bool,
     /// The built-in facts were read in this session.
     read: bool,
     /// Settings has run in this session.
@@ -236,6 +238,7 @@ impl Session {
             stage,
             pasts: Vec::new(),
             busy: 0,
+            caught_up: false,
             read: false,
             gathered: false,
             view: View::Old,
@@ -297,6 +300,11 @@ impl Session {
     /// What leads the agent's replies.
     pub fn nonce(&self) -> &str {
         &self.nonce
+    }
+
+    /// Whether it has taken over all that converge has left in the journal. A Lift's session has not: it takes its own runs over.
+    pub fn has_caught_up(&self) -> bool {
+        self.caught_up && self.kind() != SessionKind::Lift
     }
 
     /// The run in flight.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use pallet_operator::api::{GroupNode, group_node::Outcome};
+use pallet_operator::api::{GroupNode, GroupSpec, group_node::Outcome};
 use serde_json::json;
 
 use crate::{
-    harness::{Space, busybox, receipt, script, wait},
-    proxy::Proxy,
+    harness::{Space, busybox, condition, receipt, script, wait},
+    proxy::{Fate, Proxy},
 };
 
 /// A bootstrap that leaves marks and takes its time.
@@ -66,6 +66,54 @@ async fn the_operator_may_be_killed_while_a_receipt_is_written() {
     }
     let expected: String = (0..=rounds).map(|round| format!("{round}\n")).collect();
     assert_eq!(space.kubectl_exec("web-0", "cat /ran").await, expected);
+}
+
+/// The operator is killed after a session, before it writes the result, and the edit is reverted: what the session has changed is
+/// put right before the group is Ready. An operator that starts at rest opens no session.
+#[tokio::test]
+async fn a_node_whose_result_was_never_written_is_not_called_converged() {
+    let Some(mut space) = Space::bare("unwritten").await else { return };
+    let proxy = Proxy::start().await;
+    space.connect_to(&proxy.server());
+    space.start_operator();
+    let spec = |word: &str| {
+        let configure = script(&format!("echo {word} >/configured; echo {word} >>/ran"));
+        json!({"count": 2, "node": busybox(), "phases": {"configure": configure}})
+    };
+    let listed = |group: &GroupSpec| group.status.as_ref().map(|status| status.unconverged.clone()).unwrap_or_default();
+    space.apply(spec("one")).await;
+    space
+        .until("every result is written", |group| condition(group, "Ready").0 == "True" && listed(group).is_empty())
+        .await;
+
+    let before = proxy.swallowed_so_far();
+    proxy.judge(|call| if call.kind() == "patch groupnodes/status" { Fate::SwallowRequest } else { Fate::Pass });
+    space.apply(spec("two")).await;
+    space.exec_until("web-0", "grep two /configured").await;
+    proxy.swallowed(before).await;
+    space.kill_operator().await;
+    let group = space.groups().get("web").await.unwrap();
+    assert_eq!((listed(&group).as_str(), condition(&group, "Ready").0.as_str()), ("0-1", "False"));
+    proxy.judge(|_| Fate::Pass);
+    space.apply(spec("one")).await;
+    space.start_operator();
+    space.ready().await;
+    assert_eq!(space.kubectl_exec("web-0", "cat /configured /ran").await, "one\none\ntwo\none\n");
+    assert_eq!(space.kubectl_exec("web-1", "cat /configured").await, "one\n");
+
+    space
+        .until("every result is written", |group| condition(group, "Ready").0 == "True" && listed(group).is_empty())
+        .await;
+    space.kill_operator().await;
+    proxy.forget_history();
+    space.start_operator();
+    wait("the operator has listed the nodes", || async {
+        if proxy.done("list groupnodes") > 0 { Ok(()) } else { Err(format!("{:?}", proxy.history())) }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(proxy.done("exec pods/exec"), 0, "nobody is asked at rest");
+    assert!(!proxy.history().iter().any(|(call, _)| call.is_write()), "{:?}", proxy.history());
 }
 
 #[tokio::test]

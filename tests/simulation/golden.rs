@@ -19,16 +19,36 @@ fn traced(name: &str, converge: Value, count: usize, changes: &[Change]) {
         world.change(change);
         trace += &format!("== {what}\n{}", world.settle());
     }
+    compared(name, &trace);
+}
+
+fn compared(name: &str, trace: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/simulation/golden").join(format!("{name}.txt"));
     if std::env::var_os("UPDATE").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, &trace).unwrap();
+        fs::write(&path, trace).unwrap();
     }
     let golden = fs::read_to_string(&path).unwrap_or_default();
     for (line, (is, was)) in trace.lines().zip(golden.lines()).enumerate() {
         assert_eq!(is, was, "{name}.txt, line {}: UPDATE=1 if that is meant", line + 1);
     }
     assert_eq!(trace.lines().count(), golden.lines().count(), "{name}.txt: UPDATE=1 if that is meant");
+}
+
+/// What SEED=30011748 came to: a result is lost with the operator, and the edit is taken back before the next one looks.
+#[test]
+fn lost_result() {
+    let before = "configure 1 {{ settings.own }}";
+    let mut world = World::quiet(json!({"rollout": {"maxParallel": 1}}), 3);
+    let mut trace = format!("== a group of 3\n{}", world.settle());
+    world.change(configure("configure anew"));
+    trace += &format!("== configure changes, and the operator is killed\n{}", world.lose_a_result());
+    world.change(configure(before));
+    trace += &format!("== configure is what it was\n{}", world.settle());
+    world.check_rest();
+    world.crash("at rest");
+    trace += &format!("== the operator is killed at rest\n{}", world.settle());
+    compared("lost_result", &trace);
 }
 
 fn scale(count: u32) -> impl Fn(&mut GroupSpec) {

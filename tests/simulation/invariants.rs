@@ -8,13 +8,13 @@ use pallet_operator::{
         group_node::{self, Outcome},
         nodes::Retention,
     },
-    plan::{Effect, Node, Plan, Removal, Snapshot, Step, plan, progress::Cause, status},
+    plan::{Effect, Intervals, Node, Plan, Removal, Snapshot, Step, plan, progress::Cause, status},
     run::frame::Verdict,
 };
 
 use crate::{
     machine::Run,
-    world::{GROUP, World},
+    world::{GROUP, Link, World},
 };
 
 impl World {
@@ -101,6 +101,23 @@ impl World {
             self.count("farewells");
         }
         self.check_new(name, run);
+    }
+
+    /// 11: whoever leads next knows of every node on which something runs: its status does not speak of this life, or the group
+    /// lists it. What a former leader does is over when its lease is; here it may still be going on.
+    pub fn check_listed(&self, name: &str, link: &Link) {
+        let (Some(group), Some(node)) = (self.cluster.groups.objects.get(GROUP), self.cluster.nodes.objects.get(name))
+        else {
+            return;
+        };
+        if self.former || self.frozen.is_some() || group.metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        let incarnation = node.status.as_ref().and_then(|status| status.incarnation.as_ref());
+        // Of another start nobody thinks that it is converged, though its file system is the same.
+        let trusted = incarnation.is_some_and(|met| met.witness == link.life && met.instance == link.instance);
+        let listed = group.status.as_ref().map_or("", |status| &status.unconverged);
+        assert!(!trusted || Intervals::of(listed).contain(node.spec.ordinal), "11: {name} is not listed in {listed:?}");
     }
 
     fn check_new(&mut self, name: &str, run: &Run) {
@@ -299,6 +316,8 @@ impl World {
             && !leaving
             && !going
             && planned.effects.is_empty()
+            // What somebody made whose node is gone goes when it is old enough.
+            && planned.wake.is_none()
             && planned.steps.iter().all(|(ordinal, step)| quiet(ordinal, step))
             && group.status.as_ref() == Some(&status::group(&snapshot, &planned.steps))
     }

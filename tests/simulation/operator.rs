@@ -30,7 +30,7 @@ use crate::{
 /// All that an operator has in memory.
 #[derive(Default)]
 pub struct Operator {
-    pub group: Option<GroupSpec>,
+    pub group: Option<Arc<GroupSpec>>,
     pub index: Index,
     pub beyond: Beyond,
     resolved: RefCell<Memo>,
@@ -68,8 +68,8 @@ impl Operator {
     pub fn take_group(&mut self, event: Event<GroupSpec>) {
         self.woken = true;
         match event {
-            Event::Apply(group) => self.group = Some(group),
-            Event::InitApply(group) => (self.group, self.relisted) = (Some(group), true),
+            Event::Apply(group) => self.group = Some(Arc::new(group)),
+            Event::InitApply(group) => (self.group, self.relisted) = (Some(Arc::new(group)), true),
             Event::Delete(_) => self.group = None,
             // What a list does not show is gone when it is complete, and not before.
             Event::Init => self.relisted = false,
@@ -78,6 +78,11 @@ impl Operator {
                 self.group.take_if(|_| !self.relisted);
             }
         }
+    }
+
+    /// The group as it was seen or written last.
+    pub fn newest(&self) -> Option<Arc<GroupSpec>> {
+        Some(self.beyond.newest(self.group.clone()?))
     }
 
     pub fn forget(&mut self, uid: &str) {
@@ -111,6 +116,7 @@ impl World {
         let Some(frozen) = self.frozen.take() else { return };
         if self.calm || self.random.chance(10) {
             self.tell(|| "the operator that was frozen sees that it leads no more".into());
+            self.cluster.relist(frozen.seat);
             return;
         }
         let leader = std::mem::replace(&mut self.operator, frozen);
@@ -139,7 +145,8 @@ impl World {
 
     pub fn observe(&self) -> Option<Snapshot> {
         let operator = &self.operator;
-        let object = operator.group.as_ref().filter(|_| operator.listed && operator.index.synced())?;
+        let object = operator.newest().filter(|_| operator.listed && operator.index.synced())?;
+        let object = &*object;
         let seen = |uid: &str| {
             let session = operator.links.get(uid).map(|link| SessionView {
                 instance: link.instance.clone(),
@@ -164,7 +171,7 @@ impl World {
         if !self.operator.woken && self.operator.wake.is_none_or(|time| time > self.now) {
             return;
         }
-        let Some(snapshot) = self.observe() else {
+        let Some(mut snapshot) = self.observe() else {
             // As in `controller`: what happens to a group that is gone is told to the Lifts.
             if self.operator.listed && self.operator.group.is_none() {
                 (self.operator.woken, self.operator.wake, self.operator.lifts.woken) = (false, None, true);
@@ -179,7 +186,10 @@ impl World {
             self.operator.uncertain_since = None;
             self.operator.beyond.uncertain.clear();
         }
-        let planned = plan(&snapshot);
+        if let Some(group) = self.operator.newest() {
+            self.operator.beyond.see_list(&group);
+        }
+        let mut planned = plan(&snapshot);
         if self.plans_twice() {
             self.check_memo(&snapshot, &planned);
         }
@@ -195,7 +205,8 @@ impl World {
         }
         self.check_plan(&snapshot, &planned);
         self.operator.wake = planned.wake;
-        if self.apply(&snapshot, &planned).is_err() || self.report(&snapshot, &planned).is_err() {
+        let done = self.list(&snapshot, &mut planned).and_then(|()| self.apply(&snapshot, &planned));
+        if done.and_then(|()| self.report(&mut snapshot, &planned)).is_err() {
             // It is another operator by now.
             return;
         }
@@ -523,10 +534,12 @@ impl World {
         }
     }
 
-    fn report(&mut self, snapshot: &Snapshot, planned: &Plan) -> Result<(), Crashed> {
+    fn report(&mut self, snapshot: &mut Snapshot, planned: &Plan) -> Result<(), Crashed> {
         let starting: Vec<u32> = planned.effects.iter().filter_map(Effect::starts).collect();
-        let leaving = planned.farewells.keys().map(|ordinal| &*snapshot.nodes[ordinal]);
-        for node in snapshot.live().chain(leaving).filter(|node| !starting.contains(&node.ordinal)) {
+        let live: Vec<u32> = snapshot.live().map(|node| node.ordinal).collect();
+        let ordinals = live.into_iter().chain(planned.farewells.keys().copied());
+        for ordinal in ordinals.filter(|ordinal| !starting.contains(ordinal)) {
+            let node = &*snapshot.nodes[&ordinal].clone();
             let step = planned.steps.get(&node.ordinal).or_else(|| planned.farewells.get(&node.ordinal));
             let wanted = match status::node(snapshot, node, step) {
                 status::Due::Now(wanted) => wanted,
@@ -547,6 +560,7 @@ impl World {
                 })
             });
             if let Some(Ok(written)) = answer {
+                Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap()).saved = None;
                 self.operator.index.upsert(&written);
                 let idle = !self.operator.links.contains_key(&node.uid);
                 if let Some(memory) = self.operator.memories.get_mut(&node.uid).filter(|_| idle) {
@@ -555,18 +569,48 @@ impl World {
             }
             self.may_crash("after a receipt is written")?;
         }
+        self.report_group(snapshot, planned);
+        Ok(())
+    }
+
+    /// Sessions on nodes that the group's status does not list start when it is written.
+    fn list(&mut self, snapshot: &Snapshot, planned: &mut Plan) -> Result<(), Crashed> {
+        if planned.unlisted.is_empty() {
+            return Ok(());
+        }
+        self.may_crash("before nodes are listed")?;
+        if !self.report_group(snapshot, planned) {
+            self.count("sessions held back");
+            planned.hold_unlisted();
+        }
+        self.may_crash("after nodes were listed")
+    }
+
+    /// Says whether the status of the group is known to be written.
+    fn report_group(&mut self, snapshot: &Snapshot, planned: &Plan) -> bool {
         let wanted = status::group(snapshot, &planned.steps);
         self.check_group_status(&wanted);
-        let object = self.operator.group.as_ref();
-        if object.is_some_and(|object| object.status.as_ref() != Some(&wanted)) {
-            let version = object.and_then(|object| object.metadata.resource_version.clone());
-            let uid = snapshot.head.uid.clone();
-            self.operator.writes += 1;
-            self.answered(|world| {
-                let (groups, counter) = (&mut world.cluster.groups, &mut world.cluster.counter);
-                groups.update(counter, GROUP, Some(&uid), version.as_deref(), |group| group.status = Some(wanted))
-            });
+        let Some(object) = self.operator.newest() else { return false };
+        if object.status.as_ref() == Some(&wanted) {
+            return true;
         }
-        Ok(())
+        let version = object.metadata.resource_version.clone();
+        let uid = snapshot.head.uid.clone();
+        self.operator.writes += 1;
+        let answer = self.answered(|world| {
+            let (groups, counter) = (&mut world.cluster.groups, &mut world.cluster.counter);
+            groups.update(counter, GROUP, Some(&uid), version.as_deref(), |group| group.status = Some(wanted))
+        });
+        match answer {
+            Some(Ok(written)) => {
+                self.operator.beyond.written = Some(Arc::new(written));
+                self.operator.beyond.doubted = None;
+                true
+            }
+            Some(Err(_)) | None => {
+                self.operator.beyond.doubted = object.metadata.resource_version.clone();
+                false
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use pallet_operator::{
     group::Group,
-    plan::{MachineState, Purpose, Snapshot, next::Identity, progress},
+    plan::{MachineState, Purpose, SessionKind, Snapshot, next::Identity, progress},
     run::{
         frame::{Frame, Verdict},
         session::{End, Meant, Session, Want},
@@ -94,6 +94,9 @@ impl World {
         self.operator.woken = true;
         let memory = self.operator.memories.entry(uid.to_owned()).or_default();
         memory.learn(&link.session.record());
+        if link.session.has_caught_up() {
+            memory.has_read();
+        }
         memory.finish(&link.instance, &link.target, end, now);
     }
 
@@ -167,6 +170,10 @@ impl World {
                         actions: Run::actions_of(&script, self.machines[&machine].meddled),
                         overrides,
                     };
+                    let link = &self.operator.links[uid];
+                    if link.session.kind() == SessionKind::Converge {
+                        self.check_listed(&name, link);
+                    }
                     self.check_start(&name, &machine, &run, &script);
                     let there = self.machines.get_mut(&machine).unwrap();
                     there.journal.push(run.clone());

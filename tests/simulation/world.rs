@@ -324,11 +324,37 @@ impl World {
     /// the runs.
     pub fn settle(&mut self) -> String {
         self.trace = Some(Vec::new());
+        self.come_to_rest();
+        self.traced()
+    }
+
+    /// The same till the first session is over, and its result is lost with the operator.
+    pub fn lose_a_result(&mut self) -> String {
+        self.trace = Some(Vec::new());
+        while self.operator.links.is_empty() {
+            self.deliver_all();
+            self.pass();
+        }
+        while !self.operator.links.is_empty() {
+            for uid in self.links() {
+                while self.hear_from(&uid) {}
+            }
+            self.let_pass(SignedDuration::from_millis(500));
+        }
+        self.crash("before a receipt is written");
+        self.traced()
+    }
+
+    fn deliver_all(&mut self) {
+        for kind in 0..6 {
+            while self.deliver_one(kind) {}
+        }
+    }
+
+    fn come_to_rest(&mut self) {
         let mut rounds = 0;
         loop {
-            for kind in 0..6 {
-                while self.deliver_one(kind) {}
-            }
+            self.deliver_all();
             self.check();
             if rounds > 0 && self.is_at_rest() {
                 break;
@@ -344,6 +370,10 @@ impl World {
             }
             self.let_pass(SignedDuration::from_millis(500));
         }
+    }
+
+    /// What was done since the trace began.
+    fn traced(&mut self) -> String {
         let said = |line: &String| line.starts_with("effect ") || line.ends_with(" starts");
         let mut text = String::new();
         for line in self.trace.take().into_iter().flatten().filter(said) {

@@ -151,7 +151,7 @@ fn a_run_is_shown_when_it_lasts_and_once() {
         attempt: 1,
         started_at: Time(started),
     };
-    let mut look = |node: &Node, started: Timestamp| {
+    let shown = |snapshot: &mut Snapshot, node: &Node, started: Timestamp| {
         let session = SessionView {
             instance: "c-0".into(),
             since: started,
@@ -160,11 +160,20 @@ fn a_run_is_shown_when_it_lasts_and_once() {
             lift: None,
         };
         snapshot.sessions.insert("web-0".into(), session);
-        status::node(&snapshot, node, Some(&Step::Follow(Some(PhaseName::bootstrap()))))
+        status::node(snapshot, node, Some(&Step::Follow(Some(PhaseName::bootstrap()))))
+    };
+    assert_eq!(
+        shown(&mut snapshot, &young, ago(3)),
+        status::Due::No,
+        "whom the group does not list an operator might take for converged"
+    );
+    let mut look = |node: &Node, started: Timestamp| {
+        snapshot.status.unconverged = "0".into();
+        shown(&mut snapshot, node, started)
     };
     assert_eq!(look(&young, ago(1)), status::Due::At(ago(1) + SignedDuration::from_secs(2)));
-    let status::Due::Now(shown) = look(&young, ago(3)) else { panic!() };
-    assert_eq!(shown.conditions[0].reason, "Running");
+    let status::Due::Now(told) = look(&young, ago(3)) else { panic!() };
+    assert_eq!(told.conditions[0].reason, "Running");
     // A node that was shown waiting for its turn has had its first write.
     let mut waited = young.clone();
     let verdict = Verdict { kind: "Converged", status: false, reason: "Pending".into(), message: String::new() };

@@ -107,6 +107,7 @@ fn whatever_is_observed_there_is_one_next_step() {
         foreign: true,
         session: None,
         trouble: None,
+        unread: false,
         now: now(),
     };
     assert_eq!(step(&foreign), Step::Await(Cause::NameTaken));
@@ -149,6 +150,7 @@ fn a_node_out_of_reach_is_left_alone_for_a_while_and_only_while_it_is_the_same()
             foreign: false,
             session: None,
             trouble: Some(trouble),
+            unread: false,
             now: now(),
         })
     };

@@ -95,7 +95,10 @@ impl Session {
                 self.stage = Stage::Attaching(open);
                 Want::Send(request)
             }
-            None => self.advance(now),
+            None => {
+                self.caught_up = true;
+                self.advance(now)
+            }
         }
     }
 
