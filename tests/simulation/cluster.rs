@@ -33,7 +33,9 @@ pub struct Store<O> {
 
 impl<O> Default for Store<O> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), pending: [VecDeque::new(), VecDeque::new()], writes: 0 }
+        // Whoever sits down there begins with a list.
+        let list = || VecDeque::from([Event::Init]);
+        Self { objects: BTreeMap::new(), pending: [list(), list()], writes: 0 }
     }
 }
 
@@ -68,7 +70,7 @@ where
     fn put(&mut self, counter: &mut Counter, name: String, mut object: O) {
         object.meta_mut().resource_version = Some(counter.next().to_string());
         self.writes += 1;
-        self.pending.iter_mut().for_each(|queue| queue.push_back(Event::Apply(object.clone())));
+        self.publish(|| Event::Apply(object.clone()));
         self.objects.insert(name, object);
     }
 
@@ -137,8 +139,14 @@ where
     pub fn remove(&mut self, counter: &mut Counter, name: &str) {
         if let Some(mut object) = self.objects.remove(name) {
             object.meta_mut().resource_version = Some(counter.next().to_string());
-            self.pending.iter_mut().for_each(|queue| queue.push_back(Event::Delete(object.clone())));
+            self.publish(|| Event::Delete(object.clone()));
         }
+    }
+
+    /// Who is about to list has no use for it: the list shows it.
+    fn publish(&mut self, event: impl Fn() -> Event<O>) {
+        let watching = self.pending.iter_mut().filter(|queue| !matches!(queue.front(), Some(Event::Init)));
+        watching.for_each(|queue| queue.push_back(event()));
     }
 
     /// A watch that was dropped: what it had still to deliver is replaced by a list.
