@@ -139,7 +139,7 @@ impl Space {
         let mut command = Command::new(operator_binary());
         if !self.all_namespaces {
             command.args(["--namespace", &self.name]);
-            for also in &self.also {
+            if let Some(also) = &self.also {
                 command.args(["--namespace", also]);
             }
         }
