@@ -41,6 +41,7 @@ fn a_new_node_needs_no_list() {
     let mut restarted = settled(1, &[0]);
     let machine = Arc::make_mut(restarted.machines.get_mut("web-0").unwrap());
     machine.state = MachineState::Running { id: "c-9".into() };
+    machine.gate_open = false;
     assert_eq!(starts(&restarted), (vec![0], vec![]));
     // Its first session is over. That may be written by now, though no answer came.
     let mut unwritten = settled(1, &[0]);

@@ -223,7 +223,12 @@ pub(crate) fn nodes() -> Vec<(&'static str, Value)> {
         ("node: new", new),
         ("node: its pod is to be made", node_shown(settled(1, &[0]), |seen| seen.machines.clear())),
         ("node: a phase is due", node_shown(settled(1, &[0]), |seen| rewind(seen, 0, &["configure"]))),
-        ("node: a phase runs", node_shown(settled(1, &[0]), running)),
+        ("node: a phase runs", {
+            node_shown(settled(1, &[0]), |seen| {
+                running(seen);
+                seen.status.unconverged = "0".into();
+            })
+        }),
         ("node: a phase is tried again later", node_shown(settled(1, &[0]), |seen| failed_once(seen, 0))),
         ("node: converged", node_shown(settled(1, &[0]), |_| ())),
         ("node: PhaseFailed", node_shown(settled(1, &[0]), |seen| halt(seen, 0, "configure"))),
