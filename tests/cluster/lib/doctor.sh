@@ -31,7 +31,7 @@ command_for() { # PACKAGE...
 install_packages() {
   export DEBIAN_FRONTEND=noninteractive
   say "  installing Debian packages: $*"
-  { apt-get update -qq && apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends "$@"; } >&2
+  { apt-get update -qq && apt-get install -y -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 --no-install-recommends "$@"; } >&2
 }
 
 # Whether packages may be installed: yes, but with YES=0 a person is asked first.
