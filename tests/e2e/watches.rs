@@ -74,7 +74,9 @@ async fn watches_that_are_late_make_nothing_twice() {
     proxy.hold_watches(&[]);
     space.ready().await;
     assert_exactly(&space, 3).await;
-    assert_eq!(proxy.done("create pods"), 6);
+    // Where a reconcile fell between the two events, two nodes went and came back. Nothing was made twice in either case.
+    let (created, removed) = (proxy.done("create pods"), proxy.done("delete groupnodes"));
+    assert!(matches!((created, removed), (6, 3) | (8, 5)), "{created} created, {removed} removed");
 }
 
 #[tokio::test]
