@@ -76,7 +76,7 @@ test-cluster: ## the tiers that need one: started here, and ended
 # Not part of `test`: what is measured are times, and node, API server and operator share the processors of one machine.
 test-tenants: ## one operator, a hostile tenant and a well-behaved one; on a cluster of its own
 	YES=$(YES) $(CLUSTER_TOOL) doctor --install
-	cargo build --locked --bins --test e2e
+	cargo build --locked --workspace --bins --test e2e
 	$(TENANTS) up
 	@status=0; $(TENANTS) run -- env PALLET_TEST_CLUSTER=1 \
 		cargo test --offline --locked --test e2e -- --ignored --nocapture tenants:: || status=1; \
@@ -94,7 +94,7 @@ test-outages: ## API server, etcd, kubelet and containerd go away while groups w
 # Not part of `test`: the first build takes ten minutes, and a guest that is emulated wants a processor for itself.
 test-vms: ## virtual machines through KubeVirt's API and real guests (a stand-in for virt-handler runs them); first 10 min, then 5
 	YES=$(YES) tests/vms/vms doctor --install
-	cargo build --locked --bins --test e2e
+	cargo build --locked --workspace --bins --test e2e
 	$(VMS) up
 	@status=0; CLUSTER_NAME=vms YES=$(YES) tests/vms/vms up cloud-init && \
 	$(VMS) run -- env PALLET_TEST_CLUSTER=1 cargo test --offline --locked --test e2e -- --include-ignored \
@@ -120,6 +120,7 @@ bench-smoke: ## SMOKE_NODES nodes on kwok, and what each costs; needs the test i
 
 bench-lift: ## one hot Lift beside kubectl exec and a Job, optimised: a table, and target/bench/lift.json (ROUNDS=60)
 	YES=$(YES) $(CLUSTER_TOOL) doctor --install
+	cargo build --release --locked -p kubectl-pallet
 	cargo bench --locked --bench lift --no-run
 	$(BENCH) up
 	@status=0; $(BENCH) run -- env PALLET_TEST_CLUSTER=1 $(if $(filter-out 1,$(ROUNDS)),ROUNDS=$(ROUNDS)) \
@@ -149,7 +150,7 @@ sbom: ## what is in the image's binary, as CycloneDX: target/image/pallet-operat
 	@cargo cyclonedx --version >/dev/null 2>&1 || { echo "cargo-cyclonedx is missing: cargo install --locked cargo-cyclonedx"; exit 1; }
 	cargo cyclonedx --format json --spec-version 1.5 --target $(shell uname -m)-unknown-linux-musl --no-build-deps \
 		--override-filename pallet-operator.cdx
-	@mkdir -p target/image && mv pallet-operator.cdx.json target/image/
+	@rm -f crates/*/pallet-operator.cdx.json; mkdir -p target/image && mv pallet-operator.cdx.json target/image/
 
 cluster: ## a Kubernetes to try things in
 	@$(CLUSTER_TOOL) up
@@ -165,10 +166,10 @@ crds: ## generates crds/ and docs/reference.md from the types, and the chart's c
 	cp deploy/rbac/users/roles.yaml charts/pallet-operator/files/user-roles.yaml
 
 fmt: ## formats the code
-	cargo fmt
+	cargo fmt --all
 
 lint: ## formatting, clippy, cargo-deny; LINT=release fails where advisories cannot be checked
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- --deny warnings
 	cargo clippy --locked --all-targets --features otel -- --deny warnings
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }

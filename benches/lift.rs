@@ -9,12 +9,13 @@ mod support;
 
 use std::{
     fs,
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use kube::{Api, api::PostParams};
-use pallet_operator::api::GroupSpec;
+use pallet_api::GroupSpec;
 use serde_json::{Value, json};
 
 /// What runs, whichever way.
@@ -54,7 +55,7 @@ fn kubectl(namespace: &str, arguments: &[&str]) -> Command {
 }
 
 fn lift(namespace: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-pallet"));
+    let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_pallet-operator")).with_file_name("kubectl-pallet"));
     command.args(["-n", namespace, "lift", "web", "--exec", SCRIPT, "-q"]);
     command
 }

@@ -20,7 +20,7 @@ use kube::{
     api::PostParams,
     runtime::wait::{Condition, await_condition},
 };
-use pallet_operator::api::GroupSpec;
+use pallet_api::GroupSpec;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

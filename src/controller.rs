@@ -6,7 +6,6 @@ mod inputs;
 mod kubevirt;
 mod lift;
 mod lists;
-pub mod observe;
 mod pace;
 mod parse;
 mod queue;
@@ -49,11 +48,6 @@ use serde::de::DeserializeOwned;
 use tracing::{Instrument, warn};
 
 use crate::{
-    answer,
-    api::{self, GroupNode, GroupSpec, Lift, ServerSpec},
-    group::{GroupKey, Kind, resolve},
-    node,
-    plan::{self, Bound, Heal, Plan, SessionKind, Snapshot, TemplateVerdict, earliest},
     run::{
         Limits, Runs,
         evaluations::{Evaluations, Meter},
@@ -65,8 +59,15 @@ use crate::{
 use apply::Applier;
 use dispatch::{Turn, Workers, contained};
 use lift::Lifts;
-use observe::Indexed;
 use pace::essence;
+use pallet_api::{self as api, GroupNode, GroupSpec, Lift, ServerSpec};
+use pallet_client::answer;
+use pallet_core::{
+    group::{GroupKey, Kind, resolve},
+    node,
+    observe::{self, Indexed},
+    plan::{self, Bound, Heal, Plan, SessionKind, Snapshot, TemplateVerdict, earliest},
+};
 use parse::Parsed;
 use references::{Polls, References};
 use relist::Relist;
@@ -415,6 +416,17 @@ fn broken<O>(error: &watcher::Error) -> Vec<GroupKey> {
     Vec::new()
 }
 
+/// An event of the client, as the index takes it in.
+fn change<O>(event: watcher::Event<O>) -> observe::Event<O> {
+    match event {
+        watcher::Event::Apply(object) => observe::Event::Apply(object),
+        watcher::Event::Delete(object) => observe::Event::Delete(object),
+        watcher::Event::Init => observe::Event::Init,
+        watcher::Event::InitApply(object) => observe::Event::InitApply(object),
+        watcher::Event::InitDone => observe::Event::InitDone,
+    }
+}
+
 /// Keeps the index up to date, and tells which groups to look at.
 fn indexed<O: Indexed + 'static, S: Stream<Item = watcher::Result<watcher::Event<O>>>>(
     state: &Arc<State>,
@@ -425,7 +437,7 @@ fn indexed<O: Indexed + 'static, S: Stream<Item = watcher::Result<watcher::Event
     events.map(move |event| match event {
         Err(error) => broken::<O>(&error),
         Ok(event) => {
-            let touched = state.index().apply(&event);
+            let touched = state.index().apply(&change(event));
             touched.gone.iter().for_each(|uid| runs.forget(uid));
             touched.groups.into_iter().collect()
         }

@@ -27,12 +27,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use crate::{
-    phase::hex,
-    telemetry::{Telemetry, health::Role},
-};
+use crate::telemetry::{Telemetry, health::Role};
 use election::{Elector, Loss, Moment, Next, Timing};
 use lead::Lead;
+use pallet_core::phase::hex;
 
 /// How long the work may take to end by itself before it is dropped. What the lease leaves between the leader's own
 /// deadline and the others' is 5 s.
@@ -284,7 +282,7 @@ async fn call<T>(
 }
 
 fn source(error: &CallError) -> String {
-    std::error::Error::source(error).map_or_else(String::new, crate::answer::words)
+    std::error::Error::source(error).map_or_else(String::new, pallet_client::answer::words)
 }
 
 /// A name that nobody else has, not even another process in the same pod: a restarted container must not take its

@@ -32,22 +32,9 @@
 // A panic fails a reconcile: what cannot happen is an error all the same.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout))]
 
-pub mod answer;
-pub mod api;
 pub mod controller;
-pub mod crds;
-pub mod facts;
-pub mod group;
 pub mod lease;
-pub mod lift;
-pub mod node;
-pub mod phase;
-pub mod plan;
 pub mod probe;
-pub mod reference;
 pub mod run;
-#[cfg(test)]
-mod standings;
 pub mod telemetry;
-pub mod text;
 pub mod transport;

@@ -10,8 +10,8 @@ use anyhow::Context;
 use clap::{ArgAction, Parser, ValueEnum};
 use ipnet::IpNet;
 use kube::{Client, Config, client::ClientBuilder};
+use pallet_client::answer;
 use pallet_operator::{
-    answer,
     controller::{
         self, Settings,
         references::{Polls, References},

@@ -4,11 +4,7 @@
 //! bytes between them, with a deadline on every wait.
 
 pub mod evaluations;
-pub mod frame;
-pub mod mask;
-pub mod memory;
 pub mod permits;
-pub mod session;
 pub mod tasks;
 pub mod vault;
 pub mod warm;
@@ -34,10 +30,22 @@ use tokio::{
 use tracing::{Instrument, debug, warn};
 
 use crate::{
-    api::{
-        conditions::{MESSAGE_LIMIT, clip},
-        group_node::Running,
-    },
+    telemetry::metrics::Metrics,
+    transport::{Channel, Closed, Transport},
+};
+use evaluations::{Evaluations, Meter};
+use pallet_api::{
+    conditions::{MESSAGE_LIMIT, clip},
+    group_node::Running,
+};
+pub use pallet_core::session::memory::Seen;
+use pallet_core::session::{
+    End, Meant, Session, Want,
+    frame::{Decoder, Frame},
+    mask::{Cut, Mask, Masks},
+    memory::Memory,
+};
+use pallet_core::{
     group::{Group, GroupKey},
     phase::{
         action::{self, KeyRef},
@@ -45,32 +53,13 @@ use crate::{
         secret::Secret,
     },
     plan::{Bound, MachineState, Node, Purpose, Record, SessionView, Snapshot, next::Identity},
-    telemetry::metrics::Metrics,
-    transport::{Channel, Closed, Target, Transport},
+    target::Target,
 };
-use evaluations::{Evaluations, Meter};
-use frame::{Decoder, Frame};
-use mask::{Cut, Mask, Masks};
-pub use memory::{Memory, Seen};
 use permits::Permits;
-use session::{End, Meant, Session, Want};
 use tasks::Spawner;
-use vault::{Known, Vault};
+use vault::{KnownSecrets, Vault};
 use warm::{Place, Warm};
 use watched::Watched;
-
-/// The part that stands on the node, as it is sent: without comments and indentation.
-pub fn agent() -> &'static str {
-    static AGENT: std::sync::LazyLock<String> =
-        std::sync::LazyLock::new(|| crate::phase::compile::stripped(include_str!("run/agent.sh")));
-    &AGENT
-}
-
-/// What is executed on the node: a loader that reads the agent from stdin, so that it stands in no URL and no audit log.
-///
-/// It reads a line with the agent's length and the incarnation that is meant, then that many bytes, and not one more. Nothing is
-/// traced: an environment with `SHELLOPTS=xtrace` would have bash print every secret on stderr.
-pub const LOADER: &str = r#"set +xv; read -r n uid && while [ "$n" -gt 0 ]; do c=$(dd bs="$n" count=1 2>/dev/null; echo .); c=${c%.}; [ -n "$c" ] || exit 9; agent=$agent$c; n=$((n - ${#c})); done; eval "$agent""#;
 
 /// How long a node may be silent. The agent gives a sign of life every 10 seconds.
 const SILENCE: Duration = Duration::from_secs(35);
@@ -325,7 +314,7 @@ impl Runs {
         };
         let (known, unknown) = match self.secrets(&key.namespace, places, &start.target).await {
             Ok(known) => (known, None),
-            Err(end) => (Known::default(), Some(end)),
+            Err(end) => (KnownSecrets::default(), Some(end)),
         };
         let (mut session, greeting) =
             Session::open(start.group, start.identity, start.incarnation, start.record, start.purpose, nonce(), known);
@@ -362,7 +351,7 @@ impl Runs {
     }
 
     /// The secrets of a session, with the mask that removes them, and the password of its target, from what the node says.
-    async fn secrets(&self, namespace: &str, places: Vec<KeyRef>, target: &Target) -> Result<Known, End> {
+    async fn secrets(&self, namespace: &str, places: Vec<KeyRef>, target: &Target) -> Result<KnownSecrets, End> {
         let refused = |reason: &str, message: String| End::Refused { reason: reason.into(), message };
         let read = self.vault.read(namespace, places).await;
         let mut known = read.map_err(|message| refused("SecretUnreadable", message))?;
@@ -378,7 +367,7 @@ impl Runs {
                 };
                 self.vault.read(&endpoint.namespace, vec![place.clone()]).await.map_err(unreadable)?
             }
-            _ => Known::default(),
+            _ => KnownSecrets::default(),
         };
         // Sessions with the same values share a mask: what tells the values from others is a name for it.
         let sealed = [&known, &password].iter().all(|known| known.seals.keys().eq(known.values.keys()));

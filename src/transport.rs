@@ -2,14 +2,12 @@
 
 pub mod pod_exec;
 pub mod ssh;
-pub mod target;
 pub mod undelayed;
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::text::Message;
-pub use target::{Container, Endpoint, Target};
+use pallet_core::{target::Target, text::Message};
 
 /// An open connection to a shell on a node.
 pub struct Channel {
@@ -75,7 +73,7 @@ impl Transport for Ways {
 
 /// Opens connections.
 pub trait Transport: Send + Sync + 'static {
-    /// Starts a shell that executes [`crate::run::LOADER`].
+    /// Starts a shell that executes [`pallet_core::session::agent::LOADER`].
     ///
     /// # Errors
     /// Where nothing was started: trying again is safe.

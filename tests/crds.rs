@@ -5,7 +5,7 @@ use std::path::Path;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use pallet_operator::{crds, reference};
+use pallet_api::{crds, reference};
 
 #[test]
 fn the_files_under_crds_are_what_the_types_say() {

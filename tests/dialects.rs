@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use pallet_operator::phase::render::{Mode, names, render, vocabulary};
+use pallet_core::phase::render::{Mode, names, render, vocabulary};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pallet_operator::phase::{
+use pallet_core::phase::{
     budget::Budget,
     expect::{Expectation, Unanswered, examine, holds},
 };

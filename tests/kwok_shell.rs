@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use pallet_operator::run::LOADER;
+use pallet_core::session::agent::LOADER;
 
 /// Runs `sh ARGUMENTS` as kwok does, with `input` on a stdin that stays open until the process has ended.
 fn in_fake_pod(state: &std::path::Path, arguments: &[&str], input: &str) -> String {

@@ -9,8 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use pallet_operator::{
-    api::{GroupSpec, ServerSpec},
+use pallet_api::{GroupSpec, ServerSpec};
+use pallet_core::{
     group::resolve,
     phase::{budget::Budget, expect},
 };

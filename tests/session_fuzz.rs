@@ -6,16 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use pallet_operator::{
+use pallet_core::{
     group::{Group, resolve},
     phase::{action::KeyRef, secret::Secret},
     plan::{Bound, Purpose, Record, next::Identity},
-    run::{
-        frame::Decoder,
-        session::{End, Meant, Session, Want},
-        vault::Known,
-    },
+    session::{End, Meant, Session, Want, frame::Decoder},
 };
+use pallet_operator::run::vault::Known;
 use serde_json::json;
 
 /// The most that a session may take, in bytes, with all that is buffered for it.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pallet_operator::phase::render::{Mode, names, render};
+use pallet_core::phase::render::{Mode, names, render};
 use serde_json::{Value as Json, json};
 
 /// What no template may take beside what was there before, in bytes, and how long in a build that is not optimised.

@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use anyhow::Context;
-use pallet_operator::{crds, reference};
+use pallet_api::{crds, reference};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);

@@ -24,13 +24,13 @@ use super::{
     Error, State,
     report::{Published, publish, tell},
 };
-use crate::{
-    api::{self, GroupNode, GroupSpec},
-    controller::observe::Indexed,
+use crate::run::{Runs, Start};
+use pallet_api::{self as api, GroupNode, GroupSpec};
+use pallet_core::{
     group::{Cascade, Group, Kind, NodeShape},
     node::kubevirt::VirtualMachine,
+    observe::Indexed,
     plan::{Effect, MachineRemoval, Notice, Plan, Purpose, Snapshot, Subject, progress},
-    run::{Runs, Start},
 };
 
 /// No call to the API server waits longer.

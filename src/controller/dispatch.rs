@@ -7,7 +7,8 @@ use futures::{FutureExt, Stream, StreamExt, channel::mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use super::{Error, queue::Queue};
-use crate::{group::GroupKey, run::tasks::Spawner, telemetry::metrics::Share};
+use crate::{run::tasks::Spawner, telemetry::metrics::Share};
+use pallet_core::group::GroupKey;
 
 /// What a worker says at its end.
 #[derive(Clone, Copy, Debug, Default)]

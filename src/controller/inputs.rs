@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::{Converger, Looks, references, state::Inventory};
-use crate::{
-    api::GroupSpec,
+use crate::run::evaluations::Meter;
+use pallet_api::GroupSpec;
+use pallet_core::{
     group::{FieldError, Group, GroupKey, Host, NodeShape, resolve},
     node,
     plan::{self, Snapshot},
-    run::evaluations::Meter,
 };
 
 /// The field that says where an inventory stands.

@@ -13,11 +13,11 @@ use super::{
     indexed,
     state::{Presence, State},
 };
-use crate::{
-    api::{GROUP_LABEL, GroupSpec},
+use crate::run::Runs;
+use pallet_api::{GROUP_LABEL, GroupSpec};
+use pallet_core::{
     group::{GroupKey, resolve},
     node::kubevirt::{GROUP, VERSION, VirtualMachine, VirtualMachineInstance},
-    run::Runs,
 };
 
 /// How often it is looked for while it cannot be used, and while it can: one small request, and one for each of [`RIGHTS`]

@@ -32,8 +32,9 @@ use super::{
     report::{self, tell},
     until,
 };
-use crate::{
-    api::{GroupSpec, Lift, LiftStatus},
+use crate::run::{Start, evaluations::Meter};
+use pallet_api::{GroupSpec, Lift, LiftStatus};
+use pallet_core::{
     group::{
         FieldError, Group, GroupKey,
         resolve::{self, Memo, ServerSpecs, Source},
@@ -43,7 +44,6 @@ use crate::{
         queue::{self, head, key},
     },
     plan::{self, Bound, LiftRun, Purpose, earliest},
-    run::{Start, evaluations::Meter},
 };
 
 /// How many Lifts may be reconciled at once.

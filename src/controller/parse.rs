@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use super::Converger;
-use crate::{
-    api::GroupSpec,
-    group::{
-        FieldError, Group,
-        resolve::{self, Memo, Source, resolve},
-    },
-    run::evaluations::Meter,
+use crate::run::evaluations::Meter;
+use pallet_api::GroupSpec;
+use pallet_core::group::{
+    FieldError, Group,
+    resolve::{self, Memo, Source, resolve},
 };
 
 /// A group as its spec says; and as it said when it could be read last, where it cannot be now.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use crate::group::GroupKey;
+use pallet_core::group::GroupKey;
 
 /// What waits, rests or is being reconciled. Times are of any clock.
 #[derive(Debug)]

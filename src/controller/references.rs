@@ -20,13 +20,13 @@ use zeroize::Zeroizing;
 
 use super::{Error, apply::within};
 use crate::{
+    run::vault::{KnownSecrets, Vault},
+    transport::ssh::{Keyring, Keys, public_half},
+};
+use pallet_core::{
     group::{FieldError, Group, NodeShape, inputs::Inputs, resolve::is_object_name},
     phase::{action::KeyRef, hex, secret::Secret},
-    run::vault::{Known, Vault},
-    transport::{
-        ssh::{Keyring, Keys, public_half},
-        target::Source,
-    },
+    target::Source,
 };
 
 /// How old what was read may get before it is read again.
@@ -318,9 +318,9 @@ impl Keyring for References {
 }
 
 impl Vault for References {
-    fn read<'a>(&'a self, namespace: &'a str, places: Vec<KeyRef>) -> BoxFuture<'a, Result<Known, String>> {
+    fn read<'a>(&'a self, namespace: &'a str, places: Vec<KeyRef>) -> BoxFuture<'a, Result<KnownSecrets, String>> {
         Box::pin(async move {
-            let mut known = Known::default();
+            let mut known = KnownSecrets::default();
             let mut names: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
             names.dedup();
             for name in names {

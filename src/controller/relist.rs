@@ -10,7 +10,7 @@ use kube::{
     },
 };
 
-use crate::group::GroupKey;
+use pallet_core::group::GroupKey;
 
 /// Names the objects that each event of a watch concerns. An object that was deleted while the watch was down has no event of its
 /// own: it is only missing from the next list.
@@ -70,7 +70,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::GroupSpec;
+    use pallet_api::GroupSpec;
 
     fn group(name: &str) -> GroupSpec {
         serde_json::from_value(json!({

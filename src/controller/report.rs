@@ -1,4 +1,4 @@
-//! IO: writes what the pure [`status`](crate::plan::status) says, where it changed, and tells of transitions by events.
+//! IO: writes what the pure [`status`](pallet_core::plan::status) says, where it changed, and tells of transitions by events.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -17,16 +17,16 @@ use super::{
     Error, State,
     apply::{CONCURRENCY, within},
 };
-use crate::{
-    answer,
-    api::{
-        GroupNode, GroupNodeStatus, GroupSpec, GroupSpecStatus,
-        conditions::clip,
-        group_node::{Outcome, Receipt},
-    },
+use crate::run::Runs;
+use pallet_api::{
+    GroupNode, GroupNodeStatus, GroupSpec, GroupSpecStatus,
+    conditions::clip,
+    group_node::{Outcome, Receipt},
+};
+use pallet_client::answer;
+use pallet_core::{
     group::resolve,
     plan::{Effect, Node, Plan, Refusal, Snapshot, Subject, claims, earliest, restore, status},
-    run::Runs,
 };
 
 /// A write met an object that was not as it had been seen, so it shall be looked at again. The watch tells of it, as a rule;
@@ -353,8 +353,9 @@ mod tests {
     use crate::{
         run::{Limits, tasks::Tasks, vault::Empty},
         telemetry::metrics::Metrics,
-        transport::{Channel, OpenError, Target, Transport},
+        transport::{Channel, OpenError, Transport},
     };
+    use pallet_core::target::Target;
 
     /// A client to whom every request is answered alike.
     fn answered(code: u16) -> Client {

@@ -17,18 +17,18 @@ use tracing::{info, warn};
 use super::{
     Converger, Error,
     apply::{by_uid, tolerate_gone, within},
-    observe,
     report::tell,
 };
-use crate::{
-    api::{self, GroupSpec},
+use crate::run::evaluations::Meter;
+use pallet_api::{self as api, GroupSpec};
+use pallet_core::{
     group::{
         Group, GroupKey, NodeShape,
         resolve::{self, Resolved},
         revision::{self, Revision},
     },
+    observe,
     plan::{self, Heal, Snapshot},
-    run::evaluations::Meter,
 };
 
 impl Converger {

@@ -11,7 +11,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{
+use pallet_core::{
     group::{
         GroupKey,
         inputs::{Inputs, Peer},

@@ -7,7 +7,8 @@ use std::{
 
 use kube::runtime::watcher::Event;
 
-use crate::{api::ServerSpec, group::resolve::ServerSpecs};
+use pallet_api::ServerSpec;
+use pallet_core::group::resolve::ServerSpecs;
 
 /// All ServerSpecs that are watched.
 #[derive(Debug, Default)]

@@ -9,19 +9,15 @@ use std::{
 use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 
-use super::{
-    observe::{Beyond, Index, Indexed},
-    pace::Pace,
-    roles::Roles,
-    specs::Specs,
-};
-use crate::{
-    api::{GroupSpec, ServerSpec},
+use super::{pace::Pace, roles::Roles, specs::Specs};
+use pallet_api::{GroupSpec, ServerSpec};
+use pallet_core::{
     group::{
         Group, GroupKey, Host,
         inputs::Inputs,
         resolve::{self, Memo, Resolved, ServerSpecs, Source},
     },
+    observe::{Beyond, Index, Indexed},
     phase::Digest,
     plan::{self, Plan, Refusal, Snapshot, Step, Subject, TemplateVerdict, claims},
 };

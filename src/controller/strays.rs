@@ -16,7 +16,8 @@ use super::{
     pace::Pace,
     reference,
 };
-use crate::{api::GroupSpec, group::GroupKey};
+use pallet_api::GroupSpec;
+use pallet_core::group::GroupKey;
 
 /// How many former groups are looked after at once.
 pub(super) const WORKERS: usize = 4;

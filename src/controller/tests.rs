@@ -160,32 +160,7 @@ async fn nodes_that_cannot_be_released_keep_no_other_from_it() {
     let _ = work.await;
 }
 
-/// Prints what a plan costs. `cargo test --lib what_a_plan_costs -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn what_a_plan_costs() {
-    let script = "echo {{ node.name }} {{ facts.hostname }} {{ group.count }}";
-    let action = |n: u32| serde_json::json!({"exec": {"script": format!("{script} {n}")}});
-    let actions: Vec<serde_json::Value> = (0..60).map(action).collect();
-    let spec = serde_json::json!({"count": 500, "phases": {"configure": {"actions": actions}}});
-    let snapshot = plan::tests::settled_as(spec, &(0..500).collect::<Vec<_>>());
-    let time = |snapshot: &Snapshot| {
-        let began = std::time::Instant::now();
-        assert!(plan::plan(snapshot).steps.values().all(|step| *step == plan::Step::Settled));
-        began.elapsed()
-    };
-    let mut fresh = snapshot.clone();
-    let mut anew = || {
-        fresh.group.as_mut().unwrap().memo = Arc::default();
-        time(&fresh)
-    };
-    let without = [anew(), anew(), anew()];
-    time(&snapshot);
-    let with = [time(&snapshot), time(&snapshot), time(&snapshot)];
-    println!("500 nodes x 60 actions: {without:?} without a memo, {with:?} with one");
-}
-
-/// Prints what it costs to evaluate apart from the other tasks. As the one above.
+/// Prints what it costs to evaluate apart from the other tasks. `cargo test --lib what_an_evaluation_costs -- --ignored --nocapture`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn what_an_evaluation_costs() {

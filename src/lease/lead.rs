@@ -21,7 +21,8 @@ use http::{Method, Request};
 use tokio::{io::AsyncWrite, time::Instant};
 use tower::{BoxError, Layer, Service};
 
-use crate::transport::{Channel, OpenError, Target, Transport};
+use crate::transport::{Channel, OpenError, Transport};
+use pallet_core::target::Target;
 
 /// For how long this operator leads, by its own clock.
 #[derive(Clone, Debug)]
@@ -149,7 +150,7 @@ impl AsyncWrite for FencedWrite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::Container;
+    use pallet_core::target::Container;
     use tokio::io::{AsyncRead, AsyncWriteExt};
     use tower::{ServiceExt, service_fn};
 

@@ -7,9 +7,10 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex, split};
 
 use super::{tasks::Tasks, vault::Vault, *};
-use crate::{
+use crate::transport::OpenError;
+use pallet_core::{
     group::resolve,
-    transport::{Container, Endpoint, OpenError, target::Elevation},
+    target::{Container, Elevation, Endpoint},
 };
 
 const CANARY: &str = "c4n4ry-v4lue-in-the-mine";
@@ -68,8 +69,8 @@ impl Transport for Fails {
 struct Canary;
 
 impl Vault for Canary {
-    fn read<'a>(&'a self, _: &'a str, places: Vec<KeyRef>) -> BoxFuture<'a, Result<Known, String>> {
-        let mut known = Known::default();
+    fn read<'a>(&'a self, _: &'a str, places: Vec<KeyRef>) -> BoxFuture<'a, Result<KnownSecrets, String>> {
+        let mut known = KnownSecrets::default();
         for place in places {
             known.seals.insert(place.clone(), "seal".into());
             known.values.insert(place, Secret::new(CANARY.as_bytes()));

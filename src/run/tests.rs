@@ -1,11 +1,9 @@
 //! Sessions as tasks: what bounds them, and what is left of them.
 
 use super::*;
-use crate::{
-    group::resolve,
-    transport::{Container, OpenError},
-};
+use crate::transport::OpenError;
 use futures::future::BoxFuture;
+use pallet_core::{group::resolve, target::Container};
 use serde_json::json;
 use tasks::Tasks;
 

@@ -16,8 +16,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{send, session::Meant, tasks::Spawner};
-use crate::transport::{Channel, Target};
+use pallet_core::session::Meant;
+
+use super::{send, tasks::Spawner};
+use crate::transport::Channel;
+use pallet_core::target::Target;
 
 /// How many are kept at once, over all nodes.
 const LIMIT: usize = 32;
@@ -116,10 +119,8 @@ pub fn part(mut channel: Channel, tasks: &Spawner) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        run::tasks::Tasks,
-        transport::{Closed, Container},
-    };
+    use crate::{run::tasks::Tasks, transport::Closed};
+    use pallet_core::target::Container;
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     /// A connection and the agent's end of it. `over` tells whether it is known to have ended.

@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tracing::info;
 
-use super::session::{Session, lift};
-use crate::{
-    api::group_node::{Outcome, Receipt},
-    phase::PhaseName,
-    telemetry::metrics::{Ended, Metrics, Run},
-};
+use crate::telemetry::metrics::{Ended, Metrics, Run};
+use pallet_api::group_node::{Outcome, Receipt};
+use pallet_core::phase::PhaseName;
+use pallet_core::session::{Session, lift};
 
 /// The phases of one session, one after the other.
 pub(super) struct Watched<'a> {

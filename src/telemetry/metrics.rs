@@ -21,7 +21,7 @@ use prometheus_client::{
 };
 use tracing::{Span, info};
 
-use crate::api::group_node::Receipt;
+use pallet_api::group_node::Receipt;
 
 /// The metrics of one operator. Clones count together.
 #[derive(Clone, Debug)]

@@ -19,8 +19,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Channel, Closed, Container, OpenError, Target, Transport};
-use crate::{answer, run::LOADER};
+use pallet_core::target::{Container, Target};
+
+use super::{Channel, Closed, OpenError, Transport};
+use pallet_client::answer;
+use pallet_core::session::agent::LOADER;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(15);

@@ -39,16 +39,14 @@ use zeroize::Zeroizing;
 
 pub use keys::public_half;
 
-use super::{
-    Channel, OpenError,
-    target::{Elevation, Endpoint, Hop, Source, Trust},
-};
-use crate::{phase::action::KeyRef, run::LOADER};
+use super::{Channel, OpenError};
 use client::{Connection, Login};
 pub use guard::Guard;
 use hops::{Hops, Identity};
 use known_hosts::{Host, Trusted};
 use limits::{Address, Grant, Limit, Limits};
+use pallet_core::target::{Elevation, Endpoint, Hop, Source, Trust};
+use pallet_core::{phase::action::KeyRef, session::agent::LOADER};
 use places::Places;
 use session::Elevated;
 

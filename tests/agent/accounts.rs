@@ -6,13 +6,13 @@ use std::{
     path::Path,
 };
 
-use pallet_operator::{
-    api::{
-        actions::Presence::{self, Absent, Present},
-        group_node::Effect::{Changed, Failed, Unchanged},
-    },
+use pallet_api::{
+    actions::Presence::{self, Absent, Present},
+    group_node::Effect::{Changed, Failed, Unchanged},
+};
+use pallet_core::{
     phase::{ActionKind, action::User},
-    run::frame::Verdict,
+    session::frame::Verdict,
 };
 
 use crate::{

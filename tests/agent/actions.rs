@@ -6,11 +6,11 @@ use std::{
     path::Path,
 };
 
-use pallet_operator::{
-    api::{
-        group_node::Effect::{self, Changed, Failed, Unchanged},
-        phases::FactParser,
-    },
+use pallet_api::{
+    group_node::Effect::{self, Changed, Failed, Unchanged},
+    phases::FactParser,
+};
+use pallet_core::{
     facts::{OWN_FACT_LIMIT, parse_own},
     phase::{
         ActionKind, Digest, FactSource, PhaseName, Source,
@@ -18,7 +18,7 @@ use pallet_operator::{
         compile,
         render::{Call, Rendered},
     },
-    run::frame::{Ended, Verdict},
+    session::frame::{Ended, Verdict},
 };
 use serde_json::json;
 

@@ -9,18 +9,18 @@ use std::{
     process::Command,
 };
 
-use pallet_operator::{
-    api::{
-        actions::{PackageState, Presence, ServiceState},
-        group_node::Effect::{Changed, Unchanged},
-    },
+use pallet_api::{
+    actions::{PackageState, Presence, ServiceState},
+    group_node::Effect::{Changed, Unchanged},
+};
+use pallet_core::{
     phase::{
         ActionKind, Digest, PhaseName,
         action::{AptSource, PackageOptions, User},
         compile,
         render::{Call, Rendered},
     },
-    run::frame::{Ended, Verdict},
+    session::frame::{Ended, Verdict},
 };
 
 use crate::{

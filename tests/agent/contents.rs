@@ -9,18 +9,18 @@ use std::{
     thread,
 };
 
-use pallet_operator::{
-    api::{
-        actions::Presence::{Absent, Present},
-        group_node::Effect::{Changed, Failed, Unchanged},
-    },
+use pallet_api::{
+    actions::Presence::{Absent, Present},
+    group_node::Effect::{Changed, Failed, Unchanged},
+};
+use pallet_core::{
     phase::{
         ActionKind,
         action::{KeyRef, Sealed, SecretEnv},
         compile,
         secret::{Secret, Secrets, payload},
     },
-    run::frame::{Ended, Verdict},
+    session::frame::{Ended, Verdict},
 };
 use sha2::{Digest as _, Sha256};
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pallet_operator::run::frame::{Frame, Verdict};
+use pallet_core::session::frame::{Frame, Verdict};
 
 use crate::node::{Node, Shell, alive, run_id, wait_until};
 

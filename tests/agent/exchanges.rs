@@ -8,13 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pallet_operator::{
-    api::{
-        actions::Presence::Present,
-        group_node::Effect::{Changed, Failed, Unchanged},
-    },
-    phase::{ActionKind, action::Content},
+use pallet_api::{
+    actions::Presence::Present,
+    group_node::Effect::{Changed, Failed, Unchanged},
 };
+use pallet_core::phase::{ActionKind, action::Content};
 
 use crate::{
     actions::{effects, perform},

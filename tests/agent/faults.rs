@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write as _, sync::Barrier, thread, time::Duration};
 
-use pallet_operator::run::frame::{Frame, Verdict};
+use pallet_core::session::frame::{Frame, Verdict};
 
 use crate::{
     node::{Agent, Node, Shell, UID, agent, alive, run_id, signal, wait_until},

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use pallet_operator::{facts, run::frame::Frame};
+use pallet_core::{facts, session::frame::Frame};
 
 use crate::node::{Agent, Node, Shell, UID, agent, find, run_id};
 

@@ -6,18 +6,18 @@ use std::{
     path::Path,
 };
 
-use pallet_operator::{
-    api::{
-        actions::Presence::{Absent, Present},
-        group_node::Effect::{Changed, Failed, Unchanged},
-    },
+use pallet_api::{
+    actions::Presence::{Absent, Present},
+    group_node::Effect::{Changed, Failed, Unchanged},
+};
+use pallet_core::{
     phase::{
         ActionKind, Digest, PhaseName,
         action::Removed,
         compile,
         render::{Call, Rendered},
     },
-    run::frame::{Ended, Verdict},
+    session::frame::{Ended, Verdict},
 };
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 

@@ -3,13 +3,13 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use pallet_operator::{
-    api::{
-        actions::{PackageState, Presence::Present, ServiceState},
-        group_node::Effect::{Changed, Failed, Unchanged},
-    },
+use pallet_api::{
+    actions::{PackageState, Presence::Present, ServiceState},
+    group_node::Effect::{Changed, Failed, Unchanged},
+};
+use pallet_core::{
     phase::{ActionKind, action::PackageOptions},
-    run::frame::Verdict,
+    session::frame::Verdict,
 };
 
 use crate::{

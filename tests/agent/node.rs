@@ -15,8 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pallet_operator::run::{
-    LOADER, agent,
+use pallet_core::session::{
+    agent::{LOADER, script as agent},
     frame::{Decoder, Ended, Frame, Past, Verdict},
 };
 

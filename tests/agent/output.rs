@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pallet_operator::run::frame::{Frame, Verdict};
+use pallet_core::session::frame::{Frame, Verdict};
 
 use crate::node::{Agent, Node, SOON, Shell, UID, agent, run_id, wait_until};
 

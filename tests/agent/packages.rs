@@ -3,18 +3,18 @@
 
 use std::fs;
 
-use pallet_operator::{
-    api::{
-        actions::{PackageState, Presence::Present},
-        group_node::Effect::{Changed, Failed, Unchanged},
-    },
+use pallet_api::{
+    actions::{PackageState, Presence::Present},
+    group_node::Effect::{Changed, Failed, Unchanged},
+};
+use pallet_core::{
     phase::{
         ActionKind, Digest, PhaseName,
         action::PackageOptions,
         compile,
         render::{Call, Rendered},
     },
-    run::frame::Ended,
+    session::frame::Ended,
 };
 
 use crate::{

@@ -2,15 +2,15 @@
 
 use std::{fs, time::Duration};
 
-use pallet_operator::{
-    api::group_node::Effect::{Changed, Failed, Skipped, Unchanged, Waiting},
+use pallet_api::group_node::Effect::{Changed, Failed, Skipped, Unchanged, Waiting};
+use pallet_core::{
     phase::{
         ActionKind, Digest, PhaseName,
         action::Repeat,
         compile,
         render::{Call, Rendered},
     },
-    run::frame::{Ended, Verdict},
+    session::frame::{Ended, Verdict},
 };
 
 use crate::{

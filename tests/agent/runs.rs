@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, sync::Barrier, thread};
 
-use pallet_operator::run::frame::{Frame, Verdict};
+use pallet_core::session::frame::{Frame, Verdict};
 
 use crate::node::{Agent, Node, Shell, UID, agent, request, run_id};
 

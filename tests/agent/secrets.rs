@@ -2,8 +2,8 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
-use pallet_operator::{
-    api::group_node::Effect::{Changed, Unchanged},
+use pallet_api::group_node::Effect::{Changed, Unchanged};
+use pallet_core::{
     phase::{
         ActionKind, Digest, PhaseName,
         action::{KeyRef, RunAs, Sealed, SecretEnv},
@@ -11,7 +11,7 @@ use pallet_operator::{
         render::{Call, Rendered},
         secret::{Secret, Secrets, payload},
     },
-    run::frame::{Ended, Verdict},
+    session::frame::{Ended, Verdict},
 };
 
 use crate::node::{Agent, Node, Shell, run_id};

@@ -2,13 +2,11 @@
 
 use std::fs;
 
-use pallet_operator::{
-    api::{
-        actions::ServiceState::{self, Reloaded, Restarted, Started, Stopped},
-        group_node::Effect::{Changed, Failed, Unchanged},
-    },
-    phase::ActionKind,
+use pallet_api::{
+    actions::ServiceState::{self, Reloaded, Restarted, Started, Stopped},
+    group_node::Effect::{Changed, Failed, Unchanged},
 };
+use pallet_core::phase::ActionKind;
 
 use crate::{
     actions::{effects, perform},

@@ -3,15 +3,15 @@
 use std::{fs, sync::Arc};
 
 use jiff::Timestamp;
-use pallet_operator::{
-    api::{
-        GroupSpec,
-        group_node::{Effect, Outcome},
-    },
+use pallet_api::{
+    GroupSpec,
+    group_node::{Effect, Outcome},
+};
+use pallet_core::{
     group::{Group, resolve},
     phase::PhaseName,
     plan::{Bound, Purpose, Record, next::Identity},
-    run::session::{End, Meant, Session, Want},
+    session::{End, Meant, Session, Want},
 };
 use serde_json::json;
 
@@ -69,7 +69,7 @@ fn open(node: &Node, group: &Arc<Group>, record: Record) -> (Session, Agent) {
         record,
         Purpose::Converge(Bound::Free),
         nonce.clone(),
-        pallet_operator::run::vault::Known::default(),
+        pallet_core::session::secrets::KnownSecrets::default(),
     );
     let mut agent = Agent::start_with(node, nonce);
     agent.say(greeting);

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pallet_operator::run::frame::Frame;
+use pallet_core::session::frame::Frame;
 
 use crate::node::{Agent, Node, Shell, agent, find};
 

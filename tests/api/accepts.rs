@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use pallet_operator::{
-    api::ServerSpec,
-    group::resolve::{self, ServerSpecs},
-};
+use pallet_api::ServerSpec;
+use pallet_core::group::resolve::{self, ServerSpecs};
 use serde_json::{Value, json};
 
 use crate::support::{self, group};

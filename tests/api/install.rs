@@ -3,7 +3,7 @@
 use http::Method;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, ResourceExt, api::Patch, api::PatchParams, runtime::wait::Condition, runtime::wait::conditions};
-use pallet_operator::crds;
+use pallet_api::crds;
 use serde_json::{Value, json};
 
 use crate::{

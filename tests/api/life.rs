@@ -81,9 +81,9 @@ async fn a_finalizer_holds_deletion_until_it_is_taken_off() {
     cluster
         .in_namespace(async |space| {
             let mut object = group("web", json!({}));
-            object["metadata"]["finalizers"] = json!([pallet_operator::api::FINALIZER]);
+            object["metadata"]["finalizers"] = json!([pallet_api::FINALIZER]);
             space.create("groupspecs", &object).await;
-            space.create("groupnodes", &node("web-0", &[pallet_operator::api::FINALIZER])).await;
+            space.create("groupnodes", &node("web-0", &[pallet_api::FINALIZER])).await;
             let (groups, nodes) = (space.groups(), space.nodes());
             groups.delete("web", &support::background()).await.expect("deletion begins");
             nodes.delete("web-0", &support::background()).await.expect("deletion begins");
@@ -95,8 +95,7 @@ async fn a_finalizer_holds_deletion_until_it_is_taken_off() {
             let status = Patch::Merge(json!({"status": {"address": "10.0.0.1"}}));
             nodes.patch_status("web-0", &PatchParams::default(), &status).await.expect("a status while it is deleted");
             // Nobody can hold it anew.
-            let more =
-                Patch::Merge(json!({"metadata": {"finalizers": [pallet_operator::api::FINALIZER, "pallet.dev/late"]}}));
+            let more = Patch::Merge(json!({"metadata": {"finalizers": [pallet_api::FINALIZER, "pallet.dev/late"]}}));
             assert_eq!(refusal(nodes.patch("web-0", &PatchParams::default(), &more).await).code, 422);
 
             let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));

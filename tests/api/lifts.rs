@@ -86,7 +86,7 @@ async fn good_lifts_are_kept_as_they_are() {
                 assert_eq!(answer.code, 201, "{spec}: {}", answer.message());
                 assert_eq!(answer.body.pointer(field), Some(&value), "{spec}");
                 // What is kept is what the operator reads.
-                serde_json::from_value::<pallet_operator::api::Lift>(answer.body).expect("the operator reads it");
+                serde_json::from_value::<pallet_api::Lift>(answer.body).expect("the operator reads it");
             }
         })
         .await;
@@ -205,7 +205,7 @@ fn changes() -> Vec<(Value, Vec<(Value, &'static str)>)> {
     ]
 }
 
-async fn try_change(space: &Space, name: &str, change: Value) -> kube::Result<pallet_operator::api::Lift> {
+async fn try_change(space: &Space, name: &str, change: Value) -> kube::Result<pallet_api::Lift> {
     let patch = Patch::Merge(json!({ "spec": change }));
     space.lifts().patch(name, &PatchParams::default(), &patch).await
 }

@@ -6,16 +6,14 @@ use std::{
     time::Duration,
 };
 
-use pallet_operator::api::Lift;
+use pallet_api::Lift;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
 };
 
-use crate::harness::{PATIENCE, Space, busybox, script, wait};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_kubectl-pallet");
+use crate::harness::{PATIENCE, Space, busybox, plugin_binary, script, wait};
 
 /// What a command left behind.
 #[derive(Debug)]
@@ -28,7 +26,7 @@ struct Said {
 impl Space {
     /// Runs it without a terminal, in the namespace.
     async fn pallet(&self, arguments: &[&str]) -> Said {
-        let run = Command::new(BINARY).args(["-n", &self.name]).args(arguments).stdin(Stdio::null()).output();
+        let run = Command::new(plugin_binary()).args(["-n", &self.name]).args(arguments).stdin(Stdio::null()).output();
         let Output { status, stdout, stderr } =
             tokio::time::timeout(PATIENCE, run).await.expect("it ends in time").expect("it runs");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -167,7 +165,8 @@ impl Terminal {
     fn new(space: &Space, arguments: &[&str]) -> Self {
         let (pty, pts) = pty_process::open().expect("a terminal");
         pty.resize(pty_process::Size::new(40, 120)).expect("a size");
-        let command = pty_process::Command::new(BINARY).args(["-n", &space.name]).args(arguments).env("TERM", "xterm");
+        let command =
+            pty_process::Command::new(plugin_binary()).args(["-n", &space.name]).args(arguments).env("TERM", "xterm");
         Self { pty, child: command.spawn(pts).expect("it runs"), seen: String::new() }
     }
 

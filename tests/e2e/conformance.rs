@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use pallet_operator::api::{GroupNode, group_node::Effect};
+use pallet_api::{GroupNode, group_node::Effect};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

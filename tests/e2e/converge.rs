@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pallet_operator::api::group_node::Effect;
+use pallet_api::group_node::Effect;
 use serde_json::json;
 
 use crate::harness::{Space, busybox, condition, receipt, script, wait};

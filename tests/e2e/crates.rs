@@ -11,7 +11,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
-use pallet_operator::api::{
+use pallet_api::{
     GroupNode, ServerSpec,
     group_node::{Effect, Outcome},
 };
@@ -95,7 +95,7 @@ impl Space {
         assert!(changed.is_empty() && !again.actions.is_empty(), "the second time changed {changed:#?}");
     }
 
-    async fn configured(&self) -> pallet_operator::api::group_node::Receipt {
+    async fn configured(&self) -> pallet_api::group_node::Receipt {
         let node = self.nodes().get("web-0").await.expect("the GroupNode");
         let receipt = receipt(&node, "configure").expect("a receipt of configure");
         assert_eq!(receipt.outcome, Outcome::Succeeded);

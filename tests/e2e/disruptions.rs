@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{EvictParams, ListParams};
-use pallet_operator::api::group_node::Outcome;
+use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 
 use crate::harness::{Space, condition, reason, receipt, script, wait};
@@ -105,7 +105,7 @@ async fn a_restart_in_a_shared_process_namespace_is_another_life() {
         space.ready_as(name).await;
         let node = format!("{name}-0");
         let before = space.nodes().get(&node).await.unwrap();
-        let witness = |node: &pallet_operator::api::GroupNode| {
+        let witness = |node: &pallet_api::GroupNode| {
             node.status.as_ref().and_then(|status| status.incarnation.clone()).unwrap().witness
         };
         let _ = space.try_exec(&node, "test -f /etc/made && kill $(cat /tmp/pid)").await;

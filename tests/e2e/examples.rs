@@ -7,7 +7,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
-use pallet_operator::api::Lift;
+use pallet_api::Lift;
 use serde_json::{Value, json};
 
 use crate::{

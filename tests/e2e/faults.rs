@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pallet_operator::api::{GroupNode, GroupSpec, group_node::Outcome};
+use pallet_api::{GroupNode, GroupSpec, group_node::Outcome};
 use serde_json::json;
 
 use crate::{

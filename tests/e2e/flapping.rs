@@ -11,7 +11,7 @@ use kube::{
     Api, Resource, ResourceExt,
     api::{ListParams, WatchEvent, WatchParams},
 };
-use pallet_operator::api::GroupSpec;
+use pallet_api::GroupSpec;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::Api;
-use pallet_operator::node::kubevirt::VirtualMachine;
+use pallet_core::node::kubevirt::VirtualMachine;
 use serde_json::{Value, json};
 use tokio::process::Command;
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{AttachParams, DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use pallet_operator::api::{GroupNode, GroupSpec, group_node::Receipt};
+use pallet_api::{GroupNode, GroupSpec, group_node::Receipt};
 use serde_json::{Value, json};
 use tokio::{
     io::AsyncReadExt,
@@ -367,6 +367,13 @@ impl Space {
     pub fn count(&self, request: &str) -> usize {
         self.requests().iter().filter(|other| *other == request).count()
     }
+}
+
+/// The plugin for kubectl, which is built beside the operator.
+pub fn plugin_binary() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_pallet-operator")).with_file_name("kubectl-pallet");
+    assert!(path.exists(), "{} is missing: cargo build -p kubectl-pallet", path.display());
+    path
 }
 
 /// The operator under test: PALLET_OPERATOR names another build of it, such as an optimised one.

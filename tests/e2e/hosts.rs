@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
-use pallet_operator::api::group_node::Outcome;
+use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 
 use crate::{
@@ -244,7 +244,7 @@ async fn a_reboot_keeps_the_incarnation_and_a_new_image_does_not() {
     space.apply(json!({"count": 1, "node": hosts.node(), "phases": phases("two")})).await;
     space.ready().await;
     let after = space.nodes().get("web-0").await.unwrap();
-    let witness = |node: &pallet_operator::api::GroupNode| node.status.clone().unwrap().incarnation.unwrap().witness;
+    let witness = |node: &pallet_api::GroupNode| node.status.clone().unwrap().incarnation.unwrap().witness;
     assert_ne!(witness(&before), witness(&after));
     assert_eq!(hosts.run(host, "cat /root/bootstrap /root/configured").await, "bootstrapped\ntwo\n");
 }

@@ -5,7 +5,7 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams},
 };
-use pallet_operator::api::{
+use pallet_api::{
     GroupNode, ServerSpec,
     group_node::{Effect, Outcome},
 };

@@ -9,7 +9,7 @@ use std::{
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::Api;
-use pallet_operator::api::group_node::Outcome;
+use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -5,7 +5,7 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PropagationPolicy},
 };
-use pallet_operator::api::{GroupNode, GroupSpec};
+use pallet_api::{GroupNode, GroupSpec};
 use serde_json::json;
 
 use crate::harness::{Space, busybox, condition, script, wait};

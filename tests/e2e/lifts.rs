@@ -6,7 +6,7 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
-use pallet_operator::api::{
+use pallet_api::{
     GroupNode, Lift, ServerSpec,
     group_node::{Effect, NodeLift, Outcome},
     lift::NodeOutcome,
@@ -319,7 +319,7 @@ async fn parameters_of_a_lift_are_an_override_that_is_shown_till_it_is_put_right
     assert!(message.contains("spec.with.versoin: there is no such parameter; there are app.version"), "{message}");
     space.lift("canary", json!({"with": {"version": "2.0"}})).await;
     assert_eq!(space.lifted("canary").await.1, "Succeeded");
-    let drifted = |group: &pallet_operator::api::GroupSpec| condition(group, "Drifted").1 == "LiftOverride";
+    let drifted = |group: &pallet_api::GroupSpec| condition(group, "Drifted").1 == "LiftOverride";
     let group = space.until("it has drifted", drifted).await;
     assert_eq!(condition(&group, "Ready").0, "True", "what was asked for is no failure");
     assert_eq!(space.exec("web-0", "cat /version").await, "2.0\n");

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use pallet_operator::api::group_node::Outcome;
+use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 use tokio::process::Command;
 

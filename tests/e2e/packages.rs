@@ -1,6 +1,6 @@
 //! Packages and services on a real Debian, offline: the package is built on the node, by the node's own tools.
 
-use pallet_operator::api::group_node::Effect;
+use pallet_api::group_node::Effect;
 use serde_json::json;
 
 use crate::harness::{Space, node, receipt};

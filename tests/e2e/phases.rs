@@ -7,7 +7,7 @@ use kube::{
     Api,
     api::{DeleteParams, ListParams},
 };
-use pallet_operator::api::group_node::Outcome;
+use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 
 use crate::harness::{Space, busybox, condition, receipt, script, shared, wait};

@@ -16,7 +16,7 @@ use std::{
 
 use futures::{FutureExt, future::join_all};
 use kube::{ResourceExt, api::DeleteParams};
-use pallet_operator::api::group_node::Outcome;
+use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 
 use crate::{

@@ -90,8 +90,7 @@ async fn refusals_of_groupnodes_claims_statuses_and_deletions_are_told_as_well()
     let Some(space) = Space::new("hooks").await else { return };
     let hook = OutOfOrder::new(&space, "pallet.dev", "groupnodes", &["CREATE", "DELETE"]).await;
     space.apply(json!({"count": 1, "node": busybox(), "phases": {"configure": script("true")}})).await;
-    let refused =
-        |what: &'static str| move |group: &pallet_operator::api::GroupSpec| condition(group, "Ready").2.contains(what);
+    let refused = |what: &'static str| move |group: &pallet_api::GroupSpec| condition(group, "Ready").2.contains(what);
     let group = space.until("GroupNodes", refused("web-0: FailedCreate: create groupnode: ")).await;
     words(&condition(&group, "Ready").2);
     hook.mend().await;
@@ -185,7 +184,7 @@ async fn messages_name_the_node_and_the_cause() {
         let space = &space;
         async move {
             space.apply_as(name, json!({"count": 1, "node": node, "phases": phases})).await;
-            let all = |group: &pallet_operator::api::GroupSpec| {
+            let all = |group: &pallet_api::GroupSpec| {
                 let message = condition(group, "Ready").2;
                 wanted.iter().all(|words| message.contains(words))
             };

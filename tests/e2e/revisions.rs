@@ -51,7 +51,7 @@ async fn an_undefined_value_stops_no_replacement() {
     space.apply(spec("{{ settings.nope }}")).await;
     space.until("Stalled", |group| condition(group, "Stalled").1 == "InvalidSpec").await;
     lose(&space, "web-1", "one\n").await;
-    let whole = |group: &pallet_operator::api::GroupSpec| {
+    let whole = |group: &pallet_api::GroupSpec| {
         let status = group.status.clone().unwrap_or_default();
         (status.replicas, status.converged_replicas, status.ready_replicas, status.updated_replicas) == (2, 2, 2, 2)
     };
@@ -200,12 +200,12 @@ async fn an_upgrade_of_the_operator_replaces_nothing() {
     let mut declared = spec("one");
     let container = &mut declared["node"]["pod"]["template"]["spec"]["containers"][0];
     container["resources"] = json!({"limits": {"cpu": "1000m"}, "requests": {"cpu": "10m"}});
-    let object: pallet_operator::api::GroupSpec = serde_json::from_value(json!({
+    let object: pallet_api::GroupSpec = serde_json::from_value(json!({
         "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": "web"}, "spec": declared
     }))
     .unwrap();
-    let group = pallet_operator::group::resolve(&object, &Default::default()).unwrap();
-    let pallet_operator::group::NodeShape::Pod(shape) = &group.node else { panic!("a pod") };
+    let group = pallet_core::group::resolve(&object, &Default::default()).unwrap();
+    let pallet_core::group::NodeShape::Pod(shape) = &group.node else { panic!("a pod") };
     assert_ne!(shape.hash, shape.hash_as_written);
     space.apply(declared.clone()).await;
     space.ready().await;

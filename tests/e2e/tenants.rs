@@ -12,7 +12,7 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
     runtime::{WatchStreamExt, watcher},
 };
-use pallet_operator::api::GroupSpec;
+use pallet_api::GroupSpec;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 

@@ -1,7 +1,7 @@
 //! Bad input and missing things: said with field and remedy, nothing harmed, healed alone.
 
 use kube::api::{DeleteParams, PostParams};
-use pallet_operator::api::group_node::Outcome;
+use pallet_api::group_node::Outcome;
 use serde_json::json;
 
 use crate::harness::{Space, busybox, condition, node, reason, receipt, script, wait};

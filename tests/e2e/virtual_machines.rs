@@ -13,11 +13,9 @@ use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use pallet_operator::api::group_node::Outcome;
-use pallet_operator::{
-    api::GroupNode,
-    node::kubevirt::{VirtualMachine, VirtualMachineInstance},
-};
+use pallet_api::GroupNode;
+use pallet_api::group_node::Outcome;
+use pallet_core::node::kubevirt::{VirtualMachine, VirtualMachineInstance};
 use serde_json::{Value, json};
 
 use crate::{

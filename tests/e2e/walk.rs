@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use kube::api::PostParams;
-use pallet_operator::api::{GroupNode, Lift, group_node::Outcome};
+use pallet_api::{GroupNode, Lift, group_node::Outcome};
 use serde_json::{Value, json};
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
-use pallet_operator::api::group_node::Outcome;
+use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 
 use crate::{

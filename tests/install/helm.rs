@@ -81,10 +81,7 @@ fn cluster_wide_from_install_to_uninstall() {
         "-l",
         "app.kubernetes.io/name=pallet-operator",
     ]);
-    assert_eq!(
-        kubectl(&["get", "crd", "-o", "name"]).matches("pallet.dev").count(),
-        pallet_operator::crds::all().len()
-    );
+    assert_eq!(kubectl(&["get", "crd", "-o", "name"]).matches("pallet.dev").count(), pallet_api::crds::all().len());
     install(&[]);
     apply_example("shop");
     wait_ready("shop", "web");

@@ -7,7 +7,7 @@ use kube::{
     Api, Client, Config,
     api::{Patch, PatchParams, PostParams},
 };
-use pallet_operator::api::GroupNode;
+use pallet_api::GroupNode;
 use serde_json::{Value, json};
 
 use crate::{

@@ -11,8 +11,9 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use kube::{Resource, runtime::watcher::Event};
-use pallet_operator::api::{GroupNode, GroupSpec, Lift};
+use kube::Resource;
+use pallet_api::{GroupNode, GroupSpec, Lift};
+use pallet_core::observe::Event;
 
 /// Why a request was not done.
 #[derive(Debug, PartialEq)]

@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf};
 
-use pallet_operator::api::GroupSpec;
+use pallet_api::GroupSpec;
 use serde_json::{Value, json};
 
 use crate::world::World;

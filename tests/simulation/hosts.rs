@@ -1,10 +1,8 @@
 //! Machines that exist: they are rebooted and made anew, led elsewhere by the inventory, and wanted by other groups.
 
 use jiff::SignedDuration;
-use pallet_operator::{
-    api::{GroupNode, GroupNodeFields, group_node::NodeHost},
-    run::frame::Verdict,
-};
+use pallet_api::{GroupNode, GroupNodeFields, group_node::NodeHost};
+use pallet_core::session::frame::Verdict;
 use serde_json::{Value, json};
 
 use crate::{

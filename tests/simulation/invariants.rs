@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use pallet_operator::{
-    api::{
-        GroupNodeStatus, GroupSpecStatus,
-        group_node::{self, Outcome},
-        nodes::Retention,
-    },
+use pallet_api::{
+    GroupNodeStatus, GroupSpecStatus,
+    group_node::{self, Outcome},
+    nodes::Retention,
+};
+use pallet_core::{
     plan::{Effect, Intervals, Node, Plan, Removal, Snapshot, Step, plan, progress::Cause, status},
-    run::frame::Verdict,
+    session::frame::Verdict,
 };
 
 use crate::{

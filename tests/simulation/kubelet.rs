@@ -1,7 +1,7 @@
 //! The kubelets: pods start and go, containers restart, and pods are evicted.
 
 use k8s_openapi::api::core::v1::Pod;
-use pallet_operator::api;
+use pallet_api as api;
 use serde_json::{Value, json};
 
 use crate::{machine::Machine, world::World};

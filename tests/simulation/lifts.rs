@@ -3,9 +3,9 @@
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use kube::runtime::watcher::Event;
-use pallet_operator::{
-    api::{self, Lift, LiftStatus, lift::NodeOutcome},
+use pallet_api::{self as api, Lift, LiftStatus, lift::NodeOutcome};
+use pallet_core::observe::Event;
+use pallet_core::{
     group::resolve::Memo,
     lift::{
         self, Effect, GroupView, LiftSnapshot, begin,

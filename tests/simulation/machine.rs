@@ -3,12 +3,10 @@
 //! It answers as `agent.sh` does. What the two have in common is shown by the agent tier, which runs the real one.
 
 use jiff::Timestamp;
-use pallet_operator::{
-    api::group_node::{ActionResult, Effect},
-    run::{
-        frame::{Ended, Frame, Past, Verdict},
-        session::lift::phase_of,
-    },
+use pallet_api::group_node::{ActionResult, Effect};
+use pallet_core::session::{
+    frame::{Ended, Frame, Past, Verdict},
+    lift::phase_of,
 };
 
 /// A run in the journal.

@@ -5,20 +5,20 @@ use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use kube::runtime::watcher::Event;
-use pallet_operator::{
-    api::{self, GroupNode, GroupNodeFields, GroupSpec, group_node::NodeHost},
-    controller::observe::{Beyond, Index, complete, snapshot},
+use pallet_api::{self as api, GroupNode, GroupNodeFields, GroupSpec, group_node::NodeHost};
+use pallet_core::observe::Event;
+use pallet_core::{
     group::{
         resolve::{Memo, ServerSpecs},
         revision,
     },
     node,
+    observe::{Beyond, Index, complete, snapshot},
     plan::{
         Bound, Effect, LOOK_AGAIN, Notice, Plan, SessionView, Snapshot, TemplateVerdict, earliest, plan, revisions,
         status,
     },
-    run::memory::Memory,
+    session::memory::Memory,
 };
 
 use crate::{

@@ -2,14 +2,15 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use pallet_operator::{
+use pallet_core::{
     group::Group,
     plan::{MachineState, Purpose, SessionKind, Snapshot, next::Identity, progress},
-    run::{
+    session::secrets::KnownSecrets,
+    session::{
+        End, Meant, Session, Want,
         frame::{Frame, Verdict},
-        session::{End, Meant, Session, Want},
     },
-    transport::Target,
+    target::Target,
 };
 
 use crate::{
@@ -54,7 +55,7 @@ impl World {
             node.record.clone(),
             purpose,
             format!("nonce-{}-{}-{}", self.operator.seat, self.now, self.operator.nonces),
-            pallet_operator::run::vault::Known::default(),
+            KnownSecrets::default(),
         );
         // The connection goes by the pod's name, or the host's address: to whatever is there by now.
         let there = self.machines.get(&machine);

@@ -7,14 +7,14 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use pallet_operator::{
-    api::{self, GroupNode, GroupSpec, group_node::Outcome},
+use pallet_api::{self as api, GroupNode, GroupSpec, group_node::Outcome};
+use pallet_core::{
     group::resolve::ServerSpecs,
-    run::{
+    session::{
+        Session,
         frame::{Frame, Verdict},
-        session::Session,
     },
-    transport::Target,
+    target::Target,
 };
 use serde_json::{Value, json};
 

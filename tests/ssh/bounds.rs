@@ -13,7 +13,7 @@ use futures::{
     future::{BoxFuture, join_all},
     stream::FuturesUnordered,
 };
-use pallet_operator::transport::target::Endpoint;
+use pallet_core::target::Endpoint;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pallet_operator::transport::{Channel, ssh::Guard, target::Endpoint};
+use pallet_core::target::Endpoint;
+use pallet_operator::transport::{Channel, ssh::Guard};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

@@ -5,13 +5,11 @@ use std::{
     time::Duration,
 };
 
-use pallet_operator::{
+use pallet_core::{
     phase::action::KeyRef,
-    transport::{
-        ssh::Guard,
-        target::{Endpoint, Hop, Trust},
-    },
+    target::{Endpoint, Hop, Trust},
 };
+use pallet_operator::transport::ssh::Guard;
 use russh::{
     Channel, ChannelId,
     keys::{Algorithm, PrivateKey, key::safe_rng, ssh_key::LineEnding},

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use pallet_operator::transport::{
-    ssh::Guard,
-    target::{Endpoint, Trust},
-};
+use pallet_core::target::{Endpoint, Trust};
+use pallet_operator::transport::ssh::Guard;
 use tokio::{
     io::AsyncReadExt,
     time::{sleep, timeout},

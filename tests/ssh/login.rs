@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use pallet_operator::{
+use pallet_core::{
     phase::action::KeyRef,
-    transport::target::{Endpoint, Trust},
+    target::{Endpoint, Trust},
 };
 
 use crate::{

@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pallet_operator::{
+use pallet_core::{
     phase::action::KeyRef,
-    transport::target::{Endpoint, Hop, Trust},
+    target::{Endpoint, Hop, Trust},
 };
 
 /// A directory that is removed in the end.

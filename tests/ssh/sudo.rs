@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pallet_operator::{
+use pallet_core::{
     phase::{
         ActionKind, Digest, PhaseName,
         action::{KeyRef, RunAs, Sealed, SecretEnv},
@@ -10,7 +10,7 @@ use pallet_operator::{
         render::{Call, Rendered},
         secret::{Secret, Secrets, payload},
     },
-    transport::target::{Elevation, Endpoint},
+    target::{Elevation, Endpoint},
 };
 use tokio::io::AsyncWriteExt;
 

@@ -2,13 +2,11 @@
 
 use std::fs;
 
-use pallet_operator::{
+use pallet_core::{
     phase::action::KeyRef,
-    transport::{
-        ssh::Guard,
-        target::{Endpoint, Source, Trust},
-    },
+    target::{Endpoint, Source, Trust},
 };
+use pallet_operator::transport::ssh::Guard;
 
 use crate::{
     server::{Scratch, Server, Setup, keygen, said},

@@ -8,12 +8,12 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use ipnet::IpNet;
+use pallet_core::target::Source;
 use pallet_operator::{
     run,
     transport::{
         Channel, Closed, OpenError,
         ssh::{Guard, Keyring, Keys, Ssh},
-        target::Source,
     },
 };
 use zeroize::Zeroizing;
@@ -117,7 +117,7 @@ pub fn failed(opened: Result<Channel, OpenError>) -> OpenError {
 
 /// Sends the agent and greets it. Returns all that it says, to `ready`.
 pub async fn greet(channel: &mut Channel) -> String {
-    let agent = run::agent();
+    let agent = pallet_core::session::agent::script();
     let greeting = format!("{} -\n{agent}hello n0nce -\n", agent.len());
     channel.input.write_all(greeting.as_bytes()).await.unwrap();
     channel.input.flush().await.unwrap();

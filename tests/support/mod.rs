@@ -20,10 +20,7 @@ use kube::{
     core::{PartialObjectMeta, params::PropagationPolicy},
     runtime::wait::{await_condition, conditions::is_crd_established},
 };
-use pallet_operator::{
-    api::{GroupNode, GroupSpec, Lift, ServerSpec},
-    crds,
-};
+use pallet_api::{GroupNode, GroupSpec, Lift, ServerSpec, crds};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;

@@ -13,11 +13,11 @@ use super::{
     create::{Made, request},
     tolerate_gone, within,
 };
-use crate::{
-    api,
-    controller::observe::Indexed,
+use pallet_api as api;
+use pallet_core::{
     group::{ClaimShape, Group},
     node,
+    observe::Indexed,
     plan::{
         Machine, TemplateVerdict,
         claims::{self, Found, Ownership, Refusal},

@@ -5,11 +5,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Applier, Error, within};
-use crate::{
-    api::{self, GroupNode, GroupNodeFields, group_node::NodeHost},
-    controller::observe::Indexed,
+use pallet_api::{self as api, GroupNode, GroupNodeFields, group_node::NodeHost};
+use pallet_core::{
     group::{Group, Kind, NodeShape, hosts::place},
     node,
+    observe::Indexed,
     plan::{self, Subject, TemplateVerdict},
 };
 

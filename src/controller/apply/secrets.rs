@@ -4,7 +4,7 @@ use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Owne
 use kube::{Api, api::PostParams};
 
 use super::{Applier, Error, key_pair::KeyPair, within};
-use crate::{
+use pallet_core::{
     group::{Group, VirtualMachineShape},
     node::{
         cloud_init::{self, Additions, Own},

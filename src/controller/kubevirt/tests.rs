@@ -65,7 +65,7 @@ impl Server {
             "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec",
             "metadata": {
                 "name": "guests", "namespace": "a", "uid": "1", "resourceVersion": "1", "generation": 1,
-                "finalizers": [crate::api::FINALIZER]
+                "finalizers": [pallet_api::FINALIZER]
             },
             "spec": {"count": 1, "node": {"virtualMachine": {"template": {"spec": {"template": {"spec": {"domain": {}}}}}}}}
         });

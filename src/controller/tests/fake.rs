@@ -22,10 +22,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    api,
     controller::{Settings, references::Polls},
-    transport::{Channel, OpenError, Target, Transport},
+    transport::{Channel, OpenError, Transport},
 };
+use pallet_api as api;
+use pallet_core::target::Target;
 
 type Answer = Response<StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>;
 
@@ -172,7 +173,7 @@ pub(super) fn group_spec(namespace: &str, generation: i64, count: u32, actions: 
 /// A pod of that group, made from the template that the group declares.
 pub(super) fn running_pod(namespace: &str, ordinal: u32) -> Value {
     let declared = serde_json::from_value(group_spec(namespace, 1, 1, &[])).unwrap();
-    let group = crate::group::resolve::resolve(&declared, &Default::default()).unwrap();
+    let group = pallet_core::group::resolve::resolve(&declared, &Default::default()).unwrap();
     let (name, uid, node) = (format!("web-{ordinal}"), format!("p-{ordinal}"), format!("n-{ordinal}"));
     let owner = |kind: &str, name: &str, uid: String, controller: bool| json!({"apiVersion": "pallet.dev/v1alpha1", "kind": kind, "name": name, "uid": uid, "controller": controller});
     json!({

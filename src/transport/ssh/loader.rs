@@ -47,7 +47,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::run::LOADER;
+    use pallet_core::session::agent::LOADER;
 
     const WITH: Option<Sudo<'static>> = Some(Sudo { user: "root", password: true });
     const WITHOUT: Option<Sudo<'static>> = Some(Sudo { user: "deploy", password: false });
