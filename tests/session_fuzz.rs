@@ -6,13 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use pallet_core::session::secrets::KnownSecrets;
 use pallet_core::{
     group::{Group, resolve},
     phase::{action::KeyRef, secret::Secret},
     plan::{Bound, Purpose, Record, next::Identity},
     session::{End, Meant, Session, Want, frame::Decoder},
 };
-use pallet_operator::run::vault::Known;
 use serde_json::json;
 
 /// The most that a session may take, in bytes, with all that is buffered for it.
@@ -188,10 +188,10 @@ fn group() -> Arc<Group> {
     Arc::new(resolve(&serde_json::from_value(object).unwrap(), &Default::default()).unwrap())
 }
 
-fn known() -> Known {
+fn known() -> KnownSecrets {
     let place = KeyRef { name: "db".into(), key: "pw".into() };
     let key: String = (0..40).map(|line| format!("line {line} of a key {}\n", "k".repeat(40))).collect();
-    Known {
+    KnownSecrets {
         values: [(place.clone(), Secret::new(key.as_bytes()))].into(),
         seals: [(place, "s".into())].into(),
         mask: None,
