@@ -46,9 +46,9 @@ test-unit: ## the tiers that need no cluster
 	YES=$(YES) $(CLUSTER_TOOL) doctor --install
 	YES=$(YES) $(HOSTS_TOOL) doctor --install
 	tests/cluster/selftest
-	cargo build --locked --all-targets
-	cargo test --locked --lib --bins --test crds --test architecture --test kwok_shell --test templates --test session_fuzz --test server_specs \
-	  --test kstatus --test argocd --test supply_chain --test expressions --test dialects --test session_fuzz
+	cargo build --locked --workspace --all-targets
+	cargo test --locked --workspace --lib --bins --test crds --test architecture --test docs --test kwok_shell --test templates --test session_fuzz --test server_specs \
+	  --test kstatus --test argocd --test supply_chain --test expressions --test dialects
 	cargo test --locked --test agent -- --test-threads=6
 	cargo test --locked --test ssh -- --test-threads=6
 	SEEDS=$(SEEDS) FRESH=$(FRESH) cargo test --locked --test simulation -- --nocapture
@@ -62,7 +62,7 @@ test-cluster: ## the tiers that need one: started here, and ended
 	YES=$(YES) tests/cluster/images/build debian >/dev/null
 	YES=$(YES) tests/cluster/packages/build >/dev/null
 	YES=$(YES) $(HOSTS_TOOL) build >/dev/null
-	cargo build --locked --all-targets
+	cargo build --locked --workspace --all-targets
 	$(TEST) up
 	@status=0; \
 	$(TEST) run -- env PALLET_TEST_CLUSTER=1 cargo test --offline --locked --test api || status=1; \
@@ -170,8 +170,8 @@ fmt: ## formats the code
 
 lint: ## formatting, clippy, cargo-deny; LINT=release fails where advisories cannot be checked
 	cargo fmt --all --check
-	cargo clippy --locked --all-targets -- --deny warnings
-	cargo clippy --locked --all-targets --features otel -- --deny warnings
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	cargo clippy --locked --workspace --all-targets --features otel -- --deny warnings
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
 	cargo deny --all-features check bans licenses sources
 	@$(MAKE) --no-print-directory advisories

@@ -1,4 +1,4 @@
-//! The agent tier: `src/run/agent.sh` for real, as a child process, under busybox ash, dash and bash.
+//! The agent tier: `crates/pallet-core/src/session/agent.sh` for real, as a child process, under busybox ash, dash and bash.
 //!
 //! Every case runs under each of the three. What is awaited is a condition with a deadline; what is started is ended by
 //! its process ID. Cases with file systems of their own (full, read-only) mount them and need root.

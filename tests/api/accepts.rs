@@ -205,8 +205,9 @@ async fn good_specs_and_the_operator_reads_what_is_kept() {
 #[tokio::test]
 async fn the_examples() {
     let Some(cluster) = support::cluster().await else { return };
-    let mut seen = 0;
-    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples")];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts: Vec<(String, String)> = Vec::new();
+    let mut folders = vec![root.join("deploy/examples")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("the examples") {
             let path = entry.expect("an entry").path();
@@ -214,32 +215,38 @@ async fn the_examples() {
                 folders.push(path);
                 continue;
             }
-            let text = std::fs::read_to_string(&path).expect("an example");
-            let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
-            let of_kind =
-                |kind: &str| objects.iter().filter(|object| object["kind"] == kind).cloned().collect::<Vec<_>>();
-            let (specs, groups) = (of_kind("ServerSpec"), of_kind("GroupSpec"));
-            seen += groups.len();
-            cluster
-                .in_namespace(async |space| {
-                    let mut inherited = ServerSpecs::new();
-                    for object in &specs {
-                        let answer = space.try_create("serverspecs", object).await;
-                        assert_eq!(answer.code, 201, "{}: {}", path.display(), answer.message());
-                        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-                        let spec: ServerSpec =
-                            serde_json::from_value(answer.body).expect("the operator's types take it");
-                        inherited.insert(name, Arc::new(spec));
-                    }
-                    for object in &groups {
-                        let answer = space.try_create("groupspecs", object).await;
-                        assert_eq!(answer.code, 201, "{}: {}", path.display(), answer.message());
-                        let object = serde_json::from_value(answer.body).expect("the operator's types take it");
-                        assert_eq!(resolve::resolve(&object, &inherited).err(), None, "{}", path.display());
-                    }
-                })
-                .await;
+            texts.push((path.display().to_string(), std::fs::read_to_string(&path).expect("an example")));
         }
     }
-    assert!(seen > 0, "no example was found");
+    for page in ["README.md", "docs/spec.md"] {
+        let text = std::fs::read_to_string(root.join(page)).expect("a page");
+        let block = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+        texts.push((page.to_owned(), block.expect("a group").to_owned()));
+    }
+    let mut seen = 0;
+    for (place, text) in texts {
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("YAML");
+        let of_kind = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).cloned().collect::<Vec<_>>();
+        let (specs, groups) = (of_kind("ServerSpec"), of_kind("GroupSpec"));
+        seen += groups.len();
+        cluster
+            .in_namespace(async |space| {
+                let mut inherited = ServerSpecs::new();
+                for object in &specs {
+                    let answer = space.try_create("serverspecs", object).await;
+                    assert_eq!(answer.code, 201, "{place}: {}", answer.message());
+                    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                    let spec: ServerSpec = serde_json::from_value(answer.body).expect("the operator's types take it");
+                    inherited.insert(name, Arc::new(spec));
+                }
+                for object in &groups {
+                    let answer = space.try_create("groupspecs", object).await;
+                    assert_eq!(answer.code, 201, "{place}: {}", answer.message());
+                    let object = serde_json::from_value(answer.body).expect("the operator's types take it");
+                    assert_eq!(resolve::resolve(&object, &inherited).err(), None, "{place}");
+                }
+            })
+            .await;
+    }
+    assert!(seen > 2, "no example was found");
 }

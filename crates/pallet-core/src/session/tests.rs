@@ -53,7 +53,7 @@ fn open(instance: &str, record: Record) -> Session {
         record,
         Purpose::Converge(Bound::Free),
         "nonce".into(),
-        Known::default(),
+        KnownSecrets::default(),
     )
     .0
 }
@@ -190,7 +190,7 @@ fn a_run_that_was_cut_off_with_its_pod_is_interrupted_and_counts_as_no_attempt()
             record,
             Purpose::Converge(Bound::Free),
             "nonce".into(),
-            Known::default(),
+            KnownSecrets::default(),
         );
         session
     };
@@ -317,7 +317,7 @@ fn spec(extra: serde_json::Value) -> Arc<Group> {
 }
 
 fn open_for(group: &Arc<Group>, record: Record, purpose: Purpose) -> Session {
-    Session::open(group.clone(), identity(""), meant("c"), record, purpose, "nonce".into(), Known::default()).0
+    Session::open(group.clone(), identity(""), meant("c"), record, purpose, "nonce".into(), KnownSecrets::default()).0
 }
 
 /// Plays the node: every run succeeds, and settings finds what `java` says at that time. Returns what ran.

@@ -114,7 +114,7 @@ fn with_canary() -> Session {
         {"exec": {"script": "conf", "secretEnv": [{"name": "PW", "secretKeyRef": {"name": "db", "key": "pw"}}]}}
     ]}}));
     let place = KeyRef { name: "db".into(), key: "pw".into() };
-    let known = Known {
+    let known = KnownSecrets {
         values: [(place.clone(), Secret::new(CANARY.as_bytes()))].into(),
         seals: [(place, "seal".to_owned())].into(),
         mask: None,

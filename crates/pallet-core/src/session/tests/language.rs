@@ -18,7 +18,7 @@ fn declared(phases: serde_json::Value, converge: serde_json::Value) -> Arc<Group
     Arc::new(resolve(&object.unwrap(), &Default::default()).unwrap())
 }
 
-fn session(group: &Arc<Group>, ack: &str, record: Record, purpose: Purpose, known: Known) -> Session {
+fn session(group: &Arc<Group>, ack: &str, record: Record, purpose: Purpose, known: KnownSecrets) -> Session {
     let identity = Identity { ack: ack.into(), ..identity("") };
     Session::open(group.clone(), identity, meant("c"), record, purpose, "nonce".into(), known).0
 }
@@ -71,14 +71,14 @@ fn a_look_changes_nothing_and_says_what_differs() {
     });
     let group = declared(phases, json!({"driftCheck": {"interval": "1h"}}));
     let facts = || Frame::Facts(b"hostname\tweb-0\nos.serviceManager\tsysv\n".to_vec());
-    let mut first = session(&group, "", Record::default(), free(), Known::default());
+    let mut first = session(&group, "", Record::default(), free(), KnownSecrets::default());
     first.hear(Frame::Hello { witness: "w".into() }, now());
     let mut want = first.hear(Frame::Ready, now());
     while let Want::Send(_) = want {
         want = if first.in_flight().is_some() { end(&mut first, Verdict::Exit(0)) } else { first.hear(facts(), now()) };
     }
     let record = first.record().into_owned();
-    let mut look = session(&group, "", record.clone(), Purpose::Check, Known::default());
+    let mut look = session(&group, "", record.clone(), Purpose::Check, KnownSecrets::default());
     look.hear(Frame::Hello { witness: "w".into() }, now());
     assert_eq!(look.hear(Frame::Ready, now()), Want::Send(b"facts\n".to_vec()));
     let want = look.hear(facts(), now());
@@ -104,10 +104,10 @@ fn a_look_whose_settings_fail_ends() {
         "configure": {"actions": [file("motd")]}
     });
     let group = declared(phases, json!({"driftCheck": {"interval": "1h"}}));
-    let mut first = session(&group, "", Record::default(), free(), Known::default());
+    let mut first = session(&group, "", Record::default(), free(), KnownSecrets::default());
     let want = greet(&mut first, "w", vec![]);
     assert_eq!(converge(&mut first, want), Want::End(End::Done));
-    let mut look = session(&group, "", first.record().into_owned(), Purpose::Check, Known::default());
+    let mut look = session(&group, "", first.record().into_owned(), Purpose::Check, KnownSecrets::default());
     assert!(text(&greet(&mut look, "w", vec![])).starts_with("run settings-"));
     assert_eq!(end(&mut look, Verdict::Exit(1)), Want::End(End::Done));
     assert_eq!(look.record().receipts[&PhaseName::settings()].outcome, Outcome::Failed);
@@ -135,10 +135,10 @@ fn what_a_test_notices_is_looked_at_in_the_phases_before_it() {
             };
         }
     };
-    let mut first = session(&group, "", Record::default(), free(), Known::default());
+    let mut first = session(&group, "", Record::default(), free(), KnownSecrets::default());
     assert_eq!(go(&mut first, "x"), Want::End(End::Done));
     assert_eq!(first.record().receipts[&PhaseName::test()].outcome, Outcome::Succeeded);
-    let mut look = session(&group, "", first.record().into_owned(), Purpose::Check, Known::default());
+    let mut look = session(&group, "", first.record().into_owned(), Purpose::Check, KnownSecrets::default());
     let want = go(&mut look, "y");
     assert!(text(&want).starts_with("run configure.check-"), "{want:?}");
     let frame = ended(&look, 0, "-", "", &[("motd", Effect::Changed)]);
@@ -154,10 +154,10 @@ fn what_a_test_notices_is_looked_at_in_the_phases_before_it() {
 #[test]
 fn a_look_that_is_lost_leaves_no_doubt_behind() {
     let group = declared(json!({"configure": {"actions": [file("motd")]}}), json!({"driftCheck": {"interval": "1h"}}));
-    let mut first = session(&group, "", Record::default(), free(), Known::default());
+    let mut first = session(&group, "", Record::default(), free(), KnownSecrets::default());
     let want = greet(&mut first, "w", vec![]);
     assert_eq!(converge(&mut first, want), Want::End(End::Done));
-    let mut look = session(&group, "", first.record().into_owned(), Purpose::Check, Known::default());
+    let mut look = session(&group, "", first.record().into_owned(), Purpose::Check, KnownSecrets::default());
     greet(&mut look, "w", vec![]);
     assert!(look.in_flight().is_some());
     let id = look.in_flight().unwrap().run_id.clone();
@@ -165,7 +165,7 @@ fn a_look_that_is_lost_leaves_no_doubt_behind() {
     assert!(look.record().receipts.values().all(|receipt| receipt.outcome == Outcome::Succeeded));
     // What is still active is ended, and is nothing to whoever finds it.
     let past = Past { run_id: id, phase: "configure.check".into(), digest: String::new(), active: true, started: true };
-    let mut next = session(&group, "", look.record().into_owned(), free(), Known::default());
+    let mut next = session(&group, "", look.record().into_owned(), free(), KnownSecrets::default());
     next.hear(Frame::Hello { witness: "w".into() }, now());
     next.hear(Frame::Past(past.clone()), now());
     let want = next.hear(Frame::Ready, now());
@@ -187,9 +187,9 @@ fn seal(value: &str) -> String {
     Digest::of("seal", &json!(value)).to_string()
 }
 
-fn knowing(value: &str) -> Known {
+fn knowing(value: &str) -> KnownSecrets {
     let place = KeyRef { name: "db".into(), key: "pw".into() };
-    Known {
+    KnownSecrets {
         values: [(place.clone(), Secret::new(value.as_bytes()))].into(),
         seals: [(place, seal(value))].into(),
         mask: None,
@@ -235,7 +235,7 @@ fn a_changed_secret_runs_the_phase_again_and_what_was_printed_with_the_old_one_i
     let Frame::Ended(ended) = frame else { panic!() };
     assert!(ended.output.starts_with("(withheld"), "{}", ended.output);
     // One that was named since the session began is for the next session.
-    let mut third = session(&seen("old"), "", Record::default(), free(), Known::default());
+    let mut third = session(&seen("old"), "", Record::default(), free(), KnownSecrets::default());
     assert_eq!(greet(&mut third, "w", vec![]), Want::End(End::Stopped));
 }
 
@@ -245,13 +245,13 @@ fn what_was_acknowledged_goes_on_behind_the_step_with_all_results_together() {
         json!({"configure": {"actions": [file("a"), {"name": "look", "manual": {"message": "look"}}, file("b")]}}),
         json!({}),
     );
-    let mut first = session(&group, "", Record::default(), free(), Known::default());
+    let mut first = session(&group, "", Record::default(), free(), KnownSecrets::default());
     greet(&mut first, "w", vec![]);
     let frame = ended(&first, 0, "-", "", &[("a", Effect::Changed), ("look", Effect::Waiting)]);
     assert_eq!(first.hear(Frame::Ended(frame), now()), Want::End(End::Done));
     let waiting = first.record().receipts[&PhaseName::configure()].clone();
     assert_eq!((waiting.outcome, waiting.message.as_str()), (Outcome::Waiting, "it waits at look"));
-    let mut second = session(&group, &waiting.run_id, first.record().into_owned(), free(), Known::default());
+    let mut second = session(&group, &waiting.run_id, first.record().into_owned(), free(), KnownSecrets::default());
     let request = text(&greet(&mut second, "w", vec![]));
     assert!(!request.contains("/etc/a") && request.contains("/etc/b"));
     // A cut connection forgets neither the step nor what was done before it.
@@ -266,7 +266,7 @@ fn what_was_acknowledged_goes_on_behind_the_step_with_all_results_together() {
         active: false,
         started: true,
     };
-    let mut third = session(&group, "", lost.record().into_owned(), free(), Known::default());
+    let mut third = session(&group, "", lost.record().into_owned(), free(), KnownSecrets::default());
     greet(&mut third, "w", vec![past]);
     let done = Ended {
         run_id: unknown.run_id,
