@@ -120,7 +120,8 @@ impl Applier<'_> {
             Effect::StartSession { .. } => debug!(?effect),
             _ => info!(?effect),
         }
-        let Some(subject) = effect.subject(self.snapshot) else { return self.carry_out(plan, effect).await };
+        let carried_out = Box::pin(self.carry_out(plan, effect));
+        let Some(subject) = effect.subject(self.snapshot) else { return carried_out.await };
         let failed = match effect {
             Effect::DeleteNode { .. } | Effect::DeleteMachine { .. } | Effect::DeleteClaim { .. } => "FailedDelete",
             Effect::Finalize
@@ -134,7 +135,7 @@ impl Applier<'_> {
             | Effect::CloseGate { .. } => "FailedUpdate",
             _ => "FailedCreate",
         };
-        self.noted(subject, failed, self.carry_out(plan, effect)).await
+        self.noted(subject, failed, carried_out).await
     }
 
     /// Keeps what the API server refuses, until it has done it: the status tells of it, and it is not asked again at once.

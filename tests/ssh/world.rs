@@ -9,12 +9,9 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use ipnet::IpNet;
 use pallet_core::target::Source;
-use pallet_operator::{
-    run,
-    transport::{
-        Channel, Closed, OpenError,
-        ssh::{Guard, Keyring, Keys, Ssh},
-    },
+use pallet_operator::transport::{
+    Channel, Closed, OpenError,
+    ssh::{Guard, Keyring, Keys, Ssh},
 };
 use zeroize::Zeroizing;
 

@@ -123,7 +123,7 @@ async fn run(cli: Cli) -> Result<Exit> {
         Command::Version(arguments) => version::run(flags, &arguments).await,
         Command::Converge(arguments) => converge::run(&flags.connect().await?, &arguments).await,
         Command::Lift(arguments) => lift::run(&flags.connect().await?, &arguments).await,
-        Command::Plan(arguments) => plan::run(&flags.connect().await?, &arguments).await,
+        Command::Plan(arguments) => Box::pin(plan::run(&flags.connect().await?, &arguments)).await,
         Command::Approve(arguments) => approve::run(&flags.connect().await?, &arguments).await,
         Command::Status(arguments) => status::run(&flags.connect().await?, &arguments).await,
         Command::Nodes(arguments) => nodes::run(&flags.connect().await?, &arguments).await,

@@ -130,7 +130,7 @@ impl Applier<'_> {
                 self.state.learn(&created);
                 // What backs it follows at once: a further pass for it would only cost time.
                 let uid = created.metadata.uid.clone().unwrap_or_default();
-                let machine = self.post_machine(group, template, &name, &uid);
+                let machine = Box::pin(self.post_machine(group, template, &name, &uid));
                 let made = self.noted(Subject::Machine(ordinal), FAILED, machine).await;
                 // The GroupNode is there; a refusal of what backs it is another matter, and is kept as such.
                 if made.as_ref().is_err_and(|error| error.refusal(FAILED).is_some()) { Ok(()) } else { made }

@@ -51,11 +51,16 @@ fn clean(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.values_mut().for_each(clean);
-            fields.retain(|name, value| !is_nothing(value) && !(is_empty(value) && EMPTY.contains(&name.as_str())));
+            fields.retain(|name, value| is_set(name, value));
         }
         Value::Array(items) => items.iter_mut().for_each(clean),
         _ => {}
     }
+}
+
+/// Whether a field differs from an absent one.
+fn is_set(name: &str, value: &Value) -> bool {
+    !is_nothing(value) && (!is_empty(value) || !EMPTY.contains(&name))
 }
 
 /// The fields that say nothing where they are an empty object. Elsewhere an empty object may say something: `emptyDir: {}`.
@@ -196,7 +201,7 @@ fn pod_spec(spec: &mut Map<String, Value>) {
             ("priorityClassName", json!("")),
         ],
     );
-    spec.retain(|name, value| !is_nothing(value) && !(is_empty(value) && EMPTY.contains(&name.as_str())));
+    spec.retain(|name, value| is_set(name, value));
 }
 
 fn container(container: &mut Map<String, Value>, shares_network: bool) {
@@ -275,7 +280,7 @@ fn container(container: &mut Map<String, Value>, shares_network: bool) {
             ("workingDir", json!("")),
         ],
     );
-    container.retain(|name, value| !is_nothing(value) && !(is_empty(value) && EMPTY.contains(&name.as_str())));
+    container.retain(|name, value| is_set(name, value));
 }
 
 /// What is asked for is what it is limited to, unless it is written down.

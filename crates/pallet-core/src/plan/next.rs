@@ -571,7 +571,7 @@ impl<'a, F: Fill> Look<'a, F> {
         let attempt = receipt.attempt.max(1);
         let again = Budget::Attempt(attempt, Why::Interrupted(phase.clone()));
         let Some(before) = receipt.interruptions.checked_sub(2) else { return again };
-        let retry = Retry { backoff: self.group.retry.backoff.max(AFTER_INTERRUPTIONS), ..self.group.retry.clone() };
+        let retry = Retry { backoff: self.group.retry.backoff.max(AFTER_INTERRUPTIONS), ..self.group.retry };
         let pause = retry.pause(before.saturating_add(1), jitter(&self.identity.name, receipt.interruptions));
         let until = after(receipt.finished_at.0, pause);
         if self.now < until && !is_ahead(receipt.finished_at.0, self.now) {

@@ -155,7 +155,7 @@ fn waited_for<'a>(snapshot: &'a Snapshot, group: &'a Group) -> impl Iterator<Ite
         Some(_) if node.host.is_some() => false,
         Some(_) if claims => true,
         Some(machine) if surges && is_outdated(group, machine) => false,
-        Some(machine) => group.node.is_named() || !overdue_from(machine).is_some_and(|time| time <= snapshot.now),
+        Some(machine) => group.node.is_named() || overdue_from(machine).is_none_or(|time| time > snapshot.now),
     })
 }
 

@@ -120,7 +120,7 @@ fn a_claim_grows_and_a_refusal_is_told_and_tried_again_later() {
     );
     let mut snapshot = mounted(json!([entry("data", "2Gi")]));
     let expand = Effect::ExpandClaim { name: "data-web-0".into(), uid: "u".into(), storage: "2Gi".into() };
-    assert_eq!(effects(&snapshot), [expand.clone()]);
+    assert_eq!(effects(&snapshot), std::slice::from_ref(&expand));
     assert_eq!(differs(&snapshot).0, "Expanding");
     let refused =
         |since| super::super::claims::Refusal { storage: "2Gi".into(), message: "no expansion".into(), since };

@@ -37,7 +37,8 @@ fn whatever_templates_see_is_rendered_anew() {
     let is_settled = |snapshot: &Snapshot, ordinal: u32| plan(snapshot).steps[&ordinal] == Step::Settled;
     assert!(is_settled(&settled, 0) && is_settled(&settled, 1));
     let group = |snapshot: &mut Snapshot, change: fn(&mut Group)| change(snapshot.group.as_mut().unwrap());
-    let changes: [(&str, fn(&mut Snapshot), bool); 6] = [
+    type Change = (&'static str, fn(&mut Snapshot), bool);
+    let changes: [Change; 6] = [
         (
             "facts",
             |seen| {

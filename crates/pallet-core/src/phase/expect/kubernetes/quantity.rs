@@ -145,7 +145,7 @@ mod tests {
         for (text, billionths) in [
             ("1", ONE),
             ("1000m", ONE),
-            ("1.5Gi", 3 * ONE << 29),
+            ("1.5Gi", (3 * ONE) << 29),
             ("0.1", ONE / 10),
             (".5", ONE / 2),
             ("5.", 5 * ONE),
