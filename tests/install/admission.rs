@@ -253,7 +253,9 @@ fn who_may_lift_brings_scripts_only_with_a_right_of_its_own() {
     bind("sara-scripts", "pallet-lift-scripts", "sara");
     let lift = |name: &str, more: Value| {
         let mut spec = json!({"groups": ["web"]});
-        spec.as_object_mut().zip(more.as_object()).map(|(spec, more)| spec.extend(more.clone()));
+        if let Some((spec, more)) = spec.as_object_mut().zip(more.as_object()) {
+            spec.extend(more.clone());
+        }
         json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "Lift", "metadata": {"name": name}, "spec": spec})
     };
     let script = json!({"phase": {"actions": [{"exec": {"script": "id"}}]}});
