@@ -143,7 +143,7 @@ fn a_directory_that_is_exchanged_leads_root_nowhere(shell: Shell) {
             group: Some(OTHER.to_string()),
         };
         vec![
-            directory(path.clone(), if n % 2 == 0 { "700" } else { "750" }),
+            directory(path.clone(), if n.is_multiple_of(2) { "700" } else { "750" }),
             directory(format!("{path}/{n}/a"), "700"),
             theirs(&conf.join("file"), &format!("no. {n}\n")),
         ]
