@@ -8,6 +8,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::harness::{Space, busybox, condition, node, reason, script, wait};
+use pallet_api::GroupNode;
 
 /// A group of two whose configure writes what `text` is.
 fn spec(text: &str) -> Value {
@@ -66,13 +67,14 @@ async fn an_undefined_value_stops_no_replacement() {
     space.start_operator();
     lose(&space, "web-0", "one\n").await;
     space.until("true figures", whole).await;
-    // A node as a whole, too.
+    // A node as a whole, too. Its successor has its name.
+    let former = space.nodes().get("web-1").await.unwrap().metadata.uid;
     space.nodes().delete("web-1", &DeleteParams::default()).await.unwrap();
     wait("another node", || async {
         let nodes = space.nodes().list(&ListParams::default()).await.unwrap().items;
-        let converged = nodes.iter().filter(|node| reason(node) == "Converged").map(ResourceExt::name_any);
-        let names: Vec<String> = converged.collect();
-        if names.len() == 2 && names.iter().all(|name| name != "web-1") { Ok(()) } else { Err(format!("{names:?}")) }
+        let is_next = |node: &&GroupNode| reason(node) == "Converged" && node.metadata.uid != former;
+        let names: Vec<String> = nodes.iter().filter(is_next).map(ResourceExt::name_any).collect();
+        if names == ["web-0", "web-1"] { Ok(()) } else { Err(format!("{names:?}")) }
     })
     .await;
     space.until("true figures", whole).await;
