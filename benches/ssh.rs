@@ -1,7 +1,7 @@
 //! How long it takes to bring a fleet of sshd hosts through four phases, beside Ansible, pyinfra and parallel-ssh on the same
 //! hosts, in one run: from nothing done to everything done, looked up on every host afterwards.
 //!
-//! The operator's time is from the creation of the GroupSpec to its Ready: the nodes are created, and every receipt is written,
+//! The operator's time is from the creation of the GroupSpec to its Ready: the nodes are created, and every phase result is written,
 //! within it. It prints a table and writes `target/bench/ssh.json`; it fails where a goal is missed.
 
 #[path = "../tests/support/mod.rs"]

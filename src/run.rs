@@ -330,7 +330,7 @@ impl Runs {
             Err(end) => end,
             Ok((mut channel, said)) => {
                 let show = |session: &Session| self.show(&node_uid, &key, session);
-                let watched = Watched::new(&self.metrics, session.receipts());
+                let watched = Watched::new(&self.metrics, session.phase_results());
                 let listener = Listener { evaluations: &self.limits.evaluations, namespace: &key.namespace, watched };
                 let spoken = converse(&mut session, &mut channel, said, directives, show, listener).await;
                 match spoken {
@@ -427,13 +427,13 @@ impl Runs {
             End::Done | End::Stopped => debug!(?end, "the session is over"),
             End::Lost(message) => warn!(message, "the connection was lost"),
             End::Refused { reason, message } => warn!(reason, message, "the session was refused"),
-            End::NeverSettles { message, .. } => warn!(message, "the session never settles"),
+            End::NotIdempotent { message, .. } => warn!(message, "the session never settles"),
         }
         let label = match &end {
             End::Done => "done",
             End::Stopped => "stopped",
             End::Lost(_) => "lost",
-            End::Refused { .. } | End::NeverSettles { .. } => "refused",
+            End::Refused { .. } | End::NotIdempotent { .. } => "refused",
         };
         self.metrics.session_ended(label);
         tracing::Span::current().record("outcome", label);
@@ -475,7 +475,7 @@ impl Listener<'_> {
             if let Some(id) = attached.filter(|_| want == Want::Wait) {
                 watched.joins(&id);
             }
-            watched.learns(session.receipts());
+            watched.learns(session.phase_results());
             want
         };
         if evaluates { self.evaluations.run(self.namespace, &Meter::default(), hear).await } else { hear() }

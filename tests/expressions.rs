@@ -151,7 +151,7 @@ fn no_expression_takes_more_than_its_share() {
 fn all_expressions_of_a_scope_share_a_budget() {
     let context = json!({"params": {"numbers": (0..4000).collect::<Vec<u32>>()}});
     let that = "params.numbers.all(a, params.numbers.all(b, a + b >= 0))";
-    let one = |n| Expectation { name: format!("e{n}"), origin: None, that: that.into(), message: String::new() };
+    let one = |n| Expectation { name: format!("e{n}"), origin: None, expression: that.into(), message: String::new() };
     let expectations: Vec<_> = (0..1000).map(one).collect();
     let budget = Budget::new();
     let start = worked();

@@ -29,12 +29,12 @@ async fn speaks() {
                 .entered();
         let metrics = Metrics::default();
         let run = metrics.run_starts("configure", "configure-1f", Some(2));
-        let receipt = json!({
+        let phase_result = json!({
             "phase": "configure", "digest": "d", "runId": "configure-1f", "attempt": 2, "outcome": "TimedOut",
             "startedAt": "2026-11-21T10:00:00Z", "finishedAt": "2026-11-21T10:01:00Z"
         });
-        let receipt = serde_json::from_value(receipt).unwrap();
-        let ended = Ended { phase: "configure", outcome: "timed_out", receipt: &receipt, joined: false };
+        let phase_result = serde_json::from_value(phase_result).unwrap();
+        let ended = Ended { phase: "configure", outcome: "timed_out", phase_result: &phase_result, joined: false };
         metrics.run_ended(Some(run), &ended);
         tracing::error_span!(target: "kube_client", "somebody else's").in_scope(|| {});
     }

@@ -141,7 +141,7 @@ fn the_admin_is_found_among_users_with_other_keys() {
         .find(|fact| fact.name == "admins")
         .and_then(|fact| fact.exec.clone())
         .expect("a script");
-    let that = &spec.phases["test"].expect[0].that;
+    let that = &spec.phases["test"].expect[0].expression;
     let scratch = Scratch::new("admins");
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKq1n5BU0XJk9cB3yuMVNXBqPNsJVHcWNCkVWJRXRPTJ jane of the house";
     let rsa = |n: usize| format!("ssh-rsa AAAAB3NzaC1yc2E{}== other\n", format!("{n:04}").repeat(180));

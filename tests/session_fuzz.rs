@@ -180,7 +180,7 @@ fn group() -> Arc<Group> {
                 "settings": {"facts": [{"name": "java", "exec": "java", "optional": true}]},
                 "configure": {"actions": [{"name": "a", "exec": {"script": "conf {{ facts.java or 'none' }}",
                     "secretEnv": [{"name": "PW", "secretKeyRef": {"name": "db", "key": "pw"}}]}}]},
-                "test": {"expect": [{"name": "java", "that": "facts.java == '17'"}]}
+                "test": {"expect": [{"name": "java", "expression": "facts.java == '17'"}]}
             },
             "converge": {"phases": ["test"]}
         }
@@ -241,13 +241,13 @@ fn session(seed: u64) -> (usize, Option<End>) {
         }
         // What reconcile sees of it.
         let record = session.record();
-        let (facts, receipts) = (serde_json::to_string(&record.facts).unwrap(), &record.receipts);
+        let (facts, phase_results) = (serde_json::to_string(&record.facts).unwrap(), &record.phase_results);
         assert!(facts.len() < 200 << 10, "seed {seed}: {} bytes of facts", facts.len());
-        assert!(receipts.len() <= 24, "seed {seed}: {} receipts", receipts.len());
-        for receipt in receipts.values() {
-            let length = serde_json::to_string(receipt).unwrap().len();
-            assert!(length < 200 << 10, "seed {seed}: a receipt of {length} bytes");
-            assert!(receipt.message.len() <= 1024 && receipt.output.len() <= 8192, "seed {seed}");
+        assert!(phase_results.len() <= 24, "seed {seed}: {} phase results", phase_results.len());
+        for phase_result in phase_results.values() {
+            let length = serde_json::to_string(phase_result).unwrap().len();
+            assert!(length < 200 << 10, "seed {seed}: a phase result of {length} bytes");
+            assert!(phase_result.message.len() <= 1024 && phase_result.output.len() <= 8192, "seed {seed}");
         }
     }
     (taken, None)

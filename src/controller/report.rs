@@ -21,7 +21,7 @@ use crate::run::Runs;
 use pallet_api::{
     GroupNode, GroupNodeStatus, GroupSpec, GroupSpecStatus,
     conditions::clip,
-    group_node::{Outcome, Receipt},
+    group_node::{Outcome, PhaseResult},
 };
 use pallet_client::answer;
 use pallet_core::{
@@ -152,26 +152,29 @@ impl Reporter<'_> {
         }
     }
 
-    /// One event for an attempt that failed, when its receipt is written first.
+    /// One event for an attempt that failed, when its phase result is written first.
     async fn tell_failures(&self, written: &GroupNode, node: &Node) {
         let Some(saved) = &node.saved else { return };
-        let known = |receipt: &Receipt| {
-            saved.receipts.values().any(|old| {
-                let same = old.run_id == receipt.run_id && old.outcome == receipt.outcome;
-                same && old.attempt == receipt.attempt && old.interruptions == receipt.interruptions
+        let known = |phase_result: &PhaseResult| {
+            saved.phase_results.values().any(|old| {
+                let same = old.run_id == phase_result.run_id && old.outcome == phase_result.outcome;
+                same && old.attempt == phase_result.attempt && old.interruptions == phase_result.interruptions
             })
         };
-        for receipt in
-            node.record.receipts.values().filter(|receipt| receipt.outcome != Outcome::Succeeded && !known(receipt))
+        for phase_result in node
+            .record
+            .phase_results
+            .values()
+            .filter(|phase_result| phase_result.outcome != Outcome::Succeeded && !known(phase_result))
         {
-            let note = format!("{} attempt {}: {}", receipt.phase, receipt.attempt, receipt.message);
-            let (kind, reason) = match receipt.outcome {
+            let note = format!("{} attempt {}: {}", phase_result.phase, phase_result.attempt, phase_result.message);
+            let (kind, reason) = match phase_result.outcome {
                 Outcome::Unknown => (EventType::Warning, "PhaseLost"),
                 Outcome::Waiting => (EventType::Normal, "ManualStep"),
                 Outcome::Interrupted => (EventType::Normal, "PhaseInterrupted"),
                 _ => (EventType::Warning, "PhaseFailed"),
             };
-            let action = format!("{}-{}-{}", receipt.phase, receipt.attempt, receipt.run_id);
+            let action = format!("{}-{}-{}", phase_result.phase, phase_result.attempt, phase_result.run_id);
             tell(self.recorder, &written.object_ref(&()), kind, reason, &action, note).await;
         }
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tracing::info;
 
 use crate::telemetry::metrics::{Ended, Metrics, Run};
-use pallet_api::group_node::{Outcome, Receipt};
+use pallet_api::group_node::{Outcome, PhaseResult};
 use pallet_core::phase::PhaseName;
 use pallet_core::session::{Session, lift};
 
@@ -25,7 +25,7 @@ struct Flight {
     joined: bool,
 }
 
-/// What tells one receipt of a phase from another.
+/// What tells one phase result of a phase from another.
 #[derive(PartialEq)]
 struct Told {
     run: String,
@@ -34,17 +34,17 @@ struct Told {
     finished: Timestamp,
 }
 
-impl From<&Receipt> for Told {
-    fn from(receipt: &Receipt) -> Self {
-        let Receipt { run_id, attempt, outcome, finished_at, .. } = receipt;
+impl From<&PhaseResult> for Told {
+    fn from(phase_result: &PhaseResult) -> Self {
+        let PhaseResult { run_id, attempt, outcome, finished_at, .. } = phase_result;
         Self { run: run_id.clone(), attempt: *attempt, outcome: *outcome, finished: finished_at.0 }
     }
 }
 
 impl<'a> Watched<'a> {
     /// A session that begins with this record.
-    pub(super) fn new(metrics: &'a Metrics, receipts: &BTreeMap<PhaseName, Receipt>) -> Self {
-        let told = receipts.iter().map(|(phase, receipt)| (phase.clone(), receipt.into())).collect();
+    pub(super) fn new(metrics: &'a Metrics, phase_results: &BTreeMap<PhaseName, PhaseResult>) -> Self {
+        let told = phase_results.iter().map(|(phase, phase_result)| (phase.clone(), phase_result.into())).collect();
         Self { metrics, flight: None, told }
     }
 
@@ -71,18 +71,18 @@ impl<'a> Watched<'a> {
         self.flight = Some(Flight { id: id.to_owned(), run, joined: true });
     }
 
-    /// The session knows this now. Each new receipt is told, also of what ran nothing on the node.
-    pub(super) fn learns(&mut self, receipts: &BTreeMap<PhaseName, Receipt>) {
-        for (phase, receipt) in receipts {
-            let now = Told::from(receipt);
+    /// The session knows this now. Each new phase result is told, also of what ran nothing on the node.
+    pub(super) fn learns(&mut self, phase_results: &BTreeMap<PhaseName, PhaseResult>) {
+        for (phase, phase_result) in phase_results {
+            let now = Told::from(phase_result);
             let before = self.told.get(phase);
             if before == Some(&now) {
                 continue;
             }
-            // An attempt that never started is taken back: the receipt is that of the one before.
+            // An attempt that never started is taken back: the phase result is that of the one before.
             let news = before.is_none_or(|before| before.run != now.run || before.attempt <= now.attempt);
             self.told.insert(phase.clone(), now);
-            let outcome = match receipt.outcome {
+            let outcome = match phase_result.outcome {
                 Outcome::Succeeded => "succeeded",
                 Outcome::Failed => "failed",
                 Outcome::TimedOut => "timed_out",
@@ -90,11 +90,11 @@ impl<'a> Watched<'a> {
                 Outcome::Unknown | Outcome::Interrupted => continue,
             };
             if news {
-                let flight = self.flight.take_if(|flight| flight.id == receipt.run_id);
+                let flight = self.flight.take_if(|flight| flight.id == phase_result.run_id);
                 let joined = flight.as_ref().is_none_or(|flight| flight.joined);
                 self.metrics.run_ended(
                     flight.map(|flight| flight.run),
-                    &Ended { phase: phase.as_str(), outcome, receipt, joined },
+                    &Ended { phase: phase.as_str(), outcome, phase_result, joined },
                 );
             }
         }
@@ -115,17 +115,17 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn receipt(run_id: &str, attempt: u32, outcome: Outcome, finished: i64) -> Receipt {
+    fn phase_result(run_id: &str, attempt: u32, outcome: Outcome, finished: i64) -> PhaseResult {
         let time = |second| Timestamp::from_second(second).unwrap().to_string();
-        let receipt = json!({
+        let phase_result = json!({
             "phase": "configure", "digest": "d", "runId": run_id, "attempt": attempt, "outcome": outcome,
             "startedAt": time(100), "finishedAt": time(finished)
         });
-        serde_json::from_value(receipt).unwrap()
+        serde_json::from_value(phase_result).unwrap()
     }
 
-    fn record(receipt: Receipt) -> BTreeMap<PhaseName, Receipt> {
-        [(PhaseName::configure(), receipt)].into()
+    fn record(phase_result: PhaseResult) -> BTreeMap<PhaseName, PhaseResult> {
+        [(PhaseName::configure(), phase_result)].into()
     }
 
     fn counted(metrics: &Metrics, outcome: &str) -> usize {
@@ -136,32 +136,32 @@ mod tests {
     #[test]
     fn each_receipt_is_told_once_and_what_was_known_before_never() {
         let metrics = Metrics::default();
-        let mut watched = Watched::new(&metrics, &record(receipt("a", 1, Outcome::Failed, 110)));
-        watched.learns(&record(receipt("a", 1, Outcome::Failed, 110)));
+        let mut watched = Watched::new(&metrics, &record(phase_result("a", 1, Outcome::Failed, 110)));
+        watched.learns(&record(phase_result("a", 1, Outcome::Failed, 110)));
         assert_eq!(counted(&metrics, "failed"), 0);
         for _ in 0..2 {
-            watched.learns(&record(receipt("b", 2, Outcome::Failed, 120)));
+            watched.learns(&record(phase_result("b", 2, Outcome::Failed, 120)));
         }
         assert_eq!(counted(&metrics, "failed"), 1);
-        watched.learns(&record(receipt("c", 3, Outcome::TimedOut, 130)));
+        watched.learns(&record(phase_result("c", 3, Outcome::TimedOut, 130)));
         assert_eq!(counted(&metrics, "timed_out"), 1);
-        // Nothing runs for settings without facts or for test: their receipts have no run, but a time.
-        watched.learns(&record(receipt("", 1, Outcome::Succeeded, 140)));
-        watched.learns(&record(receipt("", 1, Outcome::Succeeded, 141)));
+        // Nothing runs for settings without facts or for test: their phase results have no run, but a time.
+        watched.learns(&record(phase_result("", 1, Outcome::Succeeded, 140)));
+        watched.learns(&record(phase_result("", 1, Outcome::Succeeded, 141)));
         assert_eq!(counted(&metrics, "succeeded"), 2);
     }
 
     #[test]
     fn a_run_that_was_lost_counts_when_its_end_is_heard_of_and_one_that_never_started_does_not() {
         let metrics = Metrics::default();
-        let lost = record(receipt("a", 2, Outcome::Unknown, 150));
+        let lost = record(phase_result("a", 2, Outcome::Unknown, 150));
         let mut watched = Watched::new(&metrics, &lost);
         // The node's clock has whole seconds: it may have ended before it was lost.
-        watched.learns(&record(receipt("a", 2, Outcome::Succeeded, 149)));
+        watched.learns(&record(phase_result("a", 2, Outcome::Succeeded, 149)));
         assert_eq!(counted(&metrics, "succeeded"), 1);
         let mut watched = Watched::new(&metrics, &lost);
-        watched.learns(&record(receipt("a", 1, Outcome::Failed, 150)));
-        watched.learns(&record(receipt("b", 2, Outcome::Unknown, 160)));
+        watched.learns(&record(phase_result("a", 1, Outcome::Failed, 150)));
+        watched.learns(&record(phase_result("b", 2, Outcome::Unknown, 160)));
         assert_eq!((counted(&metrics, "succeeded"), counted(&metrics, "failed")), (1, 0));
     }
 }

@@ -171,13 +171,13 @@ mod tests {
             let _session = tracing::error_span!("session", group = "shop/web", node = "web-0").entered();
             let run = metrics.run_starts("configure", "configure-1f", Some(2));
             run.span.in_scope(|| tracing::info!("phase starts"));
-            let receipt = json!({
+            let phase_result = json!({
                 "phase": "configure", "digest": "d", "runId": "configure-1f", "attempt": 2, "outcome": "Failed",
                 "exitCode": 3, "message": "motd failed",
                 "startedAt": "2026-11-21T10:00:00Z", "finishedAt": "2026-11-21T10:01:00Z"
             });
-            let receipt = serde_json::from_value(receipt).unwrap();
-            let ended = Ended { phase: "configure", outcome: "failed", receipt: &receipt, joined: false };
+            let phase_result = serde_json::from_value(phase_result).unwrap();
+            let ended = Ended { phase: "configure", outcome: "failed", phase_result: &phase_result, joined: false };
             metrics.run_ended(Some(run), &ended);
         });
         assert_eq!(lines.len(), 2);

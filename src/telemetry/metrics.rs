@@ -21,7 +21,7 @@ use prometheus_client::{
 };
 use tracing::{Span, info};
 
-use pallet_api::group_node::Receipt;
+use pallet_api::group_node::PhaseResult;
 
 /// The metrics of one operator. Clones count together.
 #[derive(Clone, Debug)]
@@ -223,7 +223,7 @@ impl Metrics {
 
     /// A phase ended on its node. `run` is what was begun with it, where it was followed.
     pub fn run_ended(&self, run: Option<Run>, ended: &Ended<'_>) {
-        let Receipt { run_id, attempt, started_at, finished_at, exit_code, message, .. } = ended.receipt;
+        let PhaseResult { run_id, attempt, started_at, finished_at, exit_code, message, .. } = ended.phase_result;
         let took = match &run {
             Some(run) if !ended.joined => run.began.elapsed(),
             _ => Duration::try_from(finished_at.0.duration_since(started_at.0)).unwrap_or_default(),
@@ -250,8 +250,8 @@ pub struct Ended<'a> {
     /// `succeeded`, `failed` or `timed_out`.
     pub outcome: &'static str,
     /// What the journal says of it.
-    pub receipt: &'a Receipt,
-    /// Whether it was under way before this session: then it took what its receipt says.
+    pub phase_result: &'a PhaseResult,
+    /// Whether it was under way before this session: then it took what its phase result says.
     pub joined: bool,
 }
 
@@ -306,16 +306,16 @@ mod tests {
         line.map(str::to_owned)
     }
 
-    fn minute() -> Receipt {
-        let receipt = json!({
+    fn minute() -> PhaseResult {
+        let phase_result = json!({
             "phase": "x", "digest": "d", "runId": "r", "attempt": 1, "outcome": "Succeeded",
             "startedAt": "2026-11-21T10:00:00Z", "finishedAt": "2026-11-21T10:01:00Z"
         });
-        serde_json::from_value(receipt).unwrap()
+        serde_json::from_value(phase_result).unwrap()
     }
 
     fn end(metrics: &Metrics, run: Option<Run>, phase: &str) {
-        metrics.run_ended(run, &Ended { phase, outcome: "succeeded", receipt: &minute(), joined: true });
+        metrics.run_ended(run, &Ended { phase, outcome: "succeeded", phase_result: &minute(), joined: true });
     }
 
     #[test]

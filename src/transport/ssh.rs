@@ -178,12 +178,12 @@ impl Inner {
             trust: endpoint.trust.clone(),
         };
         // What may not be connected to is refused whatever else is wrong.
-        self.guard.check_written(&endpoint.address).map_err(|why| error("AddressRefused", &name, &why))?;
+        self.guard.check_written(&endpoint.address).map_err(|why| error("AddressNotAllowed", &name, &why))?;
         let login = self.login(&endpoint.namespace, name.clone(), &itself, stage).await?;
         let elevated = self.elevated(endpoint, &name, stage).await?;
         let sudo = elevated.as_ref().map(|it| loader::Sudo { user: it.user, password: it.password.is_some() });
         let command = loader::command(sudo, LOADER);
-        let command = command.map_err(|why| error("ElevationRefused", &name, &format!("become.user: {why}")))?;
+        let command = command.map_err(|why| error("BecomeFailed", &name, &format!("become.user: {why}")))?;
         let connection = match &endpoint.jump {
             None => self.connect(&itself, &login, stage, endpoint.connect_timeout, Address::Host).await?,
             Some(hop) => self.connect_through(hop, endpoint, &login, stage).await?,
@@ -198,15 +198,16 @@ impl Inner {
         let trusted = self.trusted(namespace, &name, &host, &to.trust, stage).await?;
         let source = Source::Secret(to.key.clone());
         stage.enter(format!("reading the private key, {source}"));
-        let unreadable =
-            |why: String| error("KeyUnreadable", &name, &format!("the private key ({source}) cannot be used: {why}"));
+        let unreadable = |why: String| {
+            error("InvalidPrivateKey", &name, &format!("the private key ({source}) cannot be used: {why}"))
+        };
         let mut held = self.keyring.read(namespace, &source).await.map_err(unreadable)?;
         let key = keys::private_key(&take(&mut held, &source).map_err(unreadable)?).map_err(unreadable)?;
         let beside = Source::Secret(KeyRef { name: to.key.name.clone(), key: format!("{}-cert.pub", to.key.key) });
         // Most keys have none.
         let certificate = held.remove(&beside.at().key).map(|bytes| keys::certificate(&bytes, &key)).transpose();
         let certificate = certificate.map_err(|why| {
-            error("KeyUnreadable", &name, &format!("the certificate ({beside}) cannot be used: {why}"))
+            error("InvalidPrivateKey", &name, &format!("the certificate ({beside}) cannot be used: {why}"))
         })?;
         drop(held);
         let (user, key_place) = (to.user.clone(), source.to_string());
@@ -225,7 +226,7 @@ impl Inner {
         let mut trusted = Trusted::of(host.clone());
         for (at, trust) in trust.iter().enumerate() {
             let unreadable =
-                |what: &str, why: &str| error("TrustUnreadable", name, &format!("trust[{at}]{what}: {why}"));
+                |what: &str, why: &str| error("InvalidKnownHosts", name, &format!("trust[{at}]{what}: {why}"));
             match trust {
                 Trust::Key(line) => trusted.add_key(line).map_err(|why| unreadable("", &why))?,
                 Trust::KnownHosts(source) => {
@@ -347,7 +348,7 @@ impl Inner {
 
     /// The addresses that may be connected to. A name is resolved once, and what was checked is what is connected to.
     async fn addresses(&self, to: &Hop, name: &str, stage: &Stage) -> Result<Vec<SocketAddr>, OpenError> {
-        let refused = |why: String| error("AddressRefused", name, &why);
+        let refused = |why: String| error("AddressNotAllowed", name, &why);
         if let Some(literal) = self.guard.check_written(&to.address).map_err(refused)? {
             return Ok(vec![SocketAddr::new(literal, to.port)]);
         }

@@ -307,7 +307,7 @@ fn a_script_that_wipes_the_journal_is_no_success(shell: Shell) {
         Frame::Absent(absent) => assert_eq!(absent, id),
         other => panic!("{other:?}"),
     }
-    let witness = agent.witness.clone();
+    let filesystem_id = agent.filesystem_id.clone();
     drop(agent);
-    assert_ne!(node.agent().witness, witness);
+    assert_ne!(node.agent().filesystem_id, filesystem_id);
 }

@@ -18,9 +18,9 @@ under_every_shell! {
     the_greeting_may_come_byte_by_byte
     another_pods_work_is_refused
     a_host_needs_no_uid
-    the_witness_stays_until_the_file_system_goes
+    the_filesystem_id_stays_until_the_file_system_goes
     a_life_that_the_operator_tells_is_another_one_though_process_one_is_the_same
-    two_first_greetings_make_one_witness
+    two_first_greetings_make_one_filesystem_id
     facts_are_whole_and_typed
     a_disk_that_cannot_be_told_is_no_reason_to_tell_nothing
     an_unknown_request_is_refused
@@ -85,11 +85,11 @@ fn a_host_needs_no_uid(shell: Shell) {
     let mut agent = Agent::start(&node);
     agent.greet(agent::text(), "-");
     agent.meet();
-    let host = agent.witness.clone();
+    let host = agent.filesystem_id.clone();
     agent.bye();
     let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let (file_system, id) = host.split_once('.').unwrap_or((&host, ""));
-    assert_eq!(id, machine.trim(), "the witness of a machine has its ID");
+    assert_eq!(id, machine.trim(), "the filesystem ID of a machine has its ID");
     // What one node did there is nothing to another that the machine is later.
     let meet = |uid: &str| {
         let mut agent = Agent::start(&node);
@@ -98,29 +98,29 @@ fn a_host_needs_no_uid(shell: Shell) {
         agent
     };
     let mut first = meet("@n-1");
-    assert_eq!(first.witness, format!("{host}.n-1"));
+    assert_eq!(first.filesystem_id, format!("{host}.n-1"));
     first.run("true");
     first.bye();
     assert_eq!(meet("@n-1").pasts.len(), 1);
     assert_eq!(meet("@n-2").pasts.len(), 0);
-    let pod = node.agent().witness.clone();
+    let pod = node.agent().filesystem_id.clone();
     let born = pod.strip_prefix(&format!("{file_system}.")).expect("the same file system");
-    assert!(born.bytes().all(|byte| byte.is_ascii_digit()), "a pod's witness {pod} knows when process 1 began");
+    assert!(born.bytes().all(|byte| byte.is_ascii_digit()), "a pod's filesystem ID {pod} knows when process 1 began");
 }
 
-fn the_witness_stays_until_the_file_system_goes(shell: Shell) {
+fn the_filesystem_id_stays_until_the_file_system_goes(shell: Shell) {
     let node = Node::new(shell);
     let first = node.agent();
-    let witness = first.witness.clone();
-    assert!(witness.len() >= 32 && !witness.contains(' '), "{witness}");
+    let filesystem_id = first.filesystem_id.clone();
+    assert!(filesystem_id.len() >= 32 && !filesystem_id.contains(' '), "{filesystem_id}");
     first.bye();
     let mut second = node.agent();
     second.succeed("true");
-    assert_eq!(second.witness, witness);
+    assert_eq!(second.filesystem_id, filesystem_id);
     second.bye();
     fs::remove_dir_all(node.state()).unwrap();
     let third = node.agent();
-    assert_ne!(third.witness, witness);
+    assert_ne!(third.filesystem_id, filesystem_id);
     assert_eq!(third.pasts, []);
     third.bye();
 }
@@ -135,7 +135,7 @@ fn a_life_that_the_operator_tells_is_another_one_though_process_one_is_the_same(
         agent
     };
     let mut first = meet("c1");
-    assert!(first.witness.ends_with(".c1"), "{}", first.witness);
+    assert!(first.filesystem_id.ends_with(".c1"), "{}", first.filesystem_id);
     first.run("true");
     first.bye();
     assert_eq!(meet("c1").pasts.len(), 1);
@@ -145,7 +145,7 @@ fn a_life_that_the_operator_tells_is_another_one_though_process_one_is_the_same(
     assert_eq!(foreign.refusal().0, "incarnation");
 }
 
-fn two_first_greetings_make_one_witness(shell: Shell) {
+fn two_first_greetings_make_one_filesystem_id(shell: Shell) {
     for _ in 0..5 {
         let node = Node::new(shell);
         let together = Barrier::new(4);
@@ -154,13 +154,13 @@ fn two_first_greetings_make_one_witness(shell: Shell) {
             together.wait();
             agent.greet(agent::text(), UID);
             agent.meet();
-            agent.witness.clone()
+            agent.filesystem_id.clone()
         };
-        let witnesses: BTreeSet<String> = thread::scope(|scope| {
+        let ids: BTreeSet<String> = thread::scope(|scope| {
             let greeters: Vec<_> = (0..4).map(|_| scope.spawn(greet)).collect();
             greeters.into_iter().map(|greeter| greeter.join().unwrap()).collect()
         });
-        assert_eq!(witnesses.len(), 1, "{witnesses:?}");
+        assert_eq!(ids.len(), 1, "{ids:?}");
     }
 }
 
@@ -254,7 +254,7 @@ fn no_writable_place_is_a_refusal(shell: Shell) {
     assert_eq!(agent.wait(), Some(1));
 }
 
-/// Another journal elsewhere would have another witness, and a node with a history would pass for a new one.
+/// Another journal elsewhere would have another filesystem ID, and a node with a history would pass for a new one.
 fn a_journal_that_became_read_only_is_not_begun_anew(shell: Shell) {
     let mut node = Node::with_disk(shell, "size=1m");
     node.agent().bye();

@@ -271,7 +271,7 @@ pub struct Agent {
     frames: Receiver<Option<Frame>>,
     raw: Arc<Mutex<Vec<u8>>>,
     nonce: String,
-    pub witness: String,
+    pub filesystem_id: String,
     pub pasts: Vec<Past>,
 }
 
@@ -307,7 +307,7 @@ impl Agent {
             let _ = sender.send(None);
         });
         let stdin = child.stdin.take();
-        Self { child, stdin, frames, raw, nonce, witness: String::new(), pasts: Vec::new() }
+        Self { child, stdin, frames, raw, nonce, filesystem_id: String::new(), pasts: Vec::new() }
     }
 
     /// What its stdin, stdout and stderr are, as `/proc` names them.
@@ -337,7 +337,7 @@ impl Agent {
         self.pasts.clear();
         loop {
             match self.hear() {
-                Some(Frame::Hello { witness }) => self.witness = witness,
+                Some(Frame::Hello { filesystem_id }) => self.filesystem_id = filesystem_id,
                 Some(Frame::Past(past)) => self.pasts.push(past),
                 Some(Frame::Ready) => return,
                 other => panic!("{other:?} instead of a hello; it said {}", self.said()),

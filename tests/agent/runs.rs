@@ -155,7 +155,7 @@ fn nothing_of_a_script_stays_on_disk(shell: Shell) {
     assert_eq!(node.keeps("canary"), None);
     let names = fs::read_dir(node.state()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let strays: Vec<_> = names
-        .filter(|name| !["lock.", "log", "runs", "witness", "writable"].iter().any(|n| name.starts_with(n)))
+        .filter(|name| !["lock.", "log", "runs", "filesystem-id", "writable"].iter().any(|n| name.starts_with(n)))
         .collect();
     assert!(strays.is_empty(), "{strays:?}");
 }

@@ -99,17 +99,18 @@ fn a_session_converges_and_the_next_has_nothing_to_do(shell: Shell) {
     let record = session.record().into_owned();
     assert_eq!(node.read("marker"), "bootstrap\nconfigure\n");
     assert_eq!(node.read("motd"), format!("1.2 on {} as web-0\n", std::env::consts::ARCH));
-    let outcomes: Vec<_> = record.receipts.values().map(|receipt| (receipt.phase.as_str(), receipt.outcome)).collect();
+    let outcomes: Vec<_> =
+        record.phase_results.values().map(|phase_result| (phase_result.phase.as_str(), phase_result.outcome)).collect();
     assert_eq!(outcomes.len(), 3);
     assert!(outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Succeeded), "{outcomes:?}");
-    let configured = &record.receipts[&PhaseName::configure()];
+    let configured = &record.phase_results[&PhaseName::configure()];
     assert_eq!((configured.actions[0].name.as_str(), &configured.actions[0].result), ("motd", &Effect::Changed));
 
     let (mut session, mut agent) = open(&node, &group, record.clone());
     assert_eq!(converse(&mut session, &mut agent, |_| false), Some(End::Done));
     agent.bye();
     assert_eq!(node.read("marker"), "bootstrap\nconfigure\n");
-    assert_eq!(session.record().receipts, record.receipts);
+    assert_eq!(session.record().phase_results, record.phase_results);
     node.wait_until_quiet();
 }
 
@@ -123,7 +124,7 @@ fn a_lost_session_is_taken_up_by_the_next(shell: Shell) {
     assert_eq!(session.lose("cut", Timestamp::now()), End::Lost("cut".into()));
     let record = session.record().into_owned();
     let bootstrap = PhaseName::bootstrap();
-    assert_eq!(record.receipts[&bootstrap].outcome, Outcome::Unknown);
+    assert_eq!(record.phase_results[&bootstrap].outcome, Outcome::Unknown);
 
     // The next one waits for the very run, and goes on behind it. An operator that has lost its record does, too.
     let (mut session, mut agent) = open(&node, &group, record.clone());
@@ -140,9 +141,12 @@ fn a_lost_session_is_taken_up_by_the_next(shell: Shell) {
     assert_eq!(converse(&mut session, &mut agent, |_| false), Some(End::Done), "{}", agent.said());
     assert_eq!(converse(&mut forgetful, &mut other, |_| false), Some(End::Done), "{}", other.said());
     for session in [session, forgetful] {
-        let receipt = &session.record().receipts[&bootstrap];
-        assert_eq!((&receipt.outcome, &receipt.run_id), (&Outcome::Succeeded, &record.receipts[&bootstrap].run_id));
-        assert_eq!(session.record().receipts[&PhaseName::configure()].outcome, Outcome::Succeeded);
+        let phase_result = &session.record().phase_results[&bootstrap];
+        assert_eq!(
+            (&phase_result.outcome, &phase_result.run_id),
+            (&Outcome::Succeeded, &record.phase_results[&bootstrap].run_id)
+        );
+        assert_eq!(session.record().phase_results[&PhaseName::configure()].outcome, Outcome::Succeeded);
     }
     assert_eq!(node.read("marker"), "bootstrap\nconfigure\n");
     agent.bye();

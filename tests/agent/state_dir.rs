@@ -133,7 +133,7 @@ fn the_journal_of_an_earlier_version_is_still_used(shell: Shell) {
         let journal = machine.own(&format!("{place}/pallet-12345"));
         fs::create_dir(journal.join("runs")).unwrap();
         chown(journal.join("runs"), Some(VICTIM), None).unwrap();
-        symlink("its-witness", journal.join("witness")).unwrap();
+        symlink("its-filesystem-id", journal.join("filesystem-id")).unwrap();
         machine.set("HOME=/mnt");
         let expected = if place == "tmp" { "/tmp/pallet-12345" } else { "/var/tmp/pallet-12345" };
         assert_eq!(machine.journal(), expected);

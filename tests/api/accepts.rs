@@ -133,7 +133,7 @@ async fn good_specs_and_the_operator_reads_what_is_kept() {
             json!({}),
         ),
         (
-            json!({"phases": {"test": {"expect": [{"name": "disk", "that": "facts.disk.freePercent > 10"}]}}}),
+            json!({"phases": {"test": {"expect": [{"name": "disk", "expression": "facts.disk.freePercent > 10"}]}}}),
             "/spec/phases/test/expect/0/that",
             json!("facts.disk.freePercent > 10"),
         ),

@@ -385,7 +385,7 @@ async fn the_largest_status_of_a_lift_fits() {
         .in_namespace(async |space| {
             space.create("lifts", &lift("look", json!({}))).await;
             // 64 groups, every other node of each another outcome: the longest there is to say of ten thousand nodes.
-            let outcomes = ["Pending", "Running", "Succeeded", "Failed", "TimedOut", "Cancelled", "Skipped", "Gone"];
+            let outcomes = ["Pending", "Running", "Succeeded", "Failed", "TimedOut", "Cancelled", "Skipped", "Removed"];
             let intervals: Vec<String> = (0..150).map(|place| (place * 2).to_string()).collect();
             let shown = |group: usize, outcome: &str| {
                 json!({"group": format!("{group:052}"), "outcome": outcome, "nodes": intervals.join(",")})
@@ -397,7 +397,7 @@ async fn the_largest_status_of_a_lift_fits() {
             let status = json!({"status": {
                 "observedGeneration": 1, "nodes": 10_000, "outcomes": outcomes, "phaseErrors": vec![error; 10],
                 "phaseErrorsOmitted": 9_990, "suspendedSeconds": u32::MAX,
-                "actions": {"changed": 1, "unchanged": 2, "skipped": 3, "failed": 4, "unknowable": 5},
+                "actions": {"changed": 1, "unchanged": 2, "skipped": 3, "failed": 4, "unknown": 5},
                 "conditions": [condition("Complete", "False", "NodesFailed", &"m".repeat(1024))]
             }});
             let kept = space.lifts().patch_status("look", &PatchParams::default(), &Patch::Merge(status)).await;

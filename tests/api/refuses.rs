@@ -493,13 +493,13 @@ fn table() -> Vec<Bad> {
         ),
         bad(
             "expectations in configure",
-            json!({"phases": {"configure": {"expect": [{"name": "a", "that": "true"}]}}}),
+            json!({"phases": {"configure": {"expect": [{"name": "a", "expression": "true"}]}}}),
             PHASES,
             "only test holds expectations; move them to spec.phases.test",
         ),
         bad(
             "two expectations of one name",
-            json!({"phases": {"test": {"expect": [{"name": "a", "that": "true"}, {"name": "a", "that": "false"}]}}}),
+            json!({"phases": {"test": {"expect": [{"name": "a", "expression": "true"}, {"name": "a", "expression": "false"}]}}}),
             "spec.phases[test].expect[1]",
             "Duplicate value",
         ),

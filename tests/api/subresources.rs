@@ -109,7 +109,7 @@ async fn a_status_that_a_user_sends_along_is_dropped() {
         .await;
 }
 
-/// A receipt that the schema would refuse is a result lost: the longest that the operator writes must fit.
+/// A phase result that the schema would refuse is a result lost: the longest that the operator writes must fit.
 #[tokio::test]
 async fn the_largest_receipts_fit() {
     let Some(cluster) = support::cluster().await else { return };
@@ -119,7 +119,7 @@ async fn the_largest_receipts_fit() {
             let node = json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupNode", "metadata": {"name": "web-99999"}, "spec": spec});
             space.create("groupnodes", &node).await;
             let actions = vec![json!({"name": "x".repeat(63), "result": "Changed"}); 64];
-            let receipts: Vec<Value> = (0..24)
+            let phase_results: Vec<Value> = (0..24)
                 .map(|place| {
                     json!({
                         "phase": format!("phase-{place}"), "digest": "d".repeat(64), "runId": "r".repeat(128), "attempt": u32::MAX,
@@ -128,11 +128,11 @@ async fn the_largest_receipts_fit() {
                     })
                 })
                 .collect();
-            let patch = Patch::Merge(json!({"status": {"receipts": receipts}}));
+            let patch = Patch::Merge(json!({"status": {"phaseResults": phase_results}}));
             let kept = space.nodes().patch_status("web-99999", &PatchParams::default(), &patch).await.expect("it fits");
-            let receipts = kept.status.expect("a status").receipts;
-            assert_eq!(receipts.len(), 24);
-            assert_eq!((receipts[0].attempt, receipts[0].output_bytes), (u32::MAX, i64::MAX));
+            let phase_results = kept.status.expect("a status").phase_results;
+            assert_eq!(phase_results.len(), 24);
+            assert_eq!((phase_results[0].attempt, phase_results[0].output_bytes), (u32::MAX, i64::MAX));
         })
         .await;
 }
@@ -145,8 +145,8 @@ async fn two_receipts_of_one_phase_are_refused() {
             let spec = json!({"group": "web", "groupUid": "u", "ordinal": 0});
             let node = json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupNode", "metadata": {"name": "web-0"}, "spec": spec});
             space.create("groupnodes", &node).await;
-            let receipt = json!({"phase": "configure", "digest": "d", "attempt": 1, "outcome": "Failed", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:00Z"});
-            let patch = Patch::Merge(json!({"status": {"receipts": [receipt, receipt]}}));
+            let phase_result = json!({"phase": "configure", "digest": "d", "attempt": 1, "outcome": "Failed", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:00Z"});
+            let patch = Patch::Merge(json!({"status": {"phaseResults": [phase_result, phase_result]}}));
             let refused = refusal(space.nodes().patch_status("web-0", &PatchParams::default(), &patch).await);
             assert!(refused.message.contains("Duplicate value"), "{}", refused.message);
         })

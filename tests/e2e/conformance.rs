@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     grounds::Ground,
-    harness::{Space, receipt},
+    harness::{Space, phase_result},
     packages::SOURCE,
 };
 
@@ -92,7 +92,7 @@ async fn keeps_its_promises(what: &str, space: &Space, ground: &Ground, bootstra
     let names: BTreeSet<String> = cases.iter().map(|case| case.name.to_owned()).collect();
     let effects = async || {
         let node = space.nodes().get("web-0").await.unwrap();
-        receipt(&node, "configure")
+        phase_result(&node, "configure")
             .unwrap()
             .actions
             .into_iter()

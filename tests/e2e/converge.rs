@@ -5,7 +5,7 @@ use std::time::Duration;
 use pallet_api::group_node::Effect;
 use serde_json::json;
 
-use crate::harness::{Space, busybox, condition, receipt, script, wait};
+use crate::harness::{Space, busybox, condition, phase_result, script, wait};
 
 /// The whole of it: pods are created, bootstrapped once, asked for their facts, configured, and reported; then nothing.
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn a_group_converges_at_its_promised_cost_and_then_rests() {
         let node = space.nodes().get(name).await.unwrap();
         let facts = &node.status.as_ref().unwrap().facts;
         assert_eq!((&facts["answer"], &facts["hostname"]), (&json!("42"), &json!(name)));
-        let configure = receipt(&node, "configure").unwrap();
+        let configure = phase_result(&node, "configure").unwrap();
         assert_eq!(configure.output, format!("done as {name}\n"));
         assert!(configure.actions.iter().all(|action| action.result == Effect::Changed));
         let ordinal = &name[4..];
@@ -137,7 +137,7 @@ async fn failures_are_isolated_retried_reported_and_ended_by_an_annotation() {
         "try\ntry\ntry\n",
         "1 + limit attempts, nothing after the failure"
     );
-    let failed = receipt(&space.nodes().get("web-1").await.unwrap(), "configure").unwrap();
+    let failed = phase_result(&space.nodes().get("web-1").await.unwrap(), "configure").unwrap();
     assert_eq!(failed.actions.iter().map(|a| a.result).collect::<Vec<_>>(), [Effect::Changed, Effect::Failed]);
 
     space.kubectl_exec("web-1", "touch /open").await;

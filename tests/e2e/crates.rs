@@ -22,7 +22,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::harness::{Space, busybox, node, receipt, wait};
+use crate::harness::{Space, busybox, node, phase_result, wait};
 
 /// Where nodes find the packages.
 const PACKAGES: &str = "/packages";
@@ -76,8 +76,9 @@ impl Space {
 
     /// Packages may take most of the time that there is for one thing.
     async fn installed(&self) {
-        let installed =
-            |node: &GroupNode| receipt(node, "install").is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
+        let installed = |node: &GroupNode| {
+            phase_result(node, "install").is_some_and(|phase_result| phase_result.outcome == Outcome::Succeeded)
+        };
         self.node_until("web-0", "the packages are installed", installed).await;
     }
 
@@ -95,11 +96,11 @@ impl Space {
         assert!(changed.is_empty() && !again.actions.is_empty(), "the second time changed {changed:#?}");
     }
 
-    async fn configured(&self) -> pallet_api::group_node::Receipt {
+    async fn configured(&self) -> pallet_api::group_node::PhaseResult {
         let node = self.nodes().get("web-0").await.expect("the GroupNode");
-        let receipt = receipt(&node, "configure").expect("a receipt of configure");
-        assert_eq!(receipt.outcome, Outcome::Succeeded);
-        receipt
+        let phase_result = phase_result(&node, "configure").expect("a phase result of configure");
+        assert_eq!(phase_result.outcome, Outcome::Succeeded);
+        phase_result
     }
 
     /// Runs a script that breaks something, waits until a look at the node has found it, and lets configure put it right.
@@ -139,7 +140,7 @@ fn is_noticed(node: &GroupNode, what: &str) -> bool {
     let Some(status) = &node.status else { return false };
     let drifted = status.conditions.iter().any(|condition| condition.type_ == "Drifted" && condition.status == "True");
     let differences = status.drift.iter().flat_map(|drift| &drift.differences);
-    let tested = receipt(node, "test").into_iter().flat_map(|receipt| receipt.actions);
+    let tested = phase_result(node, "test").into_iter().flat_map(|phase_result| phase_result.actions);
     (drifted && differences.into_iter().any(|difference| difference.name == what))
         || tested.into_iter().any(|action| action.name == what && action.result == Effect::Failed)
 }
@@ -218,10 +219,13 @@ async fn hardening_is_in_effect_for_sshd_logins_and_upgrades() {
     let mut spec = group("hardening", json!({"sshPort": 2222, "rootLogin": "sometimes"}));
     spec["converge"]["retry"]["limit"] = json!(0);
     space.apply(spec).await;
-    let failed =
-        |node: &GroupNode| receipt(node, "configure").is_some_and(|receipt| receipt.outcome == Outcome::Failed);
+    let failed = |node: &GroupNode| {
+        phase_result(node, "configure").is_some_and(|phase_result| phase_result.outcome == Outcome::Failed)
+    };
     let node = space.node_until("web-0", "configure fails", failed).await;
-    let last = receipt(&node, "configure").and_then(|receipt| receipt.actions.last().cloned()).expect("an action");
+    let last = phase_result(&node, "configure")
+        .and_then(|phase_result| phase_result.actions.last().cloned())
+        .expect("an action");
     assert_eq!((last.name.as_str(), last.result), ("hardening/right sshd settings", Effect::Failed));
     space.kubectl_exec("web-0", "kill -0 $(cat /run/sshd.pid)").await;
 }
@@ -268,8 +272,9 @@ async fn nginx_serves_the_site_and_keeps_serving_while_it_changes() {
     let mut spec = group("nginx", json!({"port": 8082, "proxyTo": "nonsense", "page": "<h1>Moved</h1>\n"}));
     spec["converge"]["retry"]["limit"] = json!(0);
     space.apply(spec).await;
-    let failed =
-        |node: &GroupNode| receipt(node, "configure").is_some_and(|receipt| receipt.outcome == Outcome::Failed);
+    let failed = |node: &GroupNode| {
+        phase_result(node, "configure").is_some_and(|phase_result| phase_result.outcome == Outcome::Failed)
+    };
     space.node_until("web-0", "configure fails", failed).await;
     assert!(space.get(8081).await.expect("the old site").ends_with("<h1>Moved</h1>\n"));
 }

@@ -7,7 +7,7 @@ use kube::api::{EvictParams, ListParams};
 use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 
-use crate::harness::{Space, condition, reason, receipt, script, wait};
+use crate::harness::{Space, condition, phase_result, reason, script, wait};
 
 /// A pod whose main process ends at once when it is told to.
 fn pod(container: Value) -> Value {
@@ -59,16 +59,16 @@ async fn an_eviction_and_a_deletion_are_no_failed_attempts() {
     running().await;
     space
         .node_until("web-0", "the interruption is told", |node| {
-            receipt(node, "configure").is_some_and(|receipt| receipt.outcome == Outcome::Interrupted)
+            phase_result(node, "configure").is_some_and(|phase_result| phase_result.outcome == Outcome::Interrupted)
         })
         .await;
     space.delete_pod("web-0").await;
     let told = space
         .node_until("web-0", "the interruption is told", |node| {
-            receipt(node, "configure").is_some_and(|receipt| receipt.outcome == Outcome::Interrupted)
+            phase_result(node, "configure").is_some_and(|phase_result| phase_result.outcome == Outcome::Interrupted)
         })
         .await;
-    assert_eq!(receipt(&told, "configure").unwrap().attempt, 1);
+    assert_eq!(phase_result(&told, "configure").unwrap().attempt, 1);
     let group = space
         .until("Ready, and never Stalled", |group| {
             assert_eq!(condition(group, "Stalled").0, "", "{:?}", group.status);
@@ -78,7 +78,7 @@ async fn an_eviction_and_a_deletion_are_no_failed_attempts() {
         .await;
     assert_eq!(condition(&group, "Ready").1, "Converged");
     let node = space.nodes().get("web-0").await.unwrap();
-    let done = receipt(&node, "configure").unwrap();
+    let done = phase_result(&node, "configure").unwrap();
     assert_eq!((done.outcome, done.attempt, done.interruptions), (Outcome::Succeeded, 1, 0));
     assert!(!events(&space, "PhaseInterrupted").await.is_empty());
     assert_eq!(events(&space, "PhaseFailed").await, Vec::<String>::new());
@@ -105,20 +105,25 @@ async fn a_restart_in_a_shared_process_namespace_is_another_life() {
         space.ready_as(name).await;
         let node = format!("{name}-0");
         let before = space.nodes().get(&node).await.unwrap();
-        let witness = |node: &pallet_api::GroupNode| {
-            node.status.as_ref().and_then(|status| status.incarnation.clone()).unwrap().witness
+        let filesystem_id = |node: &pallet_api::GroupNode| {
+            node.status.as_ref().and_then(|status| status.incarnation.clone()).unwrap().filesystem_id
         };
         let _ = space.try_exec(&node, "test -f /etc/made && kill $(cat /tmp/pid)").await;
         let after = space
-            .node_until(&node, "another life", |node| reason(node) == "Converged" && witness(node) != witness(&before))
+            .node_until(&node, "another life", |node| {
+                reason(node) == "Converged" && filesystem_id(node) != filesystem_id(&before)
+            })
             .await;
-        assert_ne!(receipt(&before, "configure").unwrap().run_id, receipt(&after, "configure").unwrap().run_id);
+        assert_ne!(
+            phase_result(&before, "configure").unwrap().run_id,
+            phase_result(&after, "configure").unwrap().run_id
+        );
         assert_eq!(space.exec_until(&node, "cat /etc/made").await, "made\n");
         space.ready_as(name).await;
         // The same life is met again by the same name: nothing runs for an edit of something else.
         space.apply_as_patch(name, json!({"metadata": {"annotations": {"touched": "yes"}}})).await;
         let still = space.nodes().get(&node).await.unwrap();
-        assert_eq!(witness(&still), witness(&after));
+        assert_eq!(filesystem_id(&still), filesystem_id(&after));
     }
 }
 

@@ -67,7 +67,7 @@ async fn a_pod_without_its_label_is_a_conflict_until_it_is_put_back() {
     let Some(space) = settled("unlabelled").await else { return };
     let uid = space.pods().get("web-1").await.unwrap().uid();
     label(&space, "web-1", Value::Null).await;
-    space.node_until("web-1", "the conflict is reported", |node| reason(node) == "NameTaken").await;
+    space.node_until("web-1", "the conflict is reported", |node| reason(node) == "NameConflict").await;
     let group = space.until("not Ready", |group| condition(group, "Ready").0 == "False").await;
     assert!(condition(&group, "Ready").2.contains("web-1"), "{:?}", condition(&group, "Ready"));
     let before = space.requests().len();
@@ -96,7 +96,7 @@ async fn a_pod_without_its_label_is_a_conflict_until_it_is_put_back() {
 async fn a_pod_that_goes_without_its_label_is_replaced() {
     let Some(space) = settled("unlabelled-lost").await else { return };
     label(&space, "web-1", Value::Null).await;
-    space.node_until("web-1", "the conflict is reported", |node| reason(node) == "NameTaken").await;
+    space.node_until("web-1", "the conflict is reported", |node| reason(node) == "NameConflict").await;
     space.delete_pod("web-1").await;
     // Nobody tells of it: it is asked for again.
     space.ready().await;

@@ -11,7 +11,7 @@ use pallet_api::Lift;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Space, condition, receipt, wait},
+    harness::{Space, condition, phase_result, wait},
     sshd::Hosts,
 };
 
@@ -214,7 +214,7 @@ async fn a_manual_step_goes_on_when_its_run_is_acknowledged() {
     becomes_what_it_says(&space, "manual.yaml").await;
     assert_eq!(space.kubectl_exec("switch-0", "cat /steps").await, "prepared\n");
     let node = space.nodes().get("switch-0").await.expect("the node");
-    let run = receipt(&node, "configure").expect("a receipt").run_id;
+    let run = phase_result(&node, "configure").expect("a phase result").run_id;
     let ack = Patch::Merge(json!({"metadata": {"annotations": {"pallet.dev/ack": run}}}));
     space.nodes().patch("switch-0", &PatchParams::default(), &ack).await.expect("it may be acknowledged");
     space.ready_as("switch").await;

@@ -6,7 +6,7 @@ use pallet_api::{GroupNode, GroupSpec, group_node::Outcome};
 use serde_json::json;
 
 use crate::{
-    harness::{Space, busybox, condition, receipt, script, wait},
+    harness::{Space, busybox, condition, phase_result, script, wait},
     proxy::{Fate, Proxy},
 };
 
@@ -48,10 +48,10 @@ async fn a_run_that_ended_unheard_is_not_repeated() {
     assert_eq!(space.kubectl_exec("web-0", "cat /ran").await, WHOLE);
 }
 
-/// The operator is killed at every moment there is between an edit and its receipt: each edit runs once.
+/// The operator is killed at every moment there is between an edit and its phase result: each edit runs once.
 #[tokio::test]
 async fn the_operator_may_be_killed_while_a_receipt_is_written() {
-    let Some(mut space) = Space::new("receipt").await else { return };
+    let Some(mut space) = Space::new("phase result").await else { return };
     let spec = |round: u32| json!({"count": 1, "node": busybox(), "phases": {"configure": script(&format!("echo {round} >>/ran"))}});
     space.apply(spec(0)).await;
     space.ready().await;
@@ -129,7 +129,7 @@ async fn a_connection_that_is_cut_loses_nothing() {
     proxy.cut();
     space.ready().await;
     assert_eq!(space.kubectl_exec("web-0", "cat /ran").await, WHOLE);
-    let bootstrap = receipt(&space.nodes().get("web-0").await.unwrap(), "bootstrap").unwrap();
+    let bootstrap = phase_result(&space.nodes().get("web-0").await.unwrap(), "bootstrap").unwrap();
     assert_eq!((bootstrap.outcome, bootstrap.attempt), (Outcome::Succeeded, 1));
 }
 
@@ -148,7 +148,7 @@ async fn a_container_that_restarts_is_a_new_incarnation() {
     space
         .node_until("web-0", "the node is converged in another incarnation", |node| {
             let status = node.status.as_ref().unwrap();
-            status.incarnation.as_ref().is_some_and(|i| i.witness != before.witness && i.uid == before.uid)
+            status.incarnation.as_ref().is_some_and(|i| i.filesystem_id != before.filesystem_id && i.uid == before.uid)
                 && status.conditions.iter().any(|c| c.status == "True")
         })
         .await;
@@ -164,8 +164,8 @@ async fn a_pod_that_is_deleted_mid_phase_is_replaced() {
     space.delete_pod("web-0").await;
     space
         .node_until("web-0", "another pod", |node| {
-            let backing = node.status.as_ref().and_then(|status| status.backing.as_ref());
-            backing.is_some_and(|backing| Some(&backing.uid) != uid.as_ref())
+            let machine_ref = node.status.as_ref().and_then(|status| status.machine_ref.as_ref());
+            machine_ref.is_some_and(|machine_ref| Some(&machine_ref.uid) != uid.as_ref())
         })
         .await;
     space.ready().await;
@@ -196,10 +196,10 @@ async fn a_script_that_hangs_and_forks_is_ended_with_all_that_it_started() {
         .await;
     let node = space
         .node_until("web-0", "timed out", |node| {
-            receipt(node, "configure").is_some_and(|r| r.outcome == Outcome::TimedOut)
+            phase_result(node, "configure").is_some_and(|r| r.outcome == Outcome::TimedOut)
         })
         .await;
-    assert!(receipt(&node, "configure").unwrap().message.contains("deadline"));
+    assert!(phase_result(&node, "configure").unwrap().message.contains("deadline"));
     wait("no process is left", || async {
         let left = space.kubectl_exec("web-0", "ps | grep 'sleep 1000' | grep -v grep | wc -l").await;
         if left.trim() == "0" { Ok(()) } else { Err(space.kubectl_exec("web-0", "ps").await) }
@@ -214,7 +214,7 @@ async fn output_without_end_or_newline_is_bounded() {
     space.apply(json!({"count": 1, "node": busybox(), "phases": {"configure": script(flood)}})).await;
     space.ready().await;
     let node: GroupNode = space.nodes().get("web-0").await.unwrap();
-    let configure = receipt(&node, "configure").unwrap();
+    let configure = phase_result(&node, "configure").unwrap();
     assert!(configure.output_bytes > 200 << 20, "{}", configure.output_bytes);
     assert!(configure.output.ends_with("the last words") && configure.output.chars().count() <= 2048);
     let kept = space.kubectl_exec("web-0", "du -sk /var/lib/pallet | cut -f1").await;

@@ -17,7 +17,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{AttachParams, DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use pallet_api::{GroupNode, GroupSpec, group_node::Receipt};
+use pallet_api::{GroupNode, GroupSpec, group_node::PhaseResult};
 use serde_json::{Value, json};
 use tokio::{
     io::AsyncReadExt,
@@ -409,8 +409,8 @@ pub fn reason(node: &GroupNode) -> String {
     conditions.map(|condition| condition.reason.clone()).next().unwrap_or_default()
 }
 
-pub fn receipt(node: &GroupNode, phase: &str) -> Option<Receipt> {
-    node.status.as_ref()?.receipts.iter().find(|receipt| receipt.phase == phase).cloned()
+pub fn phase_result(node: &GroupNode, phase: &str) -> Option<PhaseResult> {
+    node.status.as_ref()?.phase_results.iter().find(|phase_result| phase_result.phase == phase).cloned()
 }
 
 /// Nodes that are small pods.

@@ -7,7 +7,7 @@ use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Space, condition, reason, receipt, script, wait},
+    harness::{Space, condition, phase_result, reason, script, wait},
     sshd::Hosts,
 };
 
@@ -34,8 +34,8 @@ async fn twenty_hosts_converge_and_are_let_go_again() {
         assert_eq!(hosts.run(&host.name, "cat /root/bootstrap").await, "bootstrapped\n");
     }
     let node = space.nodes().get("web-3").await.unwrap();
-    let backing = node.status.unwrap().backing.unwrap();
-    assert_eq!((backing.kind.as_str(), backing.name.as_str()), ("Host", hosts.all[3].name.as_str()));
+    let machine_ref = node.status.unwrap().machine_ref.unwrap();
+    assert_eq!((machine_ref.kind.as_str(), machine_ref.name.as_str()), ("Host", hosts.all[3].name.as_str()));
     // Seventeen go: each says goodbye, and stays as it is.
     space.patch(json!({"spec": {"count": 3}})).await;
     space.until("three are left", |group| group.status.as_ref().is_some_and(|status| status.replicas == 3)).await;
@@ -95,7 +95,7 @@ async fn an_edited_address_leads_no_group_to_anothers_host() {
     space.apply(of("web-1", &own)).await;
     space.ready().await;
     space.apply(of("web-1", &theirs)).await;
-    let node = space.node_until("web-0", "it is told", |node| reason(node) == "HostTaken").await;
+    let node = space.node_until("web-0", "it is told", |node| reason(node) == "HostInUse").await;
     let message = node.status.unwrap().conditions[0].message.clone();
     assert!(message.contains("is node db-0 of group db"), "{message}");
     let motd = hosts.run(&hosts.all[0].name, "cat /etc/motd /root/bootstrap").await;
@@ -127,7 +127,7 @@ async fn an_inventory_may_stand_in_a_config_map() {
         .apply(json!({
             "count": 2,
             "node": {"hosts": {
-                "key": {"secretKeyRef": {"name": "login"}}, "selector": {"rack": "a"},
+                "key": {"secretKeyRef": {"name": "login"}}, "selector": {"matchLabels": {"rack": "a"}},
                 "inventoryFrom": {"configMapKeyRef": {"name": "fleet", "key": "hosts.yaml"}}
             }},
             "phases": {"configure": {"actions": [{"file": {"path": "/etc/port", "content": "{{ node.params.port }} in {{ node.labels.rack }}"}}]}}
@@ -175,7 +175,7 @@ async fn unknown_and_changed_host_keys_are_refused_before_anything_is_sent() {
     hosts.tool(&["start-sshd", &hosts.all[0].name]).await;
     space.apply(json!({"count": 1, "node": Hosts::listing(&json!([stranger])), "phases": {"configure": script("echo other")}})).await;
     let node = space.node_until("web-0", "it is refused", |node| reason(node) == "HostKeyChanged").await;
-    assert_eq!(receipt(&node, "bootstrap").unwrap().outcome, Outcome::Succeeded, "nothing is lost by it");
+    assert_eq!(phase_result(&node, "bootstrap").unwrap().outcome, Outcome::Succeeded, "nothing is lost by it");
 }
 
 /// A run outlives the connection, and the node's journal tells of it: nothing runs twice.
@@ -237,15 +237,15 @@ async fn a_reboot_keeps_the_incarnation_and_a_new_image_does_not() {
     hosts.run(host, "touch /root/stay").await;
     space.ready().await;
     let before = space.nodes().get("web-0").await.unwrap();
-    assert_eq!(receipt(&before, "configure").unwrap().attempt, 2);
+    assert_eq!(phase_result(&before, "configure").unwrap().attempt, 2);
     assert_eq!(hosts.run(host, "cat /root/bootstrap").await, "bootstrapped\n", "it is the same machine");
     hosts.tool(&["reimage", host, "--keep-key"]).await;
     hosts.run(host, "touch /root/stay").await;
     space.apply(json!({"count": 1, "node": hosts.node(), "phases": phases("two")})).await;
     space.ready().await;
     let after = space.nodes().get("web-0").await.unwrap();
-    let witness = |node: &pallet_api::GroupNode| node.status.clone().unwrap().incarnation.unwrap().witness;
-    assert_ne!(witness(&before), witness(&after));
+    let filesystem_id = |node: &pallet_api::GroupNode| node.status.clone().unwrap().incarnation.unwrap().filesystem_id;
+    assert_ne!(filesystem_id(&before), filesystem_id(&after));
     assert_eq!(hosts.run(host, "cat /root/bootstrap /root/configured").await, "bootstrapped\ntwo\n");
 }
 
@@ -291,11 +291,11 @@ async fn who_logs_in_becomes_root() {
     for (ordinal, host) in hosts.all.iter().enumerate() {
         hosts.run(&host.name, "test -e /root/was-here").await;
         let node = space.nodes().get(&format!("web-{ordinal}")).await.unwrap();
-        assert_eq!(receipt(&node, "configure").unwrap().output, "root\n");
+        assert_eq!(phase_result(&node, "configure").unwrap().output, "root\n");
     }
     node["hosts"]["inventory"][1]["user"] = json!("guest");
     space.apply(json!({"count": 2, "node": node, "phases": {"configure": script("echo again")}})).await;
-    let refused = space.node_until("web-1", "it is refused", |node| reason(node) == "ElevationRefused").await;
+    let refused = space.node_until("web-1", "it is refused", |node| reason(node) == "BecomeFailed").await;
     let message = refused.status.unwrap().conditions[0].message.clone();
     assert!(message.contains("guest") && !message.contains("open sesame"), "{message}");
     let log = std::fs::read_to_string(space.scratch("operator.log")).unwrap();
@@ -317,7 +317,7 @@ async fn a_script_becomes_who_it_says() {
     space.ready().await;
     for name in ["web-0", "web-1"] {
         let node = space.nodes().get(name).await.unwrap();
-        assert_eq!(receipt(&node, "configure").unwrap().output, "root\nkeeper\n", "{name}");
+        assert_eq!(phase_result(&node, "configure").unwrap().output, "root\nkeeper\n", "{name}");
     }
 }
 
@@ -352,7 +352,7 @@ async fn loopback_and_the_api_server_are_no_hosts() {
     for node in ["web-0", "web-1"] {
         let node = space
             .node_until(node, "it is refused", |node| {
-                reason(node) == "AddressRefused" || reason(node) == "KeyUnreadable"
+                reason(node) == "AddressNotAllowed" || reason(node) == "InvalidPrivateKey"
             })
             .await;
         let message = node.status.unwrap().conditions[0].message.clone();

@@ -11,7 +11,7 @@ use pallet_api::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Space, busybox, condition, reason, receipt, shared};
+use crate::harness::{Space, busybox, condition, phase_result, reason, shared};
 
 impl Space {
     async fn apply_spec(&self, name: &str, spec: Value) {
@@ -25,7 +25,7 @@ impl Space {
 
     async fn run_id(&self, node: &str, phase: &str) -> String {
         let node = self.nodes().get(node).await.expect("the GroupNode");
-        receipt(&node, phase).expect("a receipt").run_id
+        phase_result(&node, phase).expect("a phase result").run_id
     }
 
     async fn annotate_node(&self, name: &str, annotation: &str, value: &str) {
@@ -147,15 +147,15 @@ async fn handlers_conditions_and_config_maps() {
     assert_eq!(space.exec("web-0", "cat /shared/once").await, "web-0\n");
     let node = space.nodes().get("web-1").await.unwrap();
     let effects: Vec<Effect> =
-        receipt(&node, "configure").unwrap().actions.iter().map(|action| action.result).collect();
+        phase_result(&node, "configure").unwrap().actions.iter().map(|action| action.result).collect();
     use Effect::{Changed, Skipped};
     assert_eq!(effects, [Changed, Changed, Skipped, Skipped, Changed, Changed]);
-    assert!(receipt(&node, "configure").unwrap().actions[0].diff.contains("+one on web-1"), "{node:?}");
+    assert!(phase_result(&node, "configure").unwrap().actions[0].diff.contains("+one on web-1"), "{node:?}");
     site("two\n").await;
     space.exec_until("web-1", "[ \"$(cat /handled)\" = \"$(printf 'reload\\nreload')\" ]").await;
     space.ready().await;
     let node = space.nodes().get("web-1").await.unwrap();
-    let diff = receipt(&node, "configure").unwrap().actions[0].diff.clone();
+    let diff = phase_result(&node, "configure").unwrap().actions[0].diff.clone();
     assert!(diff.contains("-one on web-1") && diff.contains("+two"), "{diff}");
 }
 
@@ -172,7 +172,7 @@ async fn a_manual_step_stops_a_phase_until_somebody_acknowledges_it() {
     let waiting = space.until("Stalled", |group| condition(group, "Stalled").1 == "ManualStep").await;
     let message = condition(&waiting, "Stalled").2;
     let node = space.nodes().get("web-0").await.unwrap();
-    let stopped = receipt(&node, "switch").unwrap();
+    let stopped = phase_result(&node, "switch").unwrap();
     assert_eq!(stopped.outcome, Outcome::Waiting);
     assert!(
         message.contains("look at web-0; when that is done: kubectl annotate groupnode web-0 pallet.dev/ack="),
@@ -184,7 +184,7 @@ async fn a_manual_step_stops_a_phase_until_somebody_acknowledges_it() {
     space.ready().await;
     assert_eq!(space.exec("web-0", "cat /said").await, "before\nbehind\nprepared\n");
     let node = space.nodes().get("web-0").await.unwrap();
-    assert_eq!(receipt(&node, "switch").unwrap().actions.len(), 3);
+    assert_eq!(phase_result(&node, "switch").unwrap().actions.len(), 3);
 }
 
 #[tokio::test]
@@ -253,7 +253,7 @@ async fn drift_is_said_and_put_right_where_that_is_wanted() {
                 {"name": "motd", "file": {"path": "/etc/motd", "content": "declared\n"}},
                 {"name": "always", "exec": {"script": "echo ran >>/ran"}}
             ]},
-            "test": {"expect": [{"name": "calm", "that": "facts.own == 'calm'"}]},
+            "test": {"expect": [{"name": "calm", "expression": "facts.own == 'calm'"}]},
             "settings": {"facts": [{"name": "own", "exec": "cat /own 2>/dev/null || echo calm"}]}
         }, "converge": {"driftCheck": {"interval": "10s", "policy": policy}}})
     };
@@ -261,7 +261,7 @@ async fn drift_is_said_and_put_right_where_that_is_wanted() {
     space.ready().await;
     let in_sync = |node: &GroupNode| drifted(node).is_some_and(|(status, _)| status == "False");
     space.node_until("web-1", "web-1 was looked at", in_sync).await;
-    let receipt_before = space.run_id("web-1", "configure").await;
+    let phase_result_before = space.run_id("web-1", "configure").await;
     space.exec("web-1", "echo other >/etc/motd; echo wild >/own").await;
     let differs = |node: &GroupNode| {
         drifted(node).is_some_and(|(status, message)| {
@@ -275,7 +275,7 @@ async fn drift_is_said_and_put_right_where_that_is_wanted() {
     assert!(condition(&group, "Drifted").2.starts_with("1 of 2 nodes differ; web-1: configure motd"), "{group:?}");
     assert_eq!(condition(&group, "Ready").0, "True", "it is converged all the same");
     assert_eq!(space.exec("web-1", "cat /etc/motd /ran").await, "other\nran\n", "nothing was changed");
-    assert_eq!(space.run_id("web-1", "configure").await, receipt_before);
+    assert_eq!(space.run_id("web-1", "configure").await, phase_result_before);
     space.exec("web-1", "rm /own").await;
     space.apply(spec("Reapply")).await;
     space.exec_until("web-1", "grep declared /etc/motd").await;

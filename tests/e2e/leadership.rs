@@ -18,7 +18,7 @@ use tokio::{
     sync::watch,
 };
 
-use crate::harness::{PATIENCE, Space, busybox, receipt, script, wait};
+use crate::harness::{PATIENCE, Space, busybox, phase_result, script, wait};
 
 /// One operator of several.
 struct Operator {
@@ -188,8 +188,8 @@ async fn ran_once(space: &Space) {
     assert_eq!(space.kubectl_exec("web-0", "cat /ran").await, WHOLE);
     let node = space.nodes().get("web-0").await.unwrap();
     for phase in ["bootstrap", "configure"] {
-        let receipt = receipt(&node, phase).expect(phase);
-        assert_eq!((receipt.outcome, receipt.attempt), (Outcome::Succeeded, 1), "{phase}");
+        let phase_result = phase_result(&node, phase).expect(phase);
+        assert_eq!((phase_result.outcome, phase_result.attempt), (Outcome::Succeeded, 1), "{phase}");
     }
 }
 

@@ -13,7 +13,7 @@ use pallet_api::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Space, busybox, condition, receipt, script, shared, wait};
+use crate::harness::{Space, busybox, condition, phase_result, script, shared, wait};
 
 impl Space {
     fn lifts(&self) -> Api<Lift> {
@@ -96,7 +96,7 @@ async fn a_lift_runs_phases_once_on_the_nodes_that_are_there_and_leaves_the_coun
     space.lift("ask", json!({"nodes": ["web-1"], "phase": script("echo deploy? >>/ran; uname -s")})).await;
     assert_eq!(space.lifted("ask").await.1, "Succeeded");
     let asked = space.lift_on("web-1", "ask").await;
-    let run = asked.receipts.iter().find(|receipt| receipt.phase == "inline").expect("its own phase");
+    let run = asked.phase_results.iter().find(|phase_result| phase_result.phase == "inline").expect("its own phase");
     assert_eq!(run.output, "Linux\n");
     // By its process install is done; by its name it is done again.
     space.lift("process", json!({"process": "apply-install", "nodes": ["web-2"]})).await;
@@ -109,7 +109,10 @@ async fn a_lift_runs_phases_once_on_the_nodes_that_are_there_and_leaves_the_coun
     let group = space.ready().await;
     assert_eq!((group.count(), group.metadata.generation), (3, before));
     let node = space.nodes().get("web-0").await.unwrap();
-    assert!(receipt(&node, "configure").unwrap().run_id.starts_with("configure.lift."), "the same satisfies converge");
+    assert!(
+        phase_result(&node, "configure").unwrap().run_id.starts_with("configure.lift."),
+        "the same satisfies converge"
+    );
     assert_eq!(space.exec("web-0", "cat /ran").await, "boot\ninstall\nconfigure\nconfigure\n");
 }
 
@@ -133,17 +136,17 @@ async fn a_dry_run_tells_what_would_change_and_changes_nothing() {
     let actions = lift.status.unwrap().actions.expect("counts");
     assert_eq!((actions.changed, actions.unchanged), (1, 1));
     let told = space.lift_on("web-0", "declared").await;
-    let configure = told.receipts.iter().find(|receipt| receipt.phase == "configure").unwrap();
+    let configure = told.phase_results.iter().find(|phase_result| phase_result.phase == "configure").unwrap();
     assert!(configure.actions[1].diff.contains("-other") && configure.actions[1].diff.contains("+b"));
     space.lifted("own").await;
     let told = space.lift_on("web-0", "own").await;
     let results: Vec<Effect> =
-        told.receipts.iter().filter(|r| r.phase == "inline").flat_map(|r| &r.actions).map(|a| a.result).collect();
+        told.phase_results.iter().filter(|r| r.phase == "inline").flat_map(|r| &r.actions).map(|a| a.result).collect();
     assert_eq!(results[0], Effect::Changed, "{told:?}");
-    assert_eq!(results[2], Effect::Unknowable, "the file's directory would have been made: {told:?}");
+    assert_eq!(results[2], Effect::Unknown, "the file's directory would have been made: {told:?}");
     assert_eq!(space.exec("web-0", "cat /etc/b; ls /etc/made 2>&1 | wc -l").await, "other\n1\n");
     let node = space.nodes().get("web-0").await.unwrap();
-    assert!(!receipt(&node, "configure").unwrap().run_id.contains("lift"));
+    assert!(!phase_result(&node, "configure").unwrap().run_id.contains("lift"));
 }
 
 /// The processes of scripts, what they have started, and what has left their group.
@@ -234,7 +237,7 @@ async fn a_container_that_ends_or_a_node_that_goes_in_the_midst_of_it_is_told() 
     space.nodes().patch("web-2", &PatchParams::default(), &mark).await.unwrap();
     space.patch(json!({"spec": {"count": 2}})).await;
     let (lift, reason) = space.lifted("rough").await;
-    let expected = [(NodeOutcome::Succeeded, "1"), (NodeOutcome::Failed, "0"), (NodeOutcome::Gone, "2")];
+    let expected = [(NodeOutcome::Succeeded, "1"), (NodeOutcome::Failed, "0"), (NodeOutcome::Removed, "2")];
     assert_eq!(outcomes(&lift), expected.map(|(outcome, nodes)| (outcome, nodes.to_owned())));
     assert_eq!(reason, "NodesFailed");
     let error = lift.status.unwrap().phase_errors.remove(0);
@@ -265,7 +268,13 @@ async fn manual_steps_wait_for_a_person_and_others_do_not_wait_for_them() {
     space.lift("look", inline("cat /ran")).await;
     assert_eq!(space.lifted("look").await.1, "Succeeded");
     let waiting = space.lift_on("web-0", "roll").await;
-    let run = waiting.receipts.iter().find(|receipt| receipt.outcome == Outcome::Waiting).unwrap().run_id.clone();
+    let run = waiting
+        .phase_results
+        .iter()
+        .find(|phase_result| phase_result.outcome == Outcome::Waiting)
+        .unwrap()
+        .run_id
+        .clone();
     let patch = Patch::Merge(json!({"metadata": {"annotations": {"pallet.dev/ack": run}}}));
     space.nodes().patch("web-0", &PatchParams::default(), &patch).await.unwrap();
     assert_eq!(space.lifted("roll").await.1, "Succeeded");
@@ -299,7 +308,7 @@ async fn groups_that_are_missing_empty_paused_stopped_or_deleted() {
     space.lift_until("left", "it runs", |lift| outcomes(lift).contains(&(NodeOutcome::Running, "0-1".into()))).await;
     space.groups().delete("web", &DeleteParams::default()).await.unwrap();
     let (left, reason) = space.lifted("left").await;
-    assert_eq!((reason.as_str(), outcomes(&left)), ("NodesGone", vec![(NodeOutcome::Gone, "0-1".to_owned())]));
+    assert_eq!((reason.as_str(), outcomes(&left)), ("NodesRemoved", vec![(NodeOutcome::Removed, "0-1".to_owned())]));
 }
 
 #[tokio::test]

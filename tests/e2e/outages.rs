@@ -8,7 +8,7 @@ use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::harness::{PATIENCE, Space, busybox, receipt, script, wait};
+use crate::harness::{PATIENCE, Space, busybox, phase_result, script, wait};
 
 /// As `cluster kill` and `cluster start` from outside.
 async fn component(verb: &str, name: &str) {
@@ -62,8 +62,8 @@ async fn survives(name: &str, signal: &str) {
         let name = node.metadata.name.as_deref().unwrap();
         assert_eq!(space.exec(name, "cat /ran").await, "begins\nends\nconfigured\n", "{name}");
         for phase in ["bootstrap", "configure"] {
-            let receipt = receipt(node, phase).unwrap();
-            assert_eq!((receipt.outcome, receipt.attempt), (Outcome::Succeeded, 1), "{name} {phase}");
+            let phase_result = phase_result(node, phase).unwrap();
+            assert_eq!((phase_result.outcome, phase_result.attempt), (Outcome::Succeeded, 1), "{name} {phase}");
         }
     }
     for pod in before {

@@ -3,7 +3,7 @@
 use pallet_api::group_node::Effect;
 use serde_json::json;
 
-use crate::harness::{Space, node, receipt};
+use crate::harness::{Space, node, phase_result};
 
 /// Makes a package with a service of its own, and a source of packages that has it.
 pub const SOURCE: &str = r#"
@@ -60,15 +60,15 @@ async fn a_package_is_installed_and_its_service_runs() {
                     {"name": "link", "symlink": {"path": "/etc/hello", "target": "hello.d"}},
                     {"name": "service", "service": {"name": "pallet-hello", "state": state, "enabled": true}}
                 ]},
-                "test": {"expect": [{"name": "manager", "that": "facts.os.packageManager == 'apt' && facts.os.serviceManager == 'sysv'"}]}
+                "test": {"expect": [{"name": "manager", "expression": "facts.os.packageManager == 'apt' && facts.os.serviceManager == 'sysv'"}]}
             },
             "converge": {"phases": ["configure", "test"], "reapply": reapply, "retry": {"limit": 0}}
         })
     };
     let effects = || async {
         let node = space.nodes().get("web-0").await.unwrap();
-        let receipt = receipt(&node, "configure").expect("a receipt");
-        receipt.actions.iter().map(|action| action.result).collect::<Vec<_>>()
+        let phase_result = phase_result(&node, "configure").expect("a phase result");
+        phase_result.actions.iter().map(|action| action.result).collect::<Vec<_>>()
     };
     space.apply(spec("", "started")).await;
     space.ready().await;

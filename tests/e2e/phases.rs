@@ -10,7 +10,7 @@ use kube::{
 use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 
-use crate::harness::{Space, busybox, condition, receipt, script, shared, wait};
+use crate::harness::{Space, busybox, condition, phase_result, script, shared, wait};
 
 #[tokio::test]
 async fn a_process_runs_its_phases_in_order_and_each_as_often_as_it_should() {
@@ -23,8 +23,8 @@ async fn a_process_runs_its_phases_in_order_and_each_as_often_as_it_should() {
                 "bootstrap": step("bootstrap"), "init": step("init"), "install": step("install"),
                 "configure": {"actions": [{"exec": {"script": "echo configure >>/ran"}}]},
                 "test": {"expect": [
-                    {"name": "disk", "that": "facts.disk.freePercent >= 0 && facts.disk.totalBytes / 1024 > 0"},
-                    {"name": "name", "that": "facts.hostname == node.name"}
+                    {"name": "disk", "expression": "facts.disk.freePercent >= 0 && facts.disk.totalBytes / 1024 > 0"},
+                    {"name": "name", "expression": "facts.hostname == node.name"}
                 ]}
             },
             "processes": {"everything": ["init", "install", "configure", "test"]},
@@ -36,7 +36,7 @@ async fn a_process_runs_its_phases_in_order_and_each_as_often_as_it_should() {
     space.ready().await;
     assert_eq!(ran().await, "bootstrap 1\ninit 1\ninstall 1\nconfigure\n");
     let node = space.nodes().get("web-0").await.unwrap();
-    let test = receipt(&node, "test").expect("a receipt of test");
+    let test = phase_result(&node, "test").expect("a phase result of test");
     assert_eq!((test.outcome, test.actions.len()), (Outcome::Succeeded, 2));
     // Bootstrap and install are for once; init follows its digest.
     space.apply(spec(2, "")).await;
@@ -90,7 +90,7 @@ async fn a_test_that_fails_says_what_was_found_and_heals() {
             "phases": {
                 "settings": {"facts": [{"name": "version", "file": "/version", "optional": true}]},
                 "configure": script("true"),
-                "test": {"expect": [{"name": "version", "that": "facts.version == '17'", "message": "the wrong Java"}]}
+                "test": {"expect": [{"name": "version", "expression": "facts.version == '17'", "message": "the wrong Java"}]}
             },
             "converge": {"phases": ["test"], "retry": {"limit": 1, "backoff": "1s"}}
         }))

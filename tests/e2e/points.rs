@@ -20,7 +20,7 @@ use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Space, busybox, receipt, wait},
+    harness::{Space, busybox, phase_result, wait},
     proxy::{Call, Fate, Proxy, Way},
 };
 
@@ -79,7 +79,7 @@ impl Worker {
         self.rest().await;
     }
 
-    /// Every script has run once, every node and pod was made once, and the receipts say so.
+    /// Every script has run once, every node and pod was made once, and the phase results say so.
     async fn assert_converged(&self) {
         let names: Vec<String> = (0..self.count).map(|ordinal| format!("web-{ordinal}")).collect();
         let nodes = self.space.nodes().list(&Default::default()).await.unwrap().items;
@@ -92,9 +92,9 @@ impl Worker {
             assert_eq!(self.space.exec(&name, "cat /ran").await, RAN, "{name}");
             assert_eq!(node.status.as_ref().unwrap().facts["answer"], json!("42"));
             for (phase, output) in [("bootstrap", ""), ("configure", RAN)] {
-                let receipt = receipt(node, phase).unwrap();
+                let phase_result = phase_result(node, phase).unwrap();
                 assert_eq!(
-                    (receipt.outcome, receipt.attempt, receipt.output.as_str()),
+                    (phase_result.outcome, phase_result.attempt, phase_result.output.as_str()),
                     (Outcome::Succeeded, 1, output),
                     "{name} {phase}"
                 );

@@ -79,7 +79,7 @@ async fn a_poison_group_keeps_no_other_waiting_and_heals_when_it_is_mended() {
             }
             "imageless" => drop(space.node_until(&first, "told", |node| reason(node) == "ErrImageNeverPull").await),
             "failing" => {
-                let failed = |node: &_| crate::harness::receipt(node, "configure").is_some_and(|r| r.attempt > 1);
+                let failed = |node: &_| crate::harness::phase_result(node, "configure").is_some_and(|r| r.attempt > 1);
                 space.node_until(&first, "it fails and fails", failed).await;
             }
             "silent" => drop(space.node_until(&first, "told", |node| reason(node) == "NoShell").await),

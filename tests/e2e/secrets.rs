@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::harness::{AUDIT_LOG, PATIENCE, Space, busybox, condition, receipt};
+use crate::harness::{AUDIT_LOG, PATIENCE, Space, busybox, condition, phase_result};
 
 /// Prints its secret as it is, in base64 (broken over lines, too), in hexadecimal, URL-encoded, in two pieces with a pause
 /// between them, and as the last word of a failure.
@@ -97,7 +97,7 @@ async fn canaries_are_found_nowhere_and_a_change_of_theirs_is_noticed() {
     space.until("the failure", |group| condition(group, "Stalled").1 == "PhaseFailed").await;
     let mut searched = guises(&space, first).await;
     let node = space.nodes().get("web-0").await.unwrap();
-    let failed = receipt(&node, "configure").unwrap();
+    let failed = phase_result(&node, "configure").unwrap();
     assert!(failed.output.contains("raw *****") && failed.output.ends_with("failed with *****\n"), "{}", failed.output);
     assert_eq!(space.exec("web-0", "cat /pw").await, first);
     // Another value: the phase runs again, and succeeds.

@@ -71,7 +71,7 @@ fn when(expression: &str) -> Value {
 }
 
 fn expect(expression: &str) -> Value {
-    json!({"configure": script("true"), "test": {"expect": [{"name": "x", "that": expression}]}})
+    json!({"configure": script("true"), "test": {"expect": [{"name": "x", "expression": expression}]}})
 }
 
 /// As many actions as a phase may have, each with this script.

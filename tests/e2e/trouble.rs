@@ -4,7 +4,7 @@ use kube::api::{DeleteParams, PostParams};
 use pallet_api::group_node::Outcome;
 use serde_json::json;
 
-use crate::harness::{Space, busybox, condition, node, reason, receipt, script, wait};
+use crate::harness::{Space, busybox, condition, node, phase_result, reason, script, wait};
 
 #[tokio::test]
 async fn a_spec_that_cannot_be_read_stalls_and_leaves_running_nodes_alone() {
@@ -56,10 +56,10 @@ async fn a_pod_of_somebody_else_is_neither_adopted_nor_touched() {
     space.start_operator();
     space.apply(json!({"count": 3, "node": busybox(), "phases": {"configure": script("touch /ran")}})).await;
     for name in ["web-0", "web-1"] {
-        space.node_until(name, "the conflict is told", |node| reason(node) == "NameTaken").await;
+        space.node_until(name, "the conflict is told", |node| reason(node) == "NameConflict").await;
     }
     space.node_until("web-2", "the others go on", |node| reason(node) == "Converged").await;
-    let group = space.until("Stalled", |group| condition(group, "Stalled").1 == "NameTaken").await;
+    let group = space.until("Stalled", |group| condition(group, "Stalled").1 == "NameConflict").await;
     assert!(condition(&group, "Stalled").2.contains("does not belong to this group"));
     assert!(space.try_exec("web-0", "cat /ran").await.is_err(), "nothing runs on it");
     let now = space.pods().get("web-0").await.unwrap();
@@ -129,13 +129,13 @@ async fn a_full_disk_loses_no_result_and_is_told() {
     let message = told.status.as_ref().unwrap().conditions[0].message.clone();
     assert!(message.contains("/var/lib/pallet"), "{message}");
     // That its action has succeeded could not be journalled.
-    let configure = receipt(&told, "configure").unwrap();
+    let configure = phase_result(&told, "configure").unwrap();
     assert_eq!((configure.outcome, configure.attempt), (Outcome::Failed, 1));
-    assert_eq!(receipt(&told, "bootstrap").unwrap().outcome, Outcome::Succeeded);
+    assert_eq!(phase_result(&told, "bootstrap").unwrap().outcome, Outcome::Succeeded);
     assert_eq!(space.kubectl_exec("web-0", "cat /ran").await, "bootstrap\nconfigure\n");
     space.kubectl_exec("web-0", "rm /var/lib/pallet/fill").await;
     space.ready().await;
     assert_eq!(space.kubectl_exec("web-0", "cat /ran").await, "bootstrap\nconfigure\nconfigure\n");
-    let configure = receipt(&space.nodes().get("web-0").await.unwrap(), "configure").unwrap();
+    let configure = phase_result(&space.nodes().get("web-0").await.unwrap(), "configure").unwrap();
     assert_eq!((configure.outcome, configure.attempt), (Outcome::Succeeded, 2), "refusals are no attempts");
 }

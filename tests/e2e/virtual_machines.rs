@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     grounds::{Ground, guest, told},
-    harness::{Space, condition, reason, receipt, script, wait},
+    harness::{Space, condition, phase_result, reason, script, wait},
 };
 
 fn phases() -> Value {
@@ -38,8 +38,8 @@ fn machines(space: &Space) -> Api<VirtualMachine> {
     Api::namespaced(space.client.clone(), &space.name)
 }
 
-fn witness(node: &GroupNode) -> String {
-    node.status.clone().unwrap().incarnation.unwrap().witness
+fn filesystem_id(node: &GroupNode) -> String {
+    node.status.clone().unwrap().incarnation.unwrap().filesystem_id
 }
 
 /// Definitions as KubeVirt's, as far as the API server needs them to know the kinds; nobody stands behind them.
@@ -135,7 +135,7 @@ async fn machines_are_made_and_known_from_birth_and_go_with_their_group() {
         let node = space.nodes().get(name).await.unwrap().status.unwrap();
         let motd = ground.run(&space, name, "cat /etc/motd").await;
         assert_eq!(motd, format!("{name} at {}\n", node.address.unwrap()));
-        assert_eq!(node.backing.unwrap().kind, "VirtualMachine");
+        assert_eq!(node.machine_ref.unwrap().kind, "VirtualMachine");
     }
     let secrets: Api<Secret> = Api::namespaced(space.client.clone(), &space.name);
     let (first, second) = (told(&space, "web-0").await, told(&space, "web-1").await);
@@ -181,7 +181,7 @@ async fn stopped_is_told_and_a_start_with_a_new_disk_is_a_new_life() {
     strategy("Always").await;
     space.ready().await;
     let after = space.nodes().get("web-0").await.unwrap();
-    assert_ne!(witness(&before), witness(&after));
+    assert_ne!(filesystem_id(&before), filesystem_id(&after));
     assert_eq!(ground.run(&space, "web-0", "cat /root/bootstrap").await, "bootstrapped\n", "on the new disk");
     assert_eq!(before.metadata.uid, after.metadata.uid, "the node is the same");
 }
@@ -235,11 +235,11 @@ async fn a_start_with_the_same_disk_is_the_same_life() {
             && instance != before.status.clone().unwrap().incarnation.map(|i| i.instance)
     };
     let after = space.node_until("web-0", "it is met again", current).await;
-    assert_eq!(witness(&before), witness(&after));
-    let bootstrap = receipt(&after, "bootstrap").unwrap();
+    assert_eq!(filesystem_id(&before), filesystem_id(&after));
+    let bootstrap = phase_result(&after, "bootstrap").unwrap();
     assert_eq!(
         (bootstrap.outcome, bootstrap.run_id),
-        (Outcome::Succeeded, receipt(&before, "bootstrap").unwrap().run_id)
+        (Outcome::Succeeded, phase_result(&before, "bootstrap").unwrap().run_id)
     );
     assert_eq!(Ground::VirtualMachines.run(&space, "web-0", "cat /root/bootstrap").await, "bootstrapped\n");
 }

@@ -1,4 +1,4 @@
-//! What every kind of node promises alike: phases in their order and once, receipts, retries, timeouts that end what runs, a
+//! What every kind of node promises alike: phases in their order and once, phase results, retries, timeouts that end what runs, a
 //! run that outlives its operator, a Lift, and a farewell. The same on pods, hosts and virtual machines.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     grounds::Ground,
-    harness::{Space, condition, receipt, script, wait},
+    harness::{Space, condition, phase_result, script, wait},
 };
 
 /// Where the scripts write down what ran, in order.
@@ -31,7 +31,7 @@ fn phases(configure: &str) -> Value {
             {"exec": {"script": configure}},
             {"file": {"path": "/root/greeting", "content": "{{ settings.greeting }} on {{ facts.kernel }}\n"}}
         ]},
-        "test": {"expect": [{"name": "memory", "that": "facts.memory.totalBytes > 0", "message": "no memory"}]}
+        "test": {"expect": [{"name": "memory", "expression": "facts.memory.totalBytes > 0", "message": "no memory"}]}
     })
 }
 
@@ -42,7 +42,7 @@ fn spec(ground: &Ground, phases: &Value, converge: &Value) -> Value {
 }
 
 fn attempt(node: &GroupNode, phase: &str) -> Option<(u32, Outcome)> {
-    receipt(node, phase).map(|receipt| (receipt.attempt, receipt.outcome))
+    phase_result(node, phase).map(|phase_result| (phase_result.attempt, phase_result.outcome))
 }
 
 async fn walk(space: &mut Space, ground: &Ground) {
@@ -64,7 +64,7 @@ async fn walk(space: &mut Space, ground: &Ground) {
     let group = space.until("it has failed for good", |group| condition(group, "Stalled").1 == "PhaseFailed").await;
     assert!(condition(&group, "Stalled").2.contains("out of luck"), "{group:?}");
     let node = space.nodes().get("web-0").await.unwrap();
-    let failed = receipt(&node, "configure").unwrap();
+    let failed = phase_result(&node, "configure").unwrap();
     assert_eq!((failed.attempt, failed.outcome, failed.exit_code), (2, Outcome::Failed, Some(7)));
     ground.run(space, "web-0", "touch /root/mended").await;
     space.patch(json!({"metadata": {"annotations": {"pallet.dev/retry": "again"}}})).await;

@@ -7,7 +7,7 @@ use pallet_api::group_node::Outcome;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Space, busybox, receipt, script, wait},
+    harness::{Space, busybox, phase_result, script, wait},
     proxy::{Fate, Proxy},
 };
 
@@ -125,7 +125,7 @@ async fn a_node_that_falls_silent_is_asked_anew() {
     let waited = began.elapsed();
     assert!(Duration::from_secs(30) < waited && waited < Duration::from_secs(75), "{waited:?}");
     assert_eq!(space.exec("web-0", "cat /ran").await, "begins\nends\nconfigured\n");
-    let bootstrap = receipt(&space.nodes().get("web-0").await.unwrap(), "bootstrap").unwrap();
+    let bootstrap = phase_result(&space.nodes().get("web-0").await.unwrap(), "bootstrap").unwrap();
     assert_eq!((bootstrap.outcome, bootstrap.attempt), (Outcome::Succeeded, 1));
     assert_eq!(proxy.done("create pods"), 1);
 }

@@ -64,8 +64,8 @@ pub const TABLE: &[(&str, Standing, Health)] = &[
     ("ManualStep", Failed, Degraded),
     ("WaitingForApproval", Failed, Degraded),
     ("RolloutStopped", Failed, Degraded),
-    ("NameTaken", Failed, Degraded),
-    ("NeverSettles", Failed, Degraded),
+    ("NameConflict", Failed, Degraded),
+    ("NotIdempotent", Failed, Degraded),
     ("InvalidSpec", Failed, Degraded),
     ("InvalidTemplate", Failed, Degraded),
     ("Forbidden", Failed, Degraded),
@@ -110,7 +110,7 @@ pub const TABLE: &[(&str, Standing, Health)] = &[
     ("lift: complete, deleted", Terminating, Progressing),
     ("lift: NodesFailed", Failed, Degraded),
     ("lift: Stopped", Failed, Degraded),
-    ("lift: NodesGone", Failed, Degraded),
+    ("lift: NodesRemoved", Failed, Degraded),
     ("lift: Cancelled", Failed, Degraded),
     ("lift: TimedOut", Failed, Degraded),
     // GroupNodes, which nobody applies and nobody waits for by kstatus: it knows none of their conditions.
@@ -124,8 +124,8 @@ pub const TABLE: &[(&str, Standing, Health)] = &[
     ("node: TestFailed", Current, Degraded),
     ("node: ManualStep", Current, Degraded),
     ("node: WaitingForApproval", Current, Degraded),
-    ("node: NameTaken", Current, Degraded),
-    ("node: NeverSettles", Current, Degraded),
+    ("node: NameConflict", Current, Degraded),
+    ("node: NotIdempotent", Current, Degraded),
     ("node: removed", Terminating, Progressing),
 ];
 

@@ -67,9 +67,10 @@ pub fn finish_slow(namespace: &str) {
     wait_ready(namespace, "slow");
     for node in ["slow-0", "slow-1"] {
         assert_eq!(kubectl(&["-n", namespace, "exec", node, "--", "cat", "/ran"]), "began\nended\n", "{node}");
-        let receipts = get(&["groupnode", node, "-n", namespace])["status"]["receipts"].clone();
-        let bootstrap = receipts.as_array().into_iter().flatten().find(|receipt| receipt["phase"] == "bootstrap");
+        let phase_results = get(&["groupnode", node, "-n", namespace])["status"]["phaseResults"].clone();
+        let bootstrap =
+            phase_results.as_array().into_iter().flatten().find(|phase_result| phase_result["phase"] == "bootstrap");
         let bootstrap = bootstrap.unwrap_or(&Value::Null);
-        assert_eq!((&bootstrap["outcome"], &bootstrap["attempt"]), (&json!("Succeeded"), &json!(1)), "{receipts}");
+        assert_eq!((&bootstrap["outcome"], &bootstrap["attempt"]), (&json!("Succeeded"), &json!(1)), "{phase_results}");
     }
 }

@@ -392,11 +392,11 @@ async fn namespaced(client: &Client) {
 }
 
 /// Writes a status, which holds the proof of what has run. Not by kubectl: it would ask for the object first.
-async fn forge_receipts(user: &str) -> kube::Result<GroupNode> {
+async fn forge_phase_results(user: &str) -> kube::Result<GroupNode> {
     let mut config = Config::infer().await.expect("KUBECONFIG");
     config.auth_info.impersonate = Some(user.to_owned());
     let nodes: Api<GroupNode> = Api::namespaced(Client::try_from(config).expect("a client"), "team-a");
-    let patch = Patch::Merge(json!({"status": {"receipts": []}}));
+    let patch = Patch::Merge(json!({"status": {"phaseResults": []}}));
     nodes.patch_status("web-0", &PatchParams::default(), &patch).await
 }
 
@@ -455,10 +455,10 @@ async fn tried() {
     team(OPERATOR, &["delete", "lift", "look"]).expect("the operator may, when its time has come");
     assert_forbidden(team("victor", &["annotate", "groupnode/web-0", "pallet.dev/retry=2", "--overwrite"]));
     for user in ["victor", "edith", "adam", "mallory"] {
-        let refused = forge_receipts(user).await.expect_err("nobody but the operator may");
+        let refused = forge_phase_results(user).await.expect_err("nobody but the operator may");
         assert!(matches!(&refused, kube::Error::Api(status) if status.is_forbidden()), "{refused}");
     }
-    forge_receipts(OPERATOR).await.expect("the operator may");
+    forge_phase_results(OPERATOR).await.expect("the operator may");
     assert_forbidden(team(OPERATOR, &["get", "secrets"]));
     assert_forbidden(team(OPERATOR, &["delete", "groupspec", "web"]));
     assert_forbidden(team(NAMESPACED, &["get", "groupspecs", "-A"]));

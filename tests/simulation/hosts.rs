@@ -45,10 +45,10 @@ impl World {
     pub fn set_up_hosts(&mut self) {
         for number in 0..MACHINES {
             self.instances += 1;
-            let witness = format!("witness-{}", self.instances);
+            let filesystem_id = format!("filesystem_id-{}", self.instances);
             let instance = format!("boot-{}", self.instances);
             let own = if self.random.chance(40) { "y" } else { "x" };
-            let machine = Machine { uid: None, instance, witness, journal: Vec::new(), own, meddled: false };
+            let machine = Machine { uid: None, instance, filesystem_id, journal: Vec::new(), own, meddled: false };
             self.machines.insert(address(number), machine);
         }
         self.inventory.hosts = (0..NAMED).map(|number| (format!("h{number}"), address(number), true)).collect();
@@ -100,9 +100,9 @@ impl World {
                 self.tell(|| format!("{name} is made anew"));
                 self.reboot(&name);
                 self.instances += 1;
-                let witness = format!("witness-{}", self.instances);
+                let filesystem_id = format!("filesystem_id-{}", self.instances);
                 let machine = self.machines.get_mut(&name).unwrap();
-                (machine.witness, machine.journal, machine.meddled) = (witness, Vec::new(), false);
+                (machine.filesystem_id, machine.journal, machine.meddled) = (filesystem_id, Vec::new(), false);
             }
             2 => self.take_for_another(&name),
             _ => drop(self.let_go_of_one()),
@@ -138,7 +138,7 @@ impl World {
         // It is at work there for a while, whatever becomes of its node.
         let machine = self.machines.get_mut(address).unwrap();
         if machine.active().is_none() {
-            let (life, id) = (format!("{}.@db", machine.witness), format!("db-run-{}", self.instances));
+            let (life, id) = (format!("{}.@db", machine.filesystem_id), format!("db-run-{}", self.instances));
             self.instances += 1;
             let ends = now + SignedDuration::from_secs(1 + self.random.below(30) as i64);
             let run = Run {

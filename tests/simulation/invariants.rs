@@ -115,7 +115,7 @@ impl World {
         }
         let incarnation = node.status.as_ref().and_then(|status| status.incarnation.as_ref());
         // Of another start nobody thinks that it is converged, though its file system is the same.
-        let trusted = incarnation.is_some_and(|met| met.witness == link.life && met.instance == link.instance);
+        let trusted = incarnation.is_some_and(|met| met.filesystem_id == link.life && met.instance == link.instance);
         let listed = group.status.as_ref().map_or("", |status| &status.unconverged);
         assert!(!trusted || Intervals::of(listed).contain(node.spec.ordinal), "11: {name} is not listed in {listed:?}");
     }
@@ -205,13 +205,13 @@ impl World {
                     let taken = snapshot.occupied.contains_key(&place) || own(&place, u32::MAX);
                     assert!(!taken, "10: {place} is taken twice");
                 }
-                Effect::DeleteNode { why: Removal::HostTaken, .. } => self.count("hosts given way"),
+                Effect::DeleteNode { why: Removal::HostInUse, .. } => self.count("hosts given way"),
                 Effect::DeleteNode { why: Removal::HostWithdrawn, .. } => self.count("hosts let go"),
                 _ => {}
             }
         }
         for step in planned.steps.values() {
-            if matches!(step, Step::Await(Cause::MachineWaiting { reason, .. }) if reason == "HostTaken") {
+            if matches!(step, Step::Await(Cause::MachineWaiting { reason, .. }) if reason == "HostInUse") {
                 self.count("hosts waited for");
             }
         }
@@ -234,46 +234,52 @@ impl World {
 
     /// 4: no status claims a success, or any other end, that no journal holds.
     pub fn check_status(&mut self, status: &GroupNodeStatus) {
-        let witness = status.incarnation.as_ref().map(|i| i.witness.clone()).unwrap_or_default();
-        let of_lifts = status.lifts.iter().filter(|lift| lift.outcome.is_none()).flat_map(|lift| &lift.receipts);
-        for receipt in status.receipts.iter().chain(of_lifts).filter(|receipt| receipt.outcome != Outcome::Unknown) {
-            let journalled = self.history.get(&(witness.clone(), receipt.run_id.clone()));
+        let filesystem_id = status.incarnation.as_ref().map(|i| i.filesystem_id.clone()).unwrap_or_default();
+        let of_lifts = status.lifts.iter().filter(|lift| lift.outcome.is_none()).flat_map(|lift| &lift.phase_results);
+        for phase_result in
+            status.phase_results.iter().chain(of_lifts).filter(|phase_result| phase_result.outcome != Outcome::Unknown)
+        {
+            let journalled = self.history.get(&(filesystem_id.clone(), phase_result.run_id.clone()));
             let Some(run) = journalled else {
-                if receipt.phase == "test" {
+                if phase_result.phase == "test" {
                     // It is no run: what it says follows from the facts of the same status.
                     let holds = status.facts["own"] == "x";
-                    let said = receipt.outcome == Outcome::Succeeded;
+                    let said = phase_result.outcome == Outcome::Succeeded;
                     // A look may have read the facts since, and found that something else is due first; or a Lift, whose test is
                     // its own.
-                    let lifts = status.lifts.iter().flat_map(|lift| &lift.receipts);
-                    let mut read = status.receipts.iter().chain(lifts).filter(|other| other.phase == "settings");
-                    let newer = read.any(|read| read.started_at.0 >= receipt.started_at.0);
+                    let lifts = status.lifts.iter().flat_map(|lift| &lift.phase_results);
+                    let mut read = status.phase_results.iter().chain(lifts).filter(|other| other.phase == "settings");
+                    let newer = read.any(|read| read.started_at.0 >= phase_result.started_at.0);
                     assert!(holds || !said || newer, "4: test has succeeded on {:?}", status.facts);
                     continue;
                 }
                 // What failed in an earlier life is carried on; a success never is.
                 assert_ne!(
-                    receipt.outcome,
+                    phase_result.outcome,
                     Outcome::Succeeded,
                     "4: {} of {} is in no journal",
-                    receipt.phase,
-                    receipt.run_id
+                    phase_result.phase,
+                    phase_result.run_id
                 );
                 continue;
             };
             let told = match run.verdict {
-                Some(Verdict::Exit(0)) if run.waits() => receipt.outcome == Outcome::Waiting,
-                Some(Verdict::Exit(0)) => receipt.outcome == Outcome::Succeeded && receipt.exit_code.is_none(),
-                Some(Verdict::Exit(code)) => receipt.outcome == Outcome::Failed && receipt.exit_code == Some(code),
-                Some(Verdict::TimedOut) => receipt.outcome == Outcome::TimedOut,
-                _ => receipt.outcome == Outcome::Failed,
+                Some(Verdict::Exit(0)) if run.waits() => phase_result.outcome == Outcome::Waiting,
+                Some(Verdict::Exit(0)) => {
+                    phase_result.outcome == Outcome::Succeeded && phase_result.exit_code.is_none()
+                }
+                Some(Verdict::Exit(code)) => {
+                    phase_result.outcome == Outcome::Failed && phase_result.exit_code == Some(code)
+                }
+                Some(Verdict::TimedOut) => phase_result.outcome == Outcome::TimedOut,
+                _ => phase_result.outcome == Outcome::Failed,
             };
-            assert!(told, "4: {receipt:?} is not what the journal says: {run:?}");
+            assert!(told, "4: {phase_result:?} is not what the journal says: {run:?}");
         }
-        for receipt in &status.receipts {
-            match receipt.outcome {
+        for phase_result in &status.phase_results {
+            match phase_result.outcome {
                 Outcome::TimedOut => self.count("runs timed out"),
-                Outcome::Failed if receipt.phase == "test" => self.count("tests failed"),
+                Outcome::Failed if phase_result.phase == "test" => self.count("tests failed"),
                 Outcome::Failed => self.count("runs failed"),
                 Outcome::Interrupted => self.count("runs interrupted"),
                 _ => {}
@@ -334,16 +340,17 @@ impl World {
             let place = if self.uses.hosts() { status.address.clone().unwrap() } else { name.clone() };
             assert!(places.insert(place.clone()), "10: two nodes on {place}");
             let machine = &self.machines[&place];
-            let life = status.incarnation.as_ref().map(|incarnation| incarnation.witness.clone()).unwrap_or_default();
+            let life =
+                status.incarnation.as_ref().map(|incarnation| incarnation.filesystem_id.clone()).unwrap_or_default();
             for phase in
                 group.spec.converge.phases.iter().flatten().map(String::as_str).chain(["bootstrap", "settings"])
             {
-                let told = status.receipts.iter().find(|receipt| receipt.phase == phase);
+                let told = status.phase_results.iter().find(|phase_result| phase_result.phase == phase);
                 if phase == "test" {
                     assert!(told.is_some_and(|told| told.outcome == Outcome::Succeeded), "4: test on {name}");
                     continue;
                 }
-                let told = told.expect("a receipt of every phase");
+                let told = told.expect("a phase result of every phase");
                 assert_eq!(told.outcome, Outcome::Succeeded, "4: {phase} on {name}");
                 let last = machine.latest(&life, phase).expect("a run of every phase");
                 // What a Lift has run is as good.

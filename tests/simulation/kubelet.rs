@@ -58,10 +58,16 @@ impl World {
         let uid = self.cluster.pods.objects[name].metadata.uid.clone().unwrap();
         let instance = format!("containerd://{number}");
         self.tell(|| format!("{name} runs in {instance}"));
-        let witness = format!("witness-{number}");
+        let filesystem_id = format!("filesystem_id-{number}");
         let own = if self.random.chance(40) { "y" } else { "x" };
-        let machine =
-            Machine { uid: Some(uid), instance: instance.clone(), witness, journal: Vec::new(), own, meddled: false };
+        let machine = Machine {
+            uid: Some(uid),
+            instance: instance.clone(),
+            filesystem_id,
+            journal: Vec::new(),
+            own,
+            meddled: false,
+        };
         self.machines.insert(name.to_owned(), machine);
         self.set_status(name, |status| {
             status["phase"] = "Running".into();

@@ -76,7 +76,7 @@ pub struct Machine {
     pub uid: Option<String>,
     /// Which start it is: another one cuts all connections.
     pub instance: String,
-    pub witness: String,
+    pub filesystem_id: String,
     pub journal: Vec<Run>,
     /// What settings finds.
     pub own: &'static str,
@@ -126,7 +126,7 @@ impl Request {
 impl Machine {
     /// What its file system is known by to who says that it is meant: on a host the node counts, too.
     pub fn life(&self, told: &str) -> String {
-        if self.uid.is_some() { self.witness.clone() } else { format!("{}.{told}", self.witness) }
+        if self.uid.is_some() { self.filesystem_id.clone() } else { format!("{}.{told}", self.filesystem_id) }
     }
 
     /// The runs of a life, oldest first.
@@ -167,7 +167,7 @@ impl Machine {
             })
         };
         let kept = self.lived(&life).count().saturating_sub(24);
-        let mut frames = vec![Frame::Hello { witness: life.clone() }];
+        let mut frames = vec![Frame::Hello { filesystem_id: life.clone() }];
         frames.extend(self.lived(&life).skip(kept).map(past));
         frames.push(Frame::Ready);
         frames
@@ -214,8 +214,8 @@ fn a_success_of_a_lift_decides_whether_a_phase_is_done() {
         overrides,
     };
     let latest = |runs: &[Run]| {
-        let (uid, instance, witness) = (None, String::new(), String::new());
-        let machine = Machine { uid, instance, witness, journal: runs.to_vec(), own: "x", meddled: false };
+        let (uid, instance, filesystem_id) = (None, String::new(), String::new());
+        let machine = Machine { uid, instance, filesystem_id, journal: runs.to_vec(), own: "x", meddled: false };
         machine.latest("w", "configure").map(|run| run.id.clone())
     };
     let own = run("configure", "a", 0, false);

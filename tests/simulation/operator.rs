@@ -549,7 +549,7 @@ impl World {
                 }
                 status::Due::No => continue,
             };
-            self.may_crash("before a receipt is written")?;
+            self.may_crash("before a phase result is written")?;
             let record = node.record.clone();
             self.check_status(&wanted);
             self.operator.writes += 1;
@@ -567,7 +567,7 @@ impl World {
                     memory.saved(&record);
                 }
             }
-            self.may_crash("after a receipt is written")?;
+            self.may_crash("after a phase result is written")?;
         }
         self.report_group(snapshot, planned);
         Ok(())

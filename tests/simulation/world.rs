@@ -167,7 +167,7 @@ pub struct World {
     pub frozen: Option<Operator>,
     /// It acts just now.
     pub former: bool,
-    /// Every run there ever was, by witness and id.
+    /// Every run there ever was, by filesystem ID and id.
     pub history: HashMap<(String, String), Run>,
     pub totals: Totals,
     pub calm: bool,
@@ -341,7 +341,7 @@ impl World {
             }
             self.let_pass(SignedDuration::from_millis(500));
         }
-        self.crash("before a receipt is written");
+        self.crash("before a phase result is written");
         self.traced()
     }
 
@@ -667,7 +667,7 @@ impl World {
             return;
         }
         let Some(group) = self.cluster.groups.objects.get(GROUP) else { return };
-        let stalled = group.status.iter().flat_map(|status| &status.conditions).any(|c| c.reason == "NeverSettles");
+        let stalled = group.status.iter().flat_map(|status| &status.conditions).any(|c| c.reason == "NotIdempotent");
         if stalled && self.calm {
             let token = self.now.to_string();
             self.tell(|| "what never settled is given another chance".into());
@@ -685,11 +685,14 @@ impl World {
             });
         }
         let waiting = |node: &GroupNode| {
-            let own = node.status.iter().flat_map(|status| &status.receipts);
+            let own = node.status.iter().flat_map(|status| &status.phase_results);
             let lifts = node.status.iter().flat_map(|status| &status.lifts);
-            let receipts = own.chain(lifts.filter(|lift| lift.outcome.is_none()).flat_map(|lift| &lift.receipts));
-            let run =
-                receipts.filter(|receipt| receipt.outcome == Outcome::Waiting).map(|r| r.run_id.clone()).next()?;
+            let phase_results =
+                own.chain(lifts.filter(|lift| lift.outcome.is_none()).flat_map(|lift| &lift.phase_results));
+            let run = phase_results
+                .filter(|phase_result| phase_result.outcome == Outcome::Waiting)
+                .map(|r| r.run_id.clone())
+                .next()?;
             let given = node.metadata.annotations.as_ref().and_then(|a| a.get(api::ACK_ANNOTATION));
             (given != Some(&run)).then_some(run)
         };
@@ -796,7 +799,7 @@ impl World {
                 "init": init,
                 "install": script(format!("install {version}")),
                 "configure": script(format!("configure {version} {{{{ settings.own }}}}")),
-                "test": {"expect": [{"name": "own", "that": "facts.own == 'x'"}]},
+                "test": {"expect": [{"name": "own", "expression": "facts.own == 'x'"}]},
                 "destroy-server": script("destroy {{ settings.own }}".to_owned())
             },
             "converge": converge

@@ -137,7 +137,7 @@ async fn a_jump_host_that_does_not_connect_says_why() {
     assert!(error.reason == "Unreachable" && error.message.contains("the name is not known"), "{}", error.message);
     world.ring.put("secret/shop/hop/id", std::fs::read(strict.scratch.path("login")).unwrap());
     let error = failed(world.ssh.open(&through(&server, &strict)).await);
-    assert!(error.reason == "JumpRefused" && error.message.contains("AllowTcpForwarding"), "{}", error.message);
+    assert!(error.reason == "JumpHostFailed" && error.message.contains("AllowTcpForwarding"), "{}", error.message);
     world.settles().await;
 }
 
@@ -166,7 +166,7 @@ async fn a_literal_address_behind_a_jump_host_is_judged_as_well() {
     let world = World::guarded(&[&server, &hop], guard, Duration::from_secs(15));
     for address in ["127.0.0.2", "::1", "169.254.169.254", "0x7f000001"] {
         let error = failed(world.ssh.open(&Endpoint { address: address.into(), ..through(&server, &hop) }).await);
-        assert_eq!(error.reason, "AddressRefused", "{address}");
+        assert_eq!(error.reason, "AddressNotAllowed", "{address}");
     }
     assert_eq!(hop.logins(), 0);
     world.settles().await;

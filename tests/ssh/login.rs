@@ -83,12 +83,12 @@ async fn a_key_that_cannot_be_used_is_refused_before_anything_is_sent() {
         keygen(&["-t", kind, "-m", format, "-N", passphrase, "-f", scratch.path(name).to_str().unwrap()]);
         world.ring.put("secret/shop/login/id", fs::read(scratch.path(name)).unwrap());
         let error = failed(world.ssh.open(&server.endpoint()).await);
-        assert!(error.reason == "KeyUnreadable" && error.message.contains(expected), "{name}: {}", error.message);
+        assert!(error.reason == "InvalidPrivateKey" && error.message.contains(expected), "{name}: {}", error.message);
     }
     let endpoint = Endpoint { key: KeyRef { name: "login".into(), key: "else".into() }, ..server.endpoint() };
     let error = failed(world.ssh.open(&endpoint).await);
     assert!(
-        error.reason == "KeyUnreadable" && error.message.contains("key else of the Secret login"),
+        error.reason == "InvalidPrivateKey" && error.message.contains("key else of the Secret login"),
         "{}",
         error.message
     );
@@ -122,7 +122,7 @@ async fn a_certificate_beside_the_key_lets_in() {
     world.ring.put("secret/shop/login/id", fs::read(server.scratch.path("login")).unwrap());
     let error = failed(world.ssh.open(&server.endpoint()).await);
     assert!(
-        error.reason == "KeyUnreadable" && error.message.contains("key id-cert.pub of the Secret login"),
+        error.reason == "InvalidPrivateKey" && error.message.contains("key id-cert.pub of the Secret login"),
         "{}",
         error.message
     );

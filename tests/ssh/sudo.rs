@@ -119,12 +119,12 @@ async fn each_refusal_says_what_to_do() {
         (nobody(endpoint(&server, "free", false)), "there is no user nobody-of-that-name"),
     ] {
         let error = failed(world.ssh.open(&endpoint).await);
-        assert!(error.reason == "ElevationRefused" && error.message.contains(expected), "{expected}: {error:?}");
+        assert!(error.reason == "BecomeFailed" && error.message.contains(expected), "{expected}: {error:?}");
         world.settles().await;
     }
     world.ring.put("secret/shop/sudo/password", "correct horse");
     let error = failed(world.ssh.open(&endpoint(&server, "other", true)).await);
-    assert!(error.reason == "ElevationRefused" && error.message.contains("does not let other be root"), "{error:?}");
+    assert!(error.reason == "BecomeFailed" && error.message.contains("does not let other be root"), "{error:?}");
     for (password, expected) in [("", "it is empty"), ("two\nlines", "more than one line")] {
         world.ring.put("secret/shop/sudo/password", password);
         let error = failed(world.ssh.open(&endpoint(&server, "admin", true)).await);
@@ -133,7 +133,7 @@ async fn each_refusal_says_what_to_do() {
     let mut strange = endpoint(&server, "free", false);
     strange.elevation.as_mut().unwrap().user = "a b".into();
     let error = failed(world.ssh.open(&strange).await);
-    assert!(error.reason == "ElevationRefused" && error.message.contains("become.user"), "{error:?}");
+    assert!(error.reason == "BecomeFailed" && error.message.contains("become.user"), "{error:?}");
     world.settles().await;
 }
 
@@ -159,13 +159,13 @@ async fn a_terminal_and_a_missing_sudo_are_told_apart() {
     let server = host("Defaults requiretty", "/bin/sh");
     let world = World::new(&[&server]);
     let error = failed(world.ssh.open(&endpoint(&server, "free", false)).await);
-    assert!(error.reason == "ElevationRefused" && error.message.contains("requiretty"), "{error:?}");
+    assert!(error.reason == "BecomeFailed" && error.message.contains("requiretty"), "{error:?}");
     let before = "mkdir /run/bin; cp /usr/bin/sh /usr/bin/env /run/bin".to_owned();
     let config = "SetEnv PATH=/run/bin\n".to_owned();
     let server = Server::start(&Setup { before, config, ..Setup::default() });
     let world = World::new(&[&server]);
     let error = failed(world.ssh.open(&endpoint(&server, "root", false)).await);
-    assert!(error.reason == "ElevationRefused" && error.message.contains("the host has no sudo"), "{error:?}");
+    assert!(error.reason == "BecomeFailed" && error.message.contains("the host has no sudo"), "{error:?}");
     world.settles().await;
 }
 

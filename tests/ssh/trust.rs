@@ -111,12 +111,12 @@ async fn trust_that_cannot_be_read_is_named() {
     let endpoint =
         Endpoint { trust: vec![pinned.clone(), Trust::Key("ssh-ed25519 nonsense".into())], ..server.endpoint() };
     let (why, message) = reason(&world, &endpoint).await;
-    assert!(why == "TrustUnreadable" && message.contains("trust[1]: it is no OpenSSH public key"), "{message}");
+    assert!(why == "InvalidKnownHosts" && message.contains("trust[1]: it is no OpenSSH public key"), "{message}");
     let mut endpoint = Endpoint { trust: known_hosts(&world, ""), ..server.endpoint() };
     let missing = KeyRef { name: "hosts".into(), key: "else".into() };
     endpoint.trust = vec![Trust::KnownHosts(Source::ConfigMap(missing))];
     let (why, message) = reason(&world, &endpoint).await;
-    assert!(why == "TrustUnreadable" && message.contains("key else of the ConfigMap hosts"), "{message}");
+    assert!(why == "InvalidKnownHosts" && message.contains("key else of the ConfigMap hosts"), "{message}");
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn loopback_is_refused_unless_the_administrator_allows_it() {
     let world = World::guarded(&[&server], Guard::default(), std::time::Duration::from_secs(15));
     for address in ["127.0.0.1", "::ffff:127.0.0.1", "localhost", "127.1"] {
         let (why, message) = reason(&world, &Endpoint { address: address.into(), ..server.endpoint() }).await;
-        assert!(why == "AddressRefused", "{message}");
+        assert!(why == "AddressNotAllowed", "{message}");
         assert!(address == "127.1" || message.contains("--allow-host-range="), "{message}");
     }
     assert_eq!(server.log().matches("Connection from").count(), 0);

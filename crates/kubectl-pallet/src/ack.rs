@@ -3,7 +3,7 @@
 use clap::Args;
 use pallet_api::{
     ACK_ANNOTATION, GroupNode,
-    group_node::{Effect, Outcome, Receipt},
+    group_node::{Effect, Outcome, PhaseResult},
 };
 
 use crate::{
@@ -73,21 +73,22 @@ pub async fn run(cluster: &Cluster, arguments: &Arguments) -> Result<Exit> {
 /// The steps that wait on a node, in converge and in Lifts.
 fn waiting(node: &GroupNode) -> Vec<Step> {
     let Some(status) = &node.status else { return Vec::new() };
-    let step = |receipt: &Receipt, lift: Option<&String>| {
-        let action = receipt.actions.iter().rev().find(|action| action.result == Effect::Waiting);
+    let step = |phase_result: &PhaseResult, lift: Option<&String>| {
+        let action = phase_result.actions.iter().rev().find(|action| action.result == Effect::Waiting);
         Step {
-            phase: receipt.phase.clone(),
+            phase: phase_result.phase.clone(),
             action: action.map(|action| action.name.clone()).unwrap_or_default(),
-            run_id: receipt.run_id.clone(),
-            message: own_words(&receipt.message).to_owned(),
+            run_id: phase_result.run_id.clone(),
+            message: own_words(&phase_result.message).to_owned(),
             lift: lift.cloned(),
         }
     };
-    let waits = |receipt: &&Receipt| receipt.outcome == Outcome::Waiting;
-    let own = status.receipts.iter().filter(waits).map(|receipt| step(receipt, None));
+    let waits = |phase_result: &&PhaseResult| phase_result.outcome == Outcome::Waiting;
+    let own = status.phase_results.iter().filter(waits).map(|phase_result| step(phase_result, None));
     let lifted = status.lifts.iter().filter(|part| part.outcome.is_none());
-    let lifted =
-        lifted.flat_map(|part| part.receipts.iter().filter(waits).map(|receipt| step(receipt, Some(&part.name))));
+    let lifted = lifted.flat_map(|part| {
+        part.phase_results.iter().filter(waits).map(|phase_result| step(phase_result, Some(&part.name)))
+    });
     own.chain(lifted).collect()
 }
 
@@ -126,14 +127,14 @@ mod tests {
 
     use super::*;
 
-    fn receipt(phase: &str, outcome: &str) -> Value {
+    fn phase_result(phase: &str, outcome: &str) -> Value {
         json!({"phase": phase, "digest": "d", "runId": format!("{phase}-1"), "attempt": 1, "outcome": outcome, "message": "move it",
                "actions": [{"name": "cable", "result": "Waiting"}], "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:00Z"})
     }
 
-    fn steps(receipts: Value, lifts: Value) -> Vec<Step> {
+    fn steps(phase_results: Value, lifts: Value) -> Vec<Step> {
         let node = json!({"apiVersion": "pallet.dev/v1alpha1", "kind": "GroupNode", "metadata": {"name": "web-0"},
-            "spec": {"group": "web", "groupUid": "u", "ordinal": 0}, "status": {"receipts": receipts, "lifts": lifts}});
+            "spec": {"group": "web", "groupUid": "u", "ordinal": 0}, "status": {"phaseResults": phase_results, "lifts": lifts}});
         waiting(&serde_json::from_value(node).unwrap())
     }
 
@@ -145,12 +146,12 @@ mod tests {
 
     #[test]
     fn the_step_that_waits_is_found_in_converge_and_in_lifts() {
-        let own = steps(json!([receipt("configure", "Waiting"), receipt("x", "Succeeded")]), json!([]));
+        let own = steps(json!([phase_result("configure", "Waiting"), phase_result("x", "Succeeded")]), json!([]));
         assert_eq!(choose("web-0", own.clone(), None, None).unwrap().run_id, "configure-1");
         assert!(choose("web-0", own.clone(), None, Some("configure-1")).unwrap_err().to_string().contains("already"));
-        let lifts = json!([{"uid": "L", "name": "x", "receipts": [receipt("deploy", "Waiting")]},
-                           {"uid": "M", "name": "y", "outcome": "Cancelled", "receipts": [receipt("old", "Waiting")]}]);
-        let both = steps(json!([receipt("configure", "Waiting")]), lifts);
+        let lifts = json!([{"uid": "L", "name": "x", "phaseResults": [phase_result("deploy", "Waiting")]},
+                           {"uid": "M", "name": "y", "outcome": "Cancelled", "phaseResults": [phase_result("old", "Waiting")]}]);
+        let both = steps(json!([phase_result("configure", "Waiting")]), lifts);
         assert_eq!(both.len(), 2);
         assert!(choose("web-0", both.clone(), None, None).unwrap_err().to_string().contains("--run deploy-1"));
         // The one that was acknowledged is not meant again.

@@ -4,7 +4,7 @@ use clap::Args;
 use kube::api::ListParams;
 use pallet_api::{
     GROUP_LABEL, GroupNode, GroupSpec, Lift,
-    group_node::{Effect, NodeLift, Outcome, Receipt},
+    group_node::{Effect, NodeLift, Outcome, PhaseResult},
     lift::NodeOutcome,
 };
 use serde::Serialize;
@@ -232,9 +232,10 @@ fn of_node(node: &GroupNode) -> Vec<Failure> {
         _ => advice::about(reason, &group, &name)
             .unwrap_or_else(|| format!("change the phase, or give its attempts back: kubectl pallet retry gn/{name}")),
     };
-    let failed = status.receipts.iter().filter(|receipt| is_failure(receipt));
-    let mut failures: Vec<Failure> = failed.map(|receipt| failure(node, receipt, "", remedy.clone())).collect();
-    if let Some(condition) = converged.filter(|condition| advice::is_trouble(&condition.reason)) {
+    let failed = status.phase_results.iter().filter(|phase_result| is_failure(phase_result));
+    let mut failures: Vec<Failure> =
+        failed.map(|phase_result| failure(node, phase_result, "", remedy.clone())).collect();
+    if let Some(condition) = converged.filter(|condition| advice::needs_a_person(&condition.reason)) {
         failures.push(Failure {
             remedy: advice::about(&condition.reason, &group, &name).unwrap_or_default(),
             group,
@@ -294,16 +295,16 @@ fn of_part(node: &GroupNode, part: &NodeLift) -> Vec<Failure> {
         Some(NodeOutcome::TimedOut) => "lift again with a longer --timeout, or mend what takes so long".to_owned(),
         _ => "mend it, and lift again: a Lift runs once".to_owned(),
     };
-    let failed = part.receipts.iter().filter(|receipt| is_failure(receipt));
-    failed.map(|receipt| failure(node, receipt, &part.name, remedy.clone())).collect()
+    let failed = part.phase_results.iter().filter(|phase_result| is_failure(phase_result));
+    failed.map(|phase_result| failure(node, phase_result, &part.name, remedy.clone())).collect()
 }
 
-fn is_failure(receipt: &Receipt) -> bool {
-    matches!(receipt.outcome, Outcome::Failed | Outcome::TimedOut)
+fn is_failure(phase_result: &PhaseResult) -> bool {
+    matches!(phase_result.outcome, Outcome::Failed | Outcome::TimedOut)
 }
 
-fn failure(node: &GroupNode, receipt: &Receipt, lift: &str, remedy: String) -> Failure {
-    let failed: Vec<&str> = receipt
+fn failure(node: &GroupNode, phase_result: &PhaseResult, lift: &str, remedy: String) -> Failure {
+    let failed: Vec<&str> = phase_result
         .actions
         .iter()
         .filter(|action| action.result == Effect::Failed)
@@ -313,15 +314,19 @@ fn failure(node: &GroupNode, receipt: &Receipt, lift: &str, remedy: String) -> F
         group: node.spec.group.clone(),
         lift: lift.to_owned(),
         node: node.metadata.name.clone().unwrap_or_default(),
-        phase: receipt.phase.clone(),
+        phase: phase_result.phase.clone(),
         action: failed.join(", "),
-        reason: format!("{:?}", receipt.outcome),
-        attempt: Some(receipt.attempt),
-        exit_code: receipt.exit_code,
+        reason: format!("{:?}", phase_result.outcome),
+        attempt: Some(phase_result.attempt),
+        exit_code: phase_result.exit_code,
         // Of test and settings nothing lies in the journal that people want to read.
-        run_id: if receipt.phase == "test" { String::new() } else { receipt.run_id.clone() },
-        message: if receipt.message.is_empty() { "it did not say why".to_owned() } else { receipt.message.clone() },
-        output: receipt.output.clone(),
+        run_id: if phase_result.phase == "test" { String::new() } else { phase_result.run_id.clone() },
+        message: if phase_result.message.is_empty() {
+            "it did not say why".to_owned()
+        } else {
+            phase_result.message.clone()
+        },
+        output: phase_result.output.clone(),
         remedy,
     }
 }
@@ -332,10 +337,10 @@ mod tests {
 
     use super::*;
 
-    fn node(conditions: Value, receipts: Value) -> GroupNode {
+    fn node(conditions: Value, phase_results: Value) -> GroupNode {
         serde_json::from_value(json!({
             "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupNode", "metadata": {"name": "bad-1"},
-            "spec": {"group": "bad", "groupUid": "u", "ordinal": 1}, "status": {"conditions": conditions, "receipts": receipts}
+            "spec": {"group": "bad", "groupUid": "u", "ordinal": 1}, "status": {"conditions": conditions, "phaseResults": phase_results}
         }))
         .unwrap()
     }
@@ -346,10 +351,10 @@ mod tests {
 
     #[test]
     fn an_error_says_all_that_is_needed_to_mend_it() {
-        let receipt = json!([{"phase": "configure", "digest": "d", "runId": "configure-1", "attempt": 2, "outcome": "Failed", "exitCode": 7,
+        let phase_result = json!([{"phase": "configure", "digest": "d", "runId": "configure-1", "attempt": 2, "outcome": "Failed", "exitCode": 7,
             "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:00Z", "output": "one\ntwo\nthe gate is shut\n",
             "message": "action gate failed with exit code 7", "actions": [{"name": "gate", "result": "Failed"}]}]);
-        let failures = of_node(&node(converged("PhaseFailed", "m"), receipt));
+        let failures = of_node(&node(converged("PhaseFailed", "m"), phase_result));
         let text = failures[0].rendered(2, false);
         assert_eq!(
             text,

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::AttachParams;
 use pallet_api::{
     GroupNode,
-    group_node::{NodeLift, Outcome, Receipt},
+    group_node::{NodeLift, Outcome, PhaseResult},
 };
 use pallet_core::{
     node,
@@ -68,7 +68,7 @@ const READ: &str = r#"
 user=$(id -u 2>/dev/null) || user=0
 S=
 for d in "${PALLET_STATE_DIR:-/var/lib/pallet}" "/var/tmp/pallet-$user" "/var/tmp/pallet-$user".* "/tmp/pallet-$user" "/tmp/pallet-$user".*; do
-  [ -L "$d/witness" ] && [ -O "$d" ] || continue
+  [ -L "$d/filesystem-id" ] && [ -O "$d" ] || continue
   case $d in /tmp/* | /var/tmp/*) [ ! -L "$d" ] || continue ;; esac
   S=$d
   break
@@ -76,7 +76,7 @@ done
 [ -n "$S" ] || exit 93
 tell() {
   d=$S/runs/$1 phase=- attempt=0 word=gone s1=- s2=0 s3=0 rotated=0 old=0 new=0
-  { read -r witness phase attempt rest <"$d/meta"; } 2>/dev/null
+  { read -r filesystem_id phase attempt rest <"$d/meta"; } 2>/dev/null
   { read -r word s1 s2 s3 <"$d/state"; } 2>/dev/null
   { read -r rotated <"$d/rotated"; } 2>/dev/null
   [ ! -f "$d/out.0" ] || old=$(wc -c <"$d/out.0")
@@ -146,7 +146,7 @@ async fn read(
     let missing = || {
         Error::Missing(format!(
             "{name} has no pod whose journal could be read: that of a host or a virtual machine is on it, in /var/lib/pallet/runs; \
-             what the receipts keep: kubectl pallet errors gn/{name}"
+             what the phase_results keep: kubectl pallet errors gn/{name}"
         ))
     };
     let Some(Target::Container(Container { container, .. })) = node::pod::observe(&pod.ok_or_else(missing)?).target
@@ -271,8 +271,8 @@ fn choose(node: &GroupNode, phase: Option<&str>, lift: Option<&str>) -> Result<S
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let list = format!("see: kubectl pallet logs {name} --list");
     let status = node.status.clone().unwrap_or_default();
-    let receipts: Vec<Receipt> = match lift {
-        None => status.receipts.clone(),
+    let phase_results: Vec<PhaseResult> = match lift {
+        None => status.phase_results.clone(),
         Some(lift) => {
             let lift = lift.rsplit('/').next().unwrap_or(lift);
             // A name may have been used before; the newest is meant.
@@ -282,7 +282,7 @@ fn choose(node: &GroupNode, phase: Option<&str>, lift: Option<&str>) -> Result<S
                 "" => format!("no Lift has run on {name}"),
                 known => format!("{name} knows no Lift {lift:?} any more; it knows {known}"),
             })?
-            .receipts
+            .phase_results
             .clone()
         }
     };
@@ -292,15 +292,19 @@ fn choose(node: &GroupNode, phase: Option<&str>, lift: Option<&str>) -> Result<S
     }) {
         return Ok(running.run_id.clone());
     }
-    let in_journal = |receipt: &&Receipt| !receipt.run_id.is_empty() && receipt.phase != "test";
-    let wanted = receipts.iter().filter(in_journal).filter(|receipt| phase.is_none_or(|phase| receipt.phase == phase));
-    let failed = |receipt: &&&Receipt| matches!(receipt.outcome, Outcome::Failed | Outcome::TimedOut);
-    let wanted: Vec<&Receipt> = wanted.collect();
-    let newest = |receipts: Vec<&Receipt>| {
-        receipts.into_iter().max_by_key(|receipt| receipt.finished_at.0).map(|r| r.run_id.clone())
+    let in_journal = |phase_result: &&PhaseResult| !phase_result.run_id.is_empty() && phase_result.phase != "test";
+    let wanted = phase_results
+        .iter()
+        .filter(in_journal)
+        .filter(|phase_result| phase.is_none_or(|phase| phase_result.phase == phase));
+    let failed = |phase_result: &&&PhaseResult| matches!(phase_result.outcome, Outcome::Failed | Outcome::TimedOut);
+    let wanted: Vec<&PhaseResult> = wanted.collect();
+    let newest = |phase_results: Vec<&PhaseResult>| {
+        phase_results.into_iter().max_by_key(|phase_result| phase_result.finished_at.0).map(|r| r.run_id.clone())
     };
     // Settings is read before everything, and what it prints is rarely what is looked for.
-    let telling: Vec<&Receipt> = wanted.iter().filter(|receipt| receipt.phase != "settings").copied().collect();
+    let telling: Vec<&PhaseResult> =
+        wanted.iter().filter(|phase_result| phase_result.phase != "settings").copied().collect();
     newest(wanted.iter().filter(failed).copied().collect())
         .or_else(|| newest(telling))
         .or_else(|| newest(wanted))
@@ -317,7 +321,7 @@ mod tests {
 
     use super::*;
 
-    fn receipt(phase: &str, outcome: &str, minute: u32) -> Value {
+    fn phase_result(phase: &str, outcome: &str, minute: u32) -> Value {
         json!({"phase": phase, "digest": "d", "runId": format!("{phase}-{minute}"), "attempt": 1, "outcome": outcome,
                "startedAt": "2026-01-01T00:00:00Z", "finishedAt": format!("2026-01-01T00:{minute:02}:00Z")})
     }
@@ -332,19 +336,21 @@ mod tests {
 
     #[test]
     fn the_run_that_people_look_for_is_chosen() {
-        let receipts = [
-            receipt("bootstrap", "Succeeded", 1),
-            receipt("settings", "Succeeded", 5),
-            receipt("configure", "Succeeded", 4),
+        let phase_results = [
+            phase_result("bootstrap", "Succeeded", 1),
+            phase_result("settings", "Succeeded", 5),
+            phase_result("configure", "Succeeded", 4),
         ];
-        let lift = json!({"uid": "L", "name": "x", "receipts": [receipt("deploy", "Failed", 9)]});
-        let well = node(json!({"receipts": receipts, "lifts": [lift]}));
+        let lift = json!({"uid": "L", "name": "x", "phaseResults": [phase_result("deploy", "Failed", 9)]});
+        let well = node(json!({"phaseResults": phase_results, "lifts": [lift]}));
         assert_eq!(choose(&well, None, None).unwrap(), "configure-4");
         assert_eq!(choose(&well, Some("bootstrap"), None).unwrap(), "bootstrap-1");
         assert_eq!(choose(&well, None, Some("lift/x")).unwrap(), "deploy-9");
         assert!(choose(&well, Some("migrate"), None).unwrap_err().contains("migrate has not run on web-0"));
         assert!(choose(&well, None, Some("y")).unwrap_err().contains("it knows x"));
-        let failed = node(json!({"receipts": [receipt("configure", "Failed", 2), receipt("other", "Succeeded", 3)]}));
+        let failed = node(
+            json!({"phaseResults": [phase_result("configure", "Failed", 2), phase_result("other", "Succeeded", 3)]}),
+        );
         assert_eq!(choose(&failed, None, None).unwrap(), "configure-2");
     }
 
@@ -382,7 +388,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("pallet-logs-{}", std::process::id()));
         let (own, link) = (dir.join("own"), dir.join("link"));
         std::fs::create_dir_all(own.join("runs")).unwrap();
-        std::os::unix::fs::symlink("w", own.join("witness")).unwrap();
+        std::os::unix::fs::symlink("w", own.join("filesystem-id")).unwrap();
         std::os::unix::fs::symlink(&own, &link).unwrap();
         let read = |state: &std::path::Path| {
             let mut shell = std::process::Command::new("sh");

@@ -65,7 +65,7 @@ fn table(nodes: &[GroupNode], wide: bool) -> Table {
         let status = node.status.clone().unwrap_or_default();
         let converged = condition(&status.conditions, "Converged");
         let line = progress::converging(node);
-        let last = status.receipts.iter().max_by_key(|receipt| receipt.finished_at.0);
+        let last = status.phase_results.iter().max_by_key(|phase_result| phase_result.finished_at.0);
         let tone = if node.metadata.deletion_timestamp.is_some() { Tone::Dim } else { line.tone };
         let mut row: Vec<Cell> = vec![
             node.metadata.name.clone().unwrap_or_default().into(),
@@ -73,7 +73,7 @@ fn table(nodes: &[GroupNode], wide: bool) -> Table {
             converged.map_or("Unknown", |condition| condition.status.as_str()).into(),
             Cell::toned(converged.map_or("", |condition| condition.reason.as_str()), tone),
             status.address.clone().unwrap_or_default().into(),
-            last.map(|receipt| format!("{} {} ago", receipt.phase, status::since(&receipt.finished_at)))
+            last.map(|phase_result| format!("{} {} ago", phase_result.phase, status::since(&phase_result.finished_at)))
                 .unwrap_or_default()
                 .into(),
             status::age(&node.metadata).into(),

@@ -106,7 +106,7 @@ pub fn node(object: &GroupNode) -> Standing {
     match condition(conditions, "Converged") {
         Some(condition) if condition.status == "True" => Standing::Done(condition.message.clone()),
         Some(condition)
-            if ["PhaseFailed", "TooMuchWork", "TestFailed", "ManualStep", "WaitingForApproval", "NameTaken"]
+            if ["PhaseFailed", "TooMuchWork", "TestFailed", "ManualStep", "WaitingForApproval", "NameConflict"]
                 .contains(&condition.reason.as_str()) =>
         {
             failed(condition, false)

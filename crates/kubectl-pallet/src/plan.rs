@@ -220,8 +220,8 @@ fn without_secrets(
     let nodes = world.index.nodes(&resolve::key(object));
     let done = |ordinal: &u32, phase: &PhaseName| {
         let mine = nodes.iter().find(|(_, node)| node.ordinal == *ordinal);
-        let receipt = mine.and_then(|(_, node)| node.record.receipts.get(phase));
-        receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded)
+        let phase_result = mine.and_then(|(_, node)| node.record.phase_results.get(phase));
+        phase_result.is_some_and(|phase_result| phase_result.outcome == Outcome::Succeeded)
     };
     let fresh: Vec<u32> = proposal.creates.union(&proposal.replaces).copied().collect();
     for (phase, ordinals, _) in &mut proposal.phases {
@@ -315,7 +315,7 @@ fn standing(snapshot: &mut Snapshot) -> Vec<String> {
         Some(match step {
             Step::Halt { phase } => format!("{name} has no attempts at {phase} left: kubectl pallet retry gn/{name}"),
             Step::Await(Cause::Manual { due, message, .. }) => format!("{name} waits in {due} for a person: {message}"),
-            Step::Await(Cause::NameTaken) => format!("{name}: a {noun} of somebody else has its name"),
+            Step::Await(Cause::NameConflict) => format!("{name}: a {noun} of somebody else has its name"),
             Step::Await(Cause::MachineWaiting { reason, .. }) => format!("{name} waits for its {noun}: {reason}"),
             Step::Await(Cause::Nodes { due, message }) => format!("{name} waits in {due}: {message}"),
             Step::Await(Cause::Stopped { due }) => format!("{name} may not begin {due}: too many nodes have failed"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pallet_api::{
     GroupNode, GroupSpec, Lift,
-    group_node::{Outcome, Receipt},
+    group_node::{Outcome, PhaseResult},
     lift::NodeOutcome,
 };
 
@@ -201,7 +201,7 @@ fn lifted(name: &str, outcome: NodeOutcome, node: Option<&GroupNode>, uid: &str)
     let status = node.and_then(|node| node.status.as_ref());
     let lift = status.and_then(|status| status.lifts.iter().find(|lift| lift.uid == uid));
     let outcome = lift.and_then(|lift| lift.outcome).unwrap_or(outcome);
-    let last = lift.and_then(|lift| lift.receipts.iter().max_by_key(|receipt| receipt.finished_at.0));
+    let last = lift.and_then(|lift| lift.phase_results.iter().max_by_key(|phase_result| phase_result.finished_at.0));
     let running = status.and_then(|status| status.running.as_ref()).filter(|_| outcome == NodeOutcome::Running);
     let (mut text, tone) = match outcome {
         NodeOutcome::Pending => ("pending".to_owned(), Tone::Dim),
@@ -211,7 +211,7 @@ fn lifted(name: &str, outcome: NodeOutcome, node: Option<&GroupNode>, uid: &str)
         NodeOutcome::TimedOut => ("the time was over".to_owned(), Tone::Bad),
         NodeOutcome::Cancelled => ("cancelled".to_owned(), Tone::Bad),
         NodeOutcome::Skipped => ("skipped, since others had failed".to_owned(), Tone::Wait),
-        NodeOutcome::Gone => ("gone before it was done".to_owned(), Tone::Wait),
+        NodeOutcome::Removed => ("gone before it was done".to_owned(), Tone::Wait),
     };
     if let Some(running) = running {
         text = format!("{} runs, attempt {}", running.phase, running.attempt);
@@ -230,16 +230,16 @@ fn lifted(name: &str, outcome: NodeOutcome, node: Option<&GroupNode>, uid: &str)
     Line { key: name.to_owned(), text: clean(&text), tone, over }
 }
 
-/// A receipt in a few words.
-pub fn told(receipt: &Receipt) -> String {
-    let phase = &receipt.phase;
-    match receipt.outcome {
+/// A phase result in a few words.
+pub fn told(phase_result: &PhaseResult) -> String {
+    let phase = &phase_result.phase;
+    match phase_result.outcome {
         Outcome::Succeeded => format!("{phase} succeeded"),
-        Outcome::Failed | Outcome::TimedOut if !receipt.message.is_empty() => {
-            format!("{phase} attempt {}: {}", receipt.attempt, receipt.message)
+        Outcome::Failed | Outcome::TimedOut if !phase_result.message.is_empty() => {
+            format!("{phase} attempt {}: {}", phase_result.attempt, phase_result.message)
         }
-        Outcome::Failed => format!("{phase} attempt {} failed", receipt.attempt),
-        Outcome::TimedOut => format!("{phase} attempt {} timed out", receipt.attempt),
+        Outcome::Failed => format!("{phase} attempt {} failed", phase_result.attempt),
+        Outcome::TimedOut => format!("{phase} attempt {} timed out", phase_result.attempt),
         Outcome::Interrupted => format!("{phase} was interrupted when the node was replaced, and runs again"),
         Outcome::Unknown => format!("{phase} was lost from sight"),
         Outcome::Waiting => format!("{phase} waits for a person"),
@@ -288,10 +288,12 @@ mod tests {
 
     #[test]
     fn a_lift_has_a_line_for_each_node_where_they_are_few_and_none_where_they_are_many() {
-        let receipt = json!({"phase": "configure", "digest": "d", "runId": "r", "attempt": 1, "outcome": "Failed",
+        let phase_result = json!({"phase": "configure", "digest": "d", "runId": "r", "attempt": 1, "outcome": "Failed",
             "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:00Z", "message": "exit code 7"});
-        let failed =
-            node("web-1", json!({"lifts": [{"uid": "L", "name": "x", "outcome": "Failed", "receipts": [receipt]}]}));
+        let failed = node(
+            "web-1",
+            json!({"lifts": [{"uid": "L", "name": "x", "outcome": "Failed", "phaseResults": [phase_result]}]}),
+        );
         let nodes = BTreeMap::from([("web-1".to_owned(), failed)]);
         let outcomes = json!([{"group": "web", "outcome": "Succeeded", "nodes": "0"}, {"group": "web", "outcome": "Running", "nodes": "1-2"}]);
         let small =
@@ -308,9 +310,9 @@ mod tests {
 
     #[test]
     fn a_waiting_node_says_how_it_goes_on() {
-        let receipt = json!({"phase": "cable", "digest": "d", "runId": "r", "attempt": 1, "outcome": "Waiting",
+        let phase_result = json!({"phase": "cable", "digest": "d", "runId": "r", "attempt": 1, "outcome": "Waiting",
             "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:00Z"});
-        let waits = node("web-0", json!({"lifts": [{"uid": "L", "name": "x", "receipts": [receipt]}]}));
+        let waits = node("web-0", json!({"lifts": [{"uid": "L", "name": "x", "phaseResults": [phase_result]}]}));
         let line = lifted("web-0", NodeOutcome::Running, Some(&waits), "L");
         assert_eq!(line.text, "cable waits for a person: kubectl pallet ack web-0");
     }

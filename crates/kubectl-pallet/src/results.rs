@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::api::ListParams;
 use pallet_api::{
     GroupNode, Lift,
-    group_node::{Effect, NodeLift, Receipt},
+    group_node::{Effect, NodeLift, PhaseResult},
 };
 
 use crate::{
@@ -63,29 +63,29 @@ fn printed(nodes: &[(GroupNode, NodeLift)]) -> String {
     let mut text = String::new();
     for (node, part) in nodes {
         // What settings printed nobody has asked for.
-        for receipt in part.receipts.iter().filter(|receipt| receipt.phase != "settings") {
+        for phase_result in part.phase_results.iter().filter(|phase_result| phase_result.phase != "settings") {
             let name = if nodes.len() > 1 { node.metadata.name.as_deref() } else { None };
-            text.push_str(&headed(name, receipt));
+            text.push_str(&headed(name, phase_result));
         }
     }
     text
 }
 
-/// How much of what was printed a receipt keeps, in bytes.
+/// How much of what was printed a phase result keeps, in bytes.
 const KEPT: i64 = 2048;
 
-fn headed(name: Option<&str>, receipt: &Receipt) -> String {
+fn headed(name: Option<&str>, phase_result: &PhaseResult) -> String {
     let mut text = String::new();
-    let kept = receipt.output.len() as i64;
+    let kept = phase_result.output.len() as i64;
     // Masked output may be shorter than what was printed, so that only its bound tells.
-    if receipt.output_bytes > KEPT && kept > 0 {
+    if phase_result.output_bytes > KEPT && kept > 0 {
         let name = name.unwrap_or("NODE");
         output::tell(format!(
             "note: {name} printed {} bytes, of which the last {kept} are here; all of them: kubectl pallet logs {name} --run {}",
-            receipt.output_bytes, receipt.run_id
+            phase_result.output_bytes, phase_result.run_id
         ));
     }
-    for output in clean(&receipt.output).lines() {
+    for output in clean(&phase_result.output).lines() {
         match name {
             Some(name) => text.push_str(&format!("{name}: {output}\n")),
             None => text.push_str(&format!("{output}\n")),
@@ -98,21 +98,21 @@ fn headed(name: Option<&str>, receipt: &Receipt) -> String {
 fn would_change(nodes: &[(GroupNode, NodeLift)]) -> Table {
     let mut table = Table::new(&["NODE", "PHASE", "ACTION", "RESULT", "DIFFERENCE"]);
     for (node, part) in nodes {
-        for receipt in &part.receipts {
-            let (name, phase) = (node.metadata.name.clone().unwrap_or_default(), receipt.phase.clone());
-            if receipt.actions.is_empty() && !receipt.message.is_empty() {
-                let message = receipt.message.clone();
+        for phase_result in &part.phase_results {
+            let (name, phase) = (node.metadata.name.clone().unwrap_or_default(), phase_result.phase.clone());
+            if phase_result.actions.is_empty() && !phase_result.message.is_empty() {
+                let message = phase_result.message.clone();
                 table.row(vec![name.into(), phase.into(), "".into(), Cell::toned("failed", Tone::Bad), message.into()]);
                 continue;
             }
-            for action in &receipt.actions {
+            for action in &phase_result.actions {
                 let (word, tone) = match action.result {
                     Effect::Changed => ("would change", Tone::Wait),
                     Effect::Unchanged => ("unchanged", Tone::Good),
                     Effect::Failed => ("failed", Tone::Bad),
                     Effect::Skipped => ("skipped", Tone::Dim),
                     Effect::Waiting => ("waits for a person", Tone::Wait),
-                    Effect::Unknowable => ("cannot be told", Tone::Wait),
+                    Effect::Unknown => ("cannot be told", Tone::Wait),
                 };
                 let difference = first_difference(&action.diff);
                 let cells = [Cell::from(name.clone()), phase.clone().into(), action.name.clone().into()];
@@ -155,7 +155,7 @@ fn summary(lift: &Lift) -> String {
             (actions.unchanged, "unchanged"),
             (actions.skipped, "skipped"),
             (actions.failed, "failed"),
-            (actions.unknowable, "cannot be told"),
+            (actions.unknown, "cannot be told"),
         ];
         let figures: Vec<String> = figures
             .into_iter()
@@ -229,16 +229,16 @@ mod tests {
 
     use super::*;
 
-    fn part(name: &str, receipts: Value) -> (GroupNode, NodeLift) {
+    fn part(name: &str, phase_results: Value) -> (GroupNode, NodeLift) {
         let node = serde_json::from_value(json!({
             "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupNode", "metadata": {"name": name},
             "spec": {"group": "web", "groupUid": "u", "ordinal": 0}
         }));
-        let part = serde_json::from_value(json!({"uid": "L", "name": "x", "receipts": receipts}));
+        let part = serde_json::from_value(json!({"uid": "L", "name": "x", "phaseResults": phase_results}));
         (node.unwrap(), part.unwrap())
     }
 
-    fn receipt(phase: &str, output: &str, actions: Value) -> Value {
+    fn phase_result(phase: &str, output: &str, actions: Value) -> Value {
         json!({"phase": phase, "digest": "d", "runId": "r", "attempt": 1, "outcome": "Succeeded", "output": output, "actions": actions,
                "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:00Z"})
     }
@@ -247,10 +247,10 @@ mod tests {
     fn output_is_led_by_the_node_where_there_are_several() {
         let one = part(
             "web-0",
-            json!([receipt("settings", "x", json!([])), receipt("exec", "up 3 days\nload 1\n", json!([]))]),
+            json!([phase_result("settings", "x", json!([])), phase_result("exec", "up 3 days\nload 1\n", json!([]))]),
         );
         assert_eq!(printed(std::slice::from_ref(&one)), "up 3 days\nload 1\n");
-        let two = part("web-1", json!([receipt("exec", "up 1 day", json!([]))]));
+        let two = part("web-1", json!([phase_result("exec", "up 1 day", json!([]))]));
         assert_eq!(printed(&[one, two]), "web-0: up 3 days\nweb-0: load 1\nweb-1: up 1 day\n");
     }
 
@@ -259,9 +259,9 @@ mod tests {
         let actions = json!([
             {"name": "motd", "result": "Changed", "diff": "--- a\n+++ b\n-old\n+new\n"},
             {"name": "dir", "result": "Unchanged"},
-            {"name": "reload", "result": "Unknowable"}
+            {"name": "reload", "result": "Unknown"}
         ]);
-        let table = would_change(&[part("web-0", json!([receipt("configure", "", actions)]))]).render(false);
+        let table = would_change(&[part("web-0", json!([phase_result("configure", "", actions)]))]).render(false);
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines[1], "web-0   configure   motd     would change     -old (and 1 more)");
         assert_eq!(lines[2], "web-0   configure   dir      unchanged");

@@ -151,7 +151,7 @@ fn standing(group: &GroupSpec) -> (String, Tone) {
     let status = group.status.clone().unwrap_or_default();
     let seen = status.observed_generation >= group.metadata.generation && group.metadata.generation.is_some();
     let Some(ready) = condition(&status.conditions, "Ready").filter(|_| seen) else {
-        return ("NotSeen".to_owned(), Tone::Dim);
+        return ("NotObserved".to_owned(), Tone::Dim);
     };
     let tone = match () {
         () if ready.status == "True" => Tone::Good,

@@ -14,7 +14,7 @@ use super::nodes::ElevationFields;
         .message("an action has exactly one kind: set one of exec, file, directory, symlink, lineInFile, remoteFile, package, packageSource, service, user, group, sudoer, cron, secretFile and manual, and make further actions of the others")
 )]
 pub struct ActionFields {
-    /// The action's name in receipts and errors, and in `onChangeOf`; its kind and place by default.
+    /// The action's name in phase results and errors, and in `onChangeOf`; its kind and place by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([-A-Za-z0-9_. ]*[A-Za-z0-9])?$')")
@@ -45,7 +45,7 @@ pub struct ActionFields {
     /// What runs can be ended only by who may signal it: to become root, rather set `become` of the node.
     #[serde(default, rename = "become", skip_serializing_if = "Option::is_none")]
     pub elevation: Option<ElevationFields>,
-    /// Environment variables of a `package`, `packageSource` or `remoteFile`, such as `https_proxy`. They are in receipts and
+    /// Environment variables of a `package`, `packageSource` or `remoteFile`, such as `https_proxy`. They are in phase results and
     /// logs: no credentials belong in them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -507,7 +507,7 @@ pub struct RemoteFileFields {
     #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
         .message("must be absolute; begin it with a slash"))]
     pub path: String,
-    /// Where it is taken from, a template: http, https or file. It stands in receipts and logs: no credentials belong into it.
+    /// Where it is taken from, a template: http, https or file. It stands in phase results and logs: no credentials belong into it.
     #[schemars(length(min = 1, max = 2048))]
     pub url: String,
     /// The SHA-256 checksum of the file in hexadecimal, a template. A file that has it is not downloaded again.

@@ -1,4 +1,4 @@
-//! `GroupNode`: one node of a group, written by the operator: what backs it, its facts, a receipt for every phase.
+//! `GroupNode`: one node of a group, written by the operator: what backs it, its facts, a phase result for every phase.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use super::lift::NodeOutcome;
     namespaced,
     status = "GroupNodeStatus",
     derive = "PartialEq",
-    doc = "One node of a group, written by the operator: what backs it, its facts, and a receipt for every phase.",
+    doc = "One node of a group, written by the operator: what backs it, its facts, and the result of every phase.",
     selectable = ".spec.group",
     printcolumn = r#"{"name":"Group","type":"string","jsonPath":".spec.group"}"#,
     printcolumn = r#"{"name":"Converged","type":"string","jsonPath":".status.conditions[?(@.type==\"Converged\")].status"}"#,
@@ -73,7 +73,7 @@ pub struct NodeHost {
 pub struct GroupNodeStatus {
     /// What backs the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backing: Option<Backing>,
+    pub machine_ref: Option<MachineRef>,
     /// The hash of the template of the machine on which the node converged last. A lost machine is made from that template
     /// again, until it is the node's turn to be replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +82,7 @@ pub struct GroupNodeStatus {
     /// The node's address as the cluster sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Which life of the node the receipts speak of.
+    /// Which life of the node the phase results speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<Incarnation>,
     /// What settings found, at its last run.
@@ -92,7 +92,7 @@ pub struct GroupNodeStatus {
     /// The latest attempt at each phase.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["phase"]))]
-    pub receipts: Vec<Receipt>,
+    pub phase_results: Vec<PhaseResult>,
     /// What the last look found that changed nothing (`spec.converge.driftCheck`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Drift>,
@@ -139,7 +139,7 @@ pub struct NodeLift {
     /// The latest attempt at each of its phases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["phase"]))]
-    pub receipts: Vec<Receipt>,
+    pub phase_results: Vec<PhaseResult>,
 }
 
 /// Something that is otherwise than it is declared.
@@ -158,7 +158,7 @@ pub struct Difference {
 
 /// What backs a node.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
-pub struct Backing {
+pub struct MachineRef {
     /// Its kind: `Pod`, `VirtualMachine` or `Host`.
     pub kind: String,
     /// Its name.
@@ -175,13 +175,13 @@ pub struct Incarnation {
     #[schemars(length(max = 253))]
     pub uid: String,
     /// The container's ID, the UID of the virtual machine's instance, or where the host was reached. For a pod another one is
-    /// another life; a machine that was only started again has the same witness.
+    /// another life; a machine that was only started again has the same filesystem ID.
     #[schemars(length(max = 512))]
     pub instance: String,
     /// What the agent found on the node's file system: made once on it, at random; on machines with the
     /// machine ID and the UID of the GroupNode behind it.
     #[schemars(length(max = 256))]
-    pub witness: String,
+    pub filesystem_id: String,
 }
 
 /// A phase that runs.
@@ -203,7 +203,7 @@ pub struct Running {
 /// The durable proof of one attempt at a phase on a node.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Receipt {
+pub struct PhaseResult {
     /// The phase.
     #[schemars(length(max = 128))]
     pub phase: String,
@@ -303,7 +303,7 @@ pub enum Effect {
     /// It is a step for a person, and not acknowledged yet.
     Waiting,
     /// Of a check: it cannot be told before something else is done.
-    Unknowable,
+    Unknown,
 }
 
 fn is_none(n: &u32) -> bool {

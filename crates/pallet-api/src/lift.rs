@@ -275,7 +275,7 @@ pub enum NodeOutcome {
     /// Nothing was begun on it, since others had failed.
     Skipped,
     /// It was removed before it was done.
-    Gone,
+    Removed,
 }
 
 /// What actions did, counted.
@@ -291,7 +291,7 @@ pub struct ActionCounts {
     pub failed: u32,
     /// It cannot be told before a step that was not taken, in a dry run.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub unknowable: u32,
+    pub unknown: u32,
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -299,12 +299,19 @@ fn is_zero(n: &u32) -> bool {
 }
 
 fn selector_schema(_: &mut SchemaGenerator) -> Schema {
+    label_selector_schema(
+        "The GroupSpecs of the same namespace whose nodes it is for, by their labels; all of them where it is empty.",
+    )
+}
+
+/// The schema of a label selector, with bounds.
+pub(crate) fn label_selector_schema(description: &str) -> Schema {
     let text = |longest: u32, description: &str| match description {
         "" => json_schema!({"type": "string", "maxLength": longest}),
         _ => json_schema!({"type": "string", "maxLength": longest, "description": description}),
     };
     json_schema!({
-        "description": "The GroupSpecs of the same namespace whose nodes it is for, by their labels; all of them where it is empty.",
+        "description": description,
         "type": "object",
         "properties": {
             "matchLabels": {

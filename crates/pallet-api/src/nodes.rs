@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use serde_json::Value;
 use super::{
     actions::{KEY, KeyFields, NAME},
     converge::duration_up_to,
+    lift::label_selector_schema,
 };
 
 /// What a node is: exactly one kind.
@@ -169,10 +171,10 @@ pub struct HostsFields {
     /// Where a list of hosts stands, as YAML, in the same form as in `inventory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory_from: Option<InventoryFromFields>,
-    /// Only the hosts that have all of these labels are used.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "host_labels_schema")]
-    pub selector: BTreeMap<String, String>,
+    /// Selects hosts of the inventory by their labels, as in a Deployment's selector. Without it all hosts may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "host_selector_schema")]
+    pub selector: Option<LabelSelector>,
     /// As whom to log in, where a host names no other.
     #[serde(default = "root")]
     #[schemars(length(min = 1, max = 64))]
@@ -347,6 +349,12 @@ fn virtual_machine_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn connect_timeout_schema(_: &mut SchemaGenerator) -> Schema {
     duration_up_to("1m", "15s or 1m")
+}
+
+fn host_selector_schema(_: &mut SchemaGenerator) -> Schema {
+    label_selector_schema(
+        "Selects hosts of the inventory by their labels, as in a Deployment's selector. Without it all hosts may be used.",
+    )
 }
 
 fn host_labels_schema(_: &mut SchemaGenerator) -> Schema {

@@ -99,7 +99,7 @@ pub enum FactParser {
 /// Something that is expected of a node's facts.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 pub struct ExpectFields {
-    /// The expectation's name in receipts and errors.
+    /// The expectation's name in phase results and errors.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([-A-Za-z0-9_. ]*[A-Za-z0-9])?$')")
         .message("must consist of letters, digits, '-', '_', '.' and blanks, and begin and end with a letter or digit, such as disk-space"))]
@@ -107,7 +107,7 @@ pub struct ExpectFields {
     /// A CEL expression over `facts`, `settings`, `node` and `group` that is true where all is well, such as
     /// `facts.disk.freePercent > 10`. Facts that change by themselves may be used.
     #[schemars(length(min = 1, max = 1024))]
-    pub that: String,
+    pub expression: String,
     /// What it means when it is false, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]

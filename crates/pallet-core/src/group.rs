@@ -224,7 +224,8 @@ impl Phases {
         };
         let mut sources: BTreeMap<PhaseName, Digest> = self.actions.iter().map(actions).collect();
         sources.insert(PhaseName::settings(), self.settings.digest.clone());
-        let expected: Value = self.expectations.iter().map(|e| json!([e.origin.as_deref(), e.name, e.that])).collect();
+        let expected: Value =
+            self.expectations.iter().map(|e| json!([e.origin.as_deref(), e.name, e.expression])).collect();
         sources.insert(PhaseName::test(), Digest::of("source", &json!([expected, params])));
         let run = self.converged();
         sources.retain(|phase, _| run.contains(phase));

@@ -1,7 +1,7 @@
 //! Pure: **where lift is decided**: what a Lift does next, and what has become of it, as values.
 //!
 //! [`plan`] is a total function of a [`LiftSnapshot`]; it reads no clock and no cluster. What is durable of a Lift stands in
-//! its status (which nodes it is for, and on which of them something was begun) and in the GroupNodes (the receipts, and what
+//! its status (which nodes it is for, and on which of them something was begun) and in the GroupNodes (the phase results, and what
 //! has become of each node). Nothing is begun on a node before the status says that it may have been.
 
 pub mod begin;
@@ -296,7 +296,7 @@ impl Work {
     fn look(&mut self, snapshot: &LiftSnapshot, started: Timestamp) {
         for (target, outcome) in self.open() {
             let Some((_, node)) = snapshot.node(&target).filter(|(_, node)| node.created <= started) else {
-                self.set(&target, NodeOutcome::Gone);
+                self.set(&target, NodeOutcome::Removed);
                 continue;
             };
             let durable = node.written();

@@ -659,7 +659,7 @@ fn stranger(name: &str) -> Machine {
         target: None,
         attributes: Arc::default(),
         claims: None,
-        state: MachineState::Waiting { reason: "NameTaken".into(), message: String::new() },
+        state: MachineState::Waiting { reason: "NameConflict".into(), message: String::new() },
         address: None,
         ready: false,
         gate_open: false,

@@ -188,9 +188,9 @@ fn canonical(value: &Value, out: &mut String) {
 /// The name of a run in a node's journal.
 ///
 /// It follows from what is durable, so an operator that starts anew asks for the very run that its predecessor started.
-/// `previous` is the run of the receipt that this one will replace: going back to an earlier digest is a new run.
-pub fn run_id(witness: &str, phase: &PhaseName, digest: &Digest, attempt: u32, previous: &str) -> String {
-    let text = format!("{witness} {phase} {digest} {attempt} {previous}");
+/// `previous` is the run of the phase result that this one will replace: going back to an earlier digest is a new run.
+pub fn run_id(filesystem_id: &str, phase: &PhaseName, digest: &Digest, attempt: u32, previous: &str) -> String {
+    let text = format!("{filesystem_id} {phase} {digest} {attempt} {previous}");
     format!("{phase}-{}", hex(&Sha256::digest(text.as_bytes())[..10]))
 }
 

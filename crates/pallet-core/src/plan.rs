@@ -304,7 +304,7 @@ pub enum Removal {
     /// Its host is in the inventory no more.
     HostWithdrawn,
     /// Its host was another node's before it, and nothing has been done there.
-    HostTaken,
+    HostInUse,
 }
 
 /// Why what backs a node is deleted.

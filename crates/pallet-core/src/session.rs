@@ -10,7 +10,7 @@ mod journal;
 pub mod lift;
 pub mod mask;
 pub mod memory;
-mod receipts;
+mod results;
 pub mod secrets;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -30,7 +30,7 @@ use crate::{
 };
 use pallet_api::{
     conditions::clip,
-    group_node::{Outcome, Receipt, Running},
+    group_node::{Outcome, PhaseResult, Running},
 };
 
 use check::Check;
@@ -56,7 +56,7 @@ pub struct Session {
     pasts: Vec<Past>,
     /// How often another run held the node.
     busy: u32,
-    /// Every run of the journal that no receipt spoke of was taken over.
+    /// Every run of the journal that no phase result spoke of was taken over.
     caught_up: bool,
     /// The built-in facts were read in this session.
     read: bool,
@@ -176,7 +176,7 @@ pub enum End {
         message: String,
     },
     /// A phase makes itself another one each time that it runs.
-    NeverSettles {
+    NotIdempotent {
         /// Over what it depends on: what makes another one of it may mend it.
         about: Digest,
         /// For people.
@@ -295,9 +295,9 @@ impl Session {
         matches!(self.kind(), SessionKind::Converge | SessionKind::Lift)
     }
 
-    /// The receipts of the phases that it is at: the node's, or those of its Lift.
-    pub fn receipts(&self) -> &BTreeMap<PhaseName, Receipt> {
-        &self.record.receipts
+    /// The phase results of the phases that it is at: the node's, or those of its Lift.
+    pub fn phase_results(&self) -> &BTreeMap<PhaseName, PhaseResult> {
+        &self.record.phase_results
     }
 
     /// What leads the agent's replies.
@@ -354,7 +354,7 @@ impl Session {
         if let Stage::Running(flight) = std::mem::replace(&mut self.stage, Stage::Over)
             && self.purpose != Purpose::Check
         {
-            let receipt = Receipt {
+            let phase_result = PhaseResult {
                 outcome: Outcome::Unknown,
                 retry_token: flight.retry_token.clone(),
                 message: clip(&format!("the connection was lost while the phase ran: {message}"), 1024),
@@ -364,7 +364,7 @@ impl Session {
                 actions: self.done_before(&flight.phase, flight.digest.as_str(), flight.from),
                 ..self.blank(&flight.phase, &flight.digest, flight.attempt, &flight.run_id, flight.started)
             };
-            self.record.receipts.insert(flight.phase, receipt);
+            self.record.phase_results.insert(flight.phase, phase_result);
         }
         End::Lost(message)
     }
@@ -377,8 +377,8 @@ impl Session {
             (Frame::Started(id) | Frame::Attached(id), Stage::Running(flight)) if flight.run_id == id => Want::Wait,
             (Frame::Attached(id), Stage::Attaching(open)) if open.first() == Some(&id) => Want::Wait,
             (Frame::Refused { reason, message }, _) => self.refused(&reason, message),
-            (Frame::Hello { witness }, Stage::Hello) => {
-                self.meet(witness);
+            (Frame::Hello { filesystem_id }, Stage::Hello) => {
+                self.meet(filesystem_id);
                 Want::Wait
             }
             (Frame::Past(_), Stage::Hello) if self.pasts.len() >= MOST_PASTS => {
@@ -456,11 +456,11 @@ impl Session {
     fn refused(&mut self, reason: &str, message: String) -> Want {
         self.stage = Stage::Over;
         let reason = match reason {
-            "incarnation" => "OtherIncarnation",
+            "incarnation" => "PodReplaced",
             "state" => "NoStateDirectory",
             "tools" => "ToolMissing",
             "disk" => "DiskFull",
-            "foreign" => "MachineBusy",
+            "foreign" => "RunInProgress",
             _ => "AgentRefused",
         };
         Want::End(End::Refused { reason: reason.into(), message })
@@ -509,7 +509,7 @@ impl Session {
                 }
                 _ if !self.read => return self.ask_facts(),
                 Next::Run { rendered, .. } if self.ran.get(&rendered.phase) >= Some(&RUNS_IN_A_SESSION) => {
-                    return self.over(End::NeverSettles {
+                    return self.over(End::NotIdempotent {
                         about: self.group.fingerprint(&next::retry_token(&self.group, &self.identity)),
                         message: format!(
                             "{} changes facts that it uses itself each time it runs; let it use others",
@@ -532,18 +532,18 @@ impl Session {
                     return self.run(phase, rendered.digest, attempt, &previous, &script, now);
                 }
                 Next::Test { digest, look, attempt, .. } if self.view == View::Whole => {
-                    let receipt = self.examine(&digest, attempt, &look, now);
-                    self.record.receipts.insert(PhaseName::test(), receipt);
+                    let phase_result = self.examine(&digest, attempt, &look, now);
+                    self.record.phase_results.insert(PhaseName::test(), phase_result);
                 }
                 Next::Unrenderable { phase, digest, attempt, error } if ready(&phase) => {
                     // It stands behind the last run of its phase in the journal, though it never ran itself.
-                    let previous = self.record.receipts.get(&phase).map(|r| r.run_id.clone()).unwrap_or_default();
-                    let receipt = Receipt {
+                    let previous = self.record.phase_results.get(&phase).map(|r| r.run_id.clone()).unwrap_or_default();
+                    let phase_result = PhaseResult {
                         outcome: Outcome::Failed,
                         message: clip(&error.to_string(), 1024),
                         ..self.blank(&phase, &digest, attempt, &previous, now)
                     };
-                    self.record.receipts.insert(phase, receipt);
+                    self.record.phase_results.insert(phase, phase_result);
                 }
                 due => {
                     let attempt = if let Next::Gather { attempt, .. } = due { attempt } else { 1 };
@@ -570,10 +570,10 @@ impl Session {
         let digest = self.group.phases.settings.digest.clone();
         if self.group.phases.settings.facts.is_empty() {
             self.record.facts.retain(|name, _| facts::is_reserved(name));
-            let receipt = self.blank(&phase, &digest, attempt, "", now);
-            let receipt = self.with_values(receipt);
+            let phase_result = self.blank(&phase, &digest, attempt, "", now);
+            let phase_result = self.with_values(phase_result);
             self.settings_are_over();
-            self.record.receipts.insert(phase, receipt);
+            self.record.phase_results.insert(phase, phase_result);
             return None;
         }
         let script =
@@ -598,15 +598,15 @@ impl Session {
         script: &Script,
         now: Timestamp,
     ) -> Want {
-        let witness = self.record.incarnation.as_ref().map(|i| i.witness.as_str()).unwrap_or_default();
+        let filesystem_id = self.record.incarnation.as_ref().map(|i| i.filesystem_id.as_str()).unwrap_or_default();
         let (journalled, mut timeout) = (self.journalled(&phase), self.group.timeout);
         let run_id = match &self.purpose {
             Purpose::Lift(lift) => {
                 let left = Duration::try_from(lift.deadline.duration_since(now)).unwrap_or_default();
                 timeout = timeout.min(left.max(Duration::from_secs(1)));
-                run_id(witness, &journalled, &digest, attempt, &format!("{} {previous}", lift.uid))
+                run_id(filesystem_id, &journalled, &digest, attempt, &format!("{} {previous}", lift.uid))
             }
-            _ => run_id(witness, &journalled, &digest, attempt, previous),
+            _ => run_id(filesystem_id, &journalled, &digest, attempt, previous),
         };
         let seconds = timeout.as_secs_f64().ceil() as u64;
         let shown = if digest.as_str().is_empty() { "-" } else { digest.as_str() };

@@ -181,7 +181,7 @@ fn merged(
 /// Somebody else's Secret stands at a name that is needed: nothing can be made before it is gone.
 fn taken(name: &str) -> TemplateVerdict {
     let message = format!("there is a Secret {name} that does not belong to this group; delete or rename it");
-    TemplateVerdict::Refused { reason: "NameTaken", message }
+    TemplateVerdict::Refused { reason: "NameConflict", message }
 }
 
 fn invalid(message: String) -> TemplateVerdict {

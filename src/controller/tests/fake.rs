@@ -208,8 +208,8 @@ pub(super) fn current_node(namespace: &str, ordinal: u32) -> Value {
         },
         "spec": {"group": "web", "groupUid": format!("g-{namespace}"), "ordinal": ordinal},
         "status": {
-            "facts": {}, "receipts": [],
-            "incarnation": {"uid": format!("p-{ordinal}"), "instance": "containerd://c", "witness": "w"}
+            "facts": {}, "phaseResults": [],
+            "incarnation": {"uid": format!("p-{ordinal}"), "instance": "containerd://c", "filesystemId": "w"}
         }
     })
 }

@@ -200,7 +200,7 @@ pub async fn tunnel<H: Send + Sync + 'static>(
         Ok(Err(russh::Error::ChannelOpenFailure(why))) => {
             let (reason, why) = match why {
                 ChannelOpenFailure::AdministrativelyProhibited => (
-                    "JumpRefused",
+                    "JumpHostFailed",
                     "it does not allow that (AllowTcpForwarding and PermitOpen in its sshd_config)".to_owned(),
                 ),
                 ChannelOpenFailure::ConnectFailed => {

@@ -72,7 +72,7 @@ pub async fn start(
     }
     let mut printed = Vec::new();
     if let Some(elevated) = elevated {
-        stage.enter_as("ElevationRefused", "waiting for sudo, which may want something besides a password");
+        stage.enter_as("BecomeFailed", "waiting for sudo, which may want something besides a password");
         printed = elevate(&mut reads, &writes, &mut ending, elevated, name, &ended).await?;
     }
     Ok(carried(connection, reads, writes, ending, printed))
@@ -141,7 +141,7 @@ async fn elevate(
         return Err(error("Unreachable", name, &ended.why()));
     }
     let why = sudo::refusal(user, login, password.is_some(), &complaints, ending.code);
-    Err(error("ElevationRefused", name, &why))
+    Err(error("BecomeFailed", name, &why))
 }
 
 /// The next message of a channel; none when it is over, or at the time that is given.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use kube::core::{Selector, SelectorExt};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -23,8 +24,8 @@ pub struct HostsShape {
     pub listed: usize,
     /// Where the inventory stands, where not in the group.
     pub source: Option<KeyRef>,
-    /// The labels that a host must have.
-    pub selector: BTreeMap<String, String>,
+    /// What the labels of a host must match.
+    pub selector: Selector,
     /// How hosts are reached that say nothing else.
     pub access: Access,
 }
@@ -89,9 +90,9 @@ impl Host {
         &self.attributes.host
     }
 
-    /// Whether it has all of these labels.
-    pub fn matches(&self, selector: &BTreeMap<String, String>) -> bool {
-        selector.iter().all(|(name, value)| self.attributes.labels.get(name) == Some(value))
+    /// Whether its labels match.
+    pub fn matches(&self, selector: &Selector) -> bool {
+        selector.matches(&self.attributes.labels)
     }
 
     /// Which machine it is: two hosts with the same place are one.

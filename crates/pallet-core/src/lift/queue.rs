@@ -53,7 +53,8 @@ pub fn taken<'a>(own: &Head, group: &Snapshot, others: impl IntoIterator<Item = 
         for ordinal in open.flat_map(|nodes| intervals::parse(&nodes.nodes)) {
             let known = group.nodes.get(&ordinal).and_then(|node| written(&node.record, &head.uid));
             let waits = |lift: &NodeLift| {
-                lift.outcome.is_some() || lift.receipts.iter().any(|receipt| receipt.outcome == Outcome::Waiting)
+                lift.outcome.is_some()
+                    || lift.phase_results.iter().any(|phase_result| phase_result.outcome == Outcome::Waiting)
             };
             if !known.is_some_and(waits) {
                 taken.insert(ordinal, head.key.name.clone());

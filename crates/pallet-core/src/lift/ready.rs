@@ -31,8 +31,8 @@ pub(super) enum Hold {
 
 /// Whether a run for the Lift was lost from sight there: it may still be going.
 pub(super) fn lost(node: &Node, uid: &str) -> bool {
-    let receipts = written(&node.record, uid).into_iter().flat_map(|lift| &lift.receipts);
-    receipts.into_iter().any(|receipt| receipt.outcome == Outcome::Unknown)
+    let phase_results = written(&node.record, uid).into_iter().flat_map(|lift| &lift.phase_results);
+    phase_results.into_iter().any(|phase_result| phase_result.outcome == Outcome::Unknown)
 }
 
 /// Whether a session for the Lift may be opened on a node now, and with what.
@@ -90,9 +90,10 @@ pub(super) fn ready(
     }
     if !lost(node, &snapshot.head.uid) {
         let due = due(snapshot, view, lifted, node);
-        let receipts = known.into_iter().flat_map(|lift| &lift.receipts);
-        let interrupted = receipts.into_iter().any(|receipt| {
-            receipt.outcome == Outcome::Interrupted && due.phase().is_some_and(|phase| phase.as_str() == receipt.phase)
+        let phase_results = known.into_iter().flat_map(|lift| &lift.phase_results);
+        let interrupted = phase_results.into_iter().any(|phase_result| {
+            phase_result.outcome == Outcome::Interrupted
+                && due.phase().is_some_and(|phase| phase.as_str() == phase_result.phase)
         });
         held(node, due, interrupted, bound, lifted)?;
     }
@@ -122,7 +123,7 @@ fn held(node: &Node, due: Next<Outline>, interrupted: bool, bound: &Bound, lifte
         Next::Wait { phase, message } => {
             Err(Hold::Till(Wait::new("WaitingForNodes", format!("{phase} is due; {message}"))))
         }
-        _ if barred => Err(Hold::Till(Wait::new("WaitingForOthers", "the other nodes are to come as far first"))),
+        _ if barred => Err(Hold::Till(Wait::new("WaitingForBarrier", "the other nodes are to come as far first"))),
         _ => Ok(()),
     }
 }
@@ -130,15 +131,17 @@ fn held(node: &Node, due: Next<Outline>, interrupted: bool, bound: &Bound, lifte
 /// What is due on a node for the Lift.
 pub(super) fn due(snapshot: &LiftSnapshot, view: &GroupView, lifted: &Group, node: &Node) -> Next<Outline> {
     let own = written(&node.record, &snapshot.head.uid);
-    let receipts = own.into_iter().flat_map(|lift| &lift.receipts);
+    let phase_results = own.into_iter().flat_map(|lift| &lift.phase_results);
     let record = Record {
         incarnation: node.record.incarnation.clone(),
         facts: node.record.facts.clone(),
-        receipts: receipts.map(|receipt| (PhaseName::new(&receipt.phase), receipt.clone())).collect(),
+        phase_results: phase_results
+            .map(|phase_result| (PhaseName::new(&phase_result.phase), phase_result.clone()))
+            .collect(),
         ..Record::default()
     };
     let identity = identity(node, view.snapshot.machine(node));
-    if record.receipts.is_empty() && lifted.unapproved.is_empty() {
+    if record.phase_results.is_empty() && lifted.unapproved.is_empty() {
         // Nothing has run: settings is due, whatever follows.
         return Next::Gather { attempt: 1, why: next::Why::Due(PhaseName::settings()) };
     }
@@ -158,8 +161,9 @@ fn needs_bootstrap(view: &GroupView, lifted: &Group) -> bool {
 }
 
 fn is_bootstrapped(node: &Node, machine: &Machine) -> bool {
-    let receipt = node.record.receipts.get(&PhaseName::bootstrap());
-    progress::is_current(node, machine) && receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded)
+    let phase_result = node.record.phase_results.get(&PhaseName::bootstrap());
+    progress::is_current(node, machine)
+        && phase_result.is_some_and(|phase_result| phase_result.outcome == Outcome::Succeeded)
 }
 
 /// What a session has to know of the Lift.

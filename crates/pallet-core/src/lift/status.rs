@@ -9,7 +9,7 @@ use super::{LiftPlan, LiftSnapshot, Target, Wait, Work, is_done, written};
 use crate::plan::{Node, intervals, status::phase_error};
 use pallet_api::{
     conditions::{Verdict, clip, stamp},
-    group_node::{Effect, Outcome, Receipt},
+    group_node::{Effect, Outcome, PhaseResult},
     group_spec::PhaseError,
     lift::{ActionCounts, NodeOutcome, NodesByOutcome},
 };
@@ -101,7 +101,7 @@ impl Work {
         let moving = open.clone().any(|(target, _)| !self.waits.contains_key(target));
         // Those whose turn has not come wait for the others.
         let first = self.waits.iter().find(|(_, wait)| wait.person);
-        let queued = |wait: &Wait| matches!(wait.reason.as_str(), "Queued" | "WaitingForOthers");
+        let queued = |wait: &Wait| matches!(wait.reason.as_str(), "Queued" | "WaitingForBarrier");
         let stuck = !moving && first.is_some() && self.waits.values().all(|wait| wait.person || queued(wait));
         let shown = first.or_else(|| self.waits.iter().find(|(_, wait)| !queued(wait)));
         let shown = shown.or_else(|| self.waits.iter().next().filter(|_| !moving));
@@ -117,7 +117,7 @@ impl Work {
     /// What has become of it.
     fn result(&self, snapshot: &LiftSnapshot, plan: &LiftPlan) -> (&'static str, &'static str, String) {
         let status = &plan.status;
-        let gone = self.count(|outcome| outcome == NodeOutcome::Gone);
+        let gone = self.count(|outcome| outcome == NodeOutcome::Removed);
         let aside = if gone > 0 { format!("; {gone} were removed before they were done") } else { String::new() };
         let total = status.nodes;
         if total == 0 {
@@ -126,7 +126,7 @@ impl Work {
         let unfinished = self.count(|outcome| outcome == NodeOutcome::Skipped);
         if status.failed == 0 && unfinished == 0 {
             if status.succeeded == 0 {
-                return ("Failed", "NodesGone", format!("all {total} nodes were removed before they were done"));
+                return ("Failed", "NodesRemoved", format!("all {total} nodes were removed before they were done"));
             }
             let dry = if snapshot.spec.dry_run { "a dry run: " } else { "" };
             return ("Complete", "Succeeded", format!("{dry}{} of {total} nodes succeeded{aside}", status.succeeded));
@@ -156,9 +156,12 @@ impl Work {
         let names: BTreeSet<String> = self.outcomes.keys().filter_map(here).map(|node| node.name.clone()).collect();
         let old = snapshot.status.phase_errors.iter().filter(|error| !names.contains(&error.node)).cloned();
         let nodes = self.outcomes.keys().filter_map(here);
-        let new = nodes.flat_map(|node| receipts(node, &snapshot.head.uid).map(move |receipt| (node, receipt)));
-        let failed = new.filter(|(_, receipt)| !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting));
-        let mut errors: Vec<PhaseError> = old.chain(failed.map(|(node, receipt)| phase_error(node, receipt))).collect();
+        let new = nodes
+            .flat_map(|node| phase_results(node, &snapshot.head.uid).map(move |phase_result| (node, phase_result)));
+        let failed =
+            new.filter(|(_, phase_result)| !matches!(phase_result.outcome, Outcome::Succeeded | Outcome::Waiting));
+        let mut errors: Vec<PhaseError> =
+            old.chain(failed.map(|(node, phase_result)| phase_error(node, phase_result))).collect();
         plan.status.phase_errors_omitted = errors.len().saturating_sub(ERRORS_SHOWN) as u32;
         errors.truncate(ERRORS_SHOWN);
         plan.status.phase_errors = errors;
@@ -169,13 +172,16 @@ impl Work {
         let mut counts = ActionCounts::default();
         let done = self.outcomes.iter().filter(|(_, outcome)| is_done(**outcome));
         let nodes = done.filter_map(|(target, _)| snapshot.node(target)).map(|(_, node)| node);
-        for action in nodes.flat_map(|node| receipts(node, &snapshot.head.uid)).flat_map(|receipt| &receipt.actions) {
+        for action in nodes
+            .flat_map(|node| phase_results(node, &snapshot.head.uid))
+            .flat_map(|phase_result| &phase_result.actions)
+        {
             let count = match action.result {
                 Effect::Changed => &mut counts.changed,
                 Effect::Unchanged => &mut counts.unchanged,
                 Effect::Skipped => &mut counts.skipped,
                 Effect::Failed => &mut counts.failed,
-                Effect::Unknowable | Effect::Waiting => &mut counts.unknowable,
+                Effect::Unknown | Effect::Waiting => &mut counts.unknown,
             };
             *count += 1;
         }
@@ -186,7 +192,7 @@ impl Work {
 }
 
 /// What the Lift has written on a node.
-fn receipts<'a>(node: &'a Node, uid: &str) -> impl Iterator<Item = &'a Receipt> + use<'a> {
+fn phase_results<'a>(node: &'a Node, uid: &str) -> impl Iterator<Item = &'a PhaseResult> + use<'a> {
     let durable = node.written();
-    written(durable, uid).into_iter().flat_map(|lift| &lift.receipts)
+    written(durable, uid).into_iter().flat_map(|lift| &lift.phase_results)
 }

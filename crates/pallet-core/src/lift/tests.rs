@@ -10,9 +10,9 @@ use super::*;
 use crate::plan::{
     SessionKind, Trouble,
     next::{self, Identity},
-    tests::{ago, machine, now, object, receipt, settled_as},
+    tests::{ago, machine, now, object, phase_result, settled_as},
 };
-use pallet_api::group_node::{Outcome, Receipt};
+use pallet_api::group_node::{Outcome, PhaseResult};
 
 const UID: &str = "l-1";
 const NONE: [u32; 0] = [];
@@ -92,17 +92,17 @@ impl Stage {
     }
 
     /// The session on a node is over, and what it found is written.
-    fn write(&mut self, ordinal: u32, outcome: Option<NodeOutcome>, receipts: Vec<Receipt>) {
+    fn write(&mut self, ordinal: u32, outcome: Option<NodeOutcome>, phase_results: Vec<PhaseResult>) {
         let view = self.web();
         view.snapshot.sessions.remove(&format!("web-{ordinal}"));
         let node = Arc::make_mut(view.snapshot.nodes.get_mut(&ordinal).unwrap());
         node.record.lifts.retain(|lift| lift.uid != UID);
-        node.record.lifts.push(NodeLift { uid: UID.into(), name: "look".into(), outcome, receipts });
+        node.record.lifts.push(NodeLift { uid: UID.into(), name: "look".into(), outcome, phase_results });
     }
 
     fn finish(&mut self, ordinal: u32, outcome: NodeOutcome) {
-        let as_receipt = if outcome == NodeOutcome::Succeeded { Outcome::Succeeded } else { Outcome::Failed };
-        self.write(ordinal, Some(outcome), vec![receipt("configure", "d", as_receipt, 1, now())]);
+        let as_phase_result = if outcome == NodeOutcome::Succeeded { Outcome::Succeeded } else { Outcome::Failed };
+        self.write(ordinal, Some(outcome), vec![phase_result("configure", "d", as_phase_result, 1, now())]);
     }
 
     fn later(&mut self, seconds: i64) {
@@ -208,10 +208,10 @@ fn no_more_nodes_than_may_are_begun_and_one_that_waits_for_a_person_keeps_its_pl
     let settings = lifted.phases.settings.digest.to_string();
     let identity = identity(&node, Some(&machine(node.ordinal)));
     let rendered = next::rendered(&lifted, &identity, &node.record, &PhaseName::app_rollout()).unwrap();
-    let mut waiting = receipt("app-rollout", rendered.digest.as_str(), Outcome::Waiting, 1, now());
+    let mut waiting = phase_result("app-rollout", rendered.digest.as_str(), Outcome::Waiting, 1, now());
     waiting.actions = serde_json::from_value(json!([{"name": "look", "result": "Waiting"}])).unwrap();
-    let receipts = vec![receipt("settings", &settings, Outcome::Succeeded, 1, now()), waiting];
-    manual.write(0, None, receipts);
+    let phase_results = vec![phase_result("settings", &settings, Outcome::Succeeded, 1, now()), waiting];
+    manual.write(0, None, phase_results);
     assert_eq!(manual.pass(), NONE);
     assert_eq!(manual.conditions(), "Stalled: ManualStep");
     assert!(manual.message().contains("pallet.dev/ack=app-rollout-run-1"), "{}", manual.message());
@@ -237,14 +237,14 @@ fn the_nodes_are_fixed_when_it_starts() {
         seen.sessions.clear();
     });
     assert_eq!(stage.pass(), NONE);
-    assert_eq!(stage.outcomes(), "web Succeeded 0; web Gone 1-2");
+    assert_eq!(stage.outcomes(), "web Succeeded 0; web Removed 1-2");
     assert_eq!(stage.conditions(), "Complete: Succeeded");
     assert_eq!(stage.message(), "1 of 3 nodes succeeded; 2 were removed before they were done");
     let mut all = Stage::new(json!({}), 1);
     all.pass();
     all.snapshot.groups.clear();
     all.pass();
-    assert_eq!(all.conditions(), "Failed Stalled: NodesGone");
+    assert_eq!(all.conditions(), "Failed Stalled: NodesRemoved");
 }
 
 /// The clock of the API server, which says when a node was made, may be ahead of ours.
@@ -329,17 +329,21 @@ fn it_waits_for_bootstrap_and_for_what_converge_has_to_do_and_not_for_what_it_le
             change(&mut Arc::make_mut(seen.nodes.get_mut(&ordinal).unwrap()).record);
         };
         // Not bootstrapped; bootstrap has failed for good; configure is due; configure has failed for good.
-        node(seen, 0, &|record| record.receipts.clear());
+        node(seen, 0, &|record| record.phase_results.clear());
         node(seen, 1, &|record| {
             let first = next_digest(record, "bootstrap");
-            record.receipts.insert(PhaseName::bootstrap(), receipt("bootstrap", &first, Outcome::Failed, 3, ago(9)));
+            record
+                .phase_results
+                .insert(PhaseName::bootstrap(), phase_result("bootstrap", &first, Outcome::Failed, 3, ago(9)));
         });
         node(seen, 2, &|record| {
-            record.receipts.remove(&PhaseName::configure());
+            record.phase_results.remove(&PhaseName::configure());
         });
         node(seen, 3, &|record| {
-            let digest = record.receipts[&PhaseName::configure()].digest.clone();
-            record.receipts.insert(PhaseName::configure(), receipt("configure", &digest, Outcome::Failed, 3, ago(9)));
+            let digest = record.phase_results[&PhaseName::configure()].digest.clone();
+            record
+                .phase_results
+                .insert(PhaseName::configure(), phase_result("configure", &digest, Outcome::Failed, 3, ago(9)));
         });
     });
     assert_eq!(stage.pass(), [3]);
@@ -397,7 +401,7 @@ fn a_failure_stops_the_others_only_where_it_is_told_to() {
     assert_eq!(all.outcomes(), "web Running 1; web Failed 0; web Skipped 2-3");
     assert_eq!(plan(&all.snapshot).bounds[&("web".into(), 1)], Bound::Hold);
     // Its session ends between two phases, and what it had before it is left.
-    all.write(1, None, vec![receipt("settings", "d", Outcome::Succeeded, 1, now())]);
+    all.write(1, None, vec![phase_result("settings", "d", Outcome::Succeeded, 1, now())]);
     all.pass();
     assert_eq!(all.outcomes(), "web Failed 0; web Skipped 1-3");
     assert_eq!(all.conditions(), "Failed Stalled: Stopped");
@@ -436,9 +440,10 @@ fn at_a_barrier_all_go_through_one_phase_before_any_begins_the_next() {
             .digest
             .to_string(),
         };
-        let receipts = phases.iter().map(|phase| receipt(phase, &digest(phase), Outcome::Succeeded, 1, now()));
-        let receipts = receipts.collect();
-        stage.write(ordinal, None, receipts);
+        let phase_results =
+            phases.iter().map(|phase| phase_result(phase, &digest(phase), Outcome::Succeeded, 1, now()));
+        let phase_results = phase_results.collect();
+        stage.write(ordinal, None, phase_results);
     };
     done(&mut stage, 0, &["settings"]);
     assert_eq!(stage.pass(), NONE, "the other one has settings before it");
@@ -576,7 +581,7 @@ fn what_is_known_and_not_written_yet_is_waited_for() {
 fn a_node_is_for_no_more_lifts_at_once_than_its_status_holds() {
     let mut stage = Stage::new(json!({}), 1);
     let unfinished =
-        |n: usize| NodeLift { uid: format!("u{n}"), name: format!("l{n}"), outcome: None, receipts: vec![] };
+        |n: usize| NodeLift { uid: format!("u{n}"), name: format!("l{n}"), outcome: None, phase_results: vec![] };
     stage.change(|seen| {
         Arc::make_mut(seen.nodes.get_mut(&0).unwrap()).record.lifts = (0..7).map(unfinished).collect();
     });
@@ -598,8 +603,8 @@ fn its_own_attempts_count_and_no_others() {
     let rendered =
         next::rendered(&lifted, &identity(&node, Some(&machine(node.ordinal))), &node.record, &PhaseName::configure())
             .unwrap();
-    let settings = receipt("settings", lifted.phases.settings.digest.as_str(), Outcome::Succeeded, 1, now());
-    let failed = receipt("configure", rendered.digest.as_str(), Outcome::Failed, 1, now());
+    let settings = phase_result("settings", lifted.phases.settings.digest.as_str(), Outcome::Succeeded, 1, now());
+    let failed = phase_result("configure", rendered.digest.as_str(), Outcome::Failed, 1, now());
     stage.write(0, None, vec![settings, failed]);
     assert_eq!(stage.pass(), NONE);
     assert!(stage.message().contains("Backoff: configure failed; attempt 2 follows"), "{}", stage.message());

@@ -34,7 +34,7 @@ pub fn machine(head: &Head, hosts: &HostsShape, host: &Host, node: &Node, standi
             waiting(hosts::TAKEN, format!("{} is {by}; {remedy}", host.place()))
         }
         Standing::Unread => {
-            waiting("InventoryUnread", "its inventory has not been read since the operator started".to_owned())
+            waiting("InventoryUnavailable", "its inventory has not been read since the operator started".to_owned())
         }
     };
     Machine {

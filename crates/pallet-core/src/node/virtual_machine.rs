@@ -167,7 +167,7 @@ fn trouble(conditions: &[StatusCondition], kinds: &[&str]) -> Option<(String, St
 /// A machine with its instance, where it has one.
 ///
 /// The instance tells one start from another; a migration keeps it. Whether a start came with another disk is seen by the
-/// agent, from its witness.
+/// agent, from its filesystem ID.
 pub fn observe(declared: &Declared, instance: Option<&Instance>) -> Machine {
     let address = instance.and_then(|instance| address(declared, instance));
     let state = state(declared, instance, address.is_some());

@@ -222,14 +222,18 @@ fn observe_node(object: &GroupNode) -> Node {
         record: Record {
             incarnation: status.incarnation,
             facts: status.facts,
-            receipts: status.receipts.into_iter().map(|receipt| (PhaseName::new(&receipt.phase), receipt)).collect(),
+            phase_results: status
+                .phase_results
+                .into_iter()
+                .map(|phase_result| (PhaseName::new(&phase_result.phase), phase_result))
+                .collect(),
             drift: status.drift,
             lifts: status.lifts,
         },
         version: metadata.resource_version.clone().unwrap_or_default(),
         saved: None,
         reported: Reported {
-            backing: status.backing,
+            machine_ref: status.machine_ref,
             template_hash: status.template_hash,
             address: status.address,
             running: status.running,

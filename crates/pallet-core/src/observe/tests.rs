@@ -169,7 +169,7 @@ fn a_machine_is_held_against_other_namespaces_by_who_has_been_at_work_there() {
         }))
         .unwrap()
     };
-    let worked = json!({"incarnation": {"uid": "h", "instance": "10.9.0.1:22", "witness": "w"}});
+    let worked = json!({"incarnation": {"uid": "h", "instance": "10.9.0.1:22", "filesystemId": "w"}});
     let mut index = Index::default();
     index.upsert(&node(json!({})));
     assert_eq!(index.occupied_elsewhere("other", None), []);

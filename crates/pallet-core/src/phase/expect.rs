@@ -32,7 +32,7 @@ pub struct Expectation {
     /// The ServerSpec that it comes from, whose parameters it sees; none for the group's own.
     pub origin: Option<Arc<str>>,
     /// An expression that is true where all is well.
-    pub that: String,
+    pub expression: String,
     /// What it means when it is false; may be empty.
     pub message: String,
 }
@@ -135,7 +135,7 @@ fn parse(expression: &str) -> Result<Parsed, String> {
 /// One that takes too much work is a failure that says so.
 pub fn examine(expectations: &[Expectation], context: &Value, budget: &Budget) -> Vec<Finding> {
     let finding = |expectation: &Expectation| {
-        let answer = answer(&expectation.that, &|root| context.get(root), budget);
+        let answer = answer(&expectation.expression, &|root| context.get(root), budget);
         let failure = match answer {
             Ok(true) => None,
             Ok(false) => Some(explain(expectation, "", context)),
@@ -254,11 +254,11 @@ fn explain(expectation: &Expectation, why: &str, context: &Value) -> String {
         let shown = value.map_or_else(|| "nothing".to_owned(), Value::to_string);
         format!("{path} = {}", clip(&shown, FOUND_LIMIT))
     };
-    let found: Vec<String> = names(&expectation.that).unwrap_or_default().iter().map(found).collect();
+    let found: Vec<String> = names(&expectation.expression).unwrap_or_default().iter().map(found).collect();
     let said = if expectation.message.is_empty() { String::new() } else { format!("{}: ", expectation.message) };
     let why = if why.is_empty() { String::new() } else { format!(", but {why}") };
     let found = if found.is_empty() { String::new() } else { format!(", found {}", found.join(", ")) };
-    format!("{said}expected {}{why}{found}", expectation.that)
+    format!("{said}expected {}{why}{found}", expectation.expression)
 }
 
 /// Integers stay integers, or no arithmetic could be done with them.
@@ -368,7 +368,8 @@ mod tests {
     }
 
     fn failure(that: &str) -> Option<String> {
-        let expectation = Expectation { name: "x".into(), origin: None, that: that.into(), message: "bad".into() };
+        let expectation =
+            Expectation { name: "x".into(), origin: None, expression: that.into(), message: "bad".into() };
         let context = json!({
             "facts": {"disk": {"freePercent": 5, "totalBytes": 3_000_000_000_u64}, "java": "17.0.2", "none": null, "load": {"one": 0.5}},
             "settings": {"port": "80"}, "node": {"name": "web-0", "ordinal": 0}, "group": {"count": 3}
@@ -413,7 +414,7 @@ mod tests {
         ];
         for that in deep {
             let expectation =
-                Expectation { name: "x".into(), origin: None, that: that.clone(), message: String::new() };
+                Expectation { name: "x".into(), origin: None, expression: that.clone(), message: String::new() };
             let found = std::thread::spawn(move || {
                 (names(&that), examine(&[expectation], &json!({"facts": {}}), &Budget::new()))
             });

@@ -224,7 +224,7 @@ impl Leave {
     pub fn allows(&self, node: &Node, why: &Removal) -> bool {
         match why {
             Removal::Surplus(_) => self.victims.as_ref().is_none_or(|victims| victims.contains(&node.ordinal)),
-            Removal::GroupDeleted | Removal::Replaced { .. } | Removal::HostWithdrawn | Removal::HostTaken => true,
+            Removal::GroupDeleted | Removal::Replaced { .. } | Removal::HostWithdrawn | Removal::HostInUse => true,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 use pallet_api::{
     conditions::{Verdict, clip},
-    group_node::{Difference, Outcome, Receipt},
+    group_node::{Difference, Outcome, PhaseResult},
 };
 
 /// How many nodes a group's condition names.
@@ -20,8 +20,8 @@ const NAMED: usize = 3;
 ///
 /// Times of a clock that was ahead do not count; without any other it is due now.
 pub fn due(check: &DriftCheck, node: &Node, now: Timestamp) -> Option<Timestamp> {
-    let receipts = node.record.receipts.values().map(|receipt| receipt.finished_at.0);
-    let times: Vec<_> = receipts.chain(node.record.drift.as_ref().map(|drift| drift.checked_at.0)).collect();
+    let phase_results = node.record.phase_results.values().map(|phase_result| phase_result.finished_at.0);
+    let times: Vec<_> = phase_results.chain(node.record.drift.as_ref().map(|drift| drift.checked_at.0)).collect();
     let Some(last) = times.iter().copied().filter(|time| !next::is_ahead(*time, now)).max() else {
         return (!times.is_empty()).then_some(now);
     };
@@ -33,13 +33,14 @@ pub fn due(check: &DriftCheck, node: &Node, now: Timestamp) -> Option<Timestamp>
 pub fn differences(record: &Record) -> impl Iterator<Item = &Difference> {
     let checked = record.drift.as_ref().map(|drift| drift.checked_at.0);
     let stands = move |difference: &&Difference| {
-        let receipt = record.receipts.get(&PhaseName::new(&difference.phase));
+        let phase_result = record.phase_results.get(&PhaseName::new(&difference.phase));
         // What a Lift ran otherwise is meant to differ.
-        let put_right = |receipt: &Receipt| {
-            !receipt.overridden_by.is_empty()
-                || (receipt.outcome == Outcome::Succeeded && checked.is_some_and(|at| receipt.started_at.0 >= at))
+        let put_right = |phase_result: &PhaseResult| {
+            !phase_result.overridden_by.is_empty()
+                || (phase_result.outcome == Outcome::Succeeded
+                    && checked.is_some_and(|at| phase_result.started_at.0 >= at))
         };
-        !receipt.is_some_and(put_right)
+        !phase_result.is_some_and(put_right)
     };
     record.drift.iter().flat_map(|drift| &drift.differences).filter(stands)
 }
@@ -53,13 +54,14 @@ pub fn calls_for(group: &Group, record: &Record, phase: &PhaseName) -> bool {
 
 /// The phases that a Lift ran otherwise than they are declared, and that converge has not run since. They are not put right by
 /// themselves.
-fn overrides<'a>(group: &'a Group, record: &'a Record) -> impl Iterator<Item = &'a Receipt> {
-    let receipts = record.receipts.values();
-    receipts.filter(|receipt| !receipt.overridden_by.is_empty() && group.phases.declares(&receipt.phase))
+fn overrides<'a>(group: &'a Group, record: &'a Record) -> impl Iterator<Item = &'a PhaseResult> {
+    let phase_results = record.phase_results.values();
+    phase_results
+        .filter(|phase_result| !phase_result.overridden_by.is_empty() && group.phases.declares(&phase_result.phase))
 }
 
-fn override_line(receipt: &Receipt) -> String {
-    format!("{} was run otherwise by Lift {}", receipt.phase, receipt.overridden_by)
+fn override_line(phase_result: &PhaseResult) -> String {
+    format!("{} was run otherwise by Lift {}", phase_result.phase, phase_result.overridden_by)
 }
 
 /// What puts an override right.
@@ -79,7 +81,7 @@ pub fn of_node(group: &Group, record: &Record) -> Option<Verdict> {
     let status = !lines.is_empty();
     let (reason, message) = if status {
         let more = if drift.omitted > 0 { format!("; and {} more", drift.omitted) } else { String::new() };
-        ("Different", format!("{}{more}", lines.join("; ")))
+        ("DriftDetected", format!("{}{more}", lines.join("; ")))
     } else {
         ("InSync", "the node is as it is declared".to_owned())
     };
@@ -88,7 +90,7 @@ pub fn of_node(group: &Group, record: &Record) -> Option<Verdict> {
 
 /// The condition of a group.
 pub fn of_group(group: &Group, live: &[&Node]) -> Option<Verdict> {
-    let overridden: Vec<(&str, &Receipt)> =
+    let overridden: Vec<(&str, &PhaseResult)> =
         live.iter().filter_map(|node| Some((node.name.as_str(), overrides(group, &node.record).next()?))).collect();
     if let [(name, first), ..] = overridden.as_slice() {
         let (count, line) = (overridden.len(), override_line(first));
@@ -109,7 +111,11 @@ pub fn of_group(group: &Group, live: &[&Node]) -> Option<Verdict> {
         drifted.iter().take(NAMED).map(|(node, line)| format!("{}: {}", node.name, clip(line, 200))).collect();
     let more = drifted.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more nodes") } else { String::new() };
-    verdict(true, "Different", format!("{} of {} nodes differ; {}{more}", drifted.len(), live.len(), named.join("; ")))
+    verdict(
+        true,
+        "DriftDetected",
+        format!("{} of {} nodes differ; {}{more}", drifted.len(), live.len(), named.join("; ")),
+    )
 }
 
 fn line(difference: &Difference) -> String {

@@ -15,7 +15,7 @@ use pallet_api::group_node::NodeHost;
 /// How many hosts a message names.
 const NAMED: usize = 3;
 /// Why a node waits whose host is another's.
-pub const TAKEN: &str = "HostTaken";
+pub const TAKEN: &str = "HostInUse";
 
 /// The hosts that are nobody's, in the order in which they are taken. One whose node is being removed is still that node's.
 pub fn free<'a>(snapshot: &Snapshot, hosts: &'a HostsShape) -> Vec<&'a Host> {
@@ -41,7 +41,7 @@ pub fn without<'a>(snapshot: &Snapshot, group: &Group, live: &[&'a Node]) -> Vec
     }
     let why = |node: &Node| match snapshot.machine(node) {
         None => Some(Removal::HostWithdrawn),
-        Some(machine) if machine.state.is_waiting() && node.record.incarnation.is_none() => Some(Removal::HostTaken),
+        Some(machine) if machine.state.is_waiting() && node.record.incarnation.is_none() => Some(Removal::HostInUse),
         Some(_) => None,
     };
     live.iter().filter_map(|node| Some((*node, why(node)?))).collect()
@@ -206,7 +206,7 @@ pub fn shortage(snapshot: &Snapshot, group: &Group) -> Option<String> {
     let (selected, listed) = (hosts.inventory.len(), hosts.listed);
     let listed = match selected == listed {
         true => format!("{listed} are in the inventory"),
-        false => format!("{listed} are in the inventory, {selected} have the labels of selector"),
+        false => format!("{listed} are in the inventory, {selected} match the selector"),
     };
     Some(format!(
         "{live} of {} nodes have a host: {listed}{taken}; add hosts, or set spec.count to {live}",

@@ -1,4 +1,4 @@
-//! Pure: what is due on one node by phases and receipts alone. A session asks it between any two phases.
+//! Pure: what is due on one node by phases and phase results alone. A session asks it between any two phases.
 
 mod fill;
 
@@ -19,7 +19,7 @@ use crate::{
         render::{self, Context, GroupContext, Login, LoginKey, NodeContext, RenderError, Rendered},
     },
 };
-use pallet_api::group_node::{Outcome, Receipt};
+use pallet_api::group_node::{Outcome, PhaseResult};
 
 use fill::{Fill, Remembered, Whole};
 pub use fill::{Filled, Outline};
@@ -74,7 +74,7 @@ impl fmt::Display for Why {
     }
 }
 
-/// What is due on a node by phases and receipts alone. A session needs the phase that is to run as it was rendered; a plan
+/// What is due on a node by phases and phase results alone. A session needs the phase that is to run as it was rendered; a plan
 /// needs its [`Outline`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next<R = Rendered> {
@@ -93,7 +93,7 @@ pub enum Next<R = Rendered> {
         from: u32,
         /// Which attempt this is.
         attempt: u32,
-        /// The run of the receipt that this one replaces; empty where there is none.
+        /// The run of the phase result that this one replaces; empty where there is none.
         previous: String,
         /// Why.
         why: Why,
@@ -403,7 +403,11 @@ impl<'a, F: Fill> Look<'a, F> {
 
     fn farewell(&self) -> Next<F::Of> {
         let phase = PhaseName::destroy_server();
-        let done = self.record.receipts.get(&phase).is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
+        let done = self
+            .record
+            .phase_results
+            .get(&phase)
+            .is_some_and(|phase_result| phase_result.outcome == Outcome::Succeeded);
         let Some(actions) = self.group.phases.destroy().filter(|_| !done) else { return Next::Settled };
         self.phase(&phase, actions).unwrap_or(Next::Settled)
     }
@@ -430,8 +434,8 @@ impl<'a, F: Fill> Look<'a, F> {
 
     /// What is due of one phase, or nothing.
     fn phase(&self, phase: &PhaseName, actions: &Arc<Vec<Action>>) -> Option<Next<F::Of>> {
-        let receipt = self.record.receipts.get(phase);
-        let succeeded = receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded);
+        let phase_result = self.record.phase_results.get(phase);
+        let succeeded = phase_result.is_some_and(|phase_result| phase_result.outcome == Outcome::Succeeded);
         if succeeded && (phase.rerun() == Rerun::PerIncarnation || self.group.phases.on_demand) {
             return None;
         }
@@ -442,22 +446,24 @@ impl<'a, F: Fill> Look<'a, F> {
             }
             Err(error) => return Some(self.unrenderable(phase, unrendered(actions), error)),
         };
-        if succeeded && receipt.is_some_and(|receipt| receipt.digest == rendered.digest().as_str()) {
+        if succeeded && phase_result.is_some_and(|phase_result| phase_result.digest == rendered.digest().as_str()) {
             if !drift::calls_for(self.group, self.record, phase) {
                 return None;
             }
-            let (previous, why) =
-                (receipt.map(|receipt| receipt.run_id.clone()).unwrap_or_default(), Why::Drifted(phase.clone()));
+            let (previous, why) = (
+                phase_result.map(|phase_result| phase_result.run_id.clone()).unwrap_or_default(),
+                Why::Drifted(phase.clone()),
+            );
             return Some(Next::Run { rendered: Box::new(rendered), from: 0, attempt: 1, previous, why });
         }
-        let previous = receipt.map(|receipt| receipt.run_id.clone()).unwrap_or_default();
-        let same = receipt.filter(|receipt| receipt.digest == rendered.digest().as_str());
-        if let Some(waiting) = same.filter(|receipt| receipt.outcome == Outcome::Waiting) {
+        let previous = phase_result.map(|phase_result| phase_result.run_id.clone()).unwrap_or_default();
+        let same = phase_result.filter(|phase_result| phase_result.digest == rendered.digest().as_str());
+        if let Some(waiting) = same.filter(|phase_result| phase_result.outcome == Outcome::Waiting) {
             return Some(self.manual(phase, actions, rendered, waiting));
         }
         // What was done before a step that was acknowledged is not done again.
-        let from = same.map(|receipt| receipt.from).unwrap_or_default();
-        Some(match self.budget(phase, receipt, rendered.digest()) {
+        let from = same.map(|phase_result| phase_result.from).unwrap_or_default();
+        Some(match self.budget(phase, phase_result, rendered.digest()) {
             Budget::Attempt(attempt, why) => Next::Run { rendered: Box::new(rendered), from, attempt, previous, why },
             Budget::Wait(until, attempt) => Next::Backoff { phase: phase.clone(), until, attempt },
             Budget::Spent => Next::Halt { phase: phase.clone() },
@@ -465,7 +471,7 @@ impl<'a, F: Fill> Look<'a, F> {
     }
 
     /// A phase that has got to a manual step.
-    fn manual(&self, phase: &PhaseName, actions: &[Action], rendered: F::Of, waiting: &Receipt) -> Next<F::Of> {
+    fn manual(&self, phase: &PhaseName, actions: &[Action], rendered: F::Of, waiting: &PhaseResult) -> Next<F::Of> {
         let (run_id, done) = (waiting.run_id.clone(), waiting.actions.len());
         if self.identity.ack == run_id {
             let why = Why::Acknowledged(phase.clone());
@@ -486,17 +492,18 @@ impl<'a, F: Fill> Look<'a, F> {
     fn settings(&self) -> Option<Next<F::Of>> {
         let phase = PhaseName::settings();
         let digest = &self.group.phases.settings.digest;
-        let receipt = self.record.receipts.get(&phase);
-        let done = receipt.is_some_and(|r| r.outcome == Outcome::Succeeded && r.digest == digest.as_str());
+        let phase_result = self.record.phase_results.get(&phase);
+        let done = phase_result.is_some_and(|r| r.outcome == Outcome::Succeeded && r.digest == digest.as_str());
         if done {
             return None;
         }
         // What a value lacked may be there by now: nodes of a role, a fact.
-        let by_values = receipt.is_some_and(|r| r.outcome == Outcome::Failed && r.message.starts_with(render::VALUES));
+        let by_values =
+            phase_result.is_some_and(|r| r.outcome == Outcome::Failed && r.message.starts_with(render::VALUES));
         if by_values && F::values(self).is_ok() {
             return Some(Next::Gather { attempt: 1, why: Why::Changed(phase) });
         }
-        Some(match self.budget(&phase, receipt, digest) {
+        Some(match self.budget(&phase, phase_result, digest) {
             Budget::Attempt(attempt, why) => Next::Gather { attempt, why },
             Budget::Wait(until, attempt) => Next::Backoff { phase, until, attempt },
             Budget::Spent => Next::Halt { phase },
@@ -506,9 +513,9 @@ impl<'a, F: Fill> Look<'a, F> {
     /// Test is due when something has run since, or the facts were read again since, whatever came of it.
     fn test(&self, before: &[PhaseName]) -> Option<Next<F::Of>> {
         let phase = PhaseName::test();
-        let receipts = &self.record.receipts;
-        let runs = before.iter().filter_map(|phase| Some(&receipts.get(phase)?.run_id));
-        let expected = self.group.phases.expectations.iter().map(|e| json!([e.name, e.that])).collect::<Value>();
+        let phase_results = &self.record.phase_results;
+        let runs = before.iter().filter_map(|phase| Some(&phase_results.get(phase)?.run_id));
+        let expected = self.group.phases.expectations.iter().map(|e| json!([e.name, e.expression])).collect::<Value>();
         // Facts are left out: they are what is tested, and every reading of them is a new look.
         let settings = self.group.phases.settings.digest.as_str();
         let (key, params) = (&self.group.key, self.group.phases.params.as_object());
@@ -517,17 +524,18 @@ impl<'a, F: Fill> Look<'a, F> {
             about.push(params.clone().into());
         }
         let digest = Digest::of("test", &json!([expected, about, runs.collect::<Vec<_>>()]));
-        let read = receipts.get(&PhaseName::settings());
-        let read = read.map(|receipt| format!("{} {}", receipt.run_id, receipt.finished_at.0.as_second()));
+        let read = phase_results.get(&PhaseName::settings());
+        let read =
+            read.map(|phase_result| format!("{} {}", phase_result.run_id, phase_result.finished_at.0.as_second()));
         let seal = Sha256::digest(format!("{digest} {}", read.unwrap_or_default()).as_bytes());
         let look = format!("{phase}-{}", hex(&seal[..10]));
-        let receipt = receipts.get(&phase);
-        let succeeded = receipt.filter(|receipt| receipt.outcome == Outcome::Succeeded);
-        let holds = |receipt: &Receipt| receipt.digest == digest.as_str() && receipt.run_id == look;
-        if succeeded.is_some_and(|receipt| self.group.phases.on_demand || holds(receipt)) {
+        let phase_result = phase_results.get(&phase);
+        let succeeded = phase_result.filter(|phase_result| phase_result.outcome == Outcome::Succeeded);
+        let holds = |phase_result: &PhaseResult| phase_result.digest == digest.as_str() && phase_result.run_id == look;
+        if succeeded.is_some_and(|phase_result| self.group.phases.on_demand || holds(phase_result)) {
             return None;
         }
-        Some(match self.budget(&phase, receipt, &digest) {
+        Some(match self.budget(&phase, phase_result, &digest) {
             Budget::Attempt(attempt, why) => Next::Test { digest, look, attempt, why },
             Budget::Wait(until, attempt) => Next::Backoff { phase, until, attempt },
             Budget::Spent => Next::Halt { phase },
@@ -535,7 +543,7 @@ impl<'a, F: Fill> Look<'a, F> {
     }
 
     fn unrenderable(&self, phase: &PhaseName, digest: Digest, error: RenderError) -> Next<F::Of> {
-        match self.budget(phase, self.record.receipts.get(phase), &digest) {
+        match self.budget(phase, self.record.phase_results.get(phase), &digest) {
             Budget::Attempt(attempt, _) => Next::Unrenderable { phase: phase.clone(), digest, attempt, error },
             Budget::Wait(until, attempt) => Next::Backoff { phase: phase.clone(), until, attempt },
             Budget::Spent => Next::Halt { phase: phase.clone() },
@@ -543,22 +551,23 @@ impl<'a, F: Fill> Look<'a, F> {
     }
 
     /// 1 + limit attempts at one digest under one retry token, with a growing pause between them.
-    fn budget(&self, phase: &PhaseName, receipt: Option<&Receipt>, digest: &Digest) -> Budget {
-        let Some(receipt) = receipt else { return Budget::Attempt(1, Why::Due(phase.clone())) };
-        let same = receipt.digest == digest.as_str() && receipt.retry_token == retry_token(self.group, self.identity);
-        if receipt.outcome == Outcome::Succeeded || !same {
+    fn budget(&self, phase: &PhaseName, phase_result: Option<&PhaseResult>, digest: &Digest) -> Budget {
+        let Some(phase_result) = phase_result else { return Budget::Attempt(1, Why::Due(phase.clone())) };
+        let same = phase_result.digest == digest.as_str()
+            && phase_result.retry_token == retry_token(self.group, self.identity);
+        if phase_result.outcome == Outcome::Succeeded || !same {
             return Budget::Attempt(1, Why::Changed(phase.clone()));
         }
-        if receipt.outcome == Outcome::Interrupted {
-            return self.interrupted(phase, receipt);
+        if phase_result.outcome == Outcome::Interrupted {
+            return self.interrupted(phase, phase_result);
         }
-        if receipt.attempt > self.group.retry.limit {
+        if phase_result.attempt > self.group.retry.limit {
             return Budget::Spent;
         }
-        let pause = self.group.retry.pause(receipt.attempt, jitter(&self.identity.name, receipt.attempt));
-        let until = after(receipt.finished_at.0, pause);
-        let attempt = receipt.attempt.saturating_add(1);
-        if self.now < until && !is_ahead(receipt.finished_at.0, self.now) {
+        let pause = self.group.retry.pause(phase_result.attempt, jitter(&self.identity.name, phase_result.attempt));
+        let until = after(phase_result.finished_at.0, pause);
+        let attempt = phase_result.attempt.saturating_add(1);
+        if self.now < until && !is_ahead(phase_result.finished_at.0, self.now) {
             Budget::Wait(until, attempt)
         } else {
             Budget::Attempt(attempt, Why::Retry(phase.clone(), attempt))
@@ -567,14 +576,14 @@ impl<'a, F: Fill> Look<'a, F> {
 
     /// The attempt that was interrupted counts for nothing and is made again: at once after the first interruption, later each time
     /// after that, since what ends the node may be the phase itself.
-    fn interrupted(&self, phase: &PhaseName, receipt: &Receipt) -> Budget {
-        let attempt = receipt.attempt.max(1);
+    fn interrupted(&self, phase: &PhaseName, phase_result: &PhaseResult) -> Budget {
+        let attempt = phase_result.attempt.max(1);
         let again = Budget::Attempt(attempt, Why::Interrupted(phase.clone()));
-        let Some(before) = receipt.interruptions.checked_sub(2) else { return again };
+        let Some(before) = phase_result.interruptions.checked_sub(2) else { return again };
         let retry = Retry { backoff: self.group.retry.backoff.max(AFTER_INTERRUPTIONS), ..self.group.retry };
-        let pause = retry.pause(before.saturating_add(1), jitter(&self.identity.name, receipt.interruptions));
-        let until = after(receipt.finished_at.0, pause);
-        if self.now < until && !is_ahead(receipt.finished_at.0, self.now) {
+        let pause = retry.pause(before.saturating_add(1), jitter(&self.identity.name, phase_result.interruptions));
+        let until = after(phase_result.finished_at.0, pause);
+        if self.now < until && !is_ahead(phase_result.finished_at.0, self.now) {
             Budget::Wait(until, attempt)
         } else {
             again

@@ -15,9 +15,10 @@ pub fn peers(snapshot: &Snapshot) -> Vec<Peer> {
         let machine = snapshot.machine(node).filter(|machine| !machine.deleting)?;
         let address = machine.address.clone().filter(|_| matches!(machine.state, MachineState::Running { .. }))?;
         // Settings has succeeded in this life, if not the last time: its facts stand.
-        let mut receipts = node.record.receipts.iter();
-        let behind =
-            receipts.any(|(phase, receipt)| *phase != PhaseName::bootstrap() && receipt.outcome == Outcome::Succeeded);
+        let mut phase_results = node.record.phase_results.iter();
+        let behind = phase_results.any(|(phase, phase_result)| {
+            *phase != PhaseName::bootstrap() && phase_result.outcome == Outcome::Succeeded
+        });
         let known = progress::is_current(node, machine) && behind;
         (known || without_phases).then(|| Peer {
             name: node.name.clone(),

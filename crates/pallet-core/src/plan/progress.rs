@@ -1,6 +1,6 @@
 //! Pure: the next step of one node.
 //!
-//! [`next`] decides from the phases and the receipts alone what is due. [`step`] is the reconcile's view: it adds what
+//! [`next`] decides from the phases and the phase results alone what is due. [`step`] is the reconcile's view: it adds what
 //! stands around the node, its pod, its session, its troubles. [`farewell`] is the same for a node that is being removed.
 
 use jiff::{SignedDuration, Timestamp};
@@ -46,7 +46,7 @@ impl Step {
     /// When to look again, though nothing happened.
     pub fn wake(&self, now: Timestamp) -> Option<Timestamp> {
         match self {
-            Step::Await(Cause::NameTaken | Cause::ClaimConflict { .. }) => Some(now + super::LOOK_AGAIN),
+            Step::Await(Cause::NameConflict | Cause::ClaimConflict { .. }) => Some(now + super::LOOK_AGAIN),
             // Nobody tells when the other lets go.
             Step::Await(Cause::MachineWaiting { reason, .. }) if reason == super::hosts::TAKEN => {
                 Some(now + super::ASK_AGAIN)
@@ -66,7 +66,7 @@ pub enum Cause {
     /// Its pod is going; a new one follows.
     MachineTerminating,
     /// Something that is not the group's stands at the name of its pod.
-    NameTaken,
+    NameConflict,
     /// Its container does not run.
     MachineWaiting {
         /// As the kubelet or the scheduler calls it.
@@ -160,7 +160,7 @@ pub fn step(situation: &Situation) -> Step {
         return Step::Follow(session.running.as_ref().map(|running| PhaseName::new(&running.phase)));
     }
     let machine = match machine {
-        _ if foreign => return Step::Await(Cause::NameTaken),
+        _ if foreign => return Step::Await(Cause::NameConflict),
         None => return Step::Await(Cause::MachineMissing),
         Some(machine) if machine.deleting => return Step::Await(Cause::MachineTerminating),
         Some(machine) => machine,
@@ -174,7 +174,7 @@ pub fn step(situation: &Situation) -> Step {
     }
     let identity = identity(node, Some(machine));
     let due = if is_current(node, machine) {
-        match node.record.receipts.values().find(|receipt| receipt.outcome == Outcome::Unknown) {
+        match node.record.phase_results.values().find(|phase_result| phase_result.outcome == Outcome::Unknown) {
             Some(lost) => run(&PhaseName::new(&lost.phase), Why::Probe(PhaseName::new(&lost.phase))),
             None => match known(next::outline(group, &identity, &node.record, now)) {
                 Step::Settled if unread => run(&last(group), Why::Unread),
@@ -245,23 +245,25 @@ pub fn farewell(situation: &Situation) -> Farewell {
         return Farewell::Over(None);
     }
     let destroy = PhaseName::destroy_server();
-    let receipt = node.record.receipts.get(&destroy);
+    let phase_result = node.record.phase_results.get(&destroy);
     let late = deadline(group, node).is_some_and(|deadline| deadline <= now);
     // A pod that others delete still runs for its grace period: what can be done then is done.
     let runs = |machine: &Machine| !machine.deleting || machine.instance().is_some();
     let there = machine.filter(|machine| !late && runs(machine));
     // What came of it is written before the pod goes: whoever leads then finds a pod that is gone, and no journal.
-    let unwritten = receipt.is_some() && node.saved.is_some() && there.is_some();
-    if receipt.is_some_and(|receipt| receipt.outcome == Outcome::Succeeded) {
+    let unwritten = phase_result.is_some() && node.saved.is_some() && there.is_some();
+    if phase_result.is_some_and(|phase_result| phase_result.outcome == Outcome::Succeeded) {
         return if unwritten { Farewell::Due(Step::Settled) } else { Farewell::Over(None) };
     }
-    let broken = || match receipt {
-        Some(receipt) => Farewell::Over(Some(format!("attempt {} of it: {}", receipt.attempt, receipt.message))),
+    let broken = || match phase_result {
+        Some(phase_result) => {
+            Farewell::Over(Some(format!("attempt {} of it: {}", phase_result.attempt, phase_result.message)))
+        }
         None if late => Farewell::Over(Some("its deadline passed".to_owned())),
         None => Farewell::Over(Some(format!("its {} went first", group.node.kind().noun()))),
     };
     let Some(machine) = there else { return broken() };
-    let lost = receipt.is_some_and(|receipt| receipt.outcome == Outcome::Unknown);
+    let lost = phase_result.is_some_and(|phase_result| phase_result.outcome == Outcome::Unknown);
     let due = match next::outlined_farewell(group, &identity(node, Some(machine)), &node.record, now) {
         // It may still be going: it is looked for before anything else, whatever attempts are left.
         _ if lost => run(&destroy, Why::Farewell),

@@ -123,11 +123,11 @@ impl Stand {
             Step::Await(_) | Step::Follow(_) => sequence.first(),
         };
         let place = phase.map_or(sequence.len(), |phase| sequence.iter().position(|p| p == phase).unwrap_or(0));
-        let tried = |phase: &PhaseName| node.record.receipts.contains_key(phase);
+        let tried = |phase: &PhaseName| node.record.phase_results.contains_key(phase);
         let patience = SignedDuration::try_from(group.timeout).unwrap_or(SignedDuration::MAX);
         let present = match (step, machine) {
             (Step::Await(Cause::Unreachable(trouble)), _) => snapshot.now < trouble.since + LOST_AFTER,
-            (Step::Await(Cause::NameTaken | Cause::ClaimConflict { .. }), _) => false,
+            (Step::Await(Cause::NameConflict | Cause::ClaimConflict { .. }), _) => false,
             (_, Some(machine)) if matches!(machine.state, MachineState::Running { .. }) => !machine.deleting,
             // A pod takes its time to come; one that does not come at all must not hold the others for ever.
             _ => snapshot.now < node.created + patience,

@@ -62,10 +62,10 @@ fn rank(snapshot: &Snapshot, node: &Node) -> Rank {
 }
 
 fn bootstrapped(node: &Node) -> bool {
-    let receipts = &node.record.receipts;
-    match receipts.get(&PhaseName::bootstrap()) {
-        Some(receipt) => receipt.outcome == Outcome::Succeeded,
-        None => receipts.values().any(|receipt| receipt.outcome == Outcome::Succeeded),
+    let phase_results = &node.record.phase_results;
+    match phase_results.get(&PhaseName::bootstrap()) {
+        Some(phase_result) => phase_result.outcome == Outcome::Succeeded,
+        None => phase_results.values().any(|phase_result| phase_result.outcome == Outcome::Succeeded),
     }
 }
 
@@ -132,7 +132,8 @@ pub fn recovery_ends(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> Opti
 
 /// Whether every phase has succeeded on a node, if not as it is declared now: it served, and an edit takes nothing away.
 fn has_converged(group: &Group, node: &Node) -> bool {
-    let done = |phase: &PhaseName| node.record.receipts.get(phase).is_some_and(|r| r.outcome == Outcome::Succeeded);
+    let done =
+        |phase: &PhaseName| node.record.phase_results.get(phase).is_some_and(|r| r.outcome == Outcome::Succeeded);
     group.phases.converged().iter().all(done)
 }
 

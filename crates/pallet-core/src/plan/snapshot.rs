@@ -20,7 +20,7 @@ use crate::{
 use pallet_api::{
     GroupNodeStatus, GroupSpecStatus,
     conditions::{MESSAGE_LIMIT, clip},
-    group_node::{Backing, Drift, Incarnation, NodeHost, NodeLift, Outcome, Receipt, Running},
+    group_node::{Drift, Incarnation, MachineRef, NodeHost, NodeLift, Outcome, PhaseResult, Running},
 };
 
 /// All that the plan depends on, of one group, at one moment.
@@ -238,7 +238,7 @@ pub struct Node {
     pub reported: Reported,
 }
 
-/// What is durable of a node: facts and receipts, never a cursor. Where a session is at work, this is its view.
+/// What is durable of a node: facts and phase results, never a cursor. Where a session is at work, this is its view.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Record {
     /// Which life of the node this speaks of.
@@ -246,7 +246,7 @@ pub struct Record {
     /// What settings found.
     pub facts: Facts,
     /// The latest attempt at each phase.
-    pub receipts: BTreeMap<PhaseName, Receipt>,
+    pub phase_results: BTreeMap<PhaseName, PhaseResult>,
     /// What the last look found that changed nothing.
     pub drift: Option<Drift>,
     /// What Lifts did there, oldest first.
@@ -254,28 +254,28 @@ pub struct Record {
 }
 
 impl Record {
-    /// The receipts in the order in which their phases ran.
-    pub fn in_order(&self) -> Vec<Receipt> {
-        let mut receipts: Vec<Receipt> = self.receipts.values().cloned().collect();
-        receipts.sort_by(|a, b| (a.started_at.0, &a.phase).cmp(&(b.started_at.0, &b.phase)));
-        receipts
+    /// The phase results in the order in which their phases ran.
+    pub fn in_order(&self) -> Vec<PhaseResult> {
+        let mut phase_results: Vec<PhaseResult> = self.phase_results.values().cloned().collect();
+        phase_results.sort_by(|a, b| (a.started_at.0, &a.phase).cmp(&(b.started_at.0, &b.phase)));
+        phase_results
     }
 
     /// The record of a node that lost its file system: what had succeeded is undone; what had failed counts on, so that
     /// a phase that kills its own container does not go round for ever.
     pub fn reborn(&self, incarnation: Option<Incarnation>, loss: Loss) -> Self {
-        let mut receipts = self.receipts.clone();
-        receipts.retain(|_, receipt| outlives(receipt, loss));
+        let mut phase_results = self.phase_results.clone();
+        phase_results.retain(|_, phase_result| outlives(phase_result, loss));
         let mut lifts = self.lifts.clone();
         for lift in lifts.iter_mut().filter(|lift| lift.outcome.is_none()) {
-            lift.receipts.retain_mut(|receipt| outlives(receipt, loss));
+            lift.phase_results.retain_mut(|phase_result| outlives(phase_result, loss));
         }
-        Self { incarnation, facts: self.facts.clone(), receipts, drift: None, lifts }
+        Self { incarnation, facts: self.facts.clone(), phase_results, drift: None, lifts }
     }
 
     /// Whether the last attempt at a phase was interrupted, which is no failure.
     pub fn is_interrupted(&self, phase: &PhaseName) -> bool {
-        self.receipts.get(phase).is_some_and(|receipt| receipt.outcome == Outcome::Interrupted)
+        self.phase_results.get(phase).is_some_and(|phase_result| phase_result.outcome == Outcome::Interrupted)
     }
 }
 
@@ -301,31 +301,31 @@ impl Loss {
     }
 }
 
-/// What becomes of a receipt when the file system is lost: whether it still counts, and as what. A run that was cut off by a
+/// What becomes of a phase result when the file system is lost: whether it still counts, and as what. A run that was cut off by a
 /// replacement is no failed attempt.
-pub(crate) fn outlives(receipt: &mut Receipt, loss: Loss) -> bool {
-    receipt.from = 0;
-    match (receipt.outcome, loss) {
+pub(crate) fn outlives(phase_result: &mut PhaseResult, loss: Loss) -> bool {
+    phase_result.from = 0;
+    match (phase_result.outcome, loss) {
         (Outcome::Unknown, Loss::Restarted) => {
-            receipt.outcome = Outcome::Failed;
-            receipt.message = "the node was restarted or replaced while the phase ran".into();
+            phase_result.outcome = Outcome::Failed;
+            phase_result.message = "the node was restarted or replaced while the phase ran".into();
         }
         (Outcome::Unknown, Loss::Replaced) => {
-            receipt.outcome = Outcome::Interrupted;
-            receipt.interruptions = receipt.interruptions.saturating_add(1);
-            receipt.message = format!("the node was replaced while the phase ran ({})", receipt.message);
-            receipt.message = clip(&receipt.message, MESSAGE_LIMIT);
+            phase_result.outcome = Outcome::Interrupted;
+            phase_result.interruptions = phase_result.interruptions.saturating_add(1);
+            phase_result.message = format!("the node was replaced while the phase ran ({})", phase_result.message);
+            phase_result.message = clip(&phase_result.message, MESSAGE_LIMIT);
         }
         _ => {}
     }
-    !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting)
+    !matches!(phase_result.outcome, Outcome::Succeeded | Outcome::Waiting)
 }
 
 /// The parts of a GroupNode's status that follow from other things.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reported {
     /// What backs it.
-    pub backing: Option<Backing>,
+    pub machine_ref: Option<MachineRef>,
     /// The hash of the template on which it converged last.
     pub template_hash: Option<String>,
     /// Its address.
@@ -546,12 +546,12 @@ impl Node {
     pub fn status(&self) -> GroupNodeStatus {
         let record = self.written();
         GroupNodeStatus {
-            backing: self.reported.backing.clone(),
+            machine_ref: self.reported.machine_ref.clone(),
             template_hash: self.reported.template_hash.clone(),
             address: self.reported.address.clone(),
             incarnation: record.incarnation.clone(),
             facts: record.facts.clone(),
-            receipts: record.in_order(),
+            phase_results: record.in_order(),
             drift: record.drift.clone(),
             lifts: record.lifts.clone(),
             running: self.reported.running.clone(),

@@ -19,7 +19,7 @@ use crate::{
 use pallet_api::{
     GROUP_LABEL, GroupNodeStatus, GroupSpecStatus,
     conditions::{Verdict, clip, stamp},
-    group_node::{Backing, Effect, Outcome, Receipt},
+    group_node::{Effect, MachineRef, Outcome, PhaseResult},
     group_spec::{PhaseCounts, PhaseError},
 };
 
@@ -89,8 +89,9 @@ pub fn node(snapshot: &Snapshot, node: &Node, step: Option<&Step>) -> Due {
 /// Whether a run was interrupted, and no status says so yet.
 fn newly_interrupted(node: &Node) -> bool {
     let Some(saved) = &node.saved else { return false };
-    let mut interrupted = node.record.receipts.iter().filter(|(_, receipt)| receipt.outcome == Outcome::Interrupted);
-    interrupted.any(|(phase, receipt)| saved.receipts.get(phase) != Some(receipt))
+    let mut interrupted =
+        node.record.phase_results.iter().filter(|(_, phase_result)| phase_result.outcome == Outcome::Interrupted);
+    interrupted.any(|(phase, phase_result)| saved.phase_results.get(phase) != Some(phase_result))
 }
 
 /// Since when the node's status says that it is not converged, where it does.
@@ -104,7 +105,7 @@ fn with_record(node: &Node) -> GroupNodeStatus {
     GroupNodeStatus {
         incarnation: node.record.incarnation.clone(),
         facts: node.record.facts.clone(),
-        receipts: node.record.in_order(),
+        phase_results: node.record.in_order(),
         drift: node.record.drift.clone(),
         lifts: node.record.lifts.clone(),
         running: None,
@@ -126,7 +127,7 @@ fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus
     let drifted = snapshot.in_force().and_then(|group| drift::of_node(group, &node.record));
     let verdict = Verdict { kind: "Converged", status: *step == Step::Settled, reason, message };
     GroupNodeStatus {
-        backing: machine.map(backing),
+        machine_ref: machine.map(machine_ref),
         template_hash: converged_on(node, step, machine),
         address: machine.and_then(|machine| machine.address.clone()),
         running,
@@ -166,29 +167,30 @@ fn beside(snapshot: &Snapshot, machine: &Machine, step: &Step) -> Option<String>
     }
 }
 
-fn backing(machine: &Machine) -> Backing {
+fn machine_ref(machine: &Machine) -> MachineRef {
     let (kind, name, uid) = (machine.kind.name().to_owned(), machine.name.clone(), machine.uid.clone());
-    Backing { kind, name, uid: if machine.kind == Kind::Host { String::new() } else { uid } }
+    MachineRef { kind, name, uid: if machine.kind == Kind::Host { String::new() } else { uid } }
 }
 
 /// Whether the last attempt at a phase ended before it ran, since its templates and conditions take too much work.
 fn was_cut(node: &Node, phase: &PhaseName) -> bool {
-    let receipt = node.record.receipts.get(phase).filter(|receipt| receipt.outcome == Outcome::Failed);
-    let rest = receipt.and_then(|receipt| receipt.message.strip_prefix("action ")?.split_once(": "));
+    let phase_result =
+        node.record.phase_results.get(phase).filter(|phase_result| phase_result.outcome == Outcome::Failed);
+    let rest = phase_result.and_then(|phase_result| phase_result.message.strip_prefix("action ")?.split_once(": "));
     rest.is_some_and(|(_, message)| message.starts_with(&format!("{REASON}: ")))
 }
 
 /// Reason and message of a node's condition.
 fn explain(kind: Kind, node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
     let noun = kind.noun();
-    let failure = |phase: &PhaseName| node.record.receipts.get(phase).map(failure_line).unwrap_or_default();
+    let failure = |phase: &PhaseName| node.record.phase_results.get(phase).map(failure_line).unwrap_or_default();
     let (reason, message) = match step {
         Step::Settled => ("Converged", "every phase is done as it is declared".to_owned()),
         Step::Follow(Some(phase)) => ("Running", format!("{phase} runs, attempt {}", attempt.unwrap_or(1))),
         Step::Follow(None) => ("Running", "a session is open".to_owned()),
         Step::Run { why, .. } => ("Pending", why.to_string()),
         Step::Backoff { phase, until } if node.record.is_interrupted(phase) => {
-            let times = node.record.receipts.get(phase).map_or(0, |receipt| receipt.interruptions);
+            let times = node.record.phase_results.get(phase).map_or(0, |phase_result| phase_result.interruptions);
             let until = until.strftime("%H:%M:%S UTC");
             ("Interrupted", format!("{}; interrupted {times} times in a row; it runs again at {until}", failure(phase)))
         }
@@ -222,14 +224,14 @@ fn explain(kind: Kind, node: &Node, step: &Step, attempt: Option<u32>) -> (Strin
         Step::Await(Cause::MachineTerminating) => {
             return (format!("{}Terminating", kind.name()), format!("its {noun} is going"));
         }
-        Step::Await(Cause::NameTaken) => (
-            "NameTaken",
+        Step::Await(Cause::NameConflict) => (
+            "NameConflict",
             format!("there is a {noun} {} that does not belong to this group; delete or rename it", node.name),
         ),
         Step::Await(Cause::MachineWaiting { reason, message }) => (reason.as_str(), message.clone()),
         Step::Await(Cause::Refused { reason, message }) => (*reason, message.clone()),
         Step::Await(Cause::Barrier { due, at }) => {
-            ("WaitingForOthers", format!("{due} is due; it begins when no other node has {at} before it any more"))
+            ("WaitingForBarrier", format!("{due} is due; it begins when no other node has {at} before it any more"))
         }
         Step::Await(Cause::Stopped { due }) => {
             ("RolloutStopped", format!("{due} is due, but more nodes are failing than spec.converge.rollout allows"))
@@ -255,23 +257,24 @@ fn explain(kind: Kind, node: &Node, step: &Step, attempt: Option<u32>) -> (Strin
 }
 
 /// A failed attempt, as a status shows it.
-pub(crate) fn phase_error(node: &Node, receipt: &Receipt) -> PhaseError {
+pub(crate) fn phase_error(node: &Node, phase_result: &PhaseResult) -> PhaseError {
     PhaseError {
         node: node.name.clone(),
-        phase: receipt.phase.clone(),
-        action: receipt.actions.iter().find(|a| a.result == Effect::Failed).map(|a| a.name.clone()),
-        outcome: receipt.outcome,
-        attempt: receipt.attempt,
-        exit_code: receipt.exit_code,
-        message: clip(&failure_line(receipt), 400),
+        phase: phase_result.phase.clone(),
+        action: phase_result.actions.iter().find(|a| a.result == Effect::Failed).map(|a| a.name.clone()),
+        outcome: phase_result.outcome,
+        attempt: phase_result.attempt,
+        exit_code: phase_result.exit_code,
+        message: clip(&failure_line(phase_result), 400),
     }
 }
 
 /// A failed attempt in a line.
-fn failure_line(receipt: &Receipt) -> String {
-    let last = receipt.output.lines().rev().find(|line| !line.trim().is_empty()).map(|line| clip(line.trim(), 160));
+fn failure_line(phase_result: &PhaseResult) -> String {
+    let last =
+        phase_result.output.lines().rev().find(|line| !line.trim().is_empty()).map(|line| clip(line.trim(), 160));
     let said = last.map(|line| format!(": {line}")).unwrap_or_default();
-    format!("{} attempt {}: {}{said}", receipt.phase, receipt.attempt, receipt.message)
+    format!("{} attempt {}: {}{said}", phase_result.phase, phase_result.attempt, phase_result.message)
 }
 
 /// The status of a group. Its size does not grow with the count.
@@ -376,7 +379,10 @@ fn phase_counts(snapshot: &Snapshot, group: &Group, live: &[&Node], steps: &BTre
             Some(Step::Follow(Some(phase))) => sequence.iter().position(|p| p == phase).unwrap_or(0),
             _ => {
                 let done = |phase: &&PhaseName| {
-                    node.record.receipts.get(phase).is_some_and(|receipt| receipt.outcome == Outcome::Succeeded)
+                    node.record
+                        .phase_results
+                        .get(phase)
+                        .is_some_and(|phase_result| phase_result.outcome == Outcome::Succeeded)
                 };
                 if snapshot.machine(node).is_some() { sequence.iter().take_while(done).count() } else { 0 }
             }
@@ -405,12 +411,14 @@ fn phase_errors(snapshot: &Snapshot, group: Option<&Group>, live: &[&Node]) -> (
         |node: &Node| snapshot.machine(node).is_some_and(|machine| !machine.deleting && is_current(node, machine));
     let mut errors: Vec<PhaseError> = live
         .iter()
-        .flat_map(|node| node.record.receipts.values().map(move |receipt| (node, receipt)))
-        .filter(|(_, receipt)| !matches!(receipt.outcome, Outcome::Succeeded | Outcome::Waiting | Outcome::Interrupted))
-        .filter(|(node, receipt)| receipt.outcome != Outcome::Unknown || there(node))
+        .flat_map(|node| node.record.phase_results.values().map(move |phase_result| (node, phase_result)))
+        .filter(|(_, phase_result)| {
+            !matches!(phase_result.outcome, Outcome::Succeeded | Outcome::Waiting | Outcome::Interrupted)
+        })
+        .filter(|(node, phase_result)| phase_result.outcome != Outcome::Unknown || there(node))
         // What is no longer declared can no longer be wrong.
-        .filter(|(_, receipt)| group.is_none_or(|group| group.phases.declares(&receipt.phase)))
-        .map(|(node, receipt)| phase_error(node, receipt))
+        .filter(|(_, phase_result)| group.is_none_or(|group| group.phases.declares(&phase_result.phase)))
+        .map(|(node, phase_result)| phase_error(node, phase_result))
         .collect();
     errors.sort_by(|a, b| (b.attempt, &a.node).cmp(&(a.attempt, &b.node)));
     let omitted = errors.len().saturating_sub(ERRORS_SHOWN);
@@ -548,7 +556,7 @@ fn is_stuck(step: &Step) -> bool {
         step,
         Step::Halt { .. }
             | Step::Await(
-                Cause::NameTaken
+                Cause::NameConflict
                     | Cause::ClaimConflict { .. }
                     | Cause::Stopped { .. }
                     | Cause::Manual { .. }
@@ -608,7 +616,7 @@ fn in_trouble(snapshot: &Snapshot, node: &Node, step: &Step) -> Option<String> {
         | Step::Halt { .. }
         | Step::Await(
             Cause::Unreachable(_)
-            | Cause::NameTaken
+            | Cause::NameConflict
             | Cause::ClaimConflict { .. }
             | Cause::Nodes { .. }
             | Cause::Manual { .. }

@@ -40,7 +40,7 @@ use crate::{
 use pallet_api::{
     GroupSpecStatus,
     conditions::{Verdict, stamp},
-    group_node::{ActionResult, Incarnation, Outcome, Receipt, Running},
+    group_node::{ActionResult, Incarnation, Outcome, PhaseResult, Running},
 };
 
 pub(crate) fn now() -> Timestamp {
@@ -77,8 +77,14 @@ fn group(extra: Value) -> Group {
     resolve(&object(extra), &Default::default()).unwrap()
 }
 
-pub(crate) fn receipt(phase: &str, digest: &str, outcome: Outcome, attempt: u32, finished: Timestamp) -> Receipt {
-    Receipt {
+pub(crate) fn phase_result(
+    phase: &str,
+    digest: &str,
+    outcome: Outcome,
+    attempt: u32,
+    finished: Timestamp,
+) -> PhaseResult {
+    PhaseResult {
         phase: phase.into(),
         digest: digest.into(),
         run_id: format!("{phase}-run-{attempt}"),
@@ -101,28 +107,32 @@ pub(crate) fn receipt(phase: &str, digest: &str, outcome: Outcome, attempt: u32,
 /// The record of a node on which everything is done.
 fn done(group: &Group, identity: &Identity) -> Record {
     let mut record = Record {
-        incarnation: Some(Incarnation { uid: "p-0".into(), instance: "c-0".into(), witness: "w".into() }),
+        incarnation: Some(Incarnation { uid: "p-0".into(), instance: "c-0".into(), filesystem_id: "w".into() }),
         facts: Facts::from([("hostname".into(), json!("web-0"))]),
-        receipts: BTreeMap::new(),
+        phase_results: BTreeMap::new(),
         drift: None,
         lifts: Vec::new(),
     };
     let settings = group.phases.settings.digest.to_string();
-    record.receipts.insert(PhaseName::bootstrap(), receipt("bootstrap", "any", Outcome::Succeeded, 1, ago(100)));
-    record.receipts.insert(PhaseName::settings(), receipt("settings", &settings, Outcome::Succeeded, 1, ago(90)));
+    record
+        .phase_results
+        .insert(PhaseName::bootstrap(), phase_result("bootstrap", "any", Outcome::Succeeded, 1, ago(100)));
+    record
+        .phase_results
+        .insert(PhaseName::settings(), phase_result("settings", &settings, Outcome::Succeeded, 1, ago(90)));
     loop {
-        let (phase, receipt) = match next(group, identity, &record, now()) {
+        let (phase, phase_result) = match next(group, identity, &record, now()) {
             Next::Run { rendered, .. } => {
                 let (phase, digest) = (rendered.phase.clone(), rendered.digest.to_string());
-                (phase.clone(), receipt(phase.as_str(), &digest, Outcome::Succeeded, 1, ago(80)))
+                (phase.clone(), phase_result(phase.as_str(), &digest, Outcome::Succeeded, 1, ago(80)))
             }
             Next::Test { digest, look, .. } => {
-                let receipt = receipt("test", digest.as_str(), Outcome::Succeeded, 1, ago(80));
-                (PhaseName::test(), Receipt { run_id: look, ..receipt })
+                let phase_result = phase_result("test", digest.as_str(), Outcome::Succeeded, 1, ago(80));
+                (PhaseName::test(), PhaseResult { run_id: look, ..phase_result })
             }
             _ => return record,
         };
-        record.receipts.insert(phase, receipt);
+        record.phase_results.insert(phase, phase_result);
     }
 }
 
@@ -240,7 +250,7 @@ pub(crate) fn settled_as(extra: Value, ordinals: &[u32]) -> Snapshot {
         let machine = machine(*ordinal);
         node.record = done(&group, &progress::identity(&node, Some(&machine)));
         let (uid, instance) = (machine.uid.clone(), format!("c-{ordinal}"));
-        node.record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
+        node.record.incarnation = Some(Incarnation { uid, instance, filesystem_id: "w".into() });
         node
     });
     snapshot(extra, nodes.collect(), ordinals.iter().map(|ordinal| machine(*ordinal)).collect())
@@ -264,7 +274,7 @@ fn victims_go_by_rank_and_then_by_ordinal() {
     let change = |snapshot: &mut Snapshot, ordinal: u32, change: &dyn Fn(&mut Node)| {
         change(Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap()));
     };
-    change(&mut snapshot, 1, &|node| node.record.receipts.clear());
+    change(&mut snapshot, 1, &|node| node.record.phase_results.clear());
     change(&mut snapshot, 0, &|node| node.marked = true);
     snapshot.machines.remove("web-2");
     let live: Vec<&Node> = snapshot.live().collect();
@@ -442,7 +452,7 @@ fn what_was_refused_is_tried_again_without_forgetting_that_it_was() {
     assert_eq!(effects(&taken), []);
     taken.recheck = true;
     assert_eq!(effects(&taken), [Effect::CreateMachine { ordinal: 0 }]);
-    assert_eq!(plan(&taken).steps[&0], Step::Await(Cause::NameTaken));
+    assert_eq!(plan(&taken).steps[&0], Step::Await(Cause::NameConflict));
 }
 
 #[test]
@@ -481,7 +491,7 @@ fn the_gate_opens_when_everything_is_done_and_not_before() {
     let mut snapshot = settled(1, &[0]);
     Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).gate_open = false;
     assert_eq!(effects(&snapshot), [Effect::OpenGate { name: "web-0".into(), uid: "p-0".into() }]);
-    Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).record.receipts.remove(&PhaseName::configure());
+    Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).record.phase_results.remove(&PhaseName::configure());
     assert!(!effects(&snapshot).iter().any(|effect| matches!(effect, Effect::OpenGate { .. })));
 }
 

@@ -86,7 +86,7 @@ find_state() {
     [ "$key" != Uid: ] || { user=$effective; break; }
   done </proc/self/status 2>/dev/null
   named=${PALLET_STATE_DIR:-/var/lib/pallet} S=$named home=
-  [ -z "${PALLET_STATE_DIR-}" ] || [ -L "$S/witness" ] || ! usable || return 0
+  [ -z "${PALLET_STATE_DIR-}" ] || [ -L "$S/filesystem-id" ] || ! usable || return 0
   # Other users of a machine cannot take a name in this user's home. Machines may share it: each has a directory of its own.
   case $user:$meant in
   0:*) ;;
@@ -99,7 +99,7 @@ find_state() {
     ;;
   esac
   for S in "$named" "$home" "/var/tmp/pallet-$user" "/var/tmp/pallet-$user".* "/tmp/pallet-$user" "/tmp/pallet-$user".*; do
-    [ -L "$S/witness" ] && ours && { writable; return; }
+    [ -L "$S/filesystem-id" ] && ours && { writable; return; }
   done
   S=$named
   usable && return
@@ -177,32 +177,32 @@ machine_id() {
   case $machine in *[!0-9a-f]*) machine= ;; esac
 }
 
-# The witness: random, made once on a file system, so that a lost one shows. It is the text of a symbolic link, which is
+# The filesystem ID: random, made once on a file system, so that a lost one shows. It is the text of a symbolic link, which is
 # there whole or not at all. In a pod it is joined with the start of process 1, since a state directory on a volume
 # survives a container whose own file system does not, or with the word that the operator has for this life of the container,
 # where process 1 is not the container's own (shared process namespaces, hostPID); on a machine with its ID, for the same reason, and with the node that
 # it is: whatever another one did there was done for that.
-find_witness() {
-  witness=
-  if [ ! -L "$S/witness" ]; then
+find_fs_id() {
+  fs_id=
+  if [ ! -L "$S/filesystem-id" ]; then
     random
-    witness=$random
-    ln -s "$witness" "$S/witness" 2>/dev/null || witness=
+    fs_id=$random
+    ln -s "$fs_id" "$S/filesystem-id" 2>/dev/null || fs_id=
   fi
   # Somebody may have been faster.
-  [ -n "$witness" ] || witness=$(readlink "$S/witness")
-  [ -n "$witness" ] || return 1
+  [ -n "$fs_id" ] || fs_id=$(readlink "$S/filesystem-id")
+  [ -n "$fs_id" ] || return 1
   case $1 in
   - | @*)
     machine_id
-    witness=$witness${machine:+.$machine}
-    [ "$1" = - ] || witness=$witness.${1#@}
+    fs_id=$fs_id${machine:+.$machine}
+    [ "$1" = - ] || fs_id=$fs_id.${1#@}
     ;;
   *)
     if [ -n "$2" ]; then
-      witness=$witness.$2
+      fs_id=$fs_id.$2
     else
-      born 1 && witness=$witness.${born%%.*}
+      born 1 && fs_id=$fs_id.${born%%.*}
     fi
     ;;
   esac
@@ -315,9 +315,9 @@ lock() {
 # foreign ID: whether a run is another life's: that of a node which was this machine before, or takes itself for it. It is
 # nobody's here to join, to end or to tell of.
 foreign() {
-  run_witness=
-  { read -r run_witness rest <"$S/runs/$1/meta"; } 2>/dev/null
-  [ -n "$run_witness" ] && [ "$run_witness" != "$witness" ]
+  run_fs_id=
+  { read -r run_fs_id rest <"$S/runs/$1/meta"; } 2>/dev/null
+  [ -n "$run_fs_id" ] && [ "$run_fs_id" != "$fs_id" ]
 }
 refuse_foreign() { refuse "foreign run $1 of another node, or of an earlier life, is still at work on this machine"; }
 
@@ -457,7 +457,7 @@ supervise() {
 # from then on the script may have run.
 prepare() {
   [ ! -e "$d" ] || rm -rf "$d"
-  mkdir "$d" && echo "$witness $3 $4 $5 $6 $7" >"$d/meta" || return 1
+  mkdir "$d" && echo "$fs_id $3 $4 $5 $6 $7" >"$d/meta" || return 1
   [ -p "$S/pipe.$me" ] || mkfifo "$S/pipe.$me" || return 1
   exec 3<>"$S/pipe.$me" 4>"$S/pipe.$me" 5<"$S/pipe.$me" 3>&-
   if [ -n "$secrets" ]; then
@@ -622,7 +622,7 @@ report() {
   measure "$d/facts"
   read_lines "$d/actions"
   seal= from=
-  read -r run_witness phase attempt digest seal from <"$d/meta"
+  read -r run_fs_id phase attempt digest seal from <"$d/meta"
   reply "ended $1 $phase $attempt $digest $s1 $s2 $s3 $total ${sum%% *} ${seal:--} ${from:-0} $output $length $lines"
   send "$output" "$S/tail.$me"
   send "$length" "$d/facts"
@@ -651,9 +651,9 @@ prune() {
 list() {
   [ -f "$S/log" ] || return 0
   while read -r id; do
-    run_witness=
-    { read -r run_witness phase attempt digest seal from <"$S/runs/$id/meta"; } 2>/dev/null
-    [ "$run_witness" = "$witness" ] || continue
+    run_fs_id=
+    { read -r run_fs_id phase attempt digest seal from <"$S/runs/$id/meta"; } 2>/dev/null
+    [ "$run_fs_id" = "$fs_id" ] || continue
     get_state "$id"
     reply "run $id $phase $attempt $digest $word"
   done <"$S/log"
@@ -753,14 +753,14 @@ hello() {
   done
   meant=$2
   find_state || { refuse "state no directory for the journal can be written that is this user's own and that no other user can exchange, among $named $home /var/tmp/pallet-$user /tmp/pallet-$user"; exit 1; }
-  find_witness "$2" "${3-}" || { refuse "state the witness in $S cannot be read"; exit 1; }
+  find_fs_id "$2" "${3-}" || { refuse "state the filesystem ID in $S cannot be read"; exit 1; }
   born "$me"
   # One that had our number may have left something.
   [ -n "$my_born" ] || leave
   my_born=$born freed=0
   trap 'due=yes' USR2
   tidy
-  reply "hello $witness $S"
+  reply "hello $fs_id $S"
   list
   reply ready
 }

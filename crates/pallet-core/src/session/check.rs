@@ -77,8 +77,8 @@ impl Session {
                 Next::Settled => {}
                 Next::Test { digest, look, attempt, .. } if !self.check.tested => {
                     self.check.tested = true;
-                    let receipt = self.examine(&digest, attempt, &look, now);
-                    self.record.receipts.insert(PhaseName::test(), receipt);
+                    let phase_result = self.examine(&digest, attempt, &look, now);
+                    self.record.phase_results.insert(PhaseName::test(), phase_result);
                     continue;
                 }
                 // What a test has noticed may be what a phase before it would put right.

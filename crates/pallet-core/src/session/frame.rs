@@ -14,7 +14,7 @@ pub enum Frame {
     /// The node is the one that was meant.
     Hello {
         /// What its file system is known by.
-        witness: String,
+        filesystem_id: String,
     },
     /// A run that the journal holds, oldest first.
     Past(Past),
@@ -402,7 +402,7 @@ enum Reply {
     Open(Header, Wanted),
 }
 
-/// The longest run, phase, digest or witness, in characters.
+/// The longest run, phase, digest or filesystem ID, in characters.
 const WORD_LIMIT: usize = 128;
 
 fn is_word(text: &str) -> bool {
@@ -414,7 +414,7 @@ fn parse(reply: &str) -> Option<Reply> {
     let words: Vec<&str> = rest.split(' ').filter(|word| !word.is_empty()).collect();
     let word = |place: usize| words.get(place).filter(|word| is_word(word)).map(|word| (*word).to_owned());
     let frame = match verb {
-        "hello" => Frame::Hello { witness: word(0)? },
+        "hello" => Frame::Hello { filesystem_id: word(0)? },
         "run" => Frame::Past(Past {
             run_id: word(0)?,
             phase: word(1)?,
@@ -527,7 +527,7 @@ fn parse_actions(payload: &[u8]) -> Vec<ActionResult> {
             "Failed" => Effect::Failed,
             "Skipped" => Effect::Skipped,
             "Waiting" => Effect::Waiting,
-            "Unknowable" => Effect::Unknowable,
+            "Unknown" => Effect::Unknown,
             _ => continue,
         };
         if actions.len() == MOST_ACTIONS {

@@ -13,13 +13,14 @@ use crate::{
 use pallet_api::group_node::{Incarnation, Outcome};
 
 impl Session {
-    /// The witness tells whether the file system is the one that the record speaks of.
-    pub(super) fn meet(&mut self, witness: String) {
+    /// The filesystem ID tells whether the file system is the one that the record speaks of.
+    pub(super) fn meet(&mut self, filesystem_id: String) {
         let met = {
             let Meant { uid, instance, .. } = self.incarnation.clone();
-            Incarnation { uid, instance, witness }
+            Incarnation { uid, instance, filesystem_id }
         };
-        let same = self.record.incarnation.as_ref().is_some_and(|i| i.uid == met.uid && i.witness == met.witness);
+        let same =
+            self.record.incarnation.as_ref().is_some_and(|i| i.uid == met.uid && i.filesystem_id == met.filesystem_id);
         if same {
             self.record.incarnation = Some(met);
         } else {
@@ -27,7 +28,7 @@ impl Session {
         }
     }
 
-    /// The runs of the journal that no receipt speaks of yet: the newest of each phase, and whatever is still active.
+    /// The runs of the journal that no phase result speaks of yet: the newest of each phase, and whatever is still active.
     pub(super) fn unsettled(&mut self) -> Vec<String> {
         let mut first: HashMap<&str, usize> = HashMap::new();
         for (place, past) in self.pasts.iter().enumerate() {
@@ -36,14 +37,14 @@ impl Session {
         let mut newest: BTreeMap<PhaseName, &Past> = BTreeMap::new();
         for (place, past) in self.pasts.iter().enumerate() {
             let Some(phase) = self.own(&past.phase).filter(|_| past.started) else { continue };
-            let known = self.record.receipts.get(&phase);
+            let known = self.record.phase_results.get(&phase);
             if known.is_none() && !self.group.phases.knows(&phase) {
                 // Nobody asks for it any more; one that is active is waited for all the same.
                 continue;
             }
-            let told = known.and_then(|receipt| {
-                let at = *first.get(receipt.run_id.as_str())?;
-                Some(if receipt.outcome == Outcome::Unknown { place < at } else { place <= at })
+            let told = known.and_then(|phase_result| {
+                let at = *first.get(phase_result.run_id.as_str())?;
+                Some(if phase_result.outcome == Outcome::Unknown { place < at } else { place <= at })
             });
             if told == Some(true) {
                 continue;
@@ -62,10 +63,10 @@ impl Session {
         open.retain(|id| named.insert(id.clone()));
         let lost: Vec<String> = self
             .record
-            .receipts
+            .phase_results
             .values()
-            .filter(|receipt| receipt.outcome == Outcome::Unknown && !open.contains(&receipt.run_id))
-            .map(|receipt| receipt.run_id.clone())
+            .filter(|phase_result| phase_result.outcome == Outcome::Unknown && !open.contains(&phase_result.run_id))
+            .map(|phase_result| phase_result.run_id.clone())
             .collect();
         for id in lost {
             self.never_started(&id);
@@ -73,7 +74,7 @@ impl Session {
         open
     }
 
-    /// Whether a Lift has run a phase otherwise since converge did. What converge ran is not on the node any more: a receipt of it
+    /// Whether a Lift has run a phase otherwise since converge did. What converge ran is not on the node any more: a phase result of it
     /// would say that it is, and the phase runs again instead. What runs once only stays done.
     fn is_undone(&self, phase: &PhaseName, past: &Past, later: &[Past]) -> bool {
         let by_lift = |other: &Past| other.phase != past.phase && phase_of(&other.phase) == phase.as_str();
@@ -104,24 +105,24 @@ impl Session {
 
     /// The journal knows nothing of a run whose outcome was unknown: it never started, and was no attempt.
     ///
-    /// The receipt that is left speaks of the attempt before, and must not keep the name of the run that never started: that run
+    /// The phase result that is left speaks of the attempt before, and must not keep the name of the run that never started: that run
     /// may be started yet, under the same name, and what it does then would count as known (see `unsettled`). Which run the
     /// attempt before was, the journal says; without a name whatever it holds of the phase is asked for.
     pub(super) fn never_started(&mut self, id: &str) {
-        self.record.receipts.retain(|_, receipt| {
-            let lost = receipt.run_id == id && receipt.outcome == Outcome::Unknown;
-            if lost && receipt.attempt == 1 && receipt.from > 0 {
+        self.record.phase_results.retain(|_, phase_result| {
+            let lost = phase_result.run_id == id && phase_result.outcome == Outcome::Unknown;
+            if lost && phase_result.attempt == 1 && phase_result.from > 0 {
                 // What was acknowledged stays so: it is begun behind the step once more.
-                (receipt.attempt, receipt.outcome) = (0, Outcome::Failed);
-                receipt.message = "the attempt never started".into();
-                receipt.run_id.clear();
+                (phase_result.attempt, phase_result.outcome) = (0, Outcome::Failed);
+                phase_result.message = "the attempt never started".into();
+                phase_result.run_id.clear();
                 return true;
             }
-            if lost && receipt.attempt > 1 {
-                receipt.attempt -= 1;
-                receipt.outcome = Outcome::Failed;
-                receipt.message = "the next attempt never started".into();
-                receipt.run_id.clear();
+            if lost && phase_result.attempt > 1 {
+                phase_result.attempt -= 1;
+                phase_result.outcome = Outcome::Failed;
+                phase_result.message = "the next attempt never started".into();
+                phase_result.run_id.clear();
                 return true;
             }
             !lost

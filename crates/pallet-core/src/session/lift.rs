@@ -1,4 +1,4 @@
-//! Pure: a session for a Lift. It is the same session as converge's, with receipts of its own in place of the node's: what a Lift
+//! Pure: a session for a Lift. It is the same session as converge's, with phase results of its own in place of the node's: what a Lift
 //! asks for is due however often converge has done it.
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{End, Session, View, Want, check, receipts::RECEIPTS};
+use super::{End, Session, View, Want, check, results::PHASE_RESULTS};
 use crate::{
     phase::{
         ActionKind, Digest, PhaseName,
@@ -21,7 +21,7 @@ use crate::{
 };
 use pallet_api::{
     conditions::clip,
-    group_node::{Drift, Effect, Incarnation, NodeLift, Outcome, Receipt},
+    group_node::{Drift, Effect, Incarnation, NodeLift, Outcome, PhaseResult},
     lift::NodeOutcome,
 };
 
@@ -32,10 +32,10 @@ const DONE_KEPT: usize = 3;
 /// How many it keeps in all; the schema says so.
 const KEPT: usize = 8;
 
-/// What a session for a Lift puts aside of the node's record, while the Lift's receipts stand in place of converge's.
+/// What a session for a Lift puts aside of the node's record, while the Lift's phase results stand in place of converge's.
 #[derive(Debug)]
 pub(super) struct Aside {
-    receipts: BTreeMap<PhaseName, Receipt>,
+    phase_results: BTreeMap<PhaseName, PhaseResult>,
     drift: Option<Drift>,
     /// What has become of the node in the Lift.
     outcome: Option<NodeOutcome>,
@@ -52,23 +52,23 @@ fn tag(run: &LiftRun) -> String {
 }
 
 impl Aside {
-    /// Puts the node's receipts aside, and the Lift's in their place.
+    /// Puts the node's phase results aside, and the Lift's in their place.
     pub(super) fn take(run: &LiftRun, record: &mut Record) -> Self {
         let known = record.lifts.iter().find(|lift| lift.uid == run.uid);
-        let own = known.iter().flat_map(|lift| &lift.receipts);
-        let mut own: BTreeMap<PhaseName, Receipt> =
-            own.map(|receipt| (PhaseName::new(&receipt.phase), receipt.clone())).collect();
+        let own = known.iter().flat_map(|lift| &lift.phase_results);
+        let mut own: BTreeMap<PhaseName, PhaseResult> =
+            own.map(|phase_result| (PhaseName::new(&phase_result.phase), phase_result.clone())).collect();
         let outcome = known.and_then(|lift| lift.outcome);
         for phase in &run.settled {
-            if let Some(receipt) = record.receipts.get(phase).filter(|r| r.outcome == Outcome::Succeeded) {
-                own.entry(phase.clone()).or_insert_with(|| receipt.clone());
+            if let Some(phase_result) = record.phase_results.get(phase).filter(|r| r.outcome == Outcome::Succeeded) {
+                own.entry(phase.clone()).or_insert_with(|| phase_result.clone());
             }
         }
-        Self { receipts: std::mem::replace(&mut record.receipts, own), drift: record.drift.take(), outcome }
+        Self { phase_results: std::mem::replace(&mut record.phase_results, own), drift: record.drift.take(), outcome }
     }
 
     pub(super) fn reborn(&mut self, loss: Loss) {
-        self.receipts.retain(|_, receipt| outlives(receipt, loss));
+        self.phase_results.retain(|_, phase_result| outlives(phase_result, loss));
         self.drift = None;
     }
 }
@@ -80,14 +80,14 @@ impl Session {
             return Cow::Borrowed(&self.record);
         };
         let mut lifts: Vec<NodeLift> = self.record.lifts.iter().filter(|lift| lift.uid != run.uid).cloned().collect();
-        if aside.outcome.is_some() || !self.record.receipts.is_empty() {
+        if aside.outcome.is_some() || !self.record.phase_results.is_empty() {
             let (uid, name, outcome) = (run.uid.clone(), run.name.clone(), aside.outcome);
-            lifts.push(NodeLift { uid, name, outcome, receipts: self.record.in_order() });
+            lifts.push(NodeLift { uid, name, outcome, phase_results: self.record.in_order() });
         }
         Cow::Owned(Record {
             incarnation: self.record.incarnation.clone(),
             facts: self.record.facts.clone(),
-            receipts: aside.receipts.clone(),
+            phase_results: aside.phase_results.clone(),
             drift: aside.drift.clone(),
             lifts: kept(lifts, run),
         })
@@ -117,13 +117,13 @@ impl Session {
     /// Whether converge has to bring the node through bootstrap before this Lift may do anything there.
     pub(super) fn awaits_bootstrap(&self) -> bool {
         let (Purpose::Lift(run), Some(aside)) = (&self.purpose, &self.aside) else { return false };
-        let done = aside.receipts.get(&PhaseName::bootstrap()).is_some_and(|r| r.outcome == Outcome::Succeeded);
+        let done = aside.phase_results.get(&PhaseName::bootstrap()).is_some_and(|r| r.outcome == Outcome::Succeeded);
         run.after_bootstrap && !done
     }
 
     /// The node is met in another life than the one that its record speaks of.
     pub(super) fn reborn(&mut self, met: Incarnation) {
-        // What Lifts did stands among the receipts of the session that is at it.
+        // What Lifts did stands among the phase results of the session that is at it.
         let kind = self.group.node.kind();
         let loss = Loss::between(self.record.incarnation.as_ref(), &met.uid, &met.instance, kind);
         self.record = self.record.reborn(Some(met), loss);
@@ -149,7 +149,7 @@ impl Session {
         match due {
             Next::Settled => self.conclude(NodeOutcome::Succeeded),
             Next::Halt { phase } => {
-                let late = self.record.receipts.get(phase).is_some_and(|r| r.outcome == Outcome::TimedOut);
+                let late = self.record.phase_results.get(phase).is_some_and(|r| r.outcome == Outcome::TimedOut);
                 self.conclude(if late { NodeOutcome::TimedOut } else { NodeOutcome::Failed });
             }
             _ => {}
@@ -158,18 +158,18 @@ impl Session {
 
     /// Tells converge of what a Lift has run: the same as it would run itself satisfies it, and another one is an override
     /// that stands until converge runs the phase again.
-    pub(super) fn tell_converge(&mut self, phase: &PhaseName, receipt: &Receipt) {
+    pub(super) fn tell_converge(&mut self, phase: &PhaseName, phase_result: &PhaseResult) {
         let (Purpose::Lift(run), Some(aside)) = (&self.purpose, &mut self.aside) else { return };
         let apart = [PhaseName::inline(), PhaseName::settings(), PhaseName::test()].contains(phase);
-        if run.dry_run || apart || receipt.outcome == Outcome::Waiting {
+        if run.dry_run || apart || phase_result.outcome == Outcome::Waiting {
             return;
         }
-        let room = aside.receipts.len() < RECEIPTS;
-        let known = aside.receipts.get_mut(phase);
-        let same = known.as_ref().is_some_and(|known| known.digest == receipt.digest) || !run.overrides;
+        let room = aside.phase_results.len() < PHASE_RESULTS;
+        let known = aside.phase_results.get_mut(phase);
+        let same = known.as_ref().is_some_and(|known| known.digest == phase_result.digest) || !run.overrides;
         match known {
-            _ if same && receipt.outcome == Outcome::Succeeded && (known.is_some() || room) => {
-                aside.receipts.insert(phase.clone(), receipt.clone());
+            _ if same && phase_result.outcome == Outcome::Succeeded && (known.is_some() || room) => {
+                aside.phase_results.insert(phase.clone(), phase_result.clone());
             }
             Some(known) if !same => known.overridden_by = run.name.clone(),
             _ => {}
@@ -196,8 +196,8 @@ impl Session {
             let Some(phase) = group.phases.sequence.get(self.check.done) else { return self.rehearsed() };
             self.check.done += 1;
             if *phase == PhaseName::test() {
-                let receipt = self.examine(&Digest::default(), 1, "", now);
-                self.record.receipts.insert(phase.clone(), receipt);
+                let phase_result = self.examine(&Digest::default(), 1, "", now);
+                self.record.phase_results.insert(phase.clone(), phase_result);
                 continue;
             }
             match next::rendered(&group, &self.identity, &self.record, phase) {
@@ -207,14 +207,14 @@ impl Session {
                     let outcome = if self.check.would { Outcome::Succeeded } else { Outcome::Failed };
                     let blank = self.blank(phase, &Digest::default(), 1, "", now);
                     let message = clip(&format!("it cannot be told: {error}"), 1024);
-                    self.record.receipts.insert(phase.clone(), Receipt { outcome, message, ..blank });
+                    self.record.phase_results.insert(phase.clone(), PhaseResult { outcome, message, ..blank });
                 }
             }
         }
     }
 
     fn rehearsed(&mut self) -> Want {
-        let failed = self.record.receipts.values().any(|receipt| receipt.outcome != Outcome::Succeeded);
+        let failed = self.record.phase_results.values().any(|phase_result| phase_result.outcome != Outcome::Succeeded);
         self.conclude(if failed { NodeOutcome::Failed } else { NodeOutcome::Succeeded });
         self.over(End::Done)
     }
@@ -232,16 +232,16 @@ impl Session {
             let unguarded = call.is_some_and(Call::is_unguarded);
             let action = &mut actions[place];
             match action.result {
-                Effect::Failed if before => (action.result, excused) = (Effect::Unknowable, true),
-                Effect::Changed if unguarded || listens => action.result = Effect::Unknowable,
+                Effect::Failed if before => (action.result, excused) = (Effect::Unknown, true),
+                Effect::Changed if unguarded || listens => action.result = Effect::Unknown,
                 _ => {}
             }
-            self.check.would |= matches!(action.result, Effect::Changed | Effect::Unknowable | Effect::Waiting);
+            self.check.would |= matches!(action.result, Effect::Changed | Effect::Unknown | Effect::Waiting);
         }
         let failed = actions.iter().find(|action| action.result == Effect::Failed).map(|action| action.name.clone());
         // What was not looked at cannot be told.
         for call in rendered.calls.iter().skip(actions.len()) {
-            let result = if call.skipped { Effect::Skipped } else { Effect::Unknowable };
+            let result = if call.skipped { Effect::Skipped } else { Effect::Unknown };
             let manual = matches!(call.kind, ActionKind::Manual { .. });
             let result = if manual { Effect::Waiting } else { result };
             actions.push(pallet_api::group_node::ActionResult { name: call.name.clone(), result, diff: String::new() });
@@ -256,7 +256,7 @@ impl Session {
             Verdict::Exit(code) if outcome == Outcome::Failed => Some(code),
             _ => None,
         };
-        let receipt = Receipt {
+        let phase_result = PhaseResult {
             outcome,
             exit_code,
             message,
@@ -266,7 +266,7 @@ impl Session {
             finished_at: Time(now),
             ..self.blank(&rendered.phase, &rendered.digest, 1, &ended.run_id, now)
         };
-        self.record.receipts.insert(rendered.phase, receipt);
+        self.record.phase_results.insert(rendered.phase, phase_result);
     }
 
     /// How far the session may go.

@@ -77,9 +77,9 @@ impl Memory {
             End::Done | End::Stopped => return,
             End::Lost(message) => ("ConnectionLost".to_owned(), message),
             End::Refused { reason, message } => (reason, message),
-            End::NeverSettles { about, message } => {
+            End::NotIdempotent { about, message } => {
                 let until = now + SignedDuration::try_from(UNSETTLED_PAUSE).unwrap_or_default();
-                let (reason, instance, target) = ("NeverSettles".to_owned(), instance.to_owned(), target.clone());
+                let (reason, instance, target) = ("NotIdempotent".to_owned(), instance.to_owned(), target.clone());
                 let message = clip(&message, MESSAGE_LIMIT);
                 let trouble = Trouble { instance, target, reason, message, since, until, about: Some(about) };
                 self.trouble = Some((trouble, before.saturating_add(1)));

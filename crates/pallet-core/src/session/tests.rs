@@ -59,8 +59,8 @@ fn open(instance: &str, record: Record) -> Session {
 }
 
 /// Says hello and the facts; gives what the session wants then.
-fn greet(session: &mut Session, witness: &str, pasts: Vec<Past>) -> Want {
-    session.hear(Frame::Hello { witness: witness.into() }, now());
+fn greet(session: &mut Session, filesystem_id: &str, pasts: Vec<Past>) -> Want {
+    session.hear(Frame::Hello { filesystem_id: filesystem_id.into() }, now());
     for past in pasts {
         session.hear(Frame::Past(past), now());
     }
@@ -118,8 +118,8 @@ fn everything_runs_once_and_a_second_session_finds_nothing_due() {
     let mut first = open("c-1", Record::default());
     let want = greet(&mut first, "w", vec![]);
     assert_eq!(converge(&mut first, want), Want::End(End::Done));
-    assert_eq!(first.record().receipts.len(), 3);
-    // Another name for the same file system: the receipts stand.
+    assert_eq!(first.record().phase_results.len(), 3);
+    // Another name for the same file system: the phase results stand.
     let mut second = open("c-2", first.record().into_owned());
     assert_eq!(greet(&mut second, "w", vec![]), Want::End(End::Done));
     assert_eq!(second.record().incarnation.as_ref().unwrap().instance, "c-2");
@@ -135,7 +135,7 @@ fn an_attempt_that_somebody_else_began_counts_under_the_token_of_the_one_before(
     let mut first = open("c", Record::default());
     greet(&mut first, "w", vec![]);
     assert_eq!(end(&mut first, Verdict::Exit(1)), Want::End(End::Done));
-    let bootstrap = first.record().receipts[&PhaseName::bootstrap()].clone();
+    let bootstrap = first.record().phase_results[&PhaseName::bootstrap()].clone();
     let id = "bootstrap-second".to_owned();
     let past =
         Past { run_id: id.clone(), phase: "bootstrap".into(), digest: String::new(), active: false, started: true };
@@ -153,7 +153,7 @@ fn pause_takes_effect_after_the_run() {
     greet(&mut session, "w", vec![]);
     session.direct(group(), String::new(), Bound::Hold);
     assert_eq!(end(&mut session, Verdict::Exit(0)), Want::End(End::Stopped));
-    assert_eq!(session.record().receipts.len(), 1, "what has run is kept");
+    assert_eq!(session.record().phase_results.len(), 1, "what has run is kept");
 }
 
 /// Found by review: the annotation was swallowed by the attempt that was under way.
@@ -175,7 +175,7 @@ fn a_run_that_never_started_is_no_attempt() {
     let id = session.in_flight().unwrap().run_id.clone();
     let want = session.hear(Frame::Absent(id), now());
     assert!(matches!(want, Want::End(End::Refused { .. })), "{want:?}");
-    assert!(session.record().receipts.is_empty());
+    assert!(session.record().phase_results.is_empty());
 }
 
 /// Case 04: an eviction, a drain or a deletion from outside is no failed attempt, however often it happens.
@@ -202,8 +202,11 @@ fn a_run_that_was_cut_off_with_its_pod_is_interrupted_and_counts_as_no_attempt()
         if times == 3 {
             // The second interruption in a row: it waits for a while.
             assert!(session.in_flight().is_none());
-            let receipt = &session.record().receipts[&bootstrap];
-            assert_eq!((receipt.outcome, receipt.interruptions, receipt.attempt), (Outcome::Interrupted, 2, 1));
+            let phase_result = &session.record().phase_results[&bootstrap];
+            assert_eq!(
+                (phase_result.outcome, phase_result.interruptions, phase_result.attempt),
+                (Outcome::Interrupted, 2, 1)
+            );
             return;
         }
         assert_eq!(session.in_flight().map(|flight| flight.attempt), Some(1));
@@ -219,7 +222,7 @@ fn a_lost_run_is_unknown_until_the_journal_is_asked() {
     let flight = session.in_flight().unwrap().clone();
     session.lose("cut", now());
     let bootstrap = PhaseName::bootstrap();
-    assert_eq!(session.record().receipts[&bootstrap].outcome, Outcome::Unknown);
+    assert_eq!(session.record().phase_results[&bootstrap].outcome, Outcome::Unknown);
     let past = |active| Past {
         run_id: flight.run_id.clone(),
         phase: "bootstrap".into(),
@@ -239,7 +242,7 @@ fn a_lost_run_is_unknown_until_the_journal_is_asked() {
 }
 
 /// Found by the simulation: a success that only the journal held was not asked for, and bootstrap ran again after an edit.
-/// The status was written while the receipt of the first attempt had the name of the second, which had not started yet.
+/// The status was written while the phase result of the first attempt had the name of the second, which had not started yet.
 #[test]
 fn a_run_that_starts_after_it_was_given_up_is_asked_for() {
     let group = spec(json!({"bootstrap": {"actions": [{"exec": {"script": "boot"}}]}}));
@@ -258,18 +261,18 @@ fn a_run_that_starts_after_it_was_given_up_is_asked_for() {
     assert_eq!(end(&mut first, Verdict::Exit(1)), Want::End(End::Done));
     // The second attempt is asked for, and the request is lost.
     let mut second = open(first.record().into_owned());
-    for frame in [Frame::Hello { witness: "w".into() }, Frame::Past(past(&one)), Frame::Ready] {
+    for frame in [Frame::Hello { filesystem_id: "w".into() }, Frame::Past(past(&one)), Frame::Ready] {
         second.hear(frame, later);
     }
     second.hear(Frame::Facts(b"hostname\tweb-0\n".to_vec()), later);
     let two = second.in_flight().unwrap().run_id.clone();
     second.lose("cut", later);
-    assert_eq!(receipt_of(&second, "bootstrap").run_id, two);
+    assert_eq!(phase_result_of(&second, "bootstrap").run_id, two);
     // The journal does not know it. This is what is written, while the first attempt is asked for.
     let mut third = open(second.record().into_owned());
     assert_eq!(greet(&mut third, "w", vec![past(&one)]), Want::Send(format!("attach {one}\n").into_bytes()));
     let written = third.record().into_owned();
-    assert_eq!(written.receipts[&PhaseName::bootstrap()].attempt, 1);
+    assert_eq!(written.phase_results[&PhaseName::bootstrap()].attempt, 1);
     // The second attempt runs under the same name after all, and another operator reads what was written before.
     let want = greet(&mut open(written), "w", vec![past(&one), past(&two)]);
     assert_eq!(want, Want::Send(format!("attach {two}\n").into_bytes()));
@@ -304,7 +307,7 @@ fn spec(extra: serde_json::Value) -> Arc<Group> {
             "phases": {
                 "settings": {"facts": [{"name": "java", "exec": "java", "optional": true}]},
                 "configure": {"actions": [{"exec": {"script": "conf"}}]},
-                "test": {"expect": [{"name": "java", "that": "facts.java == '17'"}]},
+                "test": {"expect": [{"name": "java", "expression": "facts.java == '17'"}]},
                 "destroy-server": {"actions": [{"exec": {"script": "bye"}}]}
             },
             "converge": {"phases": ["test"], "retry": {"limit": 1, "backoff": "1h"}}
@@ -340,8 +343,8 @@ fn play(session: &mut Session, mut want: Want, mut java: impl FnMut() -> &'stati
     }
 }
 
-fn receipt_of(session: &Session, phase: &str) -> Receipt {
-    session.record().receipts[&PhaseName::new(phase)].clone()
+fn phase_result_of(session: &Session, phase: &str) -> PhaseResult {
+    session.record().phase_results[&PhaseName::new(phase)].clone()
 }
 
 #[test]
@@ -357,8 +360,8 @@ fn test_looks_at_facts_that_were_read_after_the_last_change() {
     });
     // Settings, configure, which installs it, and settings again before test.
     assert_eq!((ran, end), (vec!["settings".into(), "configure".into(), "settings".into()], Want::End(End::Done)));
-    let receipt = receipt_of(&session, "test");
-    assert_eq!((receipt.outcome, receipt.actions[0].result), (Outcome::Succeeded, Effect::Unchanged));
+    let phase_result = phase_result_of(&session, "test");
+    assert_eq!((phase_result.outcome, phase_result.actions[0].result), (Outcome::Succeeded, Effect::Unchanged));
     // A second session finds nothing due: what was looked at stands.
     let mut second = open_for(&group, session.record().into_owned(), Purpose::Converge(Bound::Free));
     assert_eq!(greet(&mut second, "w", vec![]), Want::End(End::Done));
@@ -371,9 +374,12 @@ fn a_test_that_fails_tells_what_it_found_and_waits_for_its_next_attempt() {
     let want = greet(&mut session, "w", vec![]);
     let (_, end) = play(&mut session, want, || "11");
     assert_eq!(end, Want::End(End::Done));
-    let receipt = receipt_of(&session, "test");
-    assert_eq!((receipt.outcome, receipt.attempt, receipt.actions[0].result), (Outcome::Failed, 1, Effect::Failed));
-    assert_eq!(receipt.message, "java: expected facts.java == '17', found facts.java = \"11\"");
+    let phase_result = phase_result_of(&session, "test");
+    assert_eq!(
+        (phase_result.outcome, phase_result.attempt, phase_result.actions[0].result),
+        (Outcome::Failed, 1, Effect::Failed)
+    );
+    assert_eq!(phase_result.message, "java: expected facts.java == '17', found facts.java = \"11\"");
 }
 
 #[test]
@@ -384,7 +390,7 @@ fn a_phase_that_never_settles_is_stopped_and_said() {
     let mut values = ["1", "2", "3", "4", "5", "6", "7", "8", "9"].into_iter().cycle();
     let (ran, end) = play(&mut session, want, || values.next().unwrap());
     assert_eq!(ran.iter().filter(|phase| *phase == "configure").count(), 3);
-    assert!(matches!(end, Want::End(End::NeverSettles { .. })));
+    assert!(matches!(end, Want::End(End::NotIdempotent { .. })));
 }
 
 #[test]
@@ -428,7 +434,7 @@ fn a_farewell_ends_what_runs_and_says_goodbye() {
     let want = session.hear(Frame::Ended(Box::new(ended)), now());
     let (ran, end) = play(&mut session, want, || "17");
     assert_eq!((ran, end), (vec!["settings".into(), "destroy-server".into()], Want::End(End::Done)));
-    assert_eq!(receipt_of(&session, "destroy-server").outcome, Outcome::Succeeded);
+    assert_eq!(phase_result_of(&session, "destroy-server").outcome, Outcome::Succeeded);
 }
 
 /// Found end to end: an operator that was killed in a farewell had it cancelled by its successor, and run again.

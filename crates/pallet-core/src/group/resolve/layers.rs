@@ -69,7 +69,7 @@ pub(super) struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// The name of an action or expectation as receipts show it.
+    /// The name of an action or expectation as phase results show it.
     pub(super) fn qualified(&self, name: &str) -> String {
         match &self.origin {
             Some(origin) => format!("{origin}/{name}"),

@@ -157,7 +157,7 @@ mod tests {
                 "configure": {"actions": [{"exec": {"script": "conf {{ params.nginx.port }}"}}, secret]},
                 "backup": {"actions": [{"exec": {"script": "backup"}}]},
                 "app-rollout": {"prepare": [{"exec": {"script": "get"}}], "actions": [{"exec": {"script": "go"}}]},
-                "test": {"expect": [{"name": "t", "that": "true"}]}
+                "test": {"expect": [{"name": "t", "expression": "true"}]}
             }
         }))
     }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use kube::core::Selector;
 use serde_json::json;
 
 use super::{Errors, FieldError};
@@ -190,7 +191,11 @@ impl Errors {
         };
         let source = fields.inventory_from.as_ref().map(|from| key_ref(&from.config_map_key_ref));
         let listed = self.inventory(fields.inventory.as_deref().unwrap_or_default(), &format!("{PATH}.inventory"));
-        let selector = fields.selector.clone();
+        let selector = fields.selector.clone().map_or_else(|| Ok(Selector::default()), Selector::try_from);
+        let selector = selector.unwrap_or_else(|error| {
+            self.add(format!("{PATH}.selector"), error.to_string());
+            Selector::default()
+        });
         let mut hosts = HostsShape { inventory: Vec::new(), is_read: true, listed: 0, source, selector, access };
         hosts.take_inventory(&listed);
         hosts

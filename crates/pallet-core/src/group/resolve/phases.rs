@@ -27,7 +27,7 @@ use pallet_api::{
     phases::{FactFields, FactParser, PhaseFields},
 };
 
-/// The most actions that a phase may have, with all that is inherited. Receipts keep so many results.
+/// The most actions that a phase may have, with all that is inherited. PhaseResults keep so many results.
 pub const MOST_ACTIONS: usize = 256;
 
 /// The processes that every group has (dda-pallet). A phase of theirs that a group does not declare is left out.
@@ -253,11 +253,11 @@ impl Errors {
             if all.iter().any(|other| other.name == name) {
                 self.add(format!("{path}.name"), format!("there are two expectations {name:?}; rename one"));
             }
-            self.expression(&format!("{path}.that"), &fields.that, &scope);
+            self.expression(&format!("{path}.expression"), &fields.expression, &scope);
             all.push(Expectation {
                 name,
                 origin: layer.origin.clone(),
-                that: fields.that.clone(),
+                expression: fields.expression.clone(),
                 message: fields.message.clone(),
             });
         }

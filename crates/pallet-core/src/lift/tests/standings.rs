@@ -44,10 +44,10 @@ fn at_manual_step() -> Stage {
     let lifted = stage.web().lifted.clone().unwrap();
     for ordinal in [0, 1] {
         let node = stage.web().snapshot.nodes[&ordinal].clone();
-        let settings = receipt("settings", lifted.phases.settings.digest.as_str(), Outcome::Succeeded, 1, now());
+        let settings = phase_result("settings", lifted.phases.settings.digest.as_str(), Outcome::Succeeded, 1, now());
         let identity = identity(&node, Some(&machine(node.ordinal)));
         let rendered = next::rendered(&lifted, &identity, &node.record, &PhaseName::app_rollout()).unwrap();
-        let mut waiting = receipt("app-rollout", rendered.digest.as_str(), Outcome::Waiting, 1, now());
+        let mut waiting = phase_result("app-rollout", rendered.digest.as_str(), Outcome::Waiting, 1, now());
         waiting.actions = serde_json::from_value(json!([{"name": "look", "result": "Waiting"}])).unwrap();
         stage.write(ordinal, None, vec![settings, waiting]);
     }
@@ -99,7 +99,7 @@ fn on_its_way() -> Vec<(&'static str, Value)> {
         ("lift: running, one has failed", after(begun(json!({}), 2), |stage| stage.finish(0, NodeOutcome::Failed))),
         ("lift: waits for bootstrap", {
             after(Stage::new(json!({}), 1), |stage| {
-                stage.change(|seen| Arc::make_mut(seen.nodes.get_mut(&0).unwrap()).record.receipts.clear());
+                stage.change(|seen| Arc::make_mut(seen.nodes.get_mut(&0).unwrap()).record.phase_results.clear());
             })
         }),
         ("lift: waits for another", {
@@ -111,8 +111,9 @@ fn on_its_way() -> Vec<(&'static str, Value)> {
             let node = stage.web().snapshot.nodes[&0].clone();
             let identity = identity(&node, Some(&machine(node.ordinal)));
             let rendered = next::rendered(&lifted, &identity, &node.record, &PhaseName::configure()).unwrap();
-            let settings = receipt("settings", lifted.phases.settings.digest.as_str(), Outcome::Succeeded, 1, now());
-            let failed = receipt("configure", rendered.digest.as_str(), Outcome::Failed, 1, now());
+            let settings =
+                phase_result("settings", lifted.phases.settings.digest.as_str(), Outcome::Succeeded, 1, now());
+            let failed = phase_result("configure", rendered.digest.as_str(), Outcome::Failed, 1, now());
             stage.write(0, None, vec![settings, failed]);
             after(stage, |_| ())
         }),
@@ -125,7 +126,7 @@ fn on_its_way() -> Vec<(&'static str, Value)> {
         ("lift: WaitingForApproval", {
             let mut stage = begun(json!({}), 1);
             let settings = stage.web().lifted.clone().unwrap().phases.settings.digest.to_string();
-            stage.write(0, None, vec![receipt("settings", &settings, Outcome::Succeeded, 1, now())]);
+            stage.write(0, None, vec![phase_result("settings", &settings, Outcome::Succeeded, 1, now())]);
             after(stage, |stage| {
                 let lifted = stage.web().lifted.as_mut().unwrap();
                 lifted.unapproved.insert(PhaseName::configure());
@@ -196,7 +197,7 @@ fn at_its_end() -> Vec<(&'static str, Value)> {
             let spec = json!({"rollout": {"maxParallel": 1, "onFailure": "StopAll"}});
             after(begun(spec, 2), |stage| stage.finish(0, NodeOutcome::Failed))
         }),
-        ("lift: NodesGone", after(begun(json!({}), 1), |stage| stage.change(|seen| seen.nodes.clear()))),
+        ("lift: NodesRemoved", after(begun(json!({}), 1), |stage| stage.change(|seen| seen.nodes.clear()))),
         ("lift: Cancelled", {
             after(begun(json!({}), 2), |stage| {
                 stage.snapshot.spec.cancel = true;

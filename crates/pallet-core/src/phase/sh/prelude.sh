@@ -64,7 +64,7 @@ perform() {
   [ -z "$once" ] || [ "$mode" = check ] || end_once "$1"
   if [ "$code" != 0 ]; then
     # What is missing may be what an action before would have made.
-    if [ "$mode" = check ] && [ "$would" != , ]; then note_result Unknowable; return; fi
+    if [ "$mode" = check ] && [ "$would" != , ]; then note_result Unknown; return; fi
     note_result Failed
     exit "$code"
   fi

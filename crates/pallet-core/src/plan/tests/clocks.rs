@@ -10,10 +10,10 @@ const YEAR: i64 = 365 * 24 * 3600;
 fn a_clock_that_was_ahead_delays_no_retry() {
     let group = group(json!({}));
     let mut record = done(&group, &identity());
-    let digest = record.receipts[&PhaseName::configure()].digest.clone();
+    let digest = record.phase_results[&PhaseName::configure()].digest.clone();
     let mut failed = |finished| {
-        let receipt = receipt("configure", &digest, Outcome::Failed, 1, finished);
-        record.receipts.insert(PhaseName::configure(), receipt);
+        let phase_result = phase_result("configure", &digest, Outcome::Failed, 1, finished);
+        record.phase_results.insert(PhaseName::configure(), phase_result);
         next(&group, &identity(), &record, now())
     };
     for ahead in [6, 3600, YEAR] {
@@ -32,7 +32,7 @@ fn a_clock_that_was_ahead_delays_no_drift_check_and_causes_no_stream_of_them() {
     let group = group(json!({"converge": {"driftCheck": {"interval": "10m"}}}));
     let check = group.drift_check.unwrap();
     let mut node = node(0, done(&group, &identity()));
-    node.record.receipts.values_mut().for_each(|receipt| receipt.finished_at = Time(ago(-YEAR)));
+    node.record.phase_results.values_mut().for_each(|phase_result| phase_result.finished_at = Time(ago(-YEAR)));
     assert_eq!(drift::due(&check, &node, now()), Some(now()));
     node.record.drift =
         Some(pallet_api::group_node::Drift { checked_at: Time(now()), differences: vec![], omitted: 0 });

@@ -14,15 +14,15 @@ fn cut(limit: u32, attempt: u32, interruptions: u32) -> Snapshot {
     let group = snapshot.group.clone().unwrap();
     let digest = {
         let mut record = done(&group, &identity());
-        record.receipts.remove(&PhaseName::configure());
+        record.phase_results.remove(&PhaseName::configure());
         let Next::Run { rendered, .. } = next(&group, &identity(), &record, now()) else { panic!() };
         rendered.digest
     };
     let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
-    let mut receipt = receipt("configure", digest.as_str(), Outcome::Unknown, attempt, ago(SECOND));
-    receipt.interruptions = interruptions;
-    receipt.message = "the connection was lost".into();
-    node.record.receipts.insert(PhaseName::configure(), receipt);
+    let mut phase_result = phase_result("configure", digest.as_str(), Outcome::Unknown, attempt, ago(SECOND));
+    phase_result.interruptions = interruptions;
+    phase_result.message = "the connection was lost".into();
+    node.record.phase_results.insert(PhaseName::configure(), phase_result);
     Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).uid = "p-other".into();
     snapshot
 }
@@ -35,7 +35,7 @@ fn caught_up(snapshot: &Snapshot) -> Record {
     let mut record = node.record.reborn(node.record.incarnation.clone(), lost_as(group, node, machine));
     let all = done(group, &identity());
     for phase in [PhaseName::bootstrap(), PhaseName::settings()] {
-        record.receipts.insert(phase.clone(), all.receipts[&phase].clone());
+        record.phase_results.insert(phase.clone(), all.phase_results[&phase].clone());
     }
     record
 }
@@ -47,8 +47,8 @@ fn a_run_that_an_eviction_cut_off_is_no_failed_attempt() {
     assert!(matches!(plan(&snapshot).steps[&0], Step::Run { why: Why::NewIncarnation, .. }));
     assert!(group_status(&snapshot).phase_errors.is_empty(), "nor is it an error as long as nobody knows of it");
     let record = caught_up(&snapshot);
-    let receipt = &record.receipts[&PhaseName::configure()];
-    assert_eq!((receipt.outcome, receipt.interruptions, receipt.attempt), (Outcome::Interrupted, 1, 1));
+    let phase_result = &record.phase_results[&PhaseName::configure()];
+    assert_eq!((phase_result.outcome, phase_result.interruptions, phase_result.attempt), (Outcome::Interrupted, 1, 1));
     let due = next(snapshot.group.as_ref().unwrap(), &identity(), &record, now());
     assert!(matches!(&due, Next::Run { attempt: 1, why: Why::Interrupted(_), .. }), "{due:?}");
     // It is told as what it is, and not among the errors.
@@ -104,13 +104,13 @@ fn a_container_that_restarts_in_its_pod_uses_an_attempt_up() {
     let machine = Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap());
     (machine.uid, machine.state) = ("p-0".into(), MachineState::Running { id: "c-1".into() });
     let record = caught_up(&snapshot);
-    assert_eq!(record.receipts[&PhaseName::configure()].outcome, Outcome::Failed);
+    assert_eq!(record.phase_results[&PhaseName::configure()].outcome, Outcome::Failed);
     assert!(matches!(next(snapshot.group.as_ref().unwrap(), &identity(), &record, now()), Next::Halt { .. }));
 }
 
 #[test]
 fn what_counts_as_a_replacement_depends_on_what_backs_the_node() {
-    let known = Incarnation { uid: "u".into(), instance: "i".into(), witness: "w".into() };
+    let known = Incarnation { uid: "u".into(), instance: "i".into(), filesystem_id: "w".into() };
     let of = |uid, instance, kind| Loss::between(Some(&known), uid, instance, kind);
     assert_eq!(of("u", "other", Kind::Pod), Loss::Restarted);
     assert_eq!(of("other", "other", Kind::Pod), Loss::Replaced);

@@ -34,7 +34,7 @@ fn fleet_with(count: u32, listed: u32, nodes: &[u32], besides: Value) -> Snapsho
         let machine = found.map(|found| crate::node::host::machine(&snapshot.head, hosts, found, &node, Standing::Own));
         node.record = done(&group, &progress::identity(&node, machine.as_ref()));
         let (uid, instance) = (format!("h{number}"), format!("10.9.0.{number}:22"));
-        node.record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
+        node.record.incarnation = Some(Incarnation { uid, instance, filesystem_id: "w".into() });
         snapshot.nodes.insert(node.ordinal, Arc::new(node));
     }
     show(&mut snapshot);
@@ -167,14 +167,14 @@ fn of_two_nodes_that_took_one_machine_the_later_gives_way() {
     ] {
         snapshot.occupied = [("10.9.0.2:22".to_owned(), other)].into();
         show(&mut snapshot);
-        let gone = if goes { vec![(1, Removal::HostTaken)] } else { Vec::new() };
+        let gone = if goes { vec![(1, Removal::HostInUse)] } else { Vec::new() };
         assert_eq!(removed(&snapshot), gone);
         assert_eq!(plan(&snapshot).effects.iter().any(|effect| effect.starts() == Some(1)), !goes);
     }
     let mut own = fleet(2, 3, &[1, 1]);
     Arc::make_mut(own.nodes.get_mut(&1).unwrap()).record = Record::default();
     show(&mut own);
-    assert_eq!(removed(&own), [(1, Removal::HostTaken)], "its name decides where both are as old");
+    assert_eq!(removed(&own), [(1, Removal::HostInUse)], "its name decides where both are as old");
 }
 
 /// An edit of an address may lead a node to a machine that is another's. It keeps what it has done, and waits.
@@ -183,7 +183,7 @@ fn a_node_that_is_led_to_anothers_machine_does_nothing_there() {
     let mut snapshot = fleet(1, 2, &[1]);
     let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
     node.host = Some(NodeHost { address: "10.9.0.9".into(), ..host(1) });
-    node.record.receipts.clear();
+    node.record.phase_results.clear();
     node.record.incarnation.as_mut().unwrap().instance = "10.9.0.9:22".into();
     snapshot.occupied.insert("10.9.0.1:22".into(), db(Claim::Took, 0));
     show(&mut snapshot);
@@ -192,7 +192,7 @@ fn a_node_that_is_led_to_anothers_machine_does_nothing_there() {
     let Some(Step::Await(progress::Cause::MachineWaiting { reason, message })) = waits.steps.get(&0) else {
         panic!("{:?}", waits.steps)
     };
-    assert!(reason == "HostTaken" && message.contains("10.9.0.1:22 is node db-0 of group db"), "{message}");
+    assert!(reason == "HostInUse" && message.contains("10.9.0.1:22 is node db-0 of group db"), "{message}");
     let at_work = SessionView {
         instance: "10.9.0.9:22".into(),
         since: ago(1),
@@ -228,7 +228,7 @@ fn an_inventory_that_was_never_read_lets_nobody_go_without_a_farewell() {
     let Some(Step::Await(progress::Cause::MachineWaiting { reason, .. })) = waits.farewells.get(&0) else {
         panic!("{:?}", waits.farewells)
     };
-    assert_eq!(reason, "InventoryUnread");
+    assert_eq!(reason, "InventoryUnavailable");
     // Not for ever.
     let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
     node.deleted_at = Some(ago(3600));
@@ -265,7 +265,7 @@ fn where_a_node_is_follows_from_its_status() {
     assert_eq!(told_place(&node), None, "it has none any more, and does not come back to the one that it had first");
     node.reported.address = Some("10.9.0.7".into());
     assert_eq!(told_place(&node).as_deref(), Some("10.9.0.7:22"));
-    let at = |instance: &str| Incarnation { uid: "h1".into(), instance: instance.into(), witness: "w".into() };
+    let at = |instance: &str| Incarnation { uid: "h1".into(), instance: instance.into(), filesystem_id: "w".into() };
     node.record.incarnation = Some(at("10.9.0.7:2222"));
     assert_eq!(told_place(&node).as_deref(), Some("10.9.0.7:2222"), "its port is known from where it has been at work");
     node.record.incarnation = Some(at("10.9.0.77:2222"));
@@ -282,7 +282,7 @@ fn the_operators_own_key_is_not_taken_away() {
         let identity =
             Identity { attributes: Arc::new(Attributes { host: "h1".into(), ..Attributes::default() }), ..identity() };
         let mut record = done(&group, &identity);
-        record.receipts.remove(&PhaseName::configure());
+        record.phase_results.remove(&PhaseName::configure());
         match next(&group, &identity, &record, now()) {
             Next::Unrenderable { error, .. } => Some(error.to_string()),
             _ => None,

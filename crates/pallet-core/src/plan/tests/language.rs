@@ -87,14 +87,14 @@ pub(super) fn rollout() -> Group {
     let exec = |name: &str| json!({"name": name, "exec": {"script": name}});
     group(json!({"phases": {
         "configure": {"actions": [exec("stop"), {"name": "look", "manual": {"message": "look at {{ node.name }}"}}, exec("go")]},
-        "test": {"expect": [{"name": "x", "that": "true"}]},
+        "test": {"expect": [{"name": "x", "expression": "true"}]},
         "app-rollout": {"prepare": [exec("download")], "actions": [exec("migrate")]}
     }, "converge": {"phases": ["configure", "test"]}}))
 }
 
 pub(super) fn at_the_step(group: &Group) -> Record {
     let mut record = done(group, &identity());
-    let configure = record.receipts.get_mut(&PhaseName::configure()).unwrap();
+    let configure = record.phase_results.get_mut(&PhaseName::configure()).unwrap();
     configure.outcome = Outcome::Waiting;
     let result = |name: &str, result| ActionResult { name: name.into(), result, diff: String::new() };
     use pallet_api::group_node::Effect::{Changed, Waiting};
@@ -114,12 +114,12 @@ fn a_manual_step_is_waited_at_until_that_very_run_is_acknowledged() {
     assert_eq!(previous, run_id);
     // It fails behind the step: it is tried again from there.
     let mut failed = record.clone();
-    let configure = failed.receipts.get_mut(&PhaseName::configure()).unwrap();
+    let configure = failed.phase_results.get_mut(&PhaseName::configure()).unwrap();
     (configure.outcome, configure.from, configure.finished_at) = (Outcome::Failed, 2, Time(ago(60)));
     assert!(matches!(super::next(&group, &identity(), &failed, now()), Next::Run { from: 2, attempt: 2, .. }));
     // On another file system everything begins anew.
     let reborn = record.reborn(None, Loss::Restarted);
-    assert!(!reborn.receipts.contains_key(&PhaseName::configure()));
+    assert!(!reborn.phase_results.contains_key(&PhaseName::configure()));
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn settled_nodes_are_looked_at_at_intervals_as_many_as_may_be_worked_on_at_once(
 fn a_look_is_ended_for_what_is_due_but_for_a_test() {
     let phases = |script: &str| {
         json!({"configure": {"actions": [{"exec": {"script": script}}]},
-            "test": {"expect": [{"name": "x", "that": "facts.hostname != ''"}]}})
+            "test": {"expect": [{"name": "x", "expression": "facts.hostname != ''"}]}})
     };
     let ends = |declared: Value| {
         let mut snapshot = settled_as(json!({"phases": phases("x"), "converge": {"phases": ["configure"]}}), &[0]);
@@ -298,7 +298,7 @@ fn what_differs_is_said_and_only_put_right_where_that_is_wanted() {
     assert_eq!(effects(&reports), Vec::<String>::new());
     let status = group_status(&reports);
     let condition = status.conditions.iter().find(|condition| condition.type_ == "Drifted").unwrap();
-    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "Different"));
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "DriftDetected"));
     assert_eq!(condition.message, "1 of 2 nodes differ; web-1: configure motd: -a");
     assert_eq!(conditions(&status)[0].1, "True", "it is converged all the same");
     let mut mends = looked_at("Reapply", json!({"count": 2}));

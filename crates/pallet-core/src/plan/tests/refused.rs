@@ -108,7 +108,7 @@ fn a_quota_or_a_policy_stalls_a_group_in_which_nothing_else_moves() {
     // Also while it is tried again.
     snapshot.now = now() + SignedDuration::from_secs(1);
     assert_eq!(conditions(&group_status(&snapshot))[1], stalled);
-    Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).record.receipts.clear();
+    Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap()).record.phase_results.clear();
     assert_eq!(conditions(&group_status(&snapshot))[1].0, "Reconciling");
 }
 

@@ -30,11 +30,11 @@ fn session(farewell: bool) -> SessionView {
 fn said(snapshot: &mut Snapshot, outcome: Outcome, attempt: u32, finished: Timestamp) {
     let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
     let group = snapshot.group.clone().unwrap();
-    node.record.receipts.remove(&PhaseName::destroy_server());
+    node.record.phase_results.remove(&PhaseName::destroy_server());
     let identity = progress::identity(node, Some(snapshot.machines["web-0"].as_ref()));
     let Next::Run { rendered, .. } = next::farewell(&group, &identity, &node.record, now()) else { panic!() };
-    let receipt = receipt("destroy-server", rendered.digest.as_str(), outcome, attempt, finished);
-    node.record.receipts.insert(PhaseName::destroy_server(), receipt);
+    let phase_result = phase_result("destroy-server", rendered.digest.as_str(), outcome, attempt, finished);
+    node.record.phase_results.insert(PhaseName::destroy_server(), phase_result);
 }
 
 fn kinds(snapshot: &Snapshot) -> Vec<&'static str> {

@@ -54,7 +54,7 @@ fn a_pod_that_a_backup_brought_back_is_replaced_and_anybody_elses_is_not() {
         let mut snapshot = snapshot.clone();
         change(&mut snapshot, made);
         assert_eq!(effects(&snapshot), []);
-        assert_eq!(plan(&snapshot).steps[&1], Step::Await(Cause::NameTaken));
+        assert_eq!(plan(&snapshot).steps[&1], Step::Await(Cause::NameConflict));
     };
     kept(&|machine| machine.controller = Some("somebody".into()));
     kept(&|machine| machine.template_hash = String::new());

@@ -15,20 +15,20 @@ fn barrier() -> Value {
 pub(super) fn rewind(snapshot: &mut Snapshot, ordinal: u32, phases: &[&str]) {
     let node = Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap());
     for phase in phases {
-        node.record.receipts.get_mut(&PhaseName::new(*phase)).unwrap().digest = "older".into();
+        node.record.phase_results.get_mut(&PhaseName::new(*phase)).unwrap().digest = "older".into();
     }
 }
 
 fn forget(snapshot: &mut Snapshot, ordinal: u32, phases: &[&str]) {
     let node = Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap());
-    node.record.receipts.retain(|phase, _| !phases.contains(&phase.as_str()));
+    node.record.phase_results.retain(|phase, _| !phases.contains(&phase.as_str()));
     Arc::make_mut(snapshot.machines.get_mut(&format!("web-{ordinal}")).unwrap()).gate_open = false;
 }
 
 pub(super) fn halt(snapshot: &mut Snapshot, ordinal: u32, phase: &str) {
     let group = snapshot.group.clone().unwrap();
     let node = Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap());
-    let failed = node.record.receipts.get_mut(&PhaseName::new(phase)).unwrap();
+    let failed = node.record.phase_results.get_mut(&PhaseName::new(phase)).unwrap();
     (failed.outcome, failed.attempt) = (Outcome::Failed, group.retry.limit + 1);
     failed.message = "failed with exit code 7".into();
 }
@@ -76,7 +76,9 @@ fn in_a_new_group_all_wait_for_all_and_a_pod_that_never_comes_is_waited_for_unti
     forget(&mut snapshot, 1, &[]);
     assert_eq!(starts(&snapshot), at(&[(1, "bootstrap")]));
     let node = Arc::make_mut(snapshot.nodes.get_mut(&1).unwrap());
-    node.record.receipts.insert(PhaseName::bootstrap(), receipt("bootstrap", "any", Outcome::Succeeded, 1, ago(9)));
+    node.record
+        .phase_results
+        .insert(PhaseName::bootstrap(), phase_result("bootstrap", "any", Outcome::Succeeded, 1, ago(9)));
     assert_eq!(starts(&snapshot), at(&[(0, "settings"), (1, "settings")]));
 }
 
@@ -160,11 +162,11 @@ fn a_stopped_rollout_lets_those_that_fail_use_their_attempts_and_goes_on_when_th
     stopped.group.as_mut().unwrap().retry.limit = 1;
     let group = stopped.group.clone().unwrap();
     let node = Arc::make_mut(stopped.nodes.get_mut(&0).unwrap());
-    node.record.receipts.get_mut(&PhaseName::configure()).unwrap().attempt = 1;
+    node.record.phase_results.get_mut(&PhaseName::configure()).unwrap().attempt = 1;
     assert_eq!(group.retry.limit, 1);
     assert_eq!(starts(&stopped), at(&[(0, "configure")]));
     let node = Arc::make_mut(stopped.nodes.get_mut(&0).unwrap());
-    node.record.receipts.get_mut(&PhaseName::configure()).unwrap().outcome = Outcome::Succeeded;
+    node.record.phase_results.get_mut(&PhaseName::configure()).unwrap().outcome = Outcome::Succeeded;
     assert_eq!(starts(&stopped).len(), 3);
 }
 
@@ -257,7 +259,7 @@ fn without_a_readiness_gate_an_edit_of_all_is_no_reason_to_remove_all() {
 fn a_rollout_that_has_stopped_still_looks_for_what_was_lost_from_sight() {
     let mut stopped = stopping(json!({"maxParallel": 9, "onFailure": "StopAll"}));
     let node = Arc::make_mut(stopped.nodes.get_mut(&1).unwrap());
-    node.record.receipts.get_mut(&PhaseName::configure()).unwrap().outcome = Outcome::Unknown;
+    node.record.phase_results.get_mut(&PhaseName::configure()).unwrap().outcome = Outcome::Unknown;
     assert_eq!(starts(&stopped), at(&[(1, "configure")]));
 }
 

@@ -8,7 +8,7 @@ fn phases() -> Value {
     json!({
         "bootstrap": script("boot"), "settings": {"values": {"v": "x"}}, "init": script("init"),
         "install": script("install"), "configure": script("conf {{ settings.v }}"), "migrate": script("migrate"),
-        "test": {"expect": [{"name": "host", "that": "facts.hostname == 'web-0'"}]},
+        "test": {"expect": [{"name": "host", "expression": "facts.hostname == 'web-0'"}]},
         "destroy-server": script("bye"), "app-rollout": script("roll")
     })
 }
@@ -97,10 +97,10 @@ fn test_is_due_again_when_anything_ran_or_the_facts_were_read_again() {
     let mut record = done(&group, &identity());
     let due = |record: &Record| next(&group, &identity(), record, now()).phase();
     assert_eq!(due(&record), None);
-    record.receipts.get_mut(&PhaseName::configure()).unwrap().run_id = "configure-again".into();
+    record.phase_results.get_mut(&PhaseName::configure()).unwrap().run_id = "configure-again".into();
     assert_eq!(due(&record), Some(PhaseName::test()));
     let mut record = done(&group, &identity());
-    record.receipts.get_mut(&PhaseName::settings()).unwrap().finished_at = Time(ago(5));
+    record.phase_results.get_mut(&PhaseName::settings()).unwrap().finished_at = Time(ago(5));
     assert_eq!(due(&record), Some(PhaseName::test()));
 }
 
@@ -109,23 +109,23 @@ fn a_test_that_fails_is_tried_again_and_then_said_to_have_failed() {
     let mut spec = tested();
     spec["converge"]["retry"] = json!({"limit": 1, "backoff": "10s"});
     let mut snapshot = settled_as(spec, &[0]);
-    let receipt = |snapshot: &mut Snapshot, attempt: u32| {
+    let phase_result = |snapshot: &mut Snapshot, attempt: u32| {
         let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
-        let failed = node.record.receipts.get_mut(&PhaseName::test()).unwrap();
+        let failed = node.record.phase_results.get_mut(&PhaseName::test()).unwrap();
         (failed.outcome, failed.attempt, failed.finished_at) = (Outcome::Failed, attempt, Time(now()));
         failed.message = "host: expected facts.hostname == 'web-0', found facts.hostname = \"x\"".into();
         // The facts are read again for every attempt.
-        node.record.receipts.get_mut(&PhaseName::settings()).unwrap().finished_at = Time(now());
+        node.record.phase_results.get_mut(&PhaseName::settings()).unwrap().finished_at = Time(now());
     };
-    receipt(&mut snapshot, 1);
+    phase_result(&mut snapshot, 1);
     assert!(matches!(plan(&snapshot).steps[&0], Step::Backoff { .. }), "{:?}", plan(&snapshot).steps);
-    receipt(&mut snapshot, 2);
+    phase_result(&mut snapshot, 2);
     let status = status::group(&snapshot, &plan(&snapshot).steps);
     assert_eq!(status.conditions[1].reason, "TestFailed");
     assert!(status.conditions[1].message.contains("found facts.hostname"), "{}", status.conditions[1].message);
     // What was configured anew is looked at anew.
     let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
-    node.record.receipts.get_mut(&PhaseName::configure()).unwrap().run_id = "configure-again".into();
+    node.record.phase_results.get_mut(&PhaseName::configure()).unwrap().run_id = "configure-again".into();
     assert!(matches!(plan(&snapshot).steps[&0], Step::Run { .. }));
 }
 
@@ -137,7 +137,7 @@ fn expectations_may_use_what_changes_by_itself_and_nothing_undeclared() {
         resolve(&object(json!({"phases": phases})), &Default::default()).err().map(|errors| errors[0].to_string())
     };
     assert_eq!(with("facts.disk.freePercent > 10 && settings.v == 'x'"), None);
-    let path = "spec.phases.test.expect[0].that: ";
+    let path = "spec.phases.test.expect[0].expression: ";
     assert!(
         with("facts.disc.freePercent > 10").unwrap().starts_with(&format!("{path}facts.disc.freePercent is neither"))
     );

@@ -38,9 +38,9 @@ fn of_machine(snapshot: &mut Snapshot, name: &str, change: impl FnOnce(&mut Mach
 /// Configure failed on a node just now, for the first time.
 fn failed_once(snapshot: &mut Snapshot, ordinal: u32) {
     of_node(snapshot, ordinal, |node| {
-        let receipt = node.record.receipts.get_mut(&PhaseName::configure()).unwrap();
-        (receipt.outcome, receipt.finished_at) = (Outcome::Failed, Time(now()));
-        receipt.message = "failed with exit code 7".into();
+        let phase_result = node.record.phase_results.get_mut(&PhaseName::configure()).unwrap();
+        (phase_result.outcome, phase_result.finished_at) = (Outcome::Failed, Time(now()));
+        phase_result.message = "failed with exit code 7".into();
     });
 }
 
@@ -49,10 +49,10 @@ fn test_failed() -> Snapshot {
     spec["converge"]["retry"] = json!({"limit": 0});
     let mut snapshot = settled_as(spec, &[0]);
     of_node(&mut snapshot, 0, |node| {
-        let test = node.record.receipts.get_mut(&PhaseName::test()).unwrap();
+        let test = node.record.phase_results.get_mut(&PhaseName::test()).unwrap();
         (test.outcome, test.finished_at) = (Outcome::Failed, Time(now()));
         test.message = "disk: nearly full".into();
-        node.record.receipts.get_mut(&PhaseName::settings()).unwrap().finished_at = Time(now());
+        node.record.phase_results.get_mut(&PhaseName::settings()).unwrap().finished_at = Time(now());
     });
     snapshot
 }
@@ -74,11 +74,11 @@ fn waiting_for_approval() -> Snapshot {
 fn never_settling() -> Snapshot {
     let mut snapshot = settled(1, &[0]);
     of_node(&mut snapshot, 0, |node| {
-        node.record.receipts.get_mut(&PhaseName::configure()).unwrap().digest = "older".into();
+        node.record.phase_results.get_mut(&PhaseName::configure()).unwrap().digest = "older".into();
     });
     let about = Some(snapshot.group.as_ref().unwrap().fingerprint(""));
     let until = now() + SignedDuration::from_secs(3600);
-    let (reason, message) = ("NeverSettles".into(), "configure changes facts that it uses".into());
+    let (reason, message) = ("NotIdempotent".into(), "configure changes facts that it uses".into());
     let target = machine(0).target.unwrap();
     let trouble = Trouble { instance: "c-0".into(), target, reason, message, since: now(), until, about };
     snapshot.troubles.insert("web-0".into(), trouble);
@@ -170,12 +170,12 @@ pub(crate) fn groups() -> Vec<(&'static str, Value)> {
         ("ManualStep", shown(&at_manual_step())),
         ("WaitingForApproval", shown(&waiting_for_approval())),
         ("RolloutStopped", shown(&stopping(json!({"onFailure": "StopAll"})))),
-        ("NameTaken", {
+        ("NameConflict", {
             change(settled(1, &[0]), |seen| {
                 of_machine(seen, "web-0", |machine| (machine.controller, machine.node) = (Some("other".into()), None));
             })
         }),
-        ("NeverSettles", shown(&never_settling())),
+        ("NotIdempotent", shown(&never_settling())),
         ("InvalidSpec", {
             change(settled(1, &[0]), |seen| {
                 let spec = json!({"phases": {"configure": {"actions": [{"exec": {"script": "{{ nope }}"}}]}}});
@@ -240,8 +240,8 @@ pub(crate) fn nodes() -> Vec<(&'static str, Value)> {
             let phases = json!({"configure": {"actions": [{"exec": {"script": "other"}}]}});
             node_shown(gated(json!({"phases": phases}), &[0], &before, ""), |_| ())
         }),
-        ("node: NameTaken", node_shown(settled(1, &[0]), taken)),
-        ("node: NeverSettles", node_shown(never_settling(), |_| ())),
+        ("node: NameConflict", node_shown(settled(1, &[0]), taken)),
+        ("node: NotIdempotent", node_shown(never_settling(), |_| ())),
         ("node: removed", removed),
     ]
 }

@@ -38,15 +38,15 @@ fn a_group_stalls_only_when_nothing_goes_on_without_a_person() {
         let group = group(json!({}));
         let mut record = done(&group, &identity());
         let (uid, instance) = (format!("p-{ordinal}"), format!("c-{ordinal}"));
-        record.incarnation = Some(Incarnation { uid, instance, witness: "w".into() });
-        let digest = record.receipts[&PhaseName::configure()].digest.clone();
-        let mut failed = receipt("configure", &digest, Outcome::Failed, attempt, ago(5));
+        record.incarnation = Some(Incarnation { uid, instance, filesystem_id: "w".into() });
+        let digest = record.phase_results[&PhaseName::configure()].digest.clone();
+        let mut failed = phase_result("configure", &digest, Outcome::Failed, attempt, ago(5));
         failed.actions = vec![ActionResult {
             name: "gate".into(),
             result: pallet_api::group_node::Effect::Failed,
             diff: String::new(),
         }];
-        record.receipts.insert(PhaseName::configure(), failed);
+        record.phase_results.insert(PhaseName::configure(), failed);
         node(ordinal, record)
     };
     let both_halted = snapshot(json!({"count": 2}), vec![halt(0, 3), halt(1, 3)], vec![machine(0), machine(1)]);
@@ -71,7 +71,7 @@ fn what_was_learned_is_written_under_a_spec_that_cannot_be_read_too() {
     assert_eq!(status::node(&snapshot, &learned, None), status::Due::No);
     learned.saved = Some(Record::default());
     let status::Due::Now(written) = status::node(&snapshot, &learned, None) else { panic!() };
-    assert_eq!(written.receipts.len(), 3);
+    assert_eq!(written.phase_results.len(), 3);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_paused_group_does_not_wait_for_gates_that_it_keeps_shut() {
 #[test]
 fn an_error_of_a_phase_that_is_gone_is_gone() {
     let mut record = done(&group(json!({})), &identity());
-    record.receipts.insert(PhaseName::new("gone"), receipt("gone", "d", Outcome::Failed, 3, ago(5)));
+    record.phase_results.insert(PhaseName::new("gone"), phase_result("gone", "d", Outcome::Failed, 3, ago(5)));
     let status = group_status(&snapshot(json!({}), vec![node(0, record)], vec![machine(0)]));
     assert!(status.phase_errors.is_empty(), "{:?}", status.phase_errors);
 }
@@ -106,8 +106,8 @@ fn the_worst_errors_are_shown_and_the_rest_counted() {
     let nodes: Vec<Node> = (0..9)
         .map(|ordinal| {
             let mut record = Record::default();
-            let failed = receipt("configure", "d", Outcome::Failed, 1 + ordinal % 3, ago(5));
-            record.receipts.insert(PhaseName::configure(), failed);
+            let failed = phase_result("configure", "d", Outcome::Failed, 1 + ordinal % 3, ago(5));
+            record.phase_results.insert(PhaseName::configure(), failed);
             node(ordinal, record)
         })
         .collect();

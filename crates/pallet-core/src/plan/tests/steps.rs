@@ -9,9 +9,13 @@ fn phases_come_in_order_and_each_once() {
     let due = |record: &Record| next(&group, &identity(), record, now());
     let Next::Run { rendered, attempt: 1, why: Why::Due(_), .. } = due(&record) else { panic!("{:?}", due(&record)) };
     assert_eq!(rendered.phase, PhaseName::bootstrap());
-    record.receipts.insert(PhaseName::bootstrap(), done(&group, &identity()).receipts[&PhaseName::bootstrap()].clone());
+    record
+        .phase_results
+        .insert(PhaseName::bootstrap(), done(&group, &identity()).phase_results[&PhaseName::bootstrap()].clone());
     assert!(matches!(due(&record), Next::Gather { attempt: 1, .. }));
-    record.receipts.insert(PhaseName::settings(), done(&group, &identity()).receipts[&PhaseName::settings()].clone());
+    record
+        .phase_results
+        .insert(PhaseName::settings(), done(&group, &identity()).phase_results[&PhaseName::settings()].clone());
     assert!(matches!(due(&record), Next::Run { rendered, .. } if rendered.phase == PhaseName::configure()));
     assert_eq!(due(&done(&group, &identity())), Next::Settled);
 }
@@ -47,11 +51,11 @@ fn a_changed_fact_reruns_exactly_what_used_it() {
 fn a_failed_phase_waits_then_tries_again_then_halts_and_a_token_begins_anew() {
     let group = group(json!({}));
     let mut record = done(&group, &identity());
-    let digest = record.receipts[&PhaseName::configure()].digest.clone();
+    let digest = record.phase_results[&PhaseName::configure()].digest.clone();
     let mut failed = |attempt, finished| {
         record
-            .receipts
-            .insert(PhaseName::configure(), receipt("configure", &digest, Outcome::Failed, attempt, finished));
+            .phase_results
+            .insert(PhaseName::configure(), phase_result("configure", &digest, Outcome::Failed, attempt, finished));
         next(&group, &identity(), &record, now())
     };
     assert!(matches!(failed(1, ago(1)), Next::Backoff { attempt: 2, until, .. } if until > now()));
@@ -61,10 +65,14 @@ fn a_failed_phase_waits_then_tries_again_then_halts_and_a_token_begins_anew() {
     let retried = Identity { retry_token: "1".into(), ..identity() };
     assert!(matches!(next(&group, &retried, &record, now()), Next::Run { attempt: 1, .. }));
     // A timeout counts as any failure.
-    record.receipts.insert(PhaseName::configure(), receipt("configure", &digest, Outcome::TimedOut, 3, ago(999)));
+    record
+        .phase_results
+        .insert(PhaseName::configure(), phase_result("configure", &digest, Outcome::TimedOut, 3, ago(999)));
     assert!(matches!(next(&group, &identity(), &record, now()), Next::Halt { .. }));
     // Another digest has attempts of its own.
-    record.receipts.insert(PhaseName::configure(), receipt("configure", "older", Outcome::Failed, 3, ago(999)));
+    record
+        .phase_results
+        .insert(PhaseName::configure(), phase_result("configure", "older", Outcome::Failed, 3, ago(999)));
     assert!(matches!(next(&group, &identity(), &record, now()), Next::Run { attempt: 1, .. }));
 }
 
@@ -110,7 +118,7 @@ fn whatever_is_observed_there_is_one_next_step() {
         unread: false,
         now: now(),
     };
-    assert_eq!(step(&foreign), Step::Await(Cause::NameTaken));
+    assert_eq!(step(&foreign), Step::Await(Cause::NameConflict));
 
     let session =
         SessionView { instance: "c-0".into(), since: ago(1), running: None, kind: SessionKind::Converge, lift: None };
@@ -122,7 +130,9 @@ fn whatever_is_observed_there_is_one_next_step() {
     assert!(matches!(step_of(&group, &converged, Some(&restarted)), Step::Run { why: Why::NewIncarnation, .. }));
 
     let mut lost = converged.clone();
-    lost.record.receipts.insert(PhaseName::configure(), receipt("configure", "d", Outcome::Unknown, 1, ago(1)));
+    lost.record
+        .phase_results
+        .insert(PhaseName::configure(), phase_result("configure", "d", Outcome::Unknown, 1, ago(1)));
     assert_eq!(
         step_of(&group, &lost, Some(&running)),
         Step::Run { phase: PhaseName::configure(), why: Why::Probe(PhaseName::configure()) }
@@ -168,17 +178,17 @@ fn a_node_out_of_reach_is_left_alone_for_a_while_and_only_while_it_is_the_same()
 #[test]
 fn a_new_incarnation_keeps_what_had_failed() {
     let group = group(json!({}));
-    let mut record = Record { receipts: BTreeMap::new(), ..done(&group, &identity()) };
+    let mut record = Record { phase_results: BTreeMap::new(), ..done(&group, &identity()) };
     let Next::Run { rendered, .. } = next(&group, &identity(), &record, now()) else { panic!() };
-    let failed = |attempt| receipt("bootstrap", rendered.digest.as_str(), Outcome::Unknown, attempt, ago(1));
+    let failed = |attempt| phase_result("bootstrap", rendered.digest.as_str(), Outcome::Unknown, attempt, ago(1));
     let restarted = Machine { state: MachineState::Running { id: "c-1".into() }, ..machine(0) };
-    record.receipts.insert(PhaseName::bootstrap(), failed(1));
+    record.phase_results.insert(PhaseName::bootstrap(), failed(1));
     assert!(matches!(step_of(&group, &node(0, record.clone()), Some(&restarted)), Step::Backoff { .. }));
-    record.receipts.insert(PhaseName::bootstrap(), failed(3));
+    record.phase_results.insert(PhaseName::bootstrap(), failed(3));
     assert!(matches!(step_of(&group, &node(0, record.clone()), Some(&restarted)), Step::Halt { .. }));
     let reborn = record.reborn(None, Loss::Restarted);
-    assert_eq!(reborn.receipts[&PhaseName::bootstrap()].outcome, Outcome::Failed);
-    assert!(done(&group, &identity()).reborn(None, Loss::Restarted).receipts.is_empty(), "a success is undone");
+    assert_eq!(reborn.phase_results[&PhaseName::bootstrap()].outcome, Outcome::Failed);
+    assert!(done(&group, &identity()).reborn(None, Loss::Restarted).phase_results.is_empty(), "a success is undone");
 }
 
 #[test]
@@ -192,12 +202,12 @@ fn a_group_without_phases_asks_nothing_of_its_nodes() {
 fn a_phase_that_never_settles_rests_until_it_is_edited_and_stalls_its_group() {
     let mut snapshot = settled(1, &[0]);
     let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
-    node.record.receipts.get_mut(&PhaseName::configure()).unwrap().digest = "older".into();
+    node.record.phase_results.get_mut(&PhaseName::configure()).unwrap().digest = "older".into();
     let about = snapshot.group.as_ref().unwrap().fingerprint("");
     let trouble = Trouble {
         instance: "c-0".into(),
         target: machine(0).target.unwrap(),
-        reason: "NeverSettles".into(),
+        reason: "NotIdempotent".into(),
         message: "configure changes facts that it uses".into(),
         since: now(),
         until: now() + SignedDuration::from_secs(3600),
@@ -206,7 +216,7 @@ fn a_phase_that_never_settles_rests_until_it_is_edited_and_stalls_its_group() {
     snapshot.troubles.insert("web-0".into(), trouble);
     let planned = plan(&snapshot);
     assert_eq!((planned.effects.len(), planned.wake), (0, Some(now() + SignedDuration::from_secs(3600))));
-    assert_eq!(group_status(&snapshot).conditions[1].reason, "NeverSettles");
+    assert_eq!(group_status(&snapshot).conditions[1].reason, "NotIdempotent");
     // An edit of anything else mends nothing; another look of what its templates see may.
     snapshot.group.as_mut().unwrap().generation = 4;
     assert!(plan(&snapshot).effects.is_empty());

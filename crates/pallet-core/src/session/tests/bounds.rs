@@ -19,11 +19,11 @@ fn past(place: usize) -> Past {
 #[test]
 fn a_node_that_lists_runs_for_ever_ends_the_session() {
     let mut session = open("c", Record::default());
-    session.hear(Frame::Hello { witness: "w".into() }, now());
+    session.hear(Frame::Hello { filesystem_id: "w".into() }, now());
     let listed = (0..1_000_000).find(|place| session.hear(Frame::Past(past(*place)), now()) != Want::Wait);
     assert_eq!(listed, Some(MOST_PASTS));
     let mut session = open("c", Record::default());
-    session.hear(Frame::Hello { witness: "w".into() }, now());
+    session.hear(Frame::Hello { filesystem_id: "w".into() }, now());
     (0..MOST_PASTS).for_each(|_| assert_eq!(session.hear(Frame::Past(past(1)), now()), Want::Wait));
     session.hear(Frame::Ready, now());
     let Stage::Attaching(open) = &session.stage else { panic!("{:?}", session.stage) };
@@ -105,7 +105,7 @@ fn a_receipt_has_no_more_actions_than_its_schema_allows() {
             ..silent(&flight.run_id, flight.phase.as_str(), flight.digest.as_str())
         };
         session.settle(&ended, now());
-        assert_eq!(receipt_of(&session, "bootstrap").actions.len(), 256);
+        assert_eq!(phase_result_of(&session, "bootstrap").actions.len(), 256);
     }
 }
 
@@ -174,7 +174,7 @@ fn no_text_that_leaves_a_session_has_a_secret_in_it() {
                 _ => String::new(),
             };
             let record = session.record().into_owned();
-            let record = format!("{:?} {:?} {:?}", record.receipts, record.facts, record.drift);
+            let record = format!("{:?} {:?} {:?}", record.phase_results, record.facts, record.drift);
             let all = format!("{shown} {record}");
             for part in [CANARY, &CANARY[CANARY.len() - 9..], &base64[4..base64.len() - 4]] {
                 assert!(!all.contains(part), "{kind}: {all}");

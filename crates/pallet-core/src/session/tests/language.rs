@@ -67,19 +67,19 @@ fn a_look_changes_nothing_and_says_what_differs() {
     let handler = json!({"name": "reload", "service": {"name": "s", "state": "reloaded"}, "onChangeOf": ["motd"]});
     let phases = json!({
         "configure": {"actions": [file("motd"), exec, handler]},
-        "test": {"expect": [{"name": "named", "that": "facts.hostname == 'other'"}]}
+        "test": {"expect": [{"name": "named", "expression": "facts.hostname == 'other'"}]}
     });
     let group = declared(phases, json!({"driftCheck": {"interval": "1h"}}));
     let facts = || Frame::Facts(b"hostname\tweb-0\nos.serviceManager\tsysv\n".to_vec());
     let mut first = session(&group, "", Record::default(), free(), KnownSecrets::default());
-    first.hear(Frame::Hello { witness: "w".into() }, now());
+    first.hear(Frame::Hello { filesystem_id: "w".into() }, now());
     let mut want = first.hear(Frame::Ready, now());
     while let Want::Send(_) = want {
         want = if first.in_flight().is_some() { end(&mut first, Verdict::Exit(0)) } else { first.hear(facts(), now()) };
     }
     let record = first.record().into_owned();
     let mut look = session(&group, "", record.clone(), Purpose::Check, KnownSecrets::default());
-    look.hear(Frame::Hello { witness: "w".into() }, now());
+    look.hear(Frame::Hello { filesystem_id: "w".into() }, now());
     assert_eq!(look.hear(Frame::Ready, now()), Want::Send(b"facts\n".to_vec()));
     let want = look.hear(facts(), now());
     assert!(text(&want).starts_with("run configure.check-"), "{want:?}");
@@ -93,7 +93,11 @@ fn a_look_changes_nothing_and_says_what_differs() {
     assert_eq!(named, [("configure", "motd"), ("test", "named")]);
     assert_eq!(drift.differences[0].message, "-old\n+new\n");
     let configure = PhaseName::configure();
-    assert_eq!(look.record().receipts[&configure], record.receipts[&configure], "no receipt of a run that was none");
+    assert_eq!(
+        look.record().phase_results[&configure],
+        record.phase_results[&configure],
+        "no phase result of a run that was none"
+    );
 }
 
 /// Found by reading: settings ran again at once, and again, for as long as it failed.
@@ -110,7 +114,7 @@ fn a_look_whose_settings_fail_ends() {
     let mut look = session(&group, "", first.record().into_owned(), Purpose::Check, KnownSecrets::default());
     assert!(text(&greet(&mut look, "w", vec![])).starts_with("run settings-"));
     assert_eq!(end(&mut look, Verdict::Exit(1)), Want::End(End::Done));
-    assert_eq!(look.record().receipts[&PhaseName::settings()].outcome, Outcome::Failed);
+    assert_eq!(look.record().phase_results[&PhaseName::settings()].outcome, Outcome::Failed);
     assert_eq!(look.record().drift, None, "nothing was looked at");
 }
 
@@ -120,7 +124,7 @@ fn what_a_test_notices_is_looked_at_in_the_phases_before_it() {
     let phases = json!({
         "configure": {"actions": [file("motd")]},
         "settings": {"facts": [{"name": "motd", "file": "/etc/motd"}]},
-        "test": {"expect": [{"name": "motd", "that": "facts.motd == 'x'"}]}
+        "test": {"expect": [{"name": "motd", "expression": "facts.motd == 'x'"}]}
     });
     let converge = json!({"phases": ["configure", "test"], "driftCheck": {"interval": "1h", "policy": "Reapply"}});
     let group = declared(phases, converge);
@@ -137,7 +141,7 @@ fn what_a_test_notices_is_looked_at_in_the_phases_before_it() {
     };
     let mut first = session(&group, "", Record::default(), free(), KnownSecrets::default());
     assert_eq!(go(&mut first, "x"), Want::End(End::Done));
-    assert_eq!(first.record().receipts[&PhaseName::test()].outcome, Outcome::Succeeded);
+    assert_eq!(first.record().phase_results[&PhaseName::test()].outcome, Outcome::Succeeded);
     let mut look = session(&group, "", first.record().into_owned(), Purpose::Check, KnownSecrets::default());
     let want = go(&mut look, "y");
     assert!(text(&want).starts_with("run configure.check-"), "{want:?}");
@@ -146,7 +150,7 @@ fn what_a_test_notices_is_looked_at_in_the_phases_before_it() {
     assert_eq!(look.hear(Frame::Ended(frame), later), Want::End(End::Done));
     let record = look.record();
     assert_eq!(record.drift.as_ref().unwrap().differences[0].name, "motd");
-    assert_eq!(record.receipts[&PhaseName::test()].outcome, Outcome::Failed);
+    assert_eq!(record.phase_results[&PhaseName::test()].outcome, Outcome::Failed);
     let due = next::next(&group, &identity(""), &record, later);
     assert_eq!(due.phase(), Some(PhaseName::configure()), "{due:?}");
 }
@@ -162,11 +166,11 @@ fn a_look_that_is_lost_leaves_no_doubt_behind() {
     assert!(look.in_flight().is_some());
     let id = look.in_flight().unwrap().run_id.clone();
     look.lose("cut", now());
-    assert!(look.record().receipts.values().all(|receipt| receipt.outcome == Outcome::Succeeded));
+    assert!(look.record().phase_results.values().all(|phase_result| phase_result.outcome == Outcome::Succeeded));
     // What is still active is ended, and is nothing to whoever finds it.
     let past = Past { run_id: id, phase: "configure.check".into(), digest: String::new(), active: true, started: true };
     let mut next = session(&group, "", look.record().into_owned(), free(), KnownSecrets::default());
-    next.hear(Frame::Hello { witness: "w".into() }, now());
+    next.hear(Frame::Hello { filesystem_id: "w".into() }, now());
     next.hear(Frame::Past(past.clone()), now());
     let want = next.hear(Frame::Ready, now());
     assert_eq!(want, Want::Send(format!("cancel {}\n", past.run_id).into_bytes()));
@@ -212,8 +216,8 @@ fn secrets_travel_beside_the_script_and_come_back_masked() {
         Frame::Ended(ended(&session, 0, &known.seal(), "login with hunter2!\n", &[("login", Effect::Changed)]));
     session.mask(&mut frame);
     assert_eq!(session.hear(frame, now()), Want::End(End::Done));
-    let receipt = &session.record().receipts[&PhaseName::configure()];
-    assert_eq!(receipt.output, "login with *****\n");
+    let phase_result = &session.record().phase_results[&PhaseName::configure()];
+    assert_eq!(phase_result.output, "login with *****\n");
     assert!(!format!("{session:?}").contains("hunter2"));
 }
 
@@ -249,7 +253,7 @@ fn what_was_acknowledged_goes_on_behind_the_step_with_all_results_together() {
     greet(&mut first, "w", vec![]);
     let frame = ended(&first, 0, "-", "", &[("a", Effect::Changed), ("look", Effect::Waiting)]);
     assert_eq!(first.hear(Frame::Ended(frame), now()), Want::End(End::Done));
-    let waiting = first.record().receipts[&PhaseName::configure()].clone();
+    let waiting = first.record().phase_results[&PhaseName::configure()].clone();
     assert_eq!((waiting.outcome, waiting.message.as_str()), (Outcome::Waiting, "it waits at look"));
     let mut second = session(&group, &waiting.run_id, first.record().into_owned(), free(), KnownSecrets::default());
     let request = text(&greet(&mut second, "w", vec![]));
@@ -257,7 +261,7 @@ fn what_was_acknowledged_goes_on_behind_the_step_with_all_results_together() {
     // A cut connection forgets neither the step nor what was done before it.
     let mut lost = second;
     lost.lose("cut", now());
-    let unknown = lost.record().receipts[&PhaseName::configure()].clone();
+    let unknown = lost.record().phase_results[&PhaseName::configure()].clone();
     assert_eq!((unknown.outcome, unknown.from, unknown.actions.len()), (Outcome::Unknown, 2, 2));
     let past = Past {
         run_id: unknown.run_id.clone(),
@@ -276,9 +280,9 @@ fn what_was_acknowledged_goes_on_behind_the_step_with_all_results_together() {
         ..*ended_of_nothing(2)
     };
     third.hear(Frame::Ended(Box::new(done)), now());
-    let receipt = &third.record().receipts[&PhaseName::configure()];
-    let names: Vec<&str> = receipt.actions.iter().map(|action| action.name.as_str()).collect();
-    assert_eq!((receipt.outcome, names), (Outcome::Succeeded, vec!["a", "look", "b"]));
+    let phase_result = &third.record().phase_results[&PhaseName::configure()];
+    let names: Vec<&str> = phase_result.actions.iter().map(|action| action.name.as_str()).collect();
+    assert_eq!((phase_result.outcome, names), (Outcome::Succeeded, vec!["a", "look", "b"]));
 }
 
 fn ended_of_nothing(from: u32) -> Box<Ended> {

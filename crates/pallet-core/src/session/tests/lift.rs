@@ -1,4 +1,4 @@
-//! Sessions for Lifts: the same machine with receipts of its own.
+//! Sessions for Lifts: the same machine with phase results of its own.
 
 use super::*;
 use crate::plan::{LiftRun, Loss};
@@ -78,11 +78,11 @@ fn a_lift_runs_what_converge_has_done_and_leaves_converge_satisfied() {
     let (ran, after) = lift(&lifted(json!({})), record.clone(), run(), Verdict::Exit(0));
     assert_eq!(ran, ["configure.lift.3d0748f429f8"]);
     assert_eq!(own(&after).outcome, Some(NodeOutcome::Succeeded));
-    let phases: Vec<&str> = own(&after).receipts.iter().map(|receipt| receipt.phase.as_str()).collect();
+    let phases: Vec<&str> = own(&after).phase_results.iter().map(|phase_result| phase_result.phase.as_str()).collect();
     assert_eq!(phases, ["configure", "settings"]);
     let configure = PhaseName::configure();
-    assert_eq!(after.receipts[&configure].digest, record.receipts[&configure].digest);
-    assert_ne!(after.receipts[&configure].run_id, record.receipts[&configure].run_id, "it is the Lift's run");
+    assert_eq!(after.phase_results[&configure].digest, record.phase_results[&configure].digest);
+    assert_ne!(after.phase_results[&configure].run_id, record.phase_results[&configure].run_id, "it is the Lift's run");
     assert_eq!(next::next(&group, &identity(""), &after, now()), Next::Settled);
     // A second session of the same Lift finds nothing to do.
     assert!(lift(&lifted(json!({})), after, run(), Verdict::Exit(0)).0.is_empty());
@@ -110,7 +110,7 @@ fn a_lift_that_fails_takes_nothing_from_converge() {
     let (group, record) = converged();
     let (_, after) = lift(&lifted(json!({})), record.clone(), run(), Verdict::Exit(3));
     assert_eq!(own(&after).outcome, Some(NodeOutcome::Failed));
-    assert_eq!(after.receipts, record.receipts);
+    assert_eq!(after.phase_results, record.phase_results);
     assert_eq!(next::next(&group, &identity(""), &after, now()), Next::Settled);
     let (_, late) = lift(&lifted(json!({})), record, run(), Verdict::TimedOut);
     assert_eq!(own(&late).outcome, Some(NodeOutcome::TimedOut));
@@ -128,15 +128,15 @@ fn what_a_lift_runs_otherwise_is_an_override_till_converge_or_a_plain_lift_runs_
     let configure = PhaseName::configure();
     for verdict in [Verdict::Exit(0), Verdict::Exit(1)] {
         let (_, after) = lift(&other, record.clone(), with.clone(), verdict);
-        assert_eq!(after.receipts[&configure].overridden_by, "look");
-        assert_eq!(after.receipts[&configure].digest, record.receipts[&configure].digest);
+        assert_eq!(after.phase_results[&configure].overridden_by, "look");
+        assert_eq!(after.phase_results[&configure].digest, record.phase_results[&configure].digest);
         let plain = LiftRun { uid: "plain".into(), ..run() };
         let (_, mended) = lift(&lifted(json!({})), after, plain, Verdict::Exit(0));
-        assert_eq!(mended.receipts[&configure].overridden_by, "");
+        assert_eq!(mended.phase_results[&configure].overridden_by, "");
     }
     // The same as converge would run is none, whatever parameters it was given.
     let (_, after) = lift(&lifted(json!({})), record, with, Verdict::Exit(0));
-    assert_eq!(after.receipts[&configure].overridden_by, "");
+    assert_eq!(after.phase_results[&configure].overridden_by, "");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn install_runs_again_when_it_is_asked_for_by_name_and_not_by_its_process() {
     assert_eq!(own(&after).outcome, Some(NodeOutcome::Succeeded));
     // Where it was not done, it is.
     let (_, mut fresh) = converged();
-    fresh.receipts.remove(&PhaseName::install());
+    fresh.phase_results.remove(&PhaseName::install());
     let (ran, _) = lift(&group, fresh, by_process, Verdict::Exit(0));
     assert_eq!(ran, ["install.lift.3d0748f429f8", "configure.lift.3d0748f429f8"]);
 }
@@ -168,7 +168,7 @@ fn a_run_that_was_lost_is_found_again_by_its_lift_and_left_alone_by_converge() {
     let id = first.in_flight().unwrap().run_id.clone();
     first.lose("cut", now());
     let lost = first.record().into_owned();
-    assert_eq!((own(&lost).outcome, own(&lost).receipts[0].outcome), (None, Outcome::Unknown));
+    assert_eq!((own(&lost).outcome, own(&lost).phase_results[0].outcome), (None, Outcome::Unknown));
     let past = |active| Past {
         run_id: id.clone(),
         phase: "configure.lift.3d0748f429f8".into(),
@@ -176,7 +176,7 @@ fn a_run_that_was_lost_is_found_again_by_its_lift_and_left_alone_by_converge() {
         active,
         started: true,
     };
-    let ended = silent(&id, "configure.lift.3d0748f429f8", &own(&lost).receipts[0].digest);
+    let ended = silent(&id, "configure.lift.3d0748f429f8", &own(&lost).phase_results[0].digest);
     // Another operator's converge waits for it to end, and makes nothing of it.
     let mut other = open_for(&group, lost.clone(), Purpose::Converge(Bound::Free));
     assert_eq!(greet(&mut other, "w", vec![past(true)]), Want::Send(format!("attach {id}\n").into_bytes()));
@@ -192,12 +192,12 @@ fn a_run_that_was_lost_is_found_again_by_its_lift_and_left_alone_by_converge() {
     assert_eq!(own(&again.record()).outcome, Some(NodeOutcome::Succeeded));
 }
 
-/// A request of converge that was lost took the receipt of the Lift's run along; the journal then spoke for an older run, and a
+/// A request of converge that was lost took the phase result of the Lift's run along; the journal then spoke for an older run, and a
 /// node that was as the Lift had left it counted as converged.
 #[test]
 fn what_a_lift_has_run_otherwise_since_is_not_undone_by_an_older_success() {
     let (group, mut record) = converged();
-    let known = record.receipts.remove(&PhaseName::configure()).unwrap();
+    let known = record.phase_results.remove(&PhaseName::configure()).unwrap();
     let past = |id: &str, phase: &str, digest: &str| {
         let (run_id, phase, digest) = (id.to_owned(), phase.to_owned(), digest.to_owned());
         Past { run_id, phase, digest, active: false, started: true }
@@ -210,9 +210,9 @@ fn what_a_lift_has_run_otherwise_since_is_not_undone_by_an_older_success() {
     let mut otherwise = open_for(&group, record, Purpose::Converge(Bound::Free));
     let want = greet(&mut otherwise, "w", vec![own, lifted("another")]);
     assert_eq!(converge(&mut otherwise, want), Want::End(End::Done));
-    let receipt = receipt_of(&otherwise, "configure");
-    assert_eq!((receipt.outcome, &receipt.digest), (Outcome::Succeeded, &known.digest));
-    assert_ne!(receipt.run_id, "configure-1", "it ran again");
+    let phase_result = phase_result_of(&otherwise, "configure");
+    assert_eq!((phase_result.outcome, &phase_result.digest), (Outcome::Succeeded, &known.digest));
+    assert_ne!(phase_result.run_id, "configure-1", "it ran again");
 }
 
 #[test]
@@ -256,15 +256,16 @@ fn on_a_node_that_lost_its_file_system_converge_comes_first() {
 #[test]
 fn what_a_lift_had_begun_on_a_lost_file_system_has_failed_and_what_it_had_done_is_undone() {
     let (_, mut record) = converged();
-    let receipt = |phase: &str, outcome| {
-        let known = record.receipts[&PhaseName::configure()].clone();
-        Receipt { phase: phase.into(), outcome, ..known }
+    let phase_result = |phase: &str, outcome| {
+        let known = record.phase_results[&PhaseName::configure()].clone();
+        PhaseResult { phase: phase.into(), outcome, ..known }
     };
-    let receipts = vec![receipt("install", Outcome::Succeeded), receipt("configure", Outcome::Unknown)];
-    let lift = |outcome| NodeLift { uid: "u".into(), name: "n".into(), outcome, receipts: receipts.clone() };
+    let phase_results = vec![phase_result("install", Outcome::Succeeded), phase_result("configure", Outcome::Unknown)];
+    let lift = |outcome| NodeLift { uid: "u".into(), name: "n".into(), outcome, phase_results: phase_results.clone() };
     record.lifts = vec![lift(None), lift(Some(NodeOutcome::Succeeded))];
     let reborn = record.reborn(None, Loss::Restarted);
-    let shown: Vec<(&str, Outcome)> = reborn.lifts[0].receipts.iter().map(|r| (r.phase.as_str(), r.outcome)).collect();
+    let shown: Vec<(&str, Outcome)> =
+        reborn.lifts[0].phase_results.iter().map(|r| (r.phase.as_str(), r.outcome)).collect();
     assert_eq!(shown, [("configure", Outcome::Failed)]);
     assert_eq!(reborn.lifts[1], record.lifts[1], "what is over stays as it was");
 }
@@ -310,20 +311,20 @@ fn a_dry_run_says_of_every_action_what_it_would_do_and_tells_converge_nothing() 
     assert!(scripts[0].contains("mode=check before= ") && scripts[1].contains("mode=check before=,, "), "{scripts:?}");
     let after = session.record().into_owned();
     let result = |phase: &str| {
-        let receipt = own(&after).receipts.iter().find(|receipt| receipt.phase == phase).unwrap();
-        (receipt.outcome, receipt.actions[0].result)
+        let phase_result = own(&after).phase_results.iter().find(|phase_result| phase_result.phase == phase).unwrap();
+        (phase_result.outcome, phase_result.actions[0].result)
     };
-    assert_eq!(result("install"), (Outcome::Succeeded, Effect::Unknowable), "a script without a guard");
-    assert_eq!(result("configure"), (Outcome::Succeeded, Effect::Unknowable), "install might have brought it");
+    assert_eq!(result("install"), (Outcome::Succeeded, Effect::Unknown), "a script without a guard");
+    assert_eq!(result("configure"), (Outcome::Succeeded, Effect::Unknown), "install might have brought it");
     assert_eq!(own(&after).outcome, Some(NodeOutcome::Succeeded));
-    assert_eq!(after.receipts, record.receipts);
+    assert_eq!(after.phase_results, record.phase_results);
 }
 
 #[test]
 fn a_record_keeps_the_lifts_that_are_at_work_and_the_last_few_that_are_done() {
     let (_, mut record) = converged();
     let lift_of =
-        |n: usize, outcome| NodeLift { uid: format!("u{n}"), name: format!("l{n}"), outcome, receipts: vec![] };
+        |n: usize, outcome| NodeLift { uid: format!("u{n}"), name: format!("l{n}"), outcome, phase_results: vec![] };
     record.lifts = (0..6).map(|n| lift_of(n, (n > 1).then_some(NodeOutcome::Succeeded))).collect();
     let (_, after) = lift(&lifted(json!({})), record, run(), Verdict::Exit(0));
     let names: Vec<&str> = after.lifts.iter().map(|lift| lift.name.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Pure: what a session makes of what has ended: receipts.
+//! Pure: what a session makes of what has ended: phase results.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -16,15 +16,15 @@ use crate::{
 };
 use pallet_api::{
     conditions::clip,
-    group_node::{ActionResult, Effect, Outcome, Receipt},
+    group_node::{ActionResult, Effect, Outcome, PhaseResult},
 };
 
-/// How many receipts a status holds; the schema says so. There are fewer phases.
-pub(super) const RECEIPTS: usize = 24;
+/// How many phase results a status holds; the schema says so. There are fewer phases.
+pub(super) const PHASE_RESULTS: usize = 24;
 
 impl Session {
     /// Compares the facts with what is expected of them. Nothing runs for that.
-    pub(super) fn examine(&self, digest: &Digest, attempt: u32, look: &str, now: Timestamp) -> Receipt {
+    pub(super) fn examine(&self, digest: &Digest, attempt: u32, look: &str, now: Timestamp) -> PhaseResult {
         let findings = next::examine(&self.group, &self.identity, &self.record);
         let failures: Vec<String> =
             findings.iter().filter_map(|f| Some(format!("{}: {}", f.name, f.failure.as_ref()?))).collect();
@@ -33,7 +33,7 @@ impl Session {
             result: if finding.failure.is_some() { Effect::Failed } else { Effect::Unchanged },
             diff: String::new(),
         };
-        Receipt {
+        PhaseResult {
             outcome: if failures.is_empty() { Outcome::Succeeded } else { Outcome::Failed },
             actions: findings.iter().map(result).collect(),
             message: clip(&failures.join("; "), 1024),
@@ -42,19 +42,19 @@ impl Session {
     }
 
     /// Settings has succeeded when its values can be filled in, too.
-    pub(super) fn with_values(&mut self, receipt: Receipt) -> Receipt {
+    pub(super) fn with_values(&mut self, phase_result: PhaseResult) -> PhaseResult {
         match next::values(&self.group, &self.identity, &self.record) {
             Err(error) if !error.waits() => {
-                Receipt { outcome: Outcome::Failed, message: clip(&error.to_string(), 1024), ..receipt }
+                PhaseResult { outcome: Outcome::Failed, message: clip(&error.to_string(), 1024), ..phase_result }
             }
             _ => {
                 (self.gathered, self.view) = (true, View::Whole);
-                receipt
+                phase_result
             }
         }
     }
 
-    /// A successful receipt with nothing to show.
+    /// A successful phase result with nothing to show.
     pub(super) fn blank(
         &self,
         phase: &PhaseName,
@@ -62,8 +62,8 @@ impl Session {
         attempt: u32,
         run_id: &str,
         started: Timestamp,
-    ) -> Receipt {
-        Receipt {
+    ) -> PhaseResult {
+        PhaseResult {
             phase: phase.to_string(),
             digest: digest.to_string(),
             run_id: run_id.to_owned(),
@@ -83,7 +83,7 @@ impl Session {
         }
     }
 
-    /// Makes a receipt of what the journal says. Its times are those of the operator that started the run, as far as it is known
+    /// Makes a phase result of what the journal says. Its times are those of the operator that started the run, as far as it is known
     /// here, and never the future.
     pub(super) fn settle(&mut self, ended: &Ended, now: Timestamp) {
         let asked = self.in_flight().filter(|flight| flight.run_id == ended.run_id).cloned();
@@ -96,13 +96,14 @@ impl Session {
         let (started, finished) = ended.times.map_or((now, now), |(began, end)| (clamp(began), clamp(end)));
         // A run counts under the token that it was started under; an annotation that came later is for the next.
         // One that somebody else started for a further attempt did so under the token of the attempt before.
-        let same = |receipt: &&Receipt| {
-            let next = receipt.attempt.checked_add(1) == Some(ended.attempt) && receipt.digest == ended.digest;
-            receipt.run_id == ended.run_id || next
+        let same = |phase_result: &&PhaseResult| {
+            let next =
+                phase_result.attempt.checked_add(1) == Some(ended.attempt) && phase_result.digest == ended.digest;
+            phase_result.run_id == ended.run_id || next
         };
-        let known = self.record.receipts.get(&phase).filter(same);
+        let known = self.record.phase_results.get(&phase).filter(same);
         let retry_token = asked.as_ref().map(|flight| flight.retry_token.clone());
-        let retry_token = retry_token.or_else(|| known.map(|receipt| receipt.retry_token.clone()));
+        let retry_token = retry_token.or_else(|| known.map(|phase_result| phase_result.retry_token.clone()));
         let started = asked.map_or(started, |flight| flight.started);
         let digest = if ended.digest == "-" { "" } else { &ended.digest };
         let failed =
@@ -125,7 +126,7 @@ impl Session {
                 (Outcome::Failed, None, "it was killed on the node together with what watched over it".into())
             }
         };
-        let mut receipt = Receipt {
+        let mut phase_result = PhaseResult {
             outcome,
             exit_code,
             finished_at: Time(finished.max(started)),
@@ -141,56 +142,58 @@ impl Session {
             message: clip(&message, 1024),
             ..self.blank(&phase, &Digest::stored(digest), ended.attempt, &ended.run_id, started)
         };
-        // Of one that no receipt speaks of nobody knows: it takes nothing from the attempts that an annotation has given.
-        receipt.retry_token = retry_token.unwrap_or_default();
+        // Of one that no phase result speaks of nobody knows: it takes nothing from the attempts that an annotation has given.
+        phase_result.retry_token = retry_token.unwrap_or_default();
         if is_settings && outcome == Outcome::Succeeded {
-            receipt = match facts::parse_own(&ended.facts, &self.group.phases.settings.facts, |text| {
+            phase_result = match facts::parse_own(&ended.facts, &self.group.phases.settings.facts, |text| {
                 self.mask.mask(text, Cut::default())
             }) {
                 Ok(own) => {
                     self.record.facts.retain(|name, _| facts::is_reserved(name));
                     self.record.facts.extend(own.into_iter().map(|(name, value)| (name, self.mask.value(value))));
-                    self.with_values(receipt)
+                    self.with_values(phase_result)
                 }
-                Err(message) => Receipt { outcome: Outcome::Failed, message: clip(&message, 1024), ..receipt },
+                Err(message) => PhaseResult { outcome: Outcome::Failed, message: clip(&message, 1024), ..phase_result },
             };
         }
         if is_settings {
             self.settings_are_over();
         }
-        self.tell_converge(&phase, &receipt);
-        self.record.receipts.insert(phase, receipt);
+        self.tell_converge(&phase, &phase_result);
+        self.record.phase_results.insert(phase, phase_result);
         self.forget_the_undeclared();
     }
 
     /// How often in a row the attempt in flight was interrupted before.
     pub(super) fn interruptions(&self, flight: &InFlight) -> u32 {
-        let known = self.record.receipts.get(&flight.phase).filter(|receipt| {
-            receipt.outcome == Outcome::Interrupted
-                && receipt.digest == flight.digest.as_str()
-                && receipt.retry_token == flight.retry_token
+        let known = self.record.phase_results.get(&flight.phase).filter(|phase_result| {
+            phase_result.outcome == Outcome::Interrupted
+                && phase_result.digest == flight.digest.as_str()
+                && phase_result.retry_token == flight.retry_token
         });
-        known.map_or(0, |receipt| receipt.interruptions)
+        known.map_or(0, |phase_result| phase_result.interruptions)
     }
 
     /// What runs of a phase did that waited at manual steps before this one.
     pub(super) fn done_before(&self, phase: &PhaseName, digest: &str, from: u32) -> Vec<ActionResult> {
-        let known = self.record.receipts.get(phase).filter(|receipt| receipt.digest == digest);
-        let mut done: Vec<ActionResult> =
-            known.map(|receipt| receipt.actions.iter().take(from as usize).cloned().collect()).unwrap_or_default();
+        let known = self.record.phase_results.get(phase).filter(|phase_result| phase_result.digest == digest);
+        let mut done: Vec<ActionResult> = known
+            .map(|phase_result| phase_result.actions.iter().take(from as usize).cloned().collect())
+            .unwrap_or_default();
         for step in done.iter_mut().filter(|action| action.result == Effect::Waiting) {
             step.result = Effect::Changed;
         }
         done
     }
 
-    /// Receipts of phases that are declared no more go when there are more than a status holds, the oldest first.
+    /// PhaseResults of phases that are declared no more go when there are more than a status holds, the oldest first.
     pub(super) fn forget_the_undeclared(&mut self) {
-        while self.record.receipts.len() > RECEIPTS {
-            let undeclared = self.record.receipts.iter().filter(|(phase, _)| !self.group.phases.knows(phase));
-            let oldest = undeclared.min_by_key(|(_, receipt)| receipt.finished_at.0).map(|(phase, _)| phase.clone());
+        while self.record.phase_results.len() > PHASE_RESULTS {
+            let undeclared = self.record.phase_results.iter().filter(|(phase, _)| !self.group.phases.knows(phase));
+            let oldest =
+                undeclared.min_by_key(|(_, phase_result)| phase_result.finished_at.0).map(|(phase, _)| phase.clone());
             let Some(oldest) = oldest else { return };
-            self.record.receipts.remove(&oldest);
+            self.record.phase_results.remove(&oldest);
         }
     }
 }
