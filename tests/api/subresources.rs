@@ -111,7 +111,7 @@ async fn a_status_that_a_user_sends_along_is_dropped() {
 
 /// A phase result that the schema would refuse is a result lost: the longest that the operator writes must fit.
 #[tokio::test]
-async fn the_largest_receipts_fit() {
+async fn the_largest_results_fit() {
     let Some(cluster) = support::cluster().await else { return };
     cluster
         .in_namespace(async |space| {
@@ -138,7 +138,7 @@ async fn the_largest_receipts_fit() {
 }
 
 #[tokio::test]
-async fn two_receipts_of_one_phase_are_refused() {
+async fn two_results_of_one_phase_are_refused() {
     let Some(cluster) = support::cluster().await else { return };
     cluster
         .in_namespace(async |space| {

@@ -51,7 +51,7 @@ async fn a_run_that_ended_unheard_is_not_repeated() {
 /// The operator is killed at every moment there is between an edit and its phase result: each edit runs once.
 #[tokio::test]
 async fn the_operator_may_be_killed_while_a_receipt_is_written() {
-    let Some(mut space) = Space::new("phase result").await else { return };
+    let Some(mut space) = Space::new("result").await else { return };
     let spec = |round: u32| json!({"count": 1, "node": busybox(), "phases": {"configure": script(&format!("echo {round} >>/ran"))}});
     space.apply(spec(0)).await;
     space.ready().await;

@@ -230,7 +230,7 @@ fn of_node(node: &GroupNode) -> Vec<Failure> {
     let remedy = match reason {
         "Backoff" | "Running" | "Pending" => "it is tried again by itself".to_owned(),
         _ => advice::about(reason, &group, &name)
-            .unwrap_or_else(|| format!("change the phase, or give its attempts back: kubectl pallet retry gn/{name}")),
+            .unwrap_or_else(|| format!("change the phase, or retry it: kubectl pallet retry gn/{name}")),
     };
     let failed = status.phase_results.iter().filter(|phase_result| is_failure(phase_result));
     let mut failures: Vec<Failure> =
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(
             text,
             "bad-1  configure  gate  Failed, attempt 2, exit code 7\n  action gate failed with exit code 7\n  | two\n  | the gate is shut\n  \
-             all output: kubectl pallet logs bad-1 --run configure-1\n  to do: change the phase, or give its attempts back: kubectl pallet retry bad"
+             all output: kubectl pallet logs bad-1 --run configure-1\n  to do: change the phase, or retry it: kubectl pallet retry bad"
         );
     }
 

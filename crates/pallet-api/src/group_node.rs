@@ -126,6 +126,7 @@ pub struct Drift {
 
 /// What one Lift did on a node.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeLift {
     /// The UID of the Lift.
     #[schemars(length(max = 64))]

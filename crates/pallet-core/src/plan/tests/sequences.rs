@@ -133,7 +133,7 @@ fn a_test_that_fails_is_tried_again_and_then_said_to_have_failed() {
 fn expectations_may_use_what_changes_by_itself_and_nothing_undeclared() {
     let with = |that: &str| {
         let mut phases = phases();
-        phases["test"]["expect"][0]["that"] = that.into();
+        phases["test"]["expect"][0]["expression"] = that.into();
         resolve(&object(json!({"phases": phases})), &Default::default()).err().map(|errors| errors[0].to_string())
     };
     assert_eq!(with("facts.disk.freePercent > 10 && settings.v == 'x'"), None);
