@@ -263,6 +263,11 @@ impl World {
                 );
                 continue;
             };
+            // A phase that could not be rendered has never run: its result has the ID of the last run, and a digest of its own.
+            let never_ran = phase_result.outcome == Outcome::Failed && phase_result.exit_code.is_none();
+            if never_ran && phase_result.digest != run.digest {
+                continue;
+            }
             let told = match run.verdict {
                 Some(Verdict::Exit(0)) if run.waits() => phase_result.outcome == Outcome::Waiting,
                 Some(Verdict::Exit(0)) => {
