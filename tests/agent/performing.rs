@@ -347,7 +347,7 @@ fn a_check_says_what_hangs_on_what_is_not_there_yet(shell: Shell) {
     let ended = agent.ended();
     assert_eq!(ended.verdict, Verdict::Exit(0), "{}", ended.output);
     let said = fs::read_to_string(node.state().join("runs").join(&id).join("actions")).unwrap();
-    assert_eq!(said, "Changed dir\nUnknowable within\nChanged last\n");
+    assert_eq!(said, "Changed dir\nUnknown within\nChanged last\n");
     assert_eq!(effects(&run(&mut agent, calls())), [Changed; 3]);
     agent.bye();
 }
