@@ -134,7 +134,7 @@ async fn good_specs_and_the_operator_reads_what_is_kept() {
         ),
         (
             json!({"phases": {"test": {"expect": [{"name": "disk", "expression": "facts.disk.freePercent > 10"}]}}}),
-            "/spec/phases/test/expect/0/that",
+            "/spec/phases/test/expect/0/expression",
             json!("facts.disk.freePercent > 10"),
         ),
         (
