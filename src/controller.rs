@@ -281,7 +281,7 @@ pub async fn run(
         }
     }
     if tokio::time::timeout(SESSIONS_END, tasks.shutdown()).await.is_err() {
-        warn!("sessions and reconciles did not end in time and are dropped");
+        warn!("sessions and reconciles did not end before the deadline; aborting them");
     }
 }
 
@@ -412,7 +412,7 @@ impl Scope {
 /// A watch failed: it is opened again, and nothing is to be looked at for that.
 fn broken<O>(error: &watcher::Error) -> Vec<GroupKey> {
     let kind = std::any::type_name::<O>().rsplit("::").next().unwrap_or_default();
-    warn!(error = answer::words(error), kind, "a watch failed; it is opened again");
+    warn!(error = answer::words(error), kind, "watch failed, restarting");
     Vec::new()
 }
 
@@ -460,7 +460,7 @@ impl Converger {
         let rest = dispatch::rest(meter.spent());
         if meter.spent() >= SLOW {
             let (seconds, rest) = (meter.spent().as_secs_f64(), rest.as_secs_f64());
-            warn!(group = %key, seconds, rest, "evaluating the group takes long; its next reconcile waits");
+            warn!(group = %key, seconds, rest, "evaluating the group takes long; delaying its next reconcile");
         }
         Turn { again, rest: rest.max(between_passes(nodes).saturating_sub(began.elapsed())) }
     }
@@ -656,7 +656,7 @@ impl Converger {
     fn again(&self, object: &GroupSpec, error: &Error) -> Duration {
         let key = resolve::key(object);
         let pause = self.state.known().entry(key.clone()).or_default().pace.fail();
-        warn!(group = %key, %error, source = error.explanation(), pause = pause.as_secs_f64(), "a pass failed; it is tried again");
+        warn!(group = %key, %error, source = error.explanation(), pause = pause.as_secs_f64(), "reconcile failed, requeuing");
         pause
     }
 }

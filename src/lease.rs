@@ -97,7 +97,7 @@ impl Election {
     {
         let mut elector = Elector::new(self.identity.clone(), Timing::default());
         let mut stop = pin!(stop);
-        info!(lease = self.name, namespace = self.namespace, identity = self.identity, "standing for election");
+        info!(lease = self.name, namespace = self.namespace, identity = self.identity, "acquiring leader lease");
         let end = loop {
             self.telemetry.health.become_role(Role::Standby);
             tokio::select! {
@@ -127,7 +127,7 @@ impl Election {
     where
         W: Future<Output = ()> + Send + 'static,
     {
-        info!(identity = self.identity, "elected leader");
+        info!(identity = self.identity, "acquired leader lease");
         self.telemetry.health.become_role(Role::Leader);
         let leads = self.telemetry.metrics.leads();
         // In a task of its own: long work must not keep the lease from being renewed.
@@ -138,7 +138,7 @@ impl Election {
             biased;
             () = stop => End::Asked,
             loss = self.keep(elector) => {
-                warn!(%loss, "not the leader any more; what runs on nodes goes on, and the next leader finds it");
+                warn!(%loss, "lost leader lease; runs on nodes continue, and the next leader reattaches to them");
                 End::Lost
             }
             ended = working.join_next() => End::Failed(match ended {
@@ -152,7 +152,7 @@ impl Election {
         }
         let _ = end.send(());
         if timeout(WORK_ENDS, working.join_next()).await.is_err() {
-            warn!("the controllers did not end in time and are dropped");
+            warn!("controllers did not stop before the deadline; aborting them");
         }
         why
     }
@@ -164,11 +164,11 @@ impl Election {
         loop {
             heart.beat();
             if let Err(error) = self.look(elector).await {
-                warn!(%error, source = source(&error), "the lease cannot be read; it is tried again");
+                warn!(%error, source = source(&error), "failed to read the lease, retrying");
             }
             if elector.holder() != holder.as_deref() {
                 holder = elector.holder().map(str::to_owned);
-                info!(holder, "the lease is held");
+                info!(holder, "lease is held by another operator");
             }
             if let Next::Write(lease) = elector.next(self.now(), Timestamp::now())
                 && let Err(error) = self.write(elector, &lease).await
@@ -194,10 +194,10 @@ impl Election {
                 Next::Wait => return Loss::Taken(elector.holder().unwrap_or_default().to_owned()),
                 Next::Write(lease) => {
                     if let Err(error) = self.write(elector, &lease).await {
-                        warn!(%error, source = source(&error), "the lease was not renewed; it is tried again");
+                        warn!(%error, source = source(&error), "failed to renew the lease, retrying");
                         // Somebody may have it, or a write of ours went through though its answer was lost.
                         if let Err(error) = self.look(elector).await {
-                            warn!(%error, source = source(&error), "the lease cannot be read; it is tried again");
+                            warn!(%error, source = source(&error), "failed to read the lease, retrying");
                         }
                     }
                 }
@@ -249,10 +249,10 @@ impl Election {
             Ok::<_, CallError>(false)
         };
         match timeout(RELEASE, releasing).await {
-            Ok(Ok(true)) => info!("the lease is given back"),
+            Ok(Ok(true)) => info!("released leader lease"),
             Ok(Ok(false)) => {}
-            Ok(Err(error)) => warn!(%error, source = source(&error), "the lease could not be given back"),
-            Err(_) => warn!("the lease could not be given back in time"),
+            Ok(Err(error)) => warn!(%error, source = source(&error), "failed to release the lease"),
+            Err(_) => warn!("failed to release the lease before the deadline"),
         }
     }
 

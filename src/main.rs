@@ -191,12 +191,12 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         };
         election.lead(work, stop).await?;
     } else {
-        warn!("without leader election: see to it that this is the only operator at work");
+        warn!("leader election is off: no other operator may run for these namespaces");
         telemetry.health.become_role(Role::Alone);
         let _leads = telemetry.metrics.leads();
         controller::run(client, transport, settings, telemetry.clone(), stop).await;
     }
-    info!("stopped; what runs on nodes goes on and will be found again");
+    info!("stopped; runs on nodes continue, and the next operator reattaches to them");
     Ok(())
 }
 
@@ -213,7 +213,7 @@ async fn api_servers(server: &::http::Uri) -> Vec<IpAddr> {
         match tokio::time::timeout(ANSWER, tokio::net::lookup_host((host.as_str(), 0))).await {
             Ok(Ok(addresses)) => found.extend(addresses.map(|address| address.ip())),
             // It was asked there a moment ago: a proxy may have resolved it.
-            _ => warn!(host, "the API server's name is not resolved; hosts at its address would not be refused"),
+            _ => warn!(host, "failed to resolve the API server's name; hosts at its address are not refused"),
         }
     }
     found

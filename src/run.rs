@@ -425,9 +425,9 @@ impl Runs {
     fn finish(&self, node_uid: &str, instance: &str, target: &Target, session: Session, end: End) {
         match &end {
             End::Done | End::Stopped => debug!(?end, "the session is over"),
-            End::Lost(message) => warn!(message, "the connection was lost"),
-            End::Refused { reason, message } => warn!(reason, message, "the session was refused"),
-            End::NotIdempotent { message, .. } => warn!(message, "the session never settles"),
+            End::Lost(message) => warn!(message, "connection lost"),
+            End::Refused { reason, message } => warn!(reason, message, "session refused"),
+            End::NotIdempotent { message, .. } => warn!(message, "phase keeps changing its own inputs"),
         }
         let label = match &end {
             End::Done => "done",

@@ -152,7 +152,7 @@ impl Converger {
         let found = match self.references.find(group, (*group.inputs).clone()).await {
             Ok(found) => found,
             Err(error) => {
-                warn!(group = %group.key, %error, source = error.explanation(), "what the group names could not be read");
+                warn!(group = %group.key, %error, source = error.explanation(), "failed to read referenced Secrets or ConfigMaps");
                 let missing = vec![references::unreadable(group, &error)];
                 references::Found { inputs: (*group.inputs).clone(), missing, again: Some(AFTER_FAILED_READ) }
             }

@@ -110,7 +110,7 @@ impl Lookout {
                     }
                 }
                 Err(error) => {
-                    warn!(%error, source = error.explanation(), "whether KubeVirt is there could not be asked");
+                    warn!(%error, source = error.explanation(), "KubeVirt discovery failed");
                 }
             }
             tokio::time::sleep(pause).await;
@@ -121,7 +121,7 @@ impl Lookout {
         if !self.state.see_kubevirt(presence) {
             return;
         }
-        info!(?presence, "availability of KubeVirt changed");
+        info!(?presence, "KubeVirt availability changed");
         if presence != Presence::Present {
             // With the definitions went all objects, and without rights nobody tells of them.
             self.state.index().forget_virtual_machines();

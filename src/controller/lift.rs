@@ -178,7 +178,7 @@ impl Converger {
     fn lift_again(&self, object: &Lift, error: &Error) -> Duration {
         let key = key(object);
         let pause = self.lifts.known().entry(key.clone()).or_default().pace.fail();
-        warn!(lift = %key, %error, source = error.explanation(), pause = pause.as_secs_f64(), "a pass failed; it is tried again");
+        warn!(lift = %key, %error, source = error.explanation(), pause = pause.as_secs_f64(), "reconcile failed, requeuing");
         pause
     }
 
@@ -347,7 +347,7 @@ impl Converger {
             .iter()
             .any(|c| matches!(c.type_.as_str(), "Failed" | "Stalled") && c.status == "True");
         let kind = if failed { EventType::Warning } else { EventType::Normal };
-        info!(reason = now.reason, message = now.message, "the Lift stands otherwise");
+        info!(reason = now.reason, message = now.message, "condition changed");
         let action = format!("Lift-{}", now.reason);
         tell(&self.recorder, &object.object_ref(&()), kind, &now.reason, &action, now.message).await;
     }

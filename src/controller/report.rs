@@ -269,7 +269,7 @@ impl Reporter<'_> {
         let kind = if stalled { EventType::Warning } else { EventType::Normal };
         // Events with the same action are counted as one, with the note of the first.
         let action = format!("Reconcile-{}", wanted.observed_generation.unwrap_or_default());
-        info!(reason = now.reason, message = now.message, "the group stands otherwise");
+        info!(reason = now.reason, message = now.message, "condition changed");
         tell(self.recorder, &object.object_ref(&()), kind, &now.reason, &action, now.message.clone()).await;
     }
 }
@@ -284,7 +284,7 @@ pub async fn tell(
     note: String,
 ) {
     if publish(recorder, about, kind, reason, action, note).await == Published::NamespaceTerminating {
-        warn!(reason, "an event could not be written: its namespace is being deleted");
+        warn!(reason, "failed to write an event: its namespace is being deleted");
     }
 }
 
@@ -319,11 +319,11 @@ pub async fn publish(
         Ok(Ok(())) => Published::Written,
         Ok(Err(error)) if answer::is_terminating(&error) => Published::NamespaceTerminating,
         Ok(Err(error)) => {
-            warn!(error = answer::words(&error), reason, "an event could not be written");
+            warn!(error = answer::words(&error), reason, "failed to write an event");
             Published::Failed
         }
         Err(_) => {
-            warn!(reason, "an event could not be written in time");
+            warn!(reason, "failed to write an event before the deadline");
             Published::Failed
         }
     }

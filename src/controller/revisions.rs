@@ -136,7 +136,7 @@ impl Converger {
         }
         let revisions: Api<ControllerRevision> = Api::namespaced(self.client.clone(), &snapshot.head.key.namespace);
         for (name, uid) in due.drop {
-            info!(group = %snapshot.head.key, revision = name, "no node uses the revision any more; deleting it");
+            info!(group = %snapshot.head.key, revision = name, "deleting a revision that no node uses");
             tolerate_gone(within("delete controllerrevision", revisions.delete(&name, &by_uid(&uid))).await)?;
         }
         Ok(())
@@ -188,7 +188,7 @@ impl Converger {
                 Err(error) => return Err(error),
             }
         };
-        warn!(group = %group.key, reason = refusal, "no revision of the declaration could be kept");
+        warn!(group = %group.key, reason = refusal, "failed to store a revision of the declaration");
         self.state.remember_unkept(&group.key, &group.declared);
         let about: ObjectReference = object.object_ref(&());
         let note = format!(

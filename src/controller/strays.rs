@@ -43,7 +43,7 @@ impl Converger {
                 };
                 let pause = failed.entry(key.clone()).or_default().fail();
                 let (source, pause_s) = (error.explanation(), pause.as_secs_f64());
-                warn!(group = %key, %error, source, pause = pause_s, "a GroupNode without a group could not be let go");
+                warn!(group = %key, %error, source, pause = pause_s, "failed to release an orphaned GroupNode");
                 Turn { again: Some(pause), rest: NOT_YET }
             }
         };

@@ -67,7 +67,7 @@ impl<'a> Watched<'a> {
         }
         let phase = lift::phase_of(id.rsplit_once('-').map_or("", |(phase, _)| phase));
         let run = self.metrics.run_starts(phase, id, None);
-        run.span.in_scope(|| info!("phase goes on"));
+        run.span.in_scope(|| info!("reattached to a running phase"));
         self.flight = Some(Flight { id: id.to_owned(), run, joined: true });
     }
 
@@ -105,7 +105,7 @@ impl Drop for Watched<'_> {
     fn drop(&mut self) {
         if let Some(flight) = &self.flight {
             flight.run.span.record("outcome", "lost");
-            flight.run.span.in_scope(|| info!("phase lost from sight; it goes on and is found again"));
+            flight.run.span.in_scope(|| info!("connection lost during phase; will reattach"));
         }
     }
 }

@@ -202,7 +202,7 @@ mod tests {
         let lines = lines("warn", || {
             let _session = tracing::error_span!("session", group = "shop/web", node = "web-0").entered();
             let run = Metrics::default().run_starts("bootstrap", "bootstrap-2e", None);
-            run.span.in_scope(|| tracing::warn!("the connection was lost"));
+            run.span.in_scope(|| tracing::warn!("connection lost"));
         });
         assert_eq!((&lines[0]["node"], &lines[0]["run"]), (&"web-0".into(), &"bootstrap-2e".into()));
     }

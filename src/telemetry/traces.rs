@@ -80,7 +80,7 @@ impl Traces {
     pub async fn end(self) {
         let ending = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(FLUSH));
         if !matches!(tokio::time::timeout(FLUSH, ending).await, Ok(Ok(Ok(())))) {
-            tracing::warn!("the last traces could not be sent");
+            tracing::warn!("failed to export the last traces");
         }
     }
 }

@@ -153,7 +153,7 @@ pub async fn follow(cluster: &Cluster, subjects: Vec<Subject>, flags: &Flags, te
                 Some(Seen::Trouble(error)) => {
                     forbidden(cluster, &error)?;
                     if !lost {
-                        show.say(&format!("the connection was lost and is tried again: {}", pallet_client::answer::words(&error)));
+                        show.say(&format!("connection lost, retrying: {}", pallet_client::answer::words(&error)));
                     }
                     lost = true;
                 }

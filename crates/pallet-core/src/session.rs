@@ -357,7 +357,7 @@ impl Session {
             let phase_result = PhaseResult {
                 outcome: Outcome::Unknown,
                 retry_token: flight.retry_token.clone(),
-                message: clip(&format!("the connection was lost while the phase ran: {message}"), 1024),
+                message: clip(&format!("connection lost while the phase ran: {message}"), 1024),
                 finished_at: Time(now),
                 from: flight.from,
                 interruptions: self.interruptions(&flight),

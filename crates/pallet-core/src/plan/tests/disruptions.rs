@@ -21,7 +21,7 @@ fn cut(limit: u32, attempt: u32, interruptions: u32) -> Snapshot {
     let node = Arc::make_mut(snapshot.nodes.get_mut(&0).unwrap());
     let mut phase_result = phase_result("configure", digest.as_str(), Outcome::Unknown, attempt, ago(SECOND));
     phase_result.interruptions = interruptions;
-    phase_result.message = "the connection was lost".into();
+    phase_result.message = "connection lost".into();
     node.record.phase_results.insert(PhaseName::configure(), phase_result);
     Arc::make_mut(snapshot.machines.get_mut("web-0").unwrap()).uid = "p-other".into();
     snapshot
