@@ -214,3 +214,32 @@ fn walk(field: &Field, visit: &mut impl FnMut(&Field)) {
         walk(&Field { path: format!("{}{{}}", field.path), schema, is_item: true }, visit);
     }
 }
+
+/// `kubectl explain` shows each description by itself.
+#[test]
+fn every_field_is_described_in_four_words_or_more() {
+    fn walk(path: &str, schema: &serde_json::Value, poor: &mut Vec<String>, seen: &mut usize) {
+        let nested = [("[]", &schema["items"]), ("{}", &schema["additionalProperties"])];
+        nested.iter().for_each(|(mark, schema)| walk(&format!("{path}{mark}"), schema, poor, seen));
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            let words = field["description"].as_str().unwrap_or_default().split_whitespace().count();
+            if words < 4 {
+                poor.push(format!("{path}: {}", field["description"]));
+            }
+            *seen += 1;
+            walk(&path, field, poor, seen);
+        }
+    }
+    let (mut poor, mut seen) = (Vec::new(), 0);
+    for definition in crds::all() {
+        let definition = serde_json::to_value(definition).expect("JSON");
+        let kind = definition["spec"]["names"]["kind"].as_str().unwrap_or_default();
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        for part in ["spec", "status"] {
+            walk(&format!("{kind}.{part}"), &schema[part], &mut poor, &mut seen);
+        }
+    }
+    assert!(seen > 900, "only {seen} fields were read");
+    assert!(poor.is_empty(), "{}", poor.join("\n"));
+}

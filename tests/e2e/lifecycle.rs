@@ -42,6 +42,8 @@ async fn the_scale_subresource_grows_and_shrinks_in_order() {
     // The marked one first, then the highest ordinal.
     let mark = json!({"metadata": {"annotations": {"pallet.dev/delete-node": ""}}});
     space.nodes().patch("web-1", &PatchParams::default(), &Patch::Merge(mark)).await.unwrap();
+    // GroupNodes and GroupSpecs have watches of their own, without an order between them, and nothing shows that a mark was seen.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     space.patch(json!({"spec": {"count": 2}})).await;
     space.ready().await;
     wait("two pods are left", || async {

@@ -53,19 +53,19 @@ pub struct ActionFields {
     /// Runs a shell script.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<ExecFields>,
-    /// Writes a file.
+    /// Writes a file with its content, owner and mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileFields>,
-    /// Makes a directory.
+    /// Creates a directory with its owner and mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<DirectoryFields>,
-    /// Makes a symbolic link.
+    /// Creates a symbolic link to a path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub symlink: Option<SymlinkFields>,
     /// Keeps one line in a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line_in_file: Option<LineInFileFields>,
-    /// Downloads a file.
+    /// Downloads a file and verifies its checksum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_file: Option<RemoteFileFields>,
     /// Installs or removes packages with the node's package manager.
@@ -77,10 +77,10 @@ pub struct ActionFields {
     /// Starts, stops or enables a service with the node's service manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceFields>,
-    /// Makes a user.
+    /// Creates, changes or removes a user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserFields>,
-    /// Makes a group of users.
+    /// Creates or removes a group of users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<UserGroupFields>,
     /// Lets a user or group run commands as another by sudo.
@@ -195,7 +195,7 @@ pub struct ExecFields {
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretEnvFields {
-    /// The variable.
+    /// The name of the environment variable.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z_][A-Za-z0-9_]*$')")
         .message("must be the name of a shell variable: letters, digits and '_', such as DB_PASSWORD"))]
@@ -213,7 +213,7 @@ pub struct SecretFileFields {
     #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
         .message("must be absolute; begin it with a slash"))]
     pub path: String,
-    /// What.
+    /// The key of the Secret whose value is written.
     pub secret_key_ref: KeyFields,
     /// The mode in octal; 0600 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -62,7 +62,7 @@ pub struct NodeHost {
     /// Its IP address or DNS name.
     #[schemars(length(min = 1, max = 253))]
     pub address: String,
-    /// Its port.
+    /// The port of the SSH server on the host.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
 }
@@ -113,7 +113,7 @@ pub struct GroupNodeStatus {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drift {
-    /// When.
+    /// When the drift check ended, in RFC 3339.
     pub checked_at: Time,
     /// What is otherwise than it is declared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -131,7 +131,7 @@ pub struct NodeLift {
     /// The UID of the Lift.
     #[schemars(length(max = 64))]
     pub uid: String,
-    /// Its name.
+    /// The name of the Lift.
     #[schemars(length(max = 253))]
     pub name: String,
     /// What has become of the node in it. Without it the Lift is not done with the node.
@@ -146,7 +146,7 @@ pub struct NodeLift {
 /// Something that is otherwise than it is declared.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// The phase.
+    /// The name of the phase, such as `configure`.
     #[schemars(length(max = 128))]
     pub phase: String,
     /// The action or the expectation.
@@ -189,15 +189,15 @@ pub struct Incarnation {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
-    /// The phase.
+    /// The name of the phase, such as `configure`.
     #[schemars(length(max = 128))]
     pub phase: String,
-    /// The run.
+    /// The ID of the run in the journal of the node, for `kubectl pallet logs --run`.
     #[schemars(length(max = 128))]
     pub run_id: String,
     /// Which attempt it is, from 1.
     pub attempt: u32,
-    /// When it started.
+    /// When the run started on the node, in RFC 3339.
     pub started_at: Time,
 }
 
@@ -205,7 +205,7 @@ pub struct Running {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseResult {
-    /// The phase.
+    /// The name of the phase, such as `configure`.
     #[schemars(length(max = 128))]
     pub phase: String,
     /// What was run: a hash over the rendered phase (for settings: over its source).
@@ -217,7 +217,7 @@ pub struct PhaseResult {
     pub run_id: String,
     /// Which attempt this was at this digest, from 1.
     pub attempt: u32,
-    /// How it ended.
+    /// How the attempt ended: `Succeeded`, `Failed`, `TimedOut` and others.
     pub outcome: Outcome,
     /// How often in a row this attempt was interrupted because the pod or virtual machine was replaced. Absent where it never was.
     #[serde(default, skip_serializing_if = "is_none")]
@@ -225,9 +225,9 @@ pub struct PhaseResult {
     /// The script's exit code; 128 + n where signal n ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// When it started.
+    /// When the run started on the node, in RFC 3339.
     pub started_at: Time,
-    /// When it ended.
+    /// When the run ended on the node, in RFC 3339.
     pub finished_at: Time,
     /// The place of the first action that this run did: behind the manual step that was acknowledged; 0 without one.
     #[serde(default, skip_serializing_if = "is_none")]

@@ -187,20 +187,20 @@ pub struct PlanStatus {
 /// Nodes that would be removed.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct PlannedRemoval {
-    /// Their ordinals.
+    /// The ordinals of the nodes, as intervals such as `0-2,5`.
     pub nodes: String,
-    /// Why these.
+    /// Why the plan removes these nodes.
     pub reason: String,
 }
 
 /// A phase that would run.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct PlannedPhase {
-    /// The phase.
+    /// The name of the phase, such as `configure`.
     pub phase: String,
     /// The ordinals of the nodes.
     pub nodes: String,
-    /// Why.
+    /// Why the phase runs on these nodes.
     pub reason: String,
 }
 
@@ -209,7 +209,7 @@ pub struct PlannedPhase {
 pub struct Approved {
     /// The digest of the plan.
     pub digest: String,
-    /// The count.
+    /// The number of nodes that was approved.
     pub count: u32,
     /// A hash over the pod template.
     pub template: String,
@@ -226,7 +226,7 @@ pub struct Approved {
 /// Where the nodes stand with one phase.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct PhaseCounts {
-    /// The phase.
+    /// The name of the phase, such as `configure`.
     pub phase: String,
     /// Nodes on which it is done.
     pub succeeded: u32,
@@ -242,9 +242,9 @@ pub struct PhaseCounts {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseError {
-    /// The node.
+    /// The name of the GroupNode.
     pub node: String,
-    /// The phase.
+    /// The name of the phase, such as `configure`.
     pub phase: String,
     /// The action that failed, where one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]

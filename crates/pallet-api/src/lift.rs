@@ -198,7 +198,7 @@ pub struct LiftStatus {
     /// When it started. Its nodes are fixed from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// When it ended.
+    /// When the Lift ended, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
     /// Since when it is suspended.
@@ -248,7 +248,7 @@ pub struct LiftStatus {
 /// Nodes of one group of which the same has become.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct NodesByOutcome {
-    /// The GroupSpec.
+    /// The name of the GroupSpec.
     pub group: String,
     /// What has become of them.
     pub outcome: NodeOutcome,
@@ -287,7 +287,7 @@ pub struct ActionCounts {
     pub unchanged: u32,
     /// They were not for the node, or nothing had changed that they wait for.
     pub skipped: u32,
-    /// They failed.
+    /// The number of actions that failed.
     pub failed: u32,
     /// It cannot be told before a step that was not taken, in a dry run.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -315,7 +315,7 @@ pub(crate) fn label_selector_schema(description: &str) -> Schema {
         "type": "object",
         "properties": {
             "matchLabels": {
-                "description": "Labels that they have.",
+                "description": "Labels that an object must have, each with this value.",
                 "type": "object",
                 "maxProperties": 16,
                 "additionalProperties": text(63, "")
@@ -328,9 +328,9 @@ pub(crate) fn label_selector_schema(description: &str) -> Schema {
                     "type": "object",
                     "required": ["key", "operator"],
                     "properties": {
-                        "key": text(317, "The label."),
-                        "operator": {"description": "How it is compared.", "type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
-                        "values": {"description": "Its values, for In and NotIn.", "type": "array", "maxItems": 64, "items": text(63, "")}
+                        "key": text(317, "The key of the label that is compared."),
+                        "operator": {"description": "How the label is compared with the values.", "type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
+                        "values": {"description": "The values for In and NotIn; empty for the other operators.", "type": "array", "maxItems": 64, "items": text(63, "")}
                     },
                     "x-kubernetes-validations": [{
                         "rule": "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : !has(self.values) || self.values.size() == 0",

@@ -251,10 +251,10 @@ pub struct SshKeyFields {
 /// A key of a Secret, `ssh-privatekey` by default.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct SecretKeyFields {
-    /// The Secret's name.
+    /// The name of the Secret in the namespace of the group.
     #[schemars(length(min = 1, max = 253), regex(pattern = NAME))]
     pub name: String,
-    /// The key in it.
+    /// The key of the Secret whose value is used.
     #[serde(default = "private_key")]
     #[schemars(length(min = 1, max = 253), regex(pattern = KEY))]
     pub key: String,
@@ -278,7 +278,7 @@ pub struct KnownHostsFields {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ElevationFields {
-    /// Who.
+    /// The user that commands run as on the node, by su or sudo.
     #[serde(default = "root")]
     #[schemars(length(min = 1, max = 64))]
     pub user: String,
