@@ -112,6 +112,7 @@ fn attacks() -> Vec<(&'static str, String, &'static str)> {
             TOO_MUCH,
         ),
         ("groups of groups", format!("{{% set a = [{{'k': 1}}] %}}{}{{{{ a }}}}", again("{% set a = (a + a) | groupby('k') | map('list') | list %}", 40)), ""),
+        ("groups of a long list", "{% set l = [{'x': 1}] * 2000 %}{% for i in range(999) %}{% set a = l | groupby('x') | list %}{% endfor %}".into(), TOO_MUCH),
         ("product of itself", "{{ range(900) | product(range(900)) | list | length }}".into(), TOO_MUCH),
         ("product of a product", format!("{{% set a = [1, 2] %}}{}", again("{% set a = a | product(a) %}", 9)), TOO_MUCH),
         ("product repeated", "{{ range(99) | product(repeat=16) | list | length }}".into(), TOO_MUCH),

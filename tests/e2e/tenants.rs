@@ -102,7 +102,7 @@ fn shapes(silent: &[Value], host_key: &str) -> Vec<Shape> {
         template("loops", "{% for a in params.long %}{% for b in params.long %}{% endfor %}{% endfor %}"),
         template("texts", "{% for i in range(9999) %}{{ params.long | join(',') }}{% endfor %}"),
         template("json", "{% for i in range(9999) %}{% set a = params.long | tojson %}{% endfor %}"),
-        template("groups", "{% for i in range(999) %}{% set a = params.long | map('string') | groupby('x') | list %}{% endfor %}"),
+        template("groups", "{% set l = [{'x': 1}] * 2000 %}{% for i in range(999) %}{% set a = l | groupby('x') | list %}{% endfor %}"),
         with_long("sorts-64", numbers(2000), many("{% for i in range(9) %}{% set a = params.long | sort | reverse %}{% endfor %}"), None),
         with_long("loops-64", numbers(50), many("{% for a in range(300) %}{% for b in range(300) %}{% endfor %}{% endfor %}"), None),
         with_long("values", words(200, 200), json!({
