@@ -219,8 +219,11 @@ fn walk(field: &Field, visit: &mut impl FnMut(&Field)) {
 #[test]
 fn every_field_is_described_in_four_words_or_more() {
     fn walk(path: &str, schema: &serde_json::Value, poor: &mut Vec<String>, seen: &mut usize) {
-        let nested = [("[]", &schema["items"]), ("{}", &schema["additionalProperties"])];
-        nested.iter().for_each(|(mark, schema)| walk(&format!("{path}{mark}"), schema, poor, seen));
+        for (mark, part) in [("[]", "items"), ("{}", "additionalProperties")] {
+            if schema[part].is_object() {
+                walk(&format!("{path}{mark}"), &schema[part], poor, seen);
+            }
+        }
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
             let words = field["description"].as_str().unwrap_or_default().split_whitespace().count();

@@ -162,7 +162,7 @@ pub struct Difference {
 pub struct MachineRef {
     /// Its kind: `Pod`, `VirtualMachine` or `Host`.
     pub kind: String,
-    /// Its name.
+    /// The name of the object.
     pub name: String,
     /// Its UID; empty for a host.
     pub uid: String,

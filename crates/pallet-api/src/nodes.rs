@@ -217,7 +217,7 @@ pub struct HostFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub address: Option<String>,
-    /// Its port.
+    /// The port of the SSH server.
     #[serde(default = "ssh_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
@@ -302,7 +302,7 @@ pub struct JumpFields {
     /// Its address: an IP address or a DNS name.
     #[schemars(length(min = 1, max = 253))]
     pub address: String,
-    /// Its port.
+    /// The port of the SSH server.
     #[serde(default = "ssh_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
