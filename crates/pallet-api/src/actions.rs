@@ -14,41 +14,38 @@ use super::nodes::ElevationFields;
         .message("an action has exactly one kind: set one of exec, file, directory, symlink, lineInFile, remoteFile, package, packageSource, service, user, group, sudoer, cron, secretFile and manual, and move the others to further actions")
 )]
 pub struct ActionFields {
-    /// Name of the action in phase results, errors and `onChangeOf`; unique in its phase. Default: its kind and index,
-    /// such as `exec[0]`.
+    /// Name of the action in results and `onChangeOf`, unique in its phase. Default: kind and index, such as `exec[0]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([-A-Za-z0-9_. ]*[A-Za-z0-9])?$')")
         .message("must consist of letters, digits, '-', '_', '.' and spaces, and begin and end with a letter or digit, such as install-nginx"))]
     pub name: Option<String>,
-    /// CEL expression over `facts`, `settings`, `params`, `node` and `group`, such as `facts.os.family == 'debian'`. If
-    /// it is false, the action is skipped. It may use volatile facts, but their change alone runs nothing.
+    /// CEL expression, such as `facts.os.family == 'debian'`, over `facts`, `settings`, `params`, `node` and `group`. If false, the
+    /// action is skipped. A change of volatile facts alone runs nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub when: Option<String>,
-    /// Names of earlier actions of the phase. The action runs only if one of them has changed something since the phase
-    /// last succeeded on the node. Actions of a ServerSpec are named SPEC/NAME from outside it.
+    /// Names of earlier actions of the phase. The action runs only if one of them has changed something since the phase last
+    /// succeeded on the node. Actions of a ServerSpec are named SPEC/NAME from outside it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 127)))]
     pub on_change_of: Vec<String>,
     /// If true, the action runs on one node of the group only: the one with the lowest ordinal. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_one_node: bool,
-    /// Longest time for one attempt at the action, such as `90s`, from 1s to 24h. Then the node ends its processes, and
-    /// the attempt fails. Default: only the timeout of the phase.
+    /// Longest time for one attempt, such as `90s`, from 1s to 24h. Then the attempt fails and the node ends its processes.
+    /// Default: only the timeout of the phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::converge::duration_schema")]
     pub timeout: Option<String>,
     /// How often the action is retried within one run of the phase. Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<ActionRetryFields>,
-    /// Only for `exec`: user that runs the script and its guards, by su if the session is root, else by sudo. Only a
-    /// user that may signal the script can end it at a timeout; to become root, set `become` of the node. Default:
-    /// `become` of the phase, else the user of the session.
+    /// Only for `exec`: user that runs script and guards, by su if the session is root, else by sudo. A timeout can end only what
+    /// the session may signal: to become root, set `become` of the node. Default: `become` of the phase.
     #[serde(default, rename = "become", skip_serializing_if = "Option::is_none")]
     pub elevation: Option<ElevationFields>,
-    /// Only for `package`, `packageSource` and `remoteFile`: environment variables, such as `https_proxy`. Phase
-    /// results and logs show them: use no credentials.
+    /// Environment variables of a `package`, `packageSource` or `remoteFile`. Results and logs show them: use no credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvFields>,
@@ -102,8 +99,7 @@ pub struct ActionFields {
 /// An environment variable.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 pub struct EnvFields {
-    /// Name of the variable: upper case, such as `HTTPS_PROXY`, or a lower-case proxy variable, such as `https_proxy`.
-    /// `IFS` and `PALLET_*` are refused.
+    /// Name of the variable, such as `HTTPS_PROXY` or `https_proxy`. The operator refuses `IFS` and `PALLET_*`.
     #[schemars(length(min = 1, max = 40))]
     #[x_kube(validation = Rule::new("self.matches('^([A-Z_][A-Z0-9_]*|[a-z]+_proxy)$')")
         .message("must be upper-case letters, digits and '_', such as HTTPS_PROXY, or a lower-case proxy variable, such as https_proxy"))]
@@ -113,8 +109,8 @@ pub struct EnvFields {
     pub value: String,
 }
 
-/// A step for a person. The phase ends here with the outcome `Waiting`, and continues after the step when the
-/// annotation `pallet.dev/ack` of the GroupNode names the waiting run. The condition of the node shows the command.
+/// A step for a person. The phase ends here with the outcome `Waiting`, and continues after the step when the annotation
+/// `pallet.dev/ack` of the GroupNode names the waiting run. The condition of the node shows the command.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct ManualFields {
     /// Instruction for the person who takes the step; a template.
@@ -122,8 +118,8 @@ pub struct ManualFields {
     pub message: String,
 }
 
-/// The name of an object, which becomes part of URLs: a DNS subdomain. It is a pattern and not a CEL rule, because the
-/// definitions are close to the limit of the cost of rules.
+/// The name of an object, which becomes part of URLs: a DNS subdomain. It is a pattern and not a CEL rule, because the definitions
+/// are close to the limit of the cost of rules.
 pub(super) const NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// The key of a Secret or ConfigMap.
 pub(super) const KEY: &str = r"^[-._a-zA-Z0-9]+$";
@@ -133,12 +129,10 @@ const KEY_OR_TEMPLATE: &str = r"^[-._a-zA-Z0-9]+$|\{\{|\{%";
 /// A key of a Secret or a ConfigMap of the same namespace.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct KeyFields {
-    /// Name of the object, such as `app-config`. In actions of a ServerSpec a template over `params`, except below
-    /// `become`.
+    /// Name of the object, such as `app-config`. In a ServerSpec, a template over `params`.
     #[schemars(length(min = 1, max = 253), regex(pattern = NAME_OR_TEMPLATE))]
     pub name: String,
-    /// Key in the object, such as `tls.crt`. In actions of a ServerSpec a template over `params`, except below
-    /// `become`.
+    /// Key in the object, such as `tls.crt`. In a ServerSpec, a template over `params`.
     #[schemars(length(min = 1, max = 253), regex(pattern = KEY_OR_TEMPLATE))]
     pub key: String,
 }
@@ -189,8 +183,8 @@ pub struct ExecFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub only_if: Option<String>,
-    /// Environment variables of the script and its guards, with values from Secrets. No status, event, log or digest
-    /// contains the values, and output is masked. The phase runs again when a value changes.
+    /// Environment variables of the script and its guards, with values from Secrets. No status, event, log or digest contains the
+    /// values, and output is masked. When a value changes, the phase runs again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub secret_env: Vec<SecretEnvFields>,
@@ -238,8 +232,7 @@ pub struct SecretFileFields {
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
-    /// Shell script, a template, that must succeed before the new content is put in place, such as `sshd -t -f %s`;
-    /// `%s` is the file with that content. If it fails, the action fails and changes nothing.
+    /// Script, a template, that must accept the new content in `%s`, as `sshd -t -f %s`, or the action fails without a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub validate: Option<String>,
@@ -283,12 +276,11 @@ pub struct FileFields {
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
-    /// Shell script, a template, that must succeed before the new content is put in place, such as `sshd -t -f %s`;
-    /// `%s` is the file with that content. If it fails, the action fails and changes nothing.
+    /// Script, a template, that must accept the new content in `%s`, as `sshd -t -f %s`, or the action fails without a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub validate: Option<String>,
-    /// `present`: the action writes the file. `absent`: it removes the file or link; only `path` may be set.
+    /// `present`: writes the file. `absent`: removes the file or link; only `path` may be set.
     #[serde(default)]
     pub state: Presence,
 }
@@ -310,8 +302,7 @@ pub struct ContentFields {
     validation = Rule::new("!has(self.state) || self.state == 'present' || ![has(self.mode), has(self.owner), has(self.group)].exists(x, x)").message("state: absent allows only path; remove the other fields")
 )]
 pub struct DirectoryFields {
-    /// Absolute path of the directory, a template. Missing parents are created with mode 0755 and the same owner and
-    /// group.
+    /// Absolute path, a template. Missing parents get mode 0755 and the same owner and group.
     #[schemars(length(min = 1, max = 4096))]
     #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
         .message("must be absolute; begin it with a slash"))]
@@ -334,8 +325,7 @@ pub struct DirectoryFields {
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
         .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
-    /// `present`: the action creates the directory. `absent`: it removes the directory with its content; only `path`
-    /// may be set, with at least two parts such as `/srv/www`.
+    /// `present`: creates the directory. `absent`: removes it with its content; only `path` may be set, of two parts or more.
     #[serde(default)]
     pub state: Presence,
 }
@@ -355,7 +345,7 @@ pub struct SymlinkFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub target: Option<String>,
-    /// `present`: the action creates the link. `absent`: it removes the link; only `path` may be set.
+    /// `present`: creates the link. `absent`: removes the link; only `path` may be set.
     #[serde(default)]
     pub state: Presence,
 }
@@ -364,20 +354,17 @@ pub struct SymlinkFields {
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PackageFields {
-    /// Exact package names, templates, such as `nginx`. A version may follow as the package manager writes it, such as
-    /// `nginx=1.22.1-9`, `nginx=1.22.*` or `nginx/bookworm-backports` for apt. Patterns, groups, tasks and empty
-    /// template values fail.
+    /// Exact package names, templates, such as `nginx`; a version may follow, for apt as `nginx=1.22.*` or
+    /// `nginx/bookworm-backports`. Patterns, groups, tasks and empty values of templates fail.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
     pub names: Vec<String>,
-    /// `present`: installed in any version. `latest`: installed in the newest version of the node's repositories.
-    /// `absent`: not installed.
+    /// `present`: installed in any version. `latest`: in the newest version that the node's repositories have. `absent`: removed.
     #[serde(default)]
     pub state: PackageState,
     /// With apt and dnf, whether recommended packages are installed too. Default: as the node is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub install_recommends: Option<bool>,
-    /// With apt and apk and `state: absent`, also removes configuration files; a package of which only these are left
-    /// counts as installed. Default: false.
+    /// If true, `state: absent` also removes configuration files, even if only these are left. Only apt and apk. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub purge: bool,
     /// With apt, the release to prefer for this action, such as `bookworm-backports`, as `apt-get -t` does.
@@ -401,8 +388,7 @@ pub enum PackageState {
     Absent,
 }
 
-/// Starts, stops, enables or masks a service with the service manager in the fact `os.serviceManager`: systemd, openrc
-/// or sysv.
+/// Starts, stops, enables or masks a service with the service manager in the fact `os.serviceManager`: systemd, openrc or sysv.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[x_kube(
     validation = Rule::new("has(self.state) || has(self.enabled) || has(self.masked)").message("set at least one of state, enabled and masked")
@@ -411,22 +397,20 @@ pub struct ServiceFields {
     /// Name of the service, a template, such as `nginx`.
     #[schemars(length(min = 1, max = 256))]
     pub name: String,
-    /// `started`: runs. `stopped`: does not run. `restarted`, `reloaded`: is restarted or reloaded each time the phase
-    /// runs, and started if it does not run. Default: unchanged.
+    /// `started`, `stopped`: runs or not. `restarted`, `reloaded`: at each run of the phase, or started. Default: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ServiceState>,
-    /// Whether the service starts at boot. A systemd unit that cannot be enabled, such as a static one, is accepted
-    /// either way. Default: unchanged.
+    /// Whether the service starts at boot. Static systemd units are accepted either way. Default: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Only for systemd: whether the unit is masked, so that nothing can start it. A running unit keeps running unless
-    /// `state` is `stopped`. Default: unchanged.
+    /// Only for systemd: whether the unit is masked, so that nothing can start it. It keeps running unless `state` is `stopped`.
+    /// Default: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masked: Option<bool>,
 }
 
-/// `started`: runs. `stopped`: does not run. `restarted`, `reloaded`: is restarted or reloaded each time the phase
-/// runs, and started if it does not run.
+/// `started`: runs. `stopped`: does not run. `restarted`, `reloaded`: is restarted or reloaded each time the phase runs, and
+/// started if it does not run.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceState {
@@ -458,34 +442,30 @@ pub struct LineInFileFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub line: Option<String>,
-    /// POSIX extended regular expression, as for `grep -E`; a template. The last matching line is replaced by `line`;
-    /// one commented out by `#`, `;` or `//` only if no other matches. If none matches, the line is added. With `state:
-    /// absent`, all matching lines are removed.
+    /// POSIX extended regular expression, a template. `line` replaces the last matching line (one commented out by `#`, `;` or `//`
+    /// only if no other matches), or is added. `state: absent` removes all matching lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub r#match: Option<String>,
-    /// POSIX extended regular expression, a template. A new line is added after the last matching line. Default: at the
-    /// end of the file.
+    /// POSIX extended regular expression, a template. A new line goes after its last match. Default: the end of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub insert_after: Option<String>,
-    /// POSIX extended regular expression, a template. A new line is added before the first matching line, or at the end
-    /// if none matches.
+    /// POSIX extended regular expression, a template. A new line goes before its first match, or to the end without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub insert_before: Option<String>,
-    /// If true, `match` and `insertAfter` use the first matching line, for programs such as sshd that use the first of
-    /// two settings. Default: false, the last.
+    /// If true, `match` and `insertAfter` use the first match, for programs such as sshd that use the first setting. Default:
+    /// false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub first: bool,
-    /// `present`: the line is in the file. `absent`: the action removes it.
+    /// `present`: adds or replaces the line. `absent`: removes it.
     #[serde(default)]
     pub state: Presence,
-    /// If true, a missing file is created with mode 0644. Otherwise the action fails. Default: false.
+    /// If true, creates a missing file with mode 0644. Otherwise the action fails. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub create: bool,
-    /// Shell script, a template, that must succeed before the new content is put in place, such as `sshd -t -f %s`;
-    /// `%s` is the file with that content. If it fails, the action fails and changes nothing.
+    /// Script, a template, that must accept the new content in `%s`, as `sshd -t -f %s`, or the action fails without a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub validate: Option<String>,
@@ -500,8 +480,7 @@ pub struct SecretHeaderFields {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
         .message("must be the name of a header: letters, digits, '-' and '_', beginning with a letter or digit, such as Authorization"))]
     pub name: String,
-    /// Key of a Secret of the namespace that has the whole value of the header, such as `Bearer abc`. A newline at its
-    /// end is removed.
+    /// Key of a Secret of the namespace that has the whole value, such as `Bearer abc`, without a newline at its end.
     pub secret_key_ref: KeyFields,
 }
 
@@ -520,8 +499,8 @@ pub struct RemoteFileFields {
     /// SHA-256 checksum of the file in hexadecimal, a template. A file with this checksum is not downloaded again.
     #[schemars(length(min = 1, max = 256))]
     pub sha256: String,
-    /// Request headers with values from Secrets. They are sent to the host of `url` only, also after redirects, and
-    /// appear in no argument, URL or file. The node needs curl.
+    /// Headers with values from Secrets, sent only to the host of `url`, also after redirects, and in no argument, URL or file. The
+    /// node needs curl.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub secret_headers: Vec<SecretHeaderFields>,
@@ -545,8 +524,8 @@ pub struct RemoteFileFields {
     pub group: Option<String>,
 }
 
-/// Adds a package repository for the package manager in the fact `os.packageManager`. The action fails if it has no
-/// entry for that package manager; use `when` to select nodes.
+/// Adds a package repository for the package manager in the fact `os.packageManager`. The action fails if it has no entry for that
+/// package manager; use `when` to select nodes.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[x_kube(
     validation = Rule::new("has(self.apt) || has(self.dnf) || has(self.apk)").message("set at least one of apt, dnf and apk")
@@ -566,7 +545,7 @@ pub struct PackageSourceFields {
     /// Repository for apk, a line of /etc/apk/repositories.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apk: Option<ApkSourceFields>,
-    /// `present`: the repository is configured. `absent`: the action removes it.
+    /// `present`: adds the repository. `absent`: removes it.
     #[serde(default)]
     pub state: Presence,
 }
@@ -589,8 +568,7 @@ pub struct AptSourceFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32768))]
     pub key: Option<String>,
-    /// If true, apt accepts unsigned packages: anyone who controls the connection to the repository controls the node.
-    /// Default: false.
+    /// If true, apt accepts unsigned packages: who controls the connection to the repository controls the node. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trusted: bool,
 }
@@ -635,8 +613,8 @@ pub struct UserFields {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
     pub groups: Vec<String>,
-    /// Home directory, a template; created unless `system` is true. If it exists and its owner ID belongs to no user,
-    /// the user becomes its owner. Default: /home/NAME.
+    /// Home directory, a template, created unless `system` is true. An existing one whose owner ID has no user becomes the user's.
+    /// Default: /home/NAME.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub home: Option<String>,
@@ -648,14 +626,14 @@ pub struct UserFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub comment: Option<String>,
-    /// If true, a new user is a system user: it has a low ID, and no home directory is created. Default: false.
+    /// If true, a new user is a system user, with a low ID and no new home directory. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub system: bool,
     /// Public SSH keys, templates: the whole content of ~/.ssh/authorized_keys. Default: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 8192)))]
     pub authorized_keys: Option<Vec<String>>,
-    /// `present`: the user exists. `absent`: the action removes the user, but keeps the home directory.
+    /// `present`: creates or changes the user. `absent`: removes it, but not its home directory.
     #[serde(default)]
     pub state: Presence,
 }
@@ -673,21 +651,19 @@ pub struct UserGroupFields {
     /// If true, a new group is a system group with a low ID. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub system: bool,
-    /// `present`: the group exists. `absent`: the action removes it.
+    /// `present`: creates the group. `absent`: removes it.
     #[serde(default)]
     pub state: Presence,
 }
 
-/// Allows a user or group to run commands as another user, by a file in /etc/sudoers.d that visudo checks first if the
-/// node has it.
+/// Allows a user or group to run commands as another user, by a file in /etc/sudoers.d that visudo checks first if the node has it.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SudoerFields {
     /// User, or group after a `%`, such as `%admin`; a template.
     #[schemars(length(min = 1, max = 256))]
     pub name: String,
-    /// Suffix of the file's name, such as `database`: needed to give the same user or group more than one rule, each in
-    /// its own file.
+    /// Suffix of the file's name, such as `database`, for a further rule of the same user or group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
@@ -697,21 +673,20 @@ pub struct SudoerFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub run_as: Option<String>,
-    /// Commands, templates, in the syntax of sudoers with absolute paths, such as `/usr/bin/systemctl restart app`.
-    /// Default: ALL.
+    /// Commands as in sudoers, templates, with absolute paths, such as `/usr/bin/systemctl restart app`. Default: ALL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 1024)))]
     pub commands: Vec<String>,
     /// If true, sudo asks for no password. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_password: bool,
-    /// `present`: the rule exists. `absent`: the action removes its file.
+    /// `present`: writes the rule. `absent`: removes its file.
     #[serde(default)]
     pub state: Presence,
 }
 
-/// Runs a command on a schedule, by a file in /etc/cron.d, or in a crontab if the node's cron does not read that
-/// directory (busybox).
+/// Runs a command on a schedule, by a file in /etc/cron.d, or in a crontab if the node's cron does not read that directory
+/// (busybox).
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 pub struct CronFields {
     /// Name of the job, such as `nightly-backup`, used for its file on the node.
@@ -719,8 +694,7 @@ pub struct CronFields {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
         .message("must consist of letters, digits, '-' and '_', such as nightly-backup"))]
     pub name: String,
-    /// Schedule, a template: the five fields of cron, such as `30 2 * * *`, or `@daily` and the like. Required unless
-    /// `state` is `absent`.
+    /// Schedule, a template, such as `30 2 * * *` or `@daily`. Required unless `state` is `absent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub schedule: Option<String>,
@@ -728,12 +702,11 @@ pub struct CronFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub user: Option<String>,
-    /// Command in one line for sh, a template. Inserted values are quoted for the shell; a `%` is escaped for cron.
-    /// Required unless `state` is `absent`.
+    /// Command for sh in one line, a template, quoted for the shell; `%` is escaped. Required unless `state` is `absent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub command: Option<String>,
-    /// `present`: the job exists. `absent`: the action removes it.
+    /// `present`: writes the job. `absent`: removes it.
     #[serde(default)]
     pub state: Presence,
 }

@@ -13,36 +13,35 @@ use serde_json::Value;
         .message("phases and process exclude each other; remove one of them")
 )]
 pub struct ConvergeFields {
-    /// Phases that converge runs, in this order. Bootstrap (on new nodes) and settings always run first; configure
-    /// always runs, and first if it is not listed. Default: the `defaultPhases` of the ServerSpecs, else configure.
+    /// Phases that converge runs, in this order. Bootstrap (on new nodes) and settings always run first; configure always runs, and
+    /// first if it is not listed. Default: the `defaultPhases` of the ServerSpecs, else configure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 40)), extend("x-kubernetes-list-type" = "set"))]
     #[x_kube(validation = Rule::new("self.all(name, !(name in ['bootstrap', 'destroy-server', 'app-rollout']))")
         .message("phases must not list bootstrap, destroy-server or app-rollout, which the operator runs on new nodes, before removal and on demand; remove them from the list"))]
     pub phases: Option<Vec<String>>,
-    /// Process whose phases converge runs, instead of `phases`: apply-install (settings, init, install, configure),
-    /// apply-config (settings, configure), server-test (settings, test), or one of `spec.processes`.
+    /// Process whose phases converge runs, instead of `phases`: apply-install (settings, init, install, configure), apply-config
+    /// (settings, configure), server-test (settings, test), or one of `spec.processes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 40))]
     pub process: Option<String>,
     /// How phases roll out over the nodes, and how the operator replaces nodes.
     #[serde(default)]
     pub rollout: RolloutFields,
-    /// Longest time that one phase may run on one node, such as `90s`, `30m` or `1h30m`, from 1s to 24h. The node then
-    /// ends the run, and the attempt fails. Default: 30m.
+    /// Longest time that one phase may run on one node, such as `90s`, `30m` or `1h30m`, from 1s to 24h. The node then ends the
+    /// run, and the attempt fails. Default: 30m.
     #[serde(default = "default_timeout")]
     #[schemars(schema_with = "duration_schema")]
     pub timeout: String,
-    /// Longest time that the removal of a node waits for destroy-server, counted from the deletion of the GroupNode,
-    /// from 1s to 24h. Then the operator removes the node anyway. Default: 5m.
+    /// Longest time that the removal of a node waits for destroy-server, counted from the deletion of the GroupNode, from 1s to
+    /// 24h. Then the operator removes the node anyway. Default: 5m.
     #[serde(default = "default_destroy_timeout")]
     #[schemars(schema_with = "duration_schema")]
     pub destroy_timeout: String,
     /// How often and when the operator retries a failed phase.
     #[serde(default)]
     pub retry: RetryFields,
-    /// Any text, such as a date. If it changes, configure runs again on every node, as `kubectl rollout restart` does
-    /// for pods.
+    /// Any text, such as a date. If it changes, configure runs again on every node, as `kubectl rollout restart` does for pods.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub reapply: String,
@@ -51,16 +50,16 @@ pub struct ConvergeFields {
     pub drift_check: Option<DriftCheckFields>,
 }
 
-/// Drift checks: the operator reads the facts again, evaluates test, and checks every action of the phases that run
-/// when their content changes. The condition `Drifted` has the result.
+/// Drift checks: the operator reads the facts again, evaluates test, and checks every action of the phases that run when their
+/// content changes. The condition `Drifted` has the result.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct DriftCheckFields {
-    /// Time between two drift checks of a node, such as `30m` or `24h`, from 10s to 720h. The operator shortens it by
-    /// up to a tenth, differently for each node.
+    /// Time between two drift checks of a node, such as `30m` or `24h`, from 10s to 720h. The operator shortens it by up to a
+    /// tenth, differently for each node.
     #[schemars(schema_with = "drift_interval_schema")]
     pub interval: String,
-    /// What the operator does if a node differs. `Report`: it sets the condition `Drifted`. `Reapply`: it also runs the
-    /// phase again on that node, within `maxParallel`. Default: Report.
+    /// What the operator does if a node differs. `Report`: it sets the condition `Drifted`. `Reapply`: it also runs the phase again
+    /// on that node, within `maxParallel`. Default: Report.
     #[serde(default)]
     pub policy: DriftPolicy,
 }
@@ -71,8 +70,8 @@ pub enum DriftPolicy {
     /// The operator reports the difference.
     #[default]
     Report,
-    /// The operator reports the difference and runs the phase again on the node, as after an edit and within the limits
-    /// of the rollout.
+    /// The operator reports the difference and runs the phase again on the node, as after an edit and within the limits of the
+    /// rollout.
     Reapply,
 }
 
@@ -107,35 +106,35 @@ fn default_destroy_timeout() -> String {
         .message("maxUnavailable and maxSurge are both 0, which would prevent every replacement; set one of them to 1 or more")
 )]
 pub struct RolloutFields {
-    /// `Independent`: each node runs its phases without waiting for others. `Barrier`: all nodes finish a phase before
-    /// any starts the next; a node that joins later, is lost or has failed holds nobody up. Default: Independent.
+    /// `Independent`: each node runs its phases without waiting for others. `Barrier`: all nodes finish a phase before any starts
+    /// the next; a node that joins later, is lost or has failed holds nobody up. Default: Independent.
     #[serde(default)]
     pub order: Order,
-    /// How many nodes the operator runs phases on at once: a number, or a percentage of count such as `25%`, rounded
-    /// up; at least 1. Default: 50%.
+    /// How many nodes the operator runs phases on at once: a number, or a percentage of count such as `25%`, rounded up; at least
+    /// 1. Default: 50%.
     #[serde(default = "default_max_parallel")]
     #[schemars(schema_with = "max_parallel_schema")]
     pub max_parallel: Value,
-    /// How many nodes may be unavailable during a replacement: a number, or a percentage of count, rounded down; at
-    /// least 1 if `maxSurge` is 0. A node is available if its pod is Ready and it has converged once. Default: 25%.
+    /// How many nodes may be unavailable during a replacement: a number, or a percentage of count, rounded down; at least 1 if
+    /// `maxSurge` is 0. A node is available if its pod is Ready and it has converged once. Default: 25%.
     #[serde(default = "default_max_unavailable")]
     #[schemars(schema_with = "max_unavailable_schema")]
     pub max_unavailable: Value,
-    /// How many nodes beyond count the operator may create during a replacement: a number, or a percentage of count,
-    /// rounded up. They get further ordinals. Must be 0 with `volumeClaimTemplates`. Default: 0.
+    /// How many nodes beyond count the operator may create during a replacement: a number, or a percentage of count, rounded up.
+    /// They get further ordinals. Must be 0 with `volumeClaimTemplates`. Default: 0.
     #[serde(default = "default_max_surge")]
     #[schemars(schema_with = "max_surge_schema")]
     pub max_surge: Value,
-    /// `WhenChanged`: the operator replaces nodes that were created from another template. `Never`: it keeps them, and
-    /// the conditions report them. Default: WhenChanged.
+    /// `WhenChanged`: the operator replaces nodes that were created from another template. `Never`: it keeps them, and the
+    /// conditions report them. Default: WhenChanged.
     #[serde(default)]
     pub replacement: Replacement,
-    /// `IsolateNode`: after a failed phase the node stops and the others continue. `StopAll`: no phase starts on other
-    /// nodes while more nodes than `maxFailures` (default 0) are failing. Default: IsolateNode.
+    /// `IsolateNode`: after a failed phase the node stops and the others continue. `StopAll`: no phase starts on other nodes while
+    /// more nodes than `maxFailures` (default 0) are failing. Default: IsolateNode.
     #[serde(default)]
     pub on_failure: OnFailure,
-    /// Number of failing nodes, or percentage of count rounded down, above which no phase starts on other nodes.
-    /// Default: no limit with `IsolateNode`, 0 with `StopAll`.
+    /// Number of failing nodes, or percentage of count rounded down, above which no phase starts on other nodes. Default: no limit
+    /// with `IsolateNode`, 0 with `StopAll`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "max_failures_schema")]
     pub max_failures: Option<Value>,
@@ -204,8 +203,7 @@ pub struct RetryFields {
     #[serde(default = "default_limit")]
     #[schemars(range(min = 0, max = 100))]
     pub limit: u32,
-    /// Pause before the second attempt, such as `10s`; it doubles with each further attempt, up to 5 minutes. Default:
-    /// 10s.
+    /// Pause before the second attempt, such as `10s`; it doubles with each further attempt, up to 5 minutes. Default: 10s.
     #[serde(default = "default_backoff")]
     #[schemars(schema_with = "duration_schema")]
     pub backoff: String,

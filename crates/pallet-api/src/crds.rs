@@ -47,8 +47,8 @@ fn written(definitions: Vec<CustomResourceDefinition>) -> Result<Vec<(String, St
         .collect()
 }
 
-/// Integer and time formats that the API server knows too. It warns of others (`uint32`), which add nothing to the
-/// minimum and maximum beside them.
+/// Integer and time formats that the API server knows too. It warns of others (`uint32`), which add nothing to the minimum and
+/// maximum beside them.
 const FORMATS: &[&str] = &["int32", "int64", "double", "date-time"];
 
 fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
@@ -61,9 +61,9 @@ fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     crd
 }
 
-/// Moves each default inside a list from the schema to the field's description. `kubectl apply` replaces a list of a
-/// custom resource as a whole, so a default that the API server adds to an item would differ from the applied file at
-/// every apply and for every GitOps tool. The types fill in the same defaults when the operator reads the object.
+/// Moves each default inside a list from the schema to the field's description. `kubectl apply` replaces a list of a custom
+/// resource as a whole, so a default that the API server adds to an item would differ from the applied file at every apply and for
+/// every GitOps tool. The types fill in the same defaults when the operator reads the object.
 fn move_list_defaults(schema: &mut JSONSchemaProps, in_list: bool) {
     if in_list && let Some(default) = schema.default.take() {
         let default = default.0.as_str().map_or_else(|| default.0.to_string(), str::to_owned);
@@ -83,8 +83,8 @@ fn move_list_defaults(schema: &mut JSONSchemaProps, in_list: bool) {
     }
 }
 
-/// Removes formats that the API server does not know, and every `nullable`: a null then counts as absent, as in the
-/// built-in kinds, and a default replaces it. A nullable field would keep the null.
+/// Removes formats that the API server does not know, and every `nullable`: a null then counts as absent, as in the built-in kinds,
+/// and a default replaces it. A nullable field would keep the null.
 fn tidy_schema(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     schema.format.take_if(|format| !FORMATS.contains(&format.as_str()));
@@ -99,8 +99,8 @@ fn tidy_schema(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// Gives new objects a status that the operator has not observed, or kstatus would call them current before the
-/// operator has seen them.
+/// Gives new objects a status that the operator has not observed, or kstatus would call them current before the operator has seen
+/// them.
 fn unobserved(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let status = version

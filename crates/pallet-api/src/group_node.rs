@@ -40,8 +40,8 @@ pub struct GroupNodeFields {
     /// UID of the GroupSpec that the node belongs to. A new GroupSpec of the same name has another UID.
     #[schemars(length(min = 1, max = 64))]
     pub group_uid: String,
-    /// UID of an earlier GroupSpec of the same name from which the operator took over the node, such as after a restore
-    /// from a backup. `groupUid` changes only together with it.
+    /// UID of an earlier GroupSpec of the same name from which the operator took over the node, such as after a restore from a
+    /// backup. `groupUid` changes only together with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub taken_over_from: Option<String>,
@@ -74,8 +74,8 @@ pub struct GroupNodeStatus {
     /// Machine of the node: its pod, virtual machine or host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_ref: Option<MachineRef>,
-    /// Hash of the template of the machine on which the node last converged. The operator creates a lost machine from
-    /// that template until it replaces the node.
+    /// Hash of the template of the machine on which the node last converged. The operator creates a lost machine from that template
+    /// until it replaces the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub template_hash: Option<String>,
@@ -103,8 +103,8 @@ pub struct GroupNodeStatus {
     /// Phase that is running, as of the last write. The journal on the node may be newer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<Running>,
-    /// Conditions: `Converged`, True if every phase has succeeded on this incarnation as declared now; `Drifted` if
-    /// there are drift checks.
+    /// Conditions: `Converged`, True if every phase has succeeded on this incarnation as declared now; `Drifted` if there are drift
+    /// checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -176,12 +176,12 @@ pub struct Incarnation {
     /// UID of the pod or virtual machine, or the name of the host.
     #[schemars(length(max = 253))]
     pub uid: String,
-    /// ID of the container, UID of the VirtualMachineInstance, or address and port of the host. A pod with another
-    /// value is another incarnation; a machine that restarts with its disk keeps its `filesystemId`.
+    /// ID of the container, UID of the VirtualMachineInstance, or address and port of the host. A pod with another value is another
+    /// incarnation; a machine that restarts with its disk keeps its `filesystemId`.
     #[schemars(length(max = 512))]
     pub instance: String,
-    /// ID of the node's file system: random, created once by the agent on it. On hosts and virtual machines the machine
-    /// ID and the UID of the GroupNode follow it.
+    /// ID of the node's file system: random, created once by the agent on it. On hosts and virtual machines the machine ID and the
+    /// UID of the GroupNode follow it.
     #[schemars(length(max = 256))]
     pub filesystem_id: String,
 }
@@ -218,11 +218,10 @@ pub struct PhaseResult {
     pub run_id: String,
     /// Number of the attempt at this digest, from 1.
     pub attempt: u32,
-    /// How the attempt ended: `Succeeded`, `Failed`, `TimedOut`, `Waiting` (for a person), `Unknown` (connection lost)
-    /// or `Interrupted` (the machine was replaced).
+    /// How the attempt ended: `Succeeded`, `Failed`, `TimedOut`, `Waiting` (for a person), `Unknown` (connection lost) or
+    /// `Interrupted` (the machine was replaced).
     pub outcome: Outcome,
-    /// How often in a row this attempt was interrupted because the pod or virtual machine was replaced. Absent if
-    /// never.
+    /// How often in a row this attempt was interrupted because the pod or virtual machine was replaced. Absent if never.
     #[serde(default, skip_serializing_if = "is_none")]
     pub interruptions: u32,
     /// Exit code of the first action that failed; 128 + n if signal n ended it.
@@ -254,8 +253,8 @@ pub struct PhaseResult {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub overridden_by: String,
-    /// Values of the annotation `pallet.dev/retry` of the group and of the node, with a slash between them, under which
-    /// this attempt counts. A value over 64 bytes is replaced by its SHA-256 in hexadecimal.
+    /// Values of the annotation `pallet.dev/retry` of the group and of the node, with a slash between them, under which this
+    /// attempt counts. A value over 64 bytes is replaced by its SHA-256 in hexadecimal.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub retry_token: String,
@@ -274,8 +273,8 @@ pub enum Outcome {
     Unknown,
     /// The run reached a manual step that nobody has acknowledged yet.
     Waiting,
-    /// The pod or virtual machine was evicted, deleted or lost while the phase ran. The attempt does not count: the
-    /// phase runs again, with a backoff if this happens repeatedly.
+    /// The pod or virtual machine was evicted, deleted or lost while the phase ran. The attempt does not count: the phase runs
+    /// again, with a backoff if this happens repeatedly.
     Interrupted,
 }
 
@@ -285,8 +284,7 @@ pub struct ActionResult {
     /// Name of the action, or its kind and index if it has none, such as `exec[0]`.
     #[schemars(length(max = 256))]
     pub name: String,
-    /// `Changed`, `Unchanged`, `Failed`, `Skipped`, `Waiting` (for a person) or `Unknown` (in a dry run or drift
-    /// check).
+    /// `Changed`, `Unchanged`, `Failed`, `Skipped`, `Waiting` (for a person) or `Unknown` (in a dry run or drift check).
     pub result: Effect,
     /// First lines of a diff of the changed file, 1 KiB at most. Only for files that every user of the node may read.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -48,28 +48,26 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GroupSpecFields {
-    /// Number of nodes. `kubectl scale` and a HorizontalPodAutoscaler set it through the scale subresource. If it is
-    /// absent, the operator sets it: to 1 for a new group, else to the last value, so that a manifest without it does
-    /// not undo an autoscaler.
+    /// Number of nodes, also set by `kubectl scale` and autoscalers. If it is absent, the operator sets it: to 1 for a new group,
+    /// else to its last value, so that a manifest without it does not undo an autoscaler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10000))]
     pub count: Option<u32>,
-    /// ServerSpecs of the same namespace that the group extends. Their phases run before the group's own, in this
-    /// order; each runs once, after the ServerSpecs that it extends itself.
+    /// ServerSpecs of the same namespace that the group extends. Their phases run before the group's own, in this order; each runs
+    /// once, after the ServerSpecs that it extends itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub extends: Vec<ExtendFields>,
-    /// Roles of the nodes, in addition to those of the ServerSpecs, such as `db_primary`. Templates of other groups
-    /// list these nodes as `nodes.ROLE`.
+    /// Roles of the nodes, in addition to those of the ServerSpecs, such as `db_primary`. Templates of other groups list these
+    /// nodes as `nodes.ROLE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "roles_schema")]
     pub roles: Vec<String>,
     /// What a node is: set exactly one of `pod`, `virtualMachine` and `hosts`. The kind is immutable.
     pub node: NodeFields,
-    /// Phases by name: bootstrap (once on every new node), settings (facts and values; changes nothing), init, install
-    /// (once per incarnation), configure (again when its content changes), test (expectations over facts),
-    /// destroy-server (before the operator removes a node), app-rollout (on demand, by a Lift). Any other name runs if
-    /// `converge.phases` lists it.
+    /// Phases by name: bootstrap (once on every new node), settings (facts and values; changes nothing), init, install (once per
+    /// incarnation), configure (again when its content changes), test (expectations over facts), destroy-server (before the
+    /// operator removes a node), app-rollout (on demand, by a Lift). Any other name runs if `converge.phases` lists it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "phases_schema")]
     pub phases: BTreeMap<String, PhaseFields>,
@@ -78,12 +76,11 @@ pub struct GroupSpecFields {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "processes_schema")]
     pub processes: BTreeMap<String, Vec<String>>,
-    /// How the operator brings the nodes to the declared state: which phases run, the rollout, timeouts, retries and
-    /// drift checks.
+    /// How the operator brings the nodes to the declared state: which phases run, the rollout, timeouts, retries and drift checks.
     #[serde(default)]
     pub converge: ConvergeFields,
-    /// If true, the operator creates, removes and replaces no node and starts no phase. Deletions continue, and a
-    /// running phase runs to its end. Default: false.
+    /// If true, the operator creates, removes and replaces no node and starts no phase. Deletions continue, and a running phase
+    /// runs to its end. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
     /// `Automatic`: the operator applies changes by itself. `Manual`: it waits until a person sets the annotation
@@ -93,8 +90,8 @@ pub struct GroupSpecFields {
 }
 
 impl GroupSpec {
-    /// The number of nodes that the group asks for. If the spec has none, it is the last count that the operator has
-    /// seen, or 1 if there is none.
+    /// The number of nodes that the group asks for. If the spec has none, it is the last count that the operator has seen, or 1 if
+    /// there is none.
     pub fn count(&self) -> u32 {
         self.spec.count.or(self.status.as_ref().and_then(|status| status.count)).unwrap_or(1)
     }
@@ -106,9 +103,9 @@ pub enum Approval {
     /// Changes need no approval.
     #[default]
     Automatic,
-    /// A person approves changes by the annotation `pallet.dev/approve`, set to the digest of `status.plan`. The
-    /// operator creates, removes and replaces nodes, and runs changed phases, only as that plan says. Restoring an
-    /// approved state needs no further approval.
+    /// A person approves changes by the annotation `pallet.dev/approve`, set to the digest of `status.plan`. The operator creates,
+    /// removes and replaces nodes, and runs changed phases, only as that plan says. Restoring an approved state needs no further
+    /// approval.
     Manual,
 }
 
@@ -137,9 +134,9 @@ pub struct GroupSpecStatus {
     /// Label selector of the group's pods, such as `pallet.dev/group=web`, for the scale subresource.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub selector: String,
-    /// Ordinals of the nodes that are not converged, such as `0-2,5`; beyond 256 intervals the nearest are joined. The
-    /// operator lists a node here before a session may change it, until the GroupNode has the result, so that a
-    /// restarted operator knows which journals to read.
+    /// Ordinals of the nodes that are not converged, such as `0-2,5`; beyond 256 intervals the nearest are joined. The operator
+    /// lists a node here before a session may change it, until the GroupNode has the result, so that a restarted operator knows
+    /// which journals to read.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 8192))]
     pub unconverged: String,
@@ -160,8 +157,8 @@ pub struct GroupSpecStatus {
     /// With `approval: Manual`, what was approved last. The operator restores this state without asking again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved: Option<Approved>,
-    /// Conditions: `Ready` always; `Reconciling` or `Stalled` while True (kstatus); `Drifted` if there are drift
-    /// checks; `ClaimsDiffer` and `NodesTakenOver` while True.
+    /// Conditions: `Ready` always; `Reconciling` or `Stalled` while True (kstatus); `Drifted` if there are drift checks;
+    /// `ClaimsDiffer` and `NodesTakenOver` while True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -188,8 +185,7 @@ pub struct PlanStatus {
     /// Ordinals of the nodes to replace because the template has changed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub replaces: String,
-    /// Phases to run, in order, as far as the stored facts show. A session reads the facts again and may find more or
-    /// fewer.
+    /// Phases to run, in order, as far as the stored facts show. A session reads the facts again and may find more or fewer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24))]
     pub phases: Vec<PlannedPhase>,

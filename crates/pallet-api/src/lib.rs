@@ -21,13 +21,12 @@ pub use server_spec::{ServerSpec, ServerSpecFields};
 
 /// The API group of every kind.
 pub const API_GROUP: &str = "pallet.dev";
-/// Label on GroupNodes and their machines: the name of the GroupSpec that they belong to. The scale subresource selects
-/// by it.
+/// Label on GroupNodes and their machines: the name of the GroupSpec that they belong to. The scale subresource selects by it.
 pub const GROUP_LABEL: &str = "pallet.dev/group";
 /// Label on machines: the name of their GroupNode.
 pub const NODE_LABEL: &str = "pallet.dev/node";
-/// Annotation on volume claims: the UID of the GroupSpec that the operator created them for. It deletes them only for
-/// that GroupSpec.
+/// Annotation on volume claims: the UID of the GroupSpec that the operator created them for. It deletes them only for that
+/// GroupSpec.
 pub const GROUP_UID_ANNOTATION: &str = "pallet.dev/group-uid";
 /// Annotation on pods and virtual machines: the hash of the template that they were created from.
 pub const TEMPLATE_HASH_ANNOTATION: &str = "pallet.dev/template-hash";

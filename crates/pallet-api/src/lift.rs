@@ -54,8 +54,7 @@ use super::{
         .message("a Lift that was cancelled stays so; make another Lift")
 )]
 pub struct LiftFields {
-    /// Names of the GroupSpecs of the same namespace on whose nodes the Lift runs. Set either `groups` or
-    /// `groupSelector`.
+    /// Names of the GroupSpecs of the same namespace on whose nodes the Lift runs. Set either `groups` or `groupSelector`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 52)), extend("x-kubernetes-list-type" = "set"))]
     pub groups: Option<Vec<String>>,
@@ -76,22 +75,21 @@ pub struct LiftFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 40)), extend("x-kubernetes-list-type" = "set"))]
     pub phases: Option<Vec<String>>,
-    /// Process whose phases run, instead of `phases`: apply-install, apply-config, server-test, or one that the groups
-    /// declare.
+    /// Process whose phases run, instead of `phases`: apply-install, apply-config, server-test, or one that the groups declare.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 40))]
     pub process: Option<String>,
-    /// Phase that the Lift declares itself, instead of `phases`. Its templates see what those of the group see. It may
-    /// use only Secrets and ConfigMaps that the group uses.
+    /// Phase that the Lift declares itself, instead of `phases`. Its templates see what those of the group see. It may use only
+    /// Secrets and ConfigMaps that the group uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<InlinePhaseFields>,
-    /// Values for parameters of the ServerSpecs that the groups extend, for this Lift only: by PARAMETER, or by
-    /// SPEC.PARAMETER if several ServerSpecs have that parameter.
+    /// Values for parameters of the ServerSpecs that the groups extend, for this Lift only: by PARAMETER, or by SPEC.PARAMETER if
+    /// several ServerSpecs have that parameter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "with_schema")]
     pub with: Option<BTreeMap<String, Value>>,
-    /// Longest time for the whole Lift, such as `10m` or `1h30m`, from 1s to 24h. Then the nodes end what still runs.
-    /// Time in suspension does not count. Default: 1h.
+    /// Longest time for the whole Lift, such as `10m` or `1h30m`, from 1s to 24h. Then the nodes end what still runs. Time in
+    /// suspension does not count. Default: 1h.
     #[serde(default = "default_timeout")]
     #[schemars(schema_with = "duration_schema")]
     pub timeout: String,
@@ -104,15 +102,15 @@ pub struct LiftFields {
     /// If true, the Lift changes nothing and reports for every action whether it would change the node. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
-    /// If true, the operator cancels the Lift: no further phase starts, and the nodes end what runs. It cannot be set
-    /// back to false. Default: false.
+    /// If true, the operator cancels the Lift: no further phase starts, and the nodes end what runs. It cannot be set back to
+    /// false. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancel: bool,
     /// If true, no further phase starts; a running phase runs to its end. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
-    /// Seconds after the end of the Lift at which the operator deletes it. Do not set it for a Lift in Git: GitOps
-    /// tools would create it again, and it would run again. Default: never.
+    /// Seconds after the end of the Lift at which the operator deletes it. Do not set it for a Lift in Git: GitOps tools would
+    /// create it again, and it would run again. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31536000))]
     pub ttl_seconds_after_finished: Option<u32>,
@@ -130,21 +128,21 @@ pub struct InlinePhaseFields {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LiftRolloutFields {
-    /// `Independent`: each node runs the phases without waiting for others. `Barrier`: all nodes finish a phase before
-    /// any starts the next; a failed node holds nobody up. Default: Independent.
+    /// `Independent`: each node runs the phases without waiting for others. `Barrier`: all nodes finish a phase before any starts
+    /// the next; a failed node holds nobody up. Default: Independent.
     #[serde(default)]
     pub order: Order,
-    /// How many nodes the Lift runs on at once: a number, or a percentage of its nodes such as `25%`, rounded up; at
-    /// least 1. Default: 100%.
+    /// How many nodes the Lift runs on at once: a number, or a percentage of its nodes such as `25%`, rounded up; at least 1.
+    /// Default: 100%.
     #[serde(default = "default_max_parallel")]
     #[schemars(schema_with = "max_parallel_schema")]
     pub max_parallel: Value,
-    /// `IsolateNode`: after a failed phase the node stops and the others continue. `StopAll`: no further phase starts
-    /// once more nodes than `maxFailures` (default 0) have failed. Default: IsolateNode.
+    /// `IsolateNode`: after a failed phase the node stops and the others continue. `StopAll`: no further phase starts once more
+    /// nodes than `maxFailures` (default 0) have failed. Default: IsolateNode.
     #[serde(default)]
     pub on_failure: OnFailure,
-    /// Number of failed nodes, or percentage of the Lift's nodes rounded down, above which no further phase starts.
-    /// Default: no limit with `IsolateNode`, 0 with `StopAll`.
+    /// Number of failed nodes, or percentage of the Lift's nodes rounded down, above which no further phase starts. Default: no
+    /// limit with `IsolateNode`, 0 with `StopAll`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "max_failures_schema")]
     pub max_failures: Option<Value>,
@@ -168,8 +166,7 @@ pub struct LiftRetryFields {
     #[serde(default)]
     #[schemars(range(min = 0, max = 100))]
     pub limit: u32,
-    /// Pause before the second attempt, such as `10s`; it doubles with each further attempt, up to 5 minutes. Default:
-    /// 10s.
+    /// Pause before the second attempt, such as `10s`; it doubles with each further attempt, up to 5 minutes. Default: 10s.
     #[serde(default = "default_backoff")]
     #[schemars(schema_with = "duration_schema")]
     pub backoff: String,
@@ -255,8 +252,8 @@ pub struct LiftStatus {
 pub struct NodesByOutcome {
     /// Name of the GroupSpec of these nodes.
     pub group: String,
-    /// Outcome of these nodes, such as `Succeeded`. `Skipped`: not run because other nodes failed. `Removed`: removed
-    /// before they finished.
+    /// Outcome of these nodes, such as `Succeeded`. `Skipped`: not run because other nodes failed. `Removed`: removed before they
+    /// finished.
     pub outcome: NodeOutcome,
     /// Ordinals of the nodes, as intervals such as `0-2,5`.
     #[schemars(length(max = 65536))]

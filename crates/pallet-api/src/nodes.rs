@@ -37,27 +37,27 @@ pub struct NodeFields {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodFields {
-    /// Container in which phases run. Default: the one in the template's annotation
-    /// `kubectl.kubernetes.io/default-container`, else the first.
+    /// Container in which phases run. Default: the one in the template's annotation `kubectl.kubernetes.io/default-container`, else
+    /// the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub container: Option<String>,
-    /// If true, pods get the readiness gate `pallet.dev/converged`: a pod is not Ready before all phases have succeeded
-    /// once. Default: true.
+    /// If true, pods get the readiness gate `pallet.dev/converged`: a pod is not Ready before all phases have succeeded once.
+    /// Default: true.
     #[serde(default = "yes")]
     pub readiness_gate: bool,
-    /// Name of a headless Service, which you create with the selector `pallet.dev/group: GROUP`. Each node then has the
-    /// DNS name NODE.SERVICE.NAMESPACE.svc, as with a StatefulSet.
+    /// Name of a headless Service, which you create with the selector `pallet.dev/group: GROUP`. Each node then has the DNS name
+    /// NODE.SERVICE.NAMESPACE.svc, as with a StatefulSet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub service_name: Option<String>,
-    /// Template of the pods: labels, annotations and spec, as in a Deployment. `restartPolicy` must be Always. The API
-    /// server validates it by a dry run first.
+    /// Template of the pods: labels, annotations and spec, as in a Deployment. `restartPolicy` must be Always. The API server
+    /// validates it by a dry run first.
     #[schemars(schema_with = "template_schema")]
     pub template: Value,
-    /// Volume claims that every node gets, one per entry, mounted under the entry's name, as with a StatefulSet. The
-    /// operator replaces nodes when an entry is added, and expands existing claims for a larger storage request. Other
-    /// changes apply to new claims; the condition `ClaimsDiffer` reports claims that differ.
+    /// Volume claims that every node gets, one per entry, mounted under the entry's name, as with a StatefulSet. The operator
+    /// replaces nodes when an entry is added, and expands existing claims for a larger storage request. Other changes apply to new
+    /// claims; the condition `ClaimsDiffer` reports claims that differ.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub volume_claim_templates: Vec<ClaimFields>,
@@ -72,9 +72,9 @@ pub struct PodFields {
 pub struct ClaimFields {
     /// Name of the volume, and labels and annotations of the claims.
     pub metadata: ClaimMetadata,
-    /// What the operator does if a claim NAME-NODE exists that it did not create for this group. `Create` (default): it
-    /// leaves the claim alone, and the node gets no pod (`NameConflict`). `UseExisting`: it labels and mounts the
-    /// claim, but never expands or deletes it. It never uses a claim of another group.
+    /// What the operator does if a claim NAME-NODE exists that it did not create for this group. `Create` (default): it leaves the
+    /// claim alone, and the node gets no pod (`NameConflict`). `UseExisting`: it labels and mounts the claim, but never expands or
+    /// deletes it. It never uses a claim of another group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_policy: Option<ClaimPolicy>,
     /// Spec of the claims, as in a PersistentVolumeClaim. The API server validates it by a dry run first.
@@ -114,12 +114,12 @@ pub struct ClaimMetadata {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RetentionFields {
-    /// When the group is deleted. `Retain`: the operator keeps the claims. `Delete`: it deletes them after the nodes.
-    /// Default: Retain.
+    /// When the group is deleted. `Retain`: the operator keeps the claims. `Delete`: it deletes them after the nodes. Default:
+    /// Retain.
     #[serde(default)]
     pub when_deleted: Retention,
-    /// When the count is lowered. `Retain`: the operator keeps the claims of removed nodes, and a new node of the
-    /// ordinal uses them again. `Delete`: it deletes them. Default: Retain.
+    /// When the count is lowered. `Retain`: the operator keeps the claims of removed nodes, and a new node of the ordinal uses them
+    /// again. `Delete`: it deletes them. Default: Retain.
     #[serde(default)]
     pub when_scaled: Retention,
 }
@@ -143,12 +143,12 @@ fn yes() -> bool {
 #[serde(rename_all = "camelCase")]
 pub struct VirtualMachineFields {
     /// Template of the VirtualMachines: labels, annotations and spec, as in a VirtualMachinePool. The operator creates
-    /// `dataVolumeTemplates` per node, and adds cloud-init user data: a host key, and a user with a key of the group.
-    /// The API server validates it by a dry run first.
+    /// `dataVolumeTemplates` per node, and adds cloud-init user data: a host key, and a user with a key of the group. The API
+    /// server validates it by a dry run first.
     #[schemars(schema_with = "virtual_machine_schema")]
     pub template: Value,
-    /// User that the operator creates in the guest and logs in as. Unless it is `root`, the image needs `sudo`, by
-    /// which the user becomes root. Default: pallet.
+    /// User that the operator creates in the guest and logs in as. Unless it is `root`, the image needs `sudo`, by which the user
+    /// becomes root. Default: pallet.
     #[serde(default = "guest_user")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z_][-a-z0-9_]*$')")
@@ -170,8 +170,7 @@ pub struct HostsFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub inventory: Option<Vec<HostFields>>,
-    /// Where the operator reads the list of hosts from, instead of `inventory`. The content is YAML in the form of
-    /// `inventory`.
+    /// Where the operator reads the list of hosts from, instead of `inventory`. The content is YAML in the form of `inventory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory_from: Option<InventoryFromFields>,
     /// Selects hosts of the inventory by their labels, as the selector of a Deployment does. Default: all hosts.
@@ -182,8 +181,8 @@ pub struct HostsFields {
     #[serde(default = "root")]
     #[schemars(length(min = 1, max = 64))]
     pub user: String,
-    /// Private key to log in with, from a Secret of the namespace. If the Secret has a certificate for it under the
-    /// same name plus `-cert.pub`, the operator uses it too.
+    /// Private key to log in with, from a Secret of the namespace. If the Secret has a certificate for it under the same name plus
+    /// `-cert.pub`, the operator uses it too.
     pub key: SshKeyFields,
     /// Known hosts in the format of OpenSSH's `known_hosts`, for hosts that have no `hostKeys`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,8 +222,8 @@ pub struct HostFields {
     #[serde(default = "ssh_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
-    /// Public host keys, each a line as in `/etc/ssh/ssh_host_ed25519_key.pub`, or `@cert-authority` and the key that
-    /// signs host certificates. If a host has any, `knownHosts` does not apply to it.
+    /// Public host keys, each a line as in `/etc/ssh/ssh_host_ed25519_key.pub`, or `@cert-authority` and the key that signs host
+    /// certificates. If a host has any, `knownHosts` does not apply to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 2048)))]
     pub host_keys: Vec<String>,
@@ -280,7 +279,7 @@ pub struct KnownHostsFields {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ElevationFields {
-    /// Name of the user to become, such as `postgres`; root if it is absent.
+    /// Name of the user to become, such as `postgres`.
     #[serde(default = "root")]
     #[schemars(length(min = 1, max = 64))]
     pub user: String,
@@ -293,7 +292,7 @@ pub struct ElevationFields {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PasswordFields {
-    /// Key of a Secret of the namespace that has the password.
+    /// Key of a Secret of the namespace that has the password. Not a template, also in a ServerSpec.
     pub secret_key_ref: KeyFields,
 }
 

@@ -12,27 +12,23 @@ use super::{actions::ActionFields, nodes::ElevationFields};
 /// A phase. Its name decides which of these fields it may have.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct PhaseFields {
-    /// Actions that the phase runs on the node, in order; the first that fails ends the phase. `settings` and `test`
-    /// have none.
+    /// Actions that the phase runs on the node, in order; the first that fails ends the phase. `settings` and `test` have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub actions: Vec<ActionFields>,
-    /// User that runs the `exec` actions of this phase that have no `become` of their own. By default they run as the
-    /// user of the session.
+    /// User that runs the `exec` actions of this phase that have no `become` of their own. By default they run as the user of the
+    /// session.
     #[serde(default, rename = "become", skip_serializing_if = "Option::is_none")]
     pub elevation: Option<ElevationFields>,
-    /// Only for app-rollout: actions that converge runs in advance, such as downloads. A Lift runs them again before
-    /// `actions`.
+    /// Only for app-rollout: actions that converge runs in advance, such as downloads. A Lift runs them again before `actions`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub prepare: Vec<ActionFields>,
-    /// Only for settings: values for templates of later phases, which read them as `settings.NAME`. Strings are
-    /// templates over facts.
+    /// Only for settings: values for templates of later phases, which read them as `settings.NAME`. Strings are templates.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "values_schema")]
     pub values: BTreeMap<String, Value>,
-    /// Only for settings: facts of the group, beside the built-in ones. Templates and expressions read them as
-    /// `facts.NAME`.
+    /// Only for settings: facts of the group, beside the built-in ones. Templates and expressions read them as `facts.NAME`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub facts: Vec<FactFields>,
@@ -62,14 +58,14 @@ impl PhaseFields {
     validation = Rule::new("!has(self.parse) || self.parse != 'exitCode' || has(self.exec)").message("parse: exitCode needs exec; set exec, or another value of parse")
 )]
 pub struct FactFields {
-    /// Name of the fact, such as `javaVersion`; templates and expressions read it as `facts.NAME`. The name of a
-    /// built-in fact is refused.
+    /// Name of the fact, such as `javaVersion`; templates and expressions read it as `facts.NAME`. The name of a built-in fact is
+    /// refused.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_][a-zA-Z0-9_]*$')")
         .message("must consist of letters, digits and '_', and not begin with a digit, such as javaVersion"))]
     pub name: String,
-    /// Shell script whose output, without white space at the end, is the fact. It must change nothing. A fact is cut at
-    /// 4 KiB; settings fails if all of them exceed 64 KiB.
+    /// Shell script whose output, without white space at the end, is the fact. It must change nothing. A fact is cut at 4 KiB;
+    /// settings fails if all of them exceed 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
     pub exec: Option<String>,
@@ -77,8 +73,8 @@ pub struct FactFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub file: Option<String>,
-    /// How the operator parses the source. `text`: as is. `json`: as JSON, without nulls in objects. `lines`: a list of
-    /// lines that are not empty. `integer`: a whole number. `exitCode`: whether the script of `exec` succeeds.
+    /// How the operator parses the source. `text`: as is. `json`: as JSON, without nulls in objects. `lines`: a list of lines that
+    /// are not empty. `integer`: a whole number. `exitCode`: whether the script of `exec` succeeds.
     #[serde(default)]
     pub parse: FactParser,
     /// If true, the fact is null when the source fails or cannot be parsed. Otherwise settings fails. Default: false.
@@ -111,8 +107,8 @@ pub struct ExpectFields {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([-A-Za-z0-9_. ]*[A-Za-z0-9])?$')")
         .message("must consist of letters, digits, '-', '_', '.' and spaces, and begin and end with a letter or digit, such as disk-space"))]
     pub name: String,
-    /// CEL expression over `facts`, `settings`, `params`, `node` and `group` that must be true, such as
-    /// `facts.disk.freePercent > 10`. It may use volatile facts.
+    /// CEL expression over `facts`, `settings`, `params`, `node` and `group` that must be true, such as `facts.disk.freePercent >
+    /// 10`. It may use volatile facts.
     #[schemars(length(min = 1, max = 1024))]
     pub expression: String,
     /// Text for people that the error shows if the expression is false, such as `disk nearly full`.
@@ -151,7 +147,7 @@ pub(super) fn phases_schema(generator: &mut SchemaGenerator) -> Schema {
 
 fn values_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "Only for settings: values for templates of later phases, which read them as `settings.NAME`. Strings are templates over facts.",
+        "description": "Only for settings: values for templates of later phases, which read them as `settings.NAME`. Strings are templates.",
         "type": "object",
         "maxProperties": 64,
         "x-kubernetes-preserve-unknown-fields": true

@@ -38,13 +38,13 @@ pub struct ServerSpecFields {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub extends: Vec<ExtendFields>,
-    /// Roles that every group gets that extends this ServerSpec, such as `web`. Templates of other groups list the
-    /// nodes as `nodes.ROLE`.
+    /// Roles that every group gets that extends this ServerSpec, such as `web`. Templates of other groups list the nodes as
+    /// `nodes.ROLE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "roles_schema")]
     pub roles: Vec<String>,
-    /// Parameters by name. Templates of this ServerSpec read them as `params.NAME`; templates of a group that extends
-    /// it, as `params.SPEC.NAME`.
+    /// Parameters by name. Templates of this ServerSpec read them as `params.NAME`; templates of a group that extends it, as
+    /// `params.SPEC.NAME`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "parameters_schema")]
     pub parameters: BTreeMap<String, ParameterFields>,
@@ -66,8 +66,8 @@ pub struct ExtendFields {
     /// Name of a ServerSpec in the same namespace.
     #[schemars(length(min = 1, max = 52))]
     pub server_spec: String,
-    /// Values for parameters of the ServerSpec, by name, such as `port: 8080`. In a ServerSpec, strings are templates
-    /// over its own `params`; a string that is a single `{{ }}` keeps the type of its value.
+    /// Values for parameters of the ServerSpec, by name, such as `port: 8080`. In a ServerSpec, strings are templates over its own
+    /// `params`; a string that is a single `{{ }}` keeps the type of its value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "with_schema")]
     pub with: BTreeMap<String, Value>,
