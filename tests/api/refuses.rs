@@ -78,7 +78,7 @@ fn table() -> Vec<Bad> {
     const OCTAL: &str = "must be three or four octal digits, such as 0644";
     const NAME: &str = "spec.phases[configure].actions[0].name";
     const LETTERS: &str = "begin and end with a letter or digit, such as install-nginx";
-    const OWNER: &str = "must be a name or a number, such as www-data or 33";
+    const OWNER: &str = "must be a name or number, such as www-data or 33";
     const IDENTIFIER: &str = "must consist of letters, digits and '_', and not begin with a digit";
     let long = |n: usize| "x".repeat(n);
     let many = |n: usize| Value::from(vec![json!({"exec": {"script": "true"}}); n]);
@@ -564,7 +564,7 @@ fn table() -> Vec<Bad> {
             "a link to nothing",
             actions(json!([{"symlink": {"path": "/a"}}])),
             "spec.phases[configure].actions[0].symlink",
-            "target is required unless state is absent",
+            "target is required, except with state: absent",
         ),
         bad(
             "an absent file with a mode",

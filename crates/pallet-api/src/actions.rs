@@ -33,7 +33,7 @@ pub struct ActionFields {
     /// If true, the action runs on one node of the group only: the one with the lowest ordinal. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_one_node: bool,
-    /// Longest time for one attempt, such as `90s`, from 1s to 24h. Then the attempt fails and the node ends its processes.
+    /// Longest time for one attempt, such as `90s`, from 1s to 24h. Then the node ends its processes, and the attempt fails.
     /// Default: only the timeout of the phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::converge::duration_schema")]
@@ -99,7 +99,7 @@ pub struct ActionFields {
 /// An environment variable.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 pub struct EnvFields {
-    /// Name of the variable, such as `HTTPS_PROXY` or `https_proxy`. The operator refuses `IFS` and `PALLET_*`.
+    /// Variable name, such as `HTTPS_PROXY` or `https_proxy`; not `IFS` or `PALLET_*`.
     #[schemars(length(min = 1, max = 40))]
     #[x_kube(validation = Rule::new("self.matches('^([A-Z_][A-Z0-9_]*|[a-z]+_proxy)$')")
         .message("must be upper-case letters, digits and '_', such as HTTPS_PROXY, or a lower-case proxy variable, such as https_proxy"))]
@@ -129,7 +129,7 @@ const KEY_OR_TEMPLATE: &str = r"^[-._a-zA-Z0-9]+$|\{\{|\{%";
 /// A key of a Secret or a ConfigMap of the same namespace.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct KeyFields {
-    /// Name of the object, such as `app-config`. In a ServerSpec, a template over `params`.
+    /// Object name, such as `app-config`; in a ServerSpec, a template over `params`.
     #[schemars(length(min = 1, max = 253), regex(pattern = NAME_OR_TEMPLATE))]
     pub name: String,
     /// Key in the object, such as `tls.crt`. In a ServerSpec, a template over `params`.
@@ -168,18 +168,18 @@ pub enum Presence {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecFields {
-    /// Shell script, a template. Inserted values are quoted for the shell; the filter `raw` inserts a value unquoted.
+    /// Shell script, a template: inserted values are quoted for the shell, except with the filter `raw`.
     #[schemars(length(min = 1, max = 65536))]
     pub script: String,
     /// Path, a template. If it exists, the script does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub creates: Option<String>,
-    /// Shell script, a template. If it succeeds, the action does not run. It must change nothing.
+    /// Script, a template, that must change nothing: if it succeeds, the action does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub unless: Option<String>,
-    /// Shell script, a template. If it fails, the action does not run. It must change nothing.
+    /// Script, a template, that must change nothing: if it fails, the action does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub only_if: Option<String>,
@@ -224,15 +224,15 @@ pub struct SecretFileFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
-        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+        .message("must be a name or number, such as www-data or 33: letters, digits, '-', '_' and '.'"))]
     pub owner: Option<String>,
     /// Group, by name or number, such as `www-data`; a template. Default: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
-        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+        .message("must be a name or number, such as www-data or 33: letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
-    /// Script, a template, that must accept the new content in `%s`, as `sshd -t -f %s`, or the action fails without a change.
+    /// Script, a template: it must accept the new content in `%s`, as `sshd -t -f %s`, or the action fails and changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub validate: Option<String>,
@@ -268,15 +268,15 @@ pub struct FileFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
-        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+        .message("must be a name or number, such as www-data or 33: letters, digits, '-', '_' and '.'"))]
     pub owner: Option<String>,
     /// Group, by name or number, such as `www-data`; a template. Default: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
-        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+        .message("must be a name or number, such as www-data or 33: letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
-    /// Script, a template, that must accept the new content in `%s`, as `sshd -t -f %s`, or the action fails without a change.
+    /// Script, a template: it must accept the new content in `%s`, as `sshd -t -f %s`, or the action fails and changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub validate: Option<String>,
@@ -289,7 +289,7 @@ pub struct FileFields {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContentFields {
-    /// Key of a ConfigMap of the namespace, up to 256 KiB. The operator reads it every minute by default.
+    /// ConfigMap key, 256 KiB at most; the operator reads it every minute by default.
     pub config_map_key_ref: KeyFields,
     /// If true, the content is a template. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -302,7 +302,7 @@ pub struct ContentFields {
     validation = Rule::new("!has(self.state) || self.state == 'present' || ![has(self.mode), has(self.owner), has(self.group)].exists(x, x)").message("state: absent allows only path; remove the other fields")
 )]
 pub struct DirectoryFields {
-    /// Absolute path, a template. Missing parents get mode 0755 and the same owner and group.
+    /// Absolute path, a template. New parents get mode 0755 and this owner and group.
     #[schemars(length(min = 1, max = 4096))]
     #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
         .message("must be absolute; begin it with a slash"))]
@@ -317,13 +317,13 @@ pub struct DirectoryFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
-        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+        .message("must be a name or number, such as www-data or 33: letters, digits, '-', '_' and '.'"))]
     pub owner: Option<String>,
     /// Group, by name or number, such as `www-data`; a template. Default: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.contains('{{') || self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
-        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+        .message("must be a name or number, such as www-data or 33: letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
     /// `present`: creates the directory. `absent`: removes it with its content; only `path` may be set, of two parts or more.
     #[serde(default)]
@@ -333,7 +333,7 @@ pub struct DirectoryFields {
 /// Creates a symbolic link, or changes the target of an existing one. It never replaces anything else.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[x_kube(
-    validation = Rule::new("has(self.target) != (has(self.state) && self.state == 'absent')").message("target is required unless state is absent, which does not allow it; set target, or remove it")
+    validation = Rule::new("has(self.target) != (has(self.state) && self.state == 'absent')").message("target is required, except with state: absent, which does not allow it; set or remove target")
 )]
 pub struct SymlinkFields {
     /// Absolute path of the link, a template. Its directory must exist.
@@ -341,7 +341,7 @@ pub struct SymlinkFields {
     #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
         .message("must be absolute; begin it with a slash"))]
     pub path: String,
-    /// Path that the link points to, a template; it need not exist. Required unless `state` is `absent`.
+    /// Path that the link points to, a template: it need not exist. Required unless `state: absent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub target: Option<String>,
@@ -367,7 +367,7 @@ pub struct PackageFields {
     /// If true, `state: absent` also removes configuration files, even if only these are left. Only apt and apk. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub purge: bool,
-    /// With apt, the release to prefer for this action, such as `bookworm-backports`, as `apt-get -t` does.
+    /// With apt: the release to prefer for this action, such as `bookworm-backports`, as `apt-get -t` does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_.+~/]*$')")
@@ -397,7 +397,7 @@ pub struct ServiceFields {
     /// Name of the service, a template, such as `nginx`.
     #[schemars(length(min = 1, max = 256))]
     pub name: String,
-    /// `started`, `stopped`: runs or not. `restarted`, `reloaded`: at each run of the phase, or started. Default: unchanged.
+    /// State of the service; see [`ServiceState`]. Default: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ServiceState>,
     /// Whether the service starts at boot. Static systemd units are accepted either way. Default: unchanged.
@@ -409,8 +409,8 @@ pub struct ServiceFields {
     pub masked: Option<bool>,
 }
 
-/// `started`: runs. `stopped`: does not run. `restarted`, `reloaded`: is restarted or reloaded each time the phase runs, and
-/// started if it does not run.
+/// `started`, `stopped`: the service runs, or not. `restarted`, `reloaded`: the action does this each time the phase runs, or
+/// starts the service. Default: unchanged.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceState {
@@ -438,7 +438,7 @@ pub struct LineInFileFields {
     #[x_kube(validation = Rule::new("self.startsWith('/') || self.startsWith('{{')")
         .message("must be absolute; begin it with a slash"))]
     pub path: String,
-    /// The line, a template, without a newline. Required unless `state` is `absent`.
+    /// The line, a template, without a newline. Required unless `state: absent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub line: Option<String>,
@@ -447,16 +447,15 @@ pub struct LineInFileFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub r#match: Option<String>,
-    /// POSIX extended regular expression, a template. A new line goes after its last match. Default: the end of the file.
+    /// POSIX extended regular expression, a template. A new line is added after its last match. Default: at the end of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub insert_after: Option<String>,
-    /// POSIX extended regular expression, a template. A new line goes before its first match, or to the end without one.
+    /// POSIX extended regular expression, a template: a new line is added before its first match, or at the end without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub insert_before: Option<String>,
-    /// If true, `match` and `insertAfter` use the first match, for programs such as sshd that use the first setting. Default:
-    /// false.
+    /// If true, `match` and `insertAfter` use the first match, as sshd uses the first of two settings. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub first: bool,
     /// `present`: adds or replaces the line. `absent`: removes it.
@@ -465,7 +464,7 @@ pub struct LineInFileFields {
     /// If true, creates a missing file with mode 0644. Otherwise the action fails. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub create: bool,
-    /// Script, a template, that must accept the new content in `%s`, as `sshd -t -f %s`, or the action fails without a change.
+    /// Script, a template: it must accept the new content in `%s`, as `sshd -t -f %s`, or the action fails and changes nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub validate: Option<String>,
@@ -480,7 +479,7 @@ pub struct SecretHeaderFields {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
         .message("must be the name of a header: letters, digits, '-' and '_', beginning with a letter or digit, such as Authorization"))]
     pub name: String,
-    /// Key of a Secret of the namespace that has the whole value, such as `Bearer abc`, without a newline at its end.
+    /// Key of a Secret: the whole value, such as `Bearer abc`, without a newline at its end.
     pub secret_key_ref: KeyFields,
 }
 
@@ -496,7 +495,7 @@ pub struct RemoteFileFields {
     /// URL of the file, a template: http, https or file. Phase results and logs show it: use no credentials.
     #[schemars(length(min = 1, max = 2048))]
     pub url: String,
-    /// SHA-256 checksum of the file in hexadecimal, a template. A file with this checksum is not downloaded again.
+    /// SHA-256 in hexadecimal, a template. A file that has it is not downloaded again.
     #[schemars(length(min = 1, max = 256))]
     pub sha256: String,
     /// Headers with values from Secrets, sent only to the host of `url`, also after redirects, and in no argument, URL or file. The
@@ -514,13 +513,13 @@ pub struct RemoteFileFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
-        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+        .message("must be a name or number, such as www-data or 33: letters, digits, '-', '_' and '.'"))]
     pub owner: Option<String>,
     /// Group, by name or number, such as `www-data`. Default: unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][-A-Za-z0-9_.]*$')")
-        .message("must be a name or a number, such as www-data or 33, of letters, digits, '-', '_' and '.'"))]
+        .message("must be a name or number, such as www-data or 33: letters, digits, '-', '_' and '.'"))]
     pub group: Option<String>,
 }
 
@@ -557,7 +556,7 @@ pub struct AptSourceFields {
     /// URI of the repository, a template, such as `https://apt.example.com`.
     #[schemars(length(min = 1, max = 2048))]
     pub uri: String,
-    /// Suite, a template, such as `bookworm`. A suite that ends with a slash is a directory and has no components.
+    /// Suite, a template, such as `bookworm`: one that ends with a slash is a directory and has no components.
     #[schemars(length(min = 1, max = 256))]
     pub suite: String,
     /// Components of the repository, such as `main`.
@@ -580,7 +579,7 @@ pub struct DnfSourceFields {
     /// Base URL of the repository, a template.
     #[schemars(length(min = 1, max = 2048))]
     pub base_url: String,
-    /// Public key that signs the packages, ASCII-armored. Without it dnf verifies no signature.
+    /// Public key of the packages, ASCII-armored. Default: none, and dnf verifies no signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32768))]
     pub key: Option<String>,
@@ -609,7 +608,7 @@ pub struct UserFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub group: Option<String>,
-    /// Supplementary groups, templates; they must exist. The action removes the user from no other group.
+    /// Supplementary groups, templates: they must exist. The user stays in its other groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 64)))]
     pub groups: Vec<String>,
@@ -663,7 +662,7 @@ pub struct SudoerFields {
     /// User, or group after a `%`, such as `%admin`; a template.
     #[schemars(length(min = 1, max = 256))]
     pub name: String,
-    /// Suffix of the file's name, such as `database`, for a further rule of the same user or group.
+    /// Suffix of the file name, such as `database`: for a further rule of the same user or group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
@@ -694,7 +693,8 @@ pub struct CronFields {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_]*$')")
         .message("must consist of letters, digits, '-' and '_', such as nightly-backup"))]
     pub name: String,
-    /// Schedule, a template, such as `30 2 * * *` or `@daily`. Required unless `state` is `absent`.
+    /// Schedule, a template: the five fields of cron, such as `30 2 * * *`, or `@daily` and the like. Required unless `state:
+    /// absent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub schedule: Option<String>,
@@ -702,7 +702,7 @@ pub struct CronFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub user: Option<String>,
-    /// Command for sh in one line, a template, quoted for the shell; `%` is escaped. Required unless `state` is `absent`.
+    /// Command for sh: one line, a template, quoted for the shell, with `%` escaped. Required unless `state: absent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub command: Option<String>,

@@ -41,7 +41,7 @@ pub struct ConvergeFields {
     /// How often and when the operator retries a failed phase.
     #[serde(default)]
     pub retry: RetryFields,
-    /// Any text, such as a date. If it changes, configure runs again on every node, as `kubectl rollout restart` does for pods.
+    /// Any text, such as a date: if it changes, configure runs again on every node, as `kubectl rollout restart` does for pods.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub reapply: String,

@@ -129,7 +129,7 @@ pub struct Drift {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeLift {
-    /// UID of the Lift, which tells Lifts of one name apart.
+    /// UID of the Lift. Lifts with the same name have different UIDs.
     #[schemars(length(max = 64))]
     pub uid: String,
     /// Name of the Lift in the namespace.

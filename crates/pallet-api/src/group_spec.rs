@@ -104,7 +104,7 @@ pub enum Approval {
     #[default]
     Automatic,
     /// A person approves changes by the annotation `pallet.dev/approve`, set to the digest of `status.plan`. The operator creates,
-    /// removes and replaces nodes, and runs changed phases, only as that plan says. Restoring an approved state needs no further
+    /// removes and replaces nodes, and runs changed phases, only as that plan lists. Restoring an approved state needs no further
     /// approval.
     Manual,
 }

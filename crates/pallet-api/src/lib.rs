@@ -46,7 +46,7 @@ pub const ACK_ANNOTATION: &str = "pallet.dev/ack";
 pub const FINALIZER: &str = "pallet.dev/finalizer";
 /// Readiness gate that the operator adds to pods, and opens when an incarnation first converges.
 pub const CONVERGED_GATE: &str = "pallet.dev/converged";
-/// Environment variable that tells the agent the UID of its pod.
+/// Environment variable from which the agent reads the UID of its pod.
 pub const POD_UID_ENV: &str = "PALLET_POD_UID";
 /// The finalizer of a deletion that orphans the dependents.
 pub const ORPHAN_FINALIZER: &str = "orphan";

@@ -260,7 +260,8 @@ pub struct NodesByOutcome {
     pub nodes: String,
 }
 
-/// Outcome of a node in a Lift.
+/// Outcome of the node in the Lift: `Succeeded`, `Failed`, `TimedOut`, `Cancelled`, `Skipped` (because others failed) or `Removed`;
+/// absent until it has finished.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum NodeOutcome {
     /// Nothing has started on the node.

@@ -72,9 +72,7 @@ pub struct PodFields {
 pub struct ClaimFields {
     /// Name of the volume, and labels and annotations of the claims.
     pub metadata: ClaimMetadata,
-    /// What the operator does if a claim NAME-NODE exists that it did not create for this group. `Create` (default): it leaves the
-    /// claim alone, and the node gets no pod (`NameConflict`). `UseExisting`: it labels and mounts the claim, but never expands or
-    /// deletes it. It never uses a claim of another group.
+    /// Whether nodes may use claims that the operator did not create for this group; see [`ClaimPolicy`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_policy: Option<ClaimPolicy>,
     /// Spec of the claims, as in a PersistentVolumeClaim. The API server validates it by a dry run first.
@@ -82,7 +80,9 @@ pub struct ClaimFields {
     pub spec: Value,
 }
 
-/// Whether nodes may use claims that the operator did not create for their group.
+/// What the operator does if a claim NAME-NODE exists that it did not create for this group. `Create` (default): it leaves the
+/// claim alone, and the node gets no pod (`NameConflict`). `UseExisting`: it labels and mounts the claim, but never expands or
+/// deletes it. It never uses a claim of another group.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum ClaimPolicy {
     /// No: an existing claim is a conflict.
@@ -166,7 +166,7 @@ pub struct VirtualMachineFields {
 #[x_kube(validation = Rule::new("has(self.inventory) != has(self.inventoryFrom)")
     .message("set exactly one of inventory and inventoryFrom"))]
 pub struct HostsFields {
-    /// List of up to 512 hosts. The first `count` free hosts become nodes, in this order.
+    /// Hosts, 512 at most. The first `count` free ones become nodes, in this order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub inventory: Option<Vec<HostFields>>,
@@ -203,7 +203,7 @@ pub struct HostsFields {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InventoryFromFields {
-    /// Key of a ConfigMap of the namespace, up to 256 KiB. The operator reads it every minute by default.
+    /// ConfigMap key, 256 KiB at most; the operator reads it every minute by default.
     pub config_map_key_ref: KeyFields,
 }
 
@@ -292,7 +292,7 @@ pub struct ElevationFields {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PasswordFields {
-    /// Key of a Secret of the namespace that has the password. Not a template, also in a ServerSpec.
+    /// Key of a Secret with the password. It is not a template, even in a ServerSpec.
     pub secret_key_ref: KeyFields,
 }
 
