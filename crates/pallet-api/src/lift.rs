@@ -252,8 +252,8 @@ pub struct LiftStatus {
 pub struct NodesByOutcome {
     /// Name of the GroupSpec of these nodes.
     pub group: String,
-    /// Outcome of these nodes, such as `Succeeded`. `Skipped`: not run because other nodes failed. `Removed`: removed before they
-    /// finished.
+    /// Outcome of these nodes, such as `Succeeded`. `Skipped`: not run or not finished because other nodes failed. `Removed`: removed
+    /// before they finished.
     pub outcome: NodeOutcome,
     /// Ordinals of the nodes, as intervals such as `0-2,5`.
     #[schemars(length(max = 65536))]
