@@ -1,4 +1,4 @@
-//! Bad GroupSpecs, each refused with a message that names the field and what to do.
+//! Invalid GroupSpecs: the API server refuses each with a message that names the field and the fix.
 
 use serde_json::{Value, json};
 
@@ -7,9 +7,9 @@ use crate::support::{self, group};
 struct Bad {
     what: &'static str,
     spec: Value,
-    /// The field, as the API server writes it.
+    /// The path of the field, as the API server writes it.
     field: &'static str,
-    /// What is wrong or what to do, in our words where the schema has no good ones.
+    /// What the message has to contain.
     says: &'static str,
 }
 
@@ -64,10 +64,10 @@ fn table() -> Vec<Bad> {
     const ACTION: &str = "spec.phases[configure].actions[0]";
     const KIND: &str = "an action has exactly one kind: set one of exec, file, directory, symlink, lineInFile, remoteFile, package, packageSource, service, user, group, sudoer, cron, secretFile and manual";
     const FACT: &str = "spec.phases[settings].facts[0]";
-    const SOURCE: &str = "a fact has exactly one source: set exec or file";
+    const SOURCE: &str = "set exactly one of exec and file, the source of the fact";
     const PARALLEL: &str = "spec.converge.rollout.maxParallel";
     const SHARE: &str = "must be a number from 1 to 10000, or a share from 1% to 100%";
-    const ONE_KIND: &str = "names no kind of node, or more than one; set exactly one of pod, virtualMachine and hosts";
+    const ONE_KIND: &str = "set exactly one of pod, virtualMachine and hosts";
     const HOSTS: &str = "spec.node.hosts";
     const INVENTORY: &str = "spec.node.hosts.inventory[";
     const TIMEOUT: &str = "spec.converge.timeout";
@@ -78,7 +78,7 @@ fn table() -> Vec<Bad> {
     const OCTAL: &str = "must be three or four octal digits, such as 0644";
     const NAME: &str = "spec.phases[configure].actions[0].name";
     const LETTERS: &str = "begin and end with a letter or digit, such as install-nginx";
-    const OWNER: &str = "must be a name or a number, such as www-data or 33";
+    const OWNER: &str = "must be a name or number, such as www-data or 33";
     const IDENTIFIER: &str = "must consist of letters, digits and '_', and not begin with a digit";
     let long = |n: usize| "x".repeat(n);
     let many = |n: usize| Value::from(vec![json!({"exec": {"script": "true"}}); n]);
@@ -96,7 +96,7 @@ fn table() -> Vec<Bad> {
             "hosts without a list",
             on_hosts(json!({"inventory": null})),
             HOSTS,
-            "names no hosts, or two lists of them",
+            "set exactly one of inventory and inventoryFrom",
         ),
         bad(
             "a host twice",
@@ -112,7 +112,12 @@ fn table() -> Vec<Bad> {
             "less than or equal to 65535",
         ),
         bad("much patience", on_hosts(json!({"connectTimeout": "2m"})), HOSTS, "from 1s to 1m"),
-        bad("known hosts nowhere", on_hosts(json!({"knownHosts": {}})), HOSTS, "names no place, or two"),
+        bad(
+            "known hosts nowhere",
+            on_hosts(json!({"knownHosts": {}})),
+            HOSTS,
+            "set exactly one of configMapKeyRef and secretKeyRef",
+        ),
         bad("hosts without a key", on_hosts(json!({"key": null})), HOSTS, "Required value"),
         bad(
             "a login that is none",
@@ -132,7 +137,12 @@ fn table() -> Vec<Bad> {
             "spec.node.pod.container",
             "at least 1 chars long",
         ),
-        bad("a phase in capitals", json!({"phases": {"Configure": {}}}), PHASES, "such as migrate-db; rename it"),
+        bad(
+            "a phase in capitals",
+            json!({"phases": {"Configure": {}}}),
+            PHASES,
+            "such as migrate-db; rename the phase",
+        ),
         bad(
             "too many phases",
             json!({"phases": (0..17).map(|i| (format!("p{i}"), json!({}))).collect::<serde_json::Map<_, _>>()}),
@@ -143,25 +153,25 @@ fn table() -> Vec<Bad> {
             "actions in settings",
             json!({"phases": {"settings": {"actions": [{"exec": {"script": "true"}}]}}}),
             PHASES,
-            "settings holds values and facts only, since it changes nothing on the node; move its actions to configure",
+            "settings must not have actions, because it changes nothing on the node; move its actions to configure",
         ),
         bad(
             "values in configure",
             json!({"phases": {"configure": {"values": {"a": 1}}}}),
             PHASES,
-            "only settings holds values and facts; move them to spec.phases.settings",
+            "only settings may have values and facts; move them to spec.phases.settings",
         ),
         bad(
             "facts in configure",
             json!({"phases": {"configure": {"facts": [{"name": "a", "file": "/x"}]}}}),
             PHASES,
-            "only settings holds values and facts; move them to spec.phases.settings",
+            "only settings may have values and facts; move them to spec.phases.settings",
         ),
         bad(
             "facts in bootstrap",
             json!({"phases": {"bootstrap": {"facts": [{"name": "a", "file": "/x"}]}}}),
             PHASES,
-            "only settings holds values and facts; move them to spec.phases.settings",
+            "only settings may have values and facts; move them to spec.phases.settings",
         ),
         bad(
             "too many values",
@@ -246,25 +256,25 @@ fn table() -> Vec<Bad> {
             "no content",
             file(json!({"content": null})),
             "spec.phases[configure].actions[0].file",
-            "a file has exactly one content: set content or contentFrom",
+            "set exactly one of content and contentFrom",
         ),
         bad(
             "two contents",
             file(json!({"contentFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}})),
             "spec.phases[configure].actions[0].file",
-            "a file has exactly one content: set content or contentFrom",
+            "set exactly one of content and contentFrom",
         ),
         bad(
             "a source of packages that names none",
             actions(json!([{"packageSource": {"name": "x"}}])),
             "spec.phases[configure].actions[0].packageSource",
-            "names no source: set apt, dnf or apk",
+            "set at least one of apt, dnf and apk",
         ),
         bad(
             "no line for a file",
             actions(json!([{"lineInFile": {"path": "/a"}}])),
             "spec.phases[configure].actions[0].lineInFile",
-            "line is missing",
+            "line is required; set line",
         ),
         bad(
             "a variable with a dash",
@@ -276,20 +286,25 @@ fn table() -> Vec<Bad> {
             "the exit code of a file",
             json!({"phases": {"settings": {"facts": [{"name": "a", "file": "/x", "parse": "exitCode"}]}}}),
             "spec.phases[settings].facts[0]",
-            "only exec has an exit code",
+            "parse: exitCode needs exec",
         ),
-        bad("a role with a dash", json!({"roles": ["db-primary"]}), "spec.roles", "so that templates can name it"),
+        bad(
+            "a role with a dash",
+            json!({"roles": ["db-primary"]}),
+            "spec.roles",
+            "because templates refer to it by name; rename the role",
+        ),
         bad(
             "prepare of configure",
             json!({"phases": {"configure": {"prepare": [{"exec": {"script": "x"}}]}}}),
             PHASES,
-            "only app-rollout is prepared by converge",
+            "only app-rollout may have prepare",
         ),
         bad(
             "a phase called as what is prepared",
             json!({"phases": {"app-rollout-prepare": {}}}),
             PHASES,
-            "stands for the prepare of app-rollout",
+            "is reserved for prepare of app-rollout; rename the phase",
         ),
         bad(
             "a look every second",
@@ -453,13 +468,13 @@ fn table() -> Vec<Bad> {
             "phases and a process",
             converge(json!({"phases": ["test"], "process": "apply-install"})),
             "spec.converge",
-            "phases and process both say what runs; remove one of them",
+            "phases and process exclude each other; remove one of them",
         ),
         bad(
             "bootstrap in the list",
             converge(json!({"phases": ["bootstrap"]})),
             "spec.converge.phases",
-            "by themselves, and app-rollout only on demand; take them out of the list",
+            "must not list bootstrap, destroy-server or app-rollout",
         ),
         bad(
             "a phase twice in the list",
@@ -471,31 +486,31 @@ fn table() -> Vec<Bad> {
             "a process that nobody knows",
             converge(json!({"process": "apply"})),
             "<nil>",
-            "spec.converge.process: there is no process of this name; use apply-install",
+            "spec.converge.process: no process has this name; use apply-install",
         ),
         bad(
             "a predefined process declared anew",
             json!({"processes": {"apply-install": ["configure"]}}),
             "spec.processes",
-            "are predefined; choose another name",
+            "are predefined; rename the process",
         ),
         bad(
             "destroy-server in a process",
             json!({"processes": {"nightly": ["destroy-server"]}}),
             "spec.processes",
-            "by themselves, and app-rollout only on demand; take them out of the list",
+            "must not list bootstrap, destroy-server or app-rollout",
         ),
         bad(
             "actions in test",
             json!({"phases": {"test": {"actions": [{"exec": {"script": "true"}}]}}}),
             PHASES,
-            "test holds expectations only",
+            "test must not have actions",
         ),
         bad(
             "expectations in configure",
             json!({"phases": {"configure": {"expect": [{"name": "a", "expression": "true"}]}}}),
             PHASES,
-            "only test holds expectations; move them to spec.phases.test",
+            "only test may have expect; move it to spec.phases.test",
         ),
         bad(
             "two expectations of one name",
@@ -525,7 +540,7 @@ fn table() -> Vec<Bad> {
             "a service of which nothing is asked",
             actions(json!([{"service": {"name": "web"}}])),
             "spec.phases[configure].actions[0].service",
-            "asks for nothing: set state, enabled or both",
+            "set at least one of state, enabled and masked",
         ),
         bad(
             "a service that should fly",
@@ -549,19 +564,19 @@ fn table() -> Vec<Bad> {
             "a link to nothing",
             actions(json!([{"symlink": {"path": "/a"}}])),
             "spec.phases[configure].actions[0].symlink",
-            "a link that is there has a target, and one that is absent has none",
+            "target is required, except with state: absent",
         ),
         bad(
             "an absent file with a mode",
             actions(json!([{"file": {"path": "/a", "state": "absent", "mode": "0644"}}])),
             "spec.phases[configure].actions[0].file",
-            "absent takes path only",
+            "state: absent allows only path",
         ),
         bad(
             "a line both behind and before another",
             actions(json!([{"lineInFile": {"path": "/a", "line": "x", "insertAfter": "a", "insertBefore": "b"}}])),
             "spec.phases[configure].actions[0].lineInFile",
-            "either behind or before another",
+            "insertAfter and insertBefore exclude each other",
         ),
         bad(
             "a claim in capitals",
@@ -583,7 +598,7 @@ fn table() -> Vec<Bad> {
 }
 
 #[tokio::test]
-async fn every_bad_spec_with_field_and_remedy() {
+async fn every_bad_spec_with_field_and_fix() {
     let Some(cluster) = support::cluster().await else { return };
     cluster
         .in_namespace(async |space| {
@@ -633,9 +648,9 @@ async fn names_that_no_node_could_be_called_after() {
         .await;
 }
 
-/// A person mends all that is wrong at once.
+/// A user can fix all errors at once.
 #[tokio::test]
-async fn all_that_rules_refuse_is_told_at_once() {
+async fn one_answer_reports_all_violated_rules() {
     let Some(cluster) = support::cluster().await else { return };
     cluster
         .in_namespace(async |space| {

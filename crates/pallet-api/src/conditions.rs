@@ -1,24 +1,24 @@
-//! Conditions after the Kubernetes API conventions: a transition time moves only when the status does.
+//! Conditions by the Kubernetes API conventions: a transition time changes only with the status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// One condition before it is stamped with a time.
+/// A condition without its transition time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The condition's type, e.g. `Ready`.
+    /// The condition's type, such as `Ready`.
     pub kind: &'static str,
-    /// Whether it holds.
+    /// Whether the condition is True.
     pub status: bool,
-    /// One CamelCase word that programs may match.
+    /// The cause, one CamelCase word that programs may match.
     pub reason: String,
-    /// For people.
+    /// The cause, for people.
     pub message: String,
 }
 
-/// The longest message that a condition carries, in bytes; the schema of conditions allows 32 KiB, a person reads a line.
+/// The longest message of a condition, in bytes. The schema of conditions allows 32 KiB, but people read a line.
 pub const MESSAGE_LIMIT: usize = 1024;
 
-/// Stamps the verdicts, keeping the transition time of each whose status did not change since `before`.
+/// Turns verdicts into conditions. Each keeps its transition time from `before` unless its status has changed.
 pub fn stamp(
     verdicts: Vec<Verdict>,
     before: &[Condition],
@@ -42,7 +42,7 @@ pub fn stamp(
         .collect()
 }
 
-/// The longest prefix of `text` that has at most `limit` bytes, marked where something was cut.
+/// The longest prefix of `text` that has at most `limit` bytes, with a mark at its end if something was cut.
 pub fn clip(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();

@@ -20,12 +20,12 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 /// The files under `crds/`: name and content.
 ///
 /// # Errors
-/// Where a definition cannot be written as YAML, which no definition above does.
+/// If a definition cannot be written as YAML, which is true of none above.
 pub fn files() -> Result<Vec<(String, String)>, serde_saphyr::ser::Error> {
     written(all())
 }
 
-/// The same definitions as the chart has them: Helm leaves them, and with them everybody's groups, at `helm uninstall`.
+/// The same definitions for the chart. Helm keeps them at `helm uninstall`, and with them the objects of all users.
 ///
 /// # Errors
 /// As for [`files`].
@@ -47,8 +47,8 @@ fn written(definitions: Vec<CustomResourceDefinition>) -> Result<Vec<(String, St
         .collect()
 }
 
-/// The formats of Rust's types that the API server knows too. It warns of others (`uint32`), which say nothing beyond the
-/// minimum and maximum that stand beside them.
+/// Integer and time formats that the API server knows too. It warns of others (`uint32`), which add nothing to the minimum and
+/// maximum beside them.
 const FORMATS: &[&str] = &["int32", "int64", "double", "date-time"];
 
 fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
@@ -62,8 +62,8 @@ fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
 }
 
 /// Moves each default inside a list from the schema to the field's description. `kubectl apply` replaces a list of a custom
-/// resource as a whole: a default that the API server adds to an item would be a difference to the applied file, at every
-/// apply and for every GitOps tool. The types fill in the same defaults when the operator reads the object.
+/// resource as a whole, so a default that the API server adds to an item would differ from the applied file at every apply and for
+/// every GitOps tool. The types fill in the same defaults when the operator reads the object.
 fn move_list_defaults(schema: &mut JSONSchemaProps, in_list: bool) {
     if in_list && let Some(default) = schema.default.take() {
         let default = default.0.as_str().map_or_else(|| default.0.to_string(), str::to_owned);
@@ -83,8 +83,8 @@ fn move_list_defaults(schema: &mut JSONSchemaProps, in_list: bool) {
     }
 }
 
-/// Takes out formats that the API server does not know, and every `nullable`: a null then counts as left out, as it does in
-/// the built-in kinds, and a default takes its place. A nullable field would keep the null.
+/// Removes formats that the API server does not know, and every `nullable`: a null then counts as absent, as in the built-in kinds,
+/// and a default replaces it. A nullable field would keep the null.
 fn tidy_schema(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     schema.format.take_if(|format| !FORMATS.contains(&format.as_str()));
@@ -99,7 +99,8 @@ fn tidy_schema(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// A new object has a status that nobody has looked at, or kstatus would call it current before it was seen.
+/// Gives new objects a status that the operator has not observed, or kstatus would call them current before the operator has seen
+/// them.
 fn unobserved(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         let status = version

@@ -1,4 +1,4 @@
-//! `GroupNode`: one node of a group, written by the operator: what backs it, its facts, a phase result for every phase.
+//! `GroupNode`: one node of a group, written by the operator: its machine, its facts, and the result of every phase.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lift::NodeOutcome;
 
-/// What a GroupNode is for. Written once by the operator.
+/// Identity of the node. The operator writes it once, and it is immutable.
 #[derive(CustomResource, Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
     group = "pallet.dev",
@@ -21,7 +21,7 @@ use super::lift::NodeOutcome;
     namespaced,
     status = "GroupNodeStatus",
     derive = "PartialEq",
-    doc = "One node of a group, written by the operator: what backs it, its facts, and the result of every phase.",
+    doc = "A GroupNode is one node of a group, written by the operator: its machine, its facts, and the result of every phase.",
     selectable = ".spec.group",
     printcolumn = r#"{"name":"Group","type":"string","jsonPath":".spec.group"}"#,
     printcolumn = r#"{"name":"Converged","type":"string","jsonPath":".status.conditions[?(@.type==\"Converged\")].status"}"#,
@@ -34,225 +34,227 @@ use super::lift::NodeOutcome;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GroupNodeFields {
-    /// The GroupSpec that this node belongs to.
+    /// Name of the GroupSpec that the node belongs to.
     #[schemars(length(min = 1, max = 63))]
     pub group: String,
-    /// The UID of that GroupSpec: a node belongs to one object, not to a name.
+    /// UID of the GroupSpec that the node belongs to. A new GroupSpec of the same name has another UID.
     #[schemars(length(min = 1, max = 64))]
     pub group_uid: String,
-    /// The UID of an earlier GroupSpec of the same name that the operator has taken the node over from, as after a restore from
-    /// a backup. `groupUid` changes only together with it.
+    /// UID of an earlier GroupSpec of the same name from which the operator took over the node, such as after a restore from a
+    /// backup. `groupUid` changes only together with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub taken_over_from: Option<String>,
-    /// The node's number in the group, from 0.
+    /// Number of the node in its group, from 0.
     #[schemars(range(min = 0, max = 99999))]
     pub ordinal: u32,
-    /// The host of the group's inventory that this node is, where its nodes are hosts.
+    /// Host of the inventory that this node is. Absent if the node is a pod or a virtual machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<NodeHost>,
 }
 
-/// A host of the group's inventory, as it was when the node was made.
+/// A host of the group's inventory, as it was when the node was created.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct NodeHost {
-    /// What it is called in the inventory.
+    /// Name of the host in the inventory.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Its IP address or DNS name.
+    /// IP address or DNS name of the host.
     #[schemars(length(min = 1, max = 253))]
     pub address: String,
-    /// The port of the SSH server on the host.
+    /// Port of the SSH server on the host.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
 }
 
-/// What is known of a node.
+/// Observed state of the node, written by the operator.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupNodeStatus {
-    /// What backs the node.
+    /// Machine of the node: its pod, virtual machine or host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_ref: Option<MachineRef>,
-    /// The hash of the template of the machine on which the node converged last. A lost machine is made from that template
-    /// again, until it is the node's turn to be replaced.
+    /// Hash of the template of the machine on which the node last converged. The operator creates a lost machine from that template
+    /// until it replaces the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub template_hash: Option<String>,
-    /// The node's address as the cluster sees it.
+    /// Address of the node: the IP address of its pod or virtual machine, or the address of its host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Which life of the node the phase results speak of.
+    /// Instance of the node (pod, disk) that the phase results are about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation: Option<Incarnation>,
-    /// What settings found, at its last run.
+    /// Facts of the node as of the last run of settings, by name, such as `os.family`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "open_map")]
     pub facts: BTreeMap<String, serde_json::Value>,
-    /// The latest attempt at each phase.
+    /// Result of the latest attempt at each phase.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["phase"]))]
     pub phase_results: Vec<PhaseResult>,
-    /// What the last look found that changed nothing (`spec.converge.driftCheck`).
+    /// Result of the last drift check (`spec.converge.driftCheck` of the group).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drift: Option<Drift>,
-    /// What Lifts did on the node: those that are at it, and the last few that have ended, oldest first.
+    /// Results of Lifts on the node: those that have not finished, and the last three that have, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["uid"]))]
     pub lifts: Vec<NodeLift>,
-    /// The phase that runs now, as of the last write; the journal on the node knows better.
+    /// Phase that is running, as of the last write. The journal on the node may be newer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<Running>,
-    /// `Drifted`, where the node is looked at, and `Converged`: every phase has succeeded on this incarnation as it is declared now.
+    /// Conditions: `Converged`, True if every phase has succeeded on this incarnation as declared now; `Drifted` if there are drift
+    /// checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// What a look at a node found.
+/// Result of a drift check of a node.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drift {
     /// When the drift check ended, in RFC 3339.
     pub checked_at: Time,
-    /// What is otherwise than it is declared.
+    /// Differences between the node and the declared state, 16 at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub differences: Vec<Difference>,
-    /// How many more there are.
+    /// Number of differences that `differences` does not list.
     #[serde(default, skip_serializing_if = "is_none")]
     pub omitted: u32,
 }
 
-/// What one Lift did on a node.
+/// Results of one Lift on a node.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeLift {
-    /// The UID of the Lift.
+    /// UID of the Lift. Lifts with the same name have different UIDs.
     #[schemars(length(max = 64))]
     pub uid: String,
-    /// The name of the Lift.
+    /// Name of the Lift in the namespace.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// What has become of the node in it. Without it the Lift is not done with the node.
+    /// Outcome of the node in the Lift, such as `Succeeded`. Absent until the Lift has finished on the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<NodeOutcome>,
-    /// The latest attempt at each of its phases.
+    /// Result of the latest attempt at each phase of the Lift.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["phase"]))]
     pub phase_results: Vec<PhaseResult>,
 }
 
-/// Something that is otherwise than it is declared.
+/// A difference between a node and the declared state.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// The name of the phase, such as `configure`.
+    /// Name of the phase, such as `configure`.
     #[schemars(length(max = 128))]
     pub phase: String,
-    /// The action or the expectation.
+    /// Name of the action or expectation that differs.
     #[schemars(length(max = 256))]
     pub name: String,
-    /// A diff, or what is wrong.
+    /// Diff of a file, or a description of the difference; 1 KiB at most.
     #[schemars(length(max = 1024))]
     pub message: String,
 }
 
-/// What backs a node.
+/// The machine of a node.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct MachineRef {
-    /// Its kind: `Pod`, `VirtualMachine` or `Host`.
+    /// Kind of the machine: `Pod`, `VirtualMachine` or `Host`.
     pub kind: String,
-    /// The name of the object.
+    /// Name of the pod, virtual machine or host.
     pub name: String,
-    /// Its UID; empty for a host.
+    /// UID of the pod or virtual machine; empty for a host.
     pub uid: String,
 }
 
-/// One life of a node: what a restart that loses the file system changes.
+/// The instance of a node (pod, disk). It changes when the node loses its file system.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Incarnation {
-    /// The UID of the pod or of the virtual machine; the name of the host.
+    /// UID of the pod or virtual machine, or the name of the host.
     #[schemars(length(max = 253))]
     pub uid: String,
-    /// The container's ID, the UID of the virtual machine's instance, or where the host was reached. For a pod another one is
-    /// another life; a machine that was only started again has the same filesystem ID.
+    /// ID of the container, UID of the VirtualMachineInstance, or address and port of the host. A pod with another value is another
+    /// incarnation; a machine that restarts with its disk keeps its `filesystemId`.
     #[schemars(length(max = 512))]
     pub instance: String,
-    /// What the agent found on the node's file system: made once on it, at random; on machines with the
-    /// machine ID and the UID of the GroupNode behind it.
+    /// ID of the node's file system: random, created once by the agent on it. On hosts and virtual machines the machine ID and the
+    /// UID of the GroupNode follow it.
     #[schemars(length(max = 256))]
     pub filesystem_id: String,
 }
 
-/// A phase that runs.
+/// A phase that is running.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
-    /// The name of the phase, such as `configure`.
+    /// Name of the phase, such as `configure`.
     #[schemars(length(max = 128))]
     pub phase: String,
-    /// The ID of the run in the journal of the node, for `kubectl pallet logs --run`.
+    /// ID of the run in the journal of the node, for `kubectl pallet logs --run`.
     #[schemars(length(max = 128))]
     pub run_id: String,
-    /// Which attempt it is, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
     /// When the run started on the node, in RFC 3339.
     pub started_at: Time,
 }
 
-/// The durable proof of one attempt at a phase on a node.
+/// The stored result of one attempt at a phase on a node.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseResult {
-    /// The name of the phase, such as `configure`.
+    /// Name of the phase, such as `configure`.
     #[schemars(length(max = 128))]
     pub phase: String,
-    /// What was run: a hash over the rendered phase (for settings: over its source).
+    /// Hash of the rendered phase that ran; for settings, of its source. A phase with another digest is due again.
     #[schemars(length(max = 128))]
     pub digest: String,
-    /// The run's name in the node's journal. Empty where nothing could be started.
+    /// ID of the run in the journal of the node, for `kubectl pallet logs --run`. Empty if nothing ran on the node.
     #[serde(default)]
     #[schemars(length(max = 128))]
     pub run_id: String,
-    /// Which attempt this was at this digest, from 1.
+    /// Number of the attempt at this digest, from 1.
     pub attempt: u32,
-    /// How the attempt ended: `Succeeded`, `Failed`, `TimedOut` and others.
+    /// How the attempt ended: `Succeeded`, `Failed`, `TimedOut`, `Waiting` (for a person), `Unknown` (connection lost) or
+    /// `Interrupted` (the machine was replaced).
     pub outcome: Outcome,
-    /// How often in a row this attempt was interrupted because the pod or virtual machine was replaced. Absent where it never was.
+    /// How often in a row this attempt was interrupted because the pod or virtual machine was replaced. Absent if never.
     #[serde(default, skip_serializing_if = "is_none")]
     pub interruptions: u32,
-    /// The script's exit code; 128 + n where signal n ended it.
+    /// Exit code of the first action that failed; 128 + n if signal n ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// When the run started on the node, in RFC 3339.
     pub started_at: Time,
     /// When the run ended on the node, in RFC 3339.
     pub finished_at: Time,
-    /// The place of the first action that this run did: behind the manual step that was acknowledged; 0 without one.
+    /// Index of the first action of this run: the one after the acknowledged manual step. 0 if there was none.
     #[serde(default, skip_serializing_if = "is_none")]
     pub from: u32,
-    /// What each action did, in order.
+    /// Result of each action, in order. Actions after a failed one are missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub actions: Vec<ActionResult>,
-    /// The last 2 KiB of what the scripts printed.
+    /// Last 2 KiB of the output of the scripts, with secrets masked.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 8192))]
     pub output: String,
-    /// How many bytes they printed in all.
+    /// Size of the whole output of the scripts, in bytes.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub output_bytes: i64,
-    /// What went wrong, in a line.
+    /// Error in one line. Absent if the attempt succeeded.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 1024))]
     pub message: String,
-    /// The Lift that ran this phase otherwise on the node since.
+    /// Name of the Lift that has since run this phase with other content on the node.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub overridden_by: String,
-    /// The value of the `pallet.dev/retry` annotation that this attempt counts under: of the group and of the node, with a slash
-    /// between them. A value of more than 64 bytes is replaced by its SHA-256 in hexadecimal.
+    /// Values of the annotation `pallet.dev/retry` of the group and of the node, with a slash between them, under which this
+    /// attempt counts. A value over 64 bytes is replaced by its SHA-256 in hexadecimal.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub retry_token: String,
@@ -265,45 +267,45 @@ pub enum Outcome {
     Succeeded,
     /// An action failed.
     Failed,
-    /// The deadline passed, and the run's processes were ended.
+    /// The timeout passed, and the node ended the processes of the run.
     TimedOut,
-    /// The run was lost from sight. It is looked for on the node before anything else is done there.
+    /// The connection was lost. The operator asks the node's journal for the result before it does anything else there.
     Unknown,
-    /// It got to a manual step, which nobody has acknowledged yet.
+    /// The run reached a manual step that nobody has acknowledged yet.
     Waiting,
-    /// The pod or virtual machine was evicted, deleted or lost while the phase ran. That is no failed attempt: the phase runs again,
-    /// with a backoff where this happens again and again.
+    /// The pod or virtual machine was evicted, deleted or lost while the phase ran. The attempt does not count: the phase runs
+    /// again, with a backoff if this happens repeatedly.
     Interrupted,
 }
 
-/// What one action did.
+/// Result of one action.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct ActionResult {
-    /// The action's name, or its kind and place where it has none.
+    /// Name of the action, or its kind and index if it has none, such as `exec[0]`.
     #[schemars(length(max = 256))]
     pub name: String,
-    /// What came of it.
+    /// `Changed`, `Unchanged`, `Failed`, `Skipped`, `Waiting` (for a person) or `Unknown` (in a dry run or drift check).
     pub result: Effect,
-    /// What changed in a file that everybody may read: the first lines of a diff, 1 KiB at most.
+    /// First lines of a diff of the changed file, 1 KiB at most. Only for files that every user of the node may read.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 4096))]
     pub diff: String,
 }
 
-/// What came of one action.
+/// Result of one action.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Effect {
-    /// It changed the node.
+    /// The action changed the node.
     Changed,
-    /// The node was as it should be.
+    /// The node was as declared.
     Unchanged,
-    /// It failed; the actions after it did not run.
+    /// The action failed. The actions after it did not run.
     Failed,
-    /// It was not for this node, or nothing had changed that it waits for.
+    /// The action was not for this node, or no action that it depends on has changed anything.
     Skipped,
-    /// It is a step for a person, and not acknowledged yet.
+    /// The action is a manual step that nobody has acknowledged yet.
     Waiting,
-    /// Of a check: it cannot be told before something else is done.
+    /// In a dry run or drift check: the result depends on a step that was not run.
     Unknown,
 }
 
@@ -317,7 +319,7 @@ fn is_zero(n: &i64) -> bool {
 
 fn open_map(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
-        "description": "What settings found, at its last run.",
+        "description": "Facts of the node as of the last run of settings, by name, such as `os.family`.",
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true
     })

@@ -1,6 +1,6 @@
-//! `GroupSpec`: how many nodes, what a node is, and the phases that configure it.
+//! `GroupSpec`: how many nodes there are, what a node is, and the phases that configure them.
 //!
-//! What a schema or a CEL rule can refuse, the API server refuses here; [`pallet_core::group::resolve`] sees to the rest.
+//! The API server refuses what a schema or a CEL rule can refuse; [`pallet_core::group::resolve`] refuses the rest.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::{
     server_spec::{ExtendFields, roles_schema},
 };
 
-/// What a GroupSpec declares.
+/// Desired state of the group: how many nodes it has, what a node is, and the phases that configure the nodes.
 #[derive(CustomResource, Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "pallet.dev",
@@ -28,7 +28,7 @@ use super::{
     namespaced,
     status = "GroupSpecStatus",
     derive = "PartialEq",
-    doc = "A group of nodes: how many there are, what a node is, and the phases that configure it.",
+    doc = "A GroupSpec declares a group of nodes: how many there are, what a node is, and the phases that configure them.",
     scale(
         spec_replicas_path = ".spec.count",
         status_replicas_path = ".status.replicas",
@@ -42,116 +42,123 @@ use super::{
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].message","priority":1}"#,
     validation = Rule::new("!has(self.spec.converge) || !has(self.spec.converge.process) || self.spec.converge.process in ['apply-install', 'apply-config', 'server-test'] || (has(self.spec.processes) && self.spec.converge.process in self.spec.processes)")
-        .message("spec.converge.process: there is no process of this name; use apply-install, apply-config, server-test or one that spec.processes declares"),
+        .message("spec.converge.process: no process has this name; use apply-install, apply-config, server-test or a process that spec.processes declares"),
     validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 52")
-        .message("metadata.name: must be a DNS label of at most 52 characters (lower case letters, digits, '-'), since nodes are named after it; choose another name")
+        .message("metadata.name: must be a DNS label of at most 52 characters (lower-case letters, digits, '-'), because nodes are named after it; choose another name")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GroupSpecFields {
-    /// How many nodes there should be. The scale subresource changes it (`kubectl scale`, HorizontalPodAutoscaler). Where it is
-    /// absent, the operator sets it: to 1 for a new group, and otherwise to the last value, so that a manifest without it
-    /// leaves to an autoscaler what the autoscaler has set.
+    /// Number of nodes, also set by `kubectl scale` and autoscalers. If it is absent, the operator sets it: to 1 for a new group,
+    /// else to its last value, so that a manifest without it does not undo an autoscaler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10000))]
     pub count: Option<u32>,
-    /// ServerSpecs of the same namespace, whose phases run before the group's own, in this order, each once, and what they
-    /// extend before them.
+    /// ServerSpecs of the same namespace that the group extends. Their phases run before the group's own, in this order; each runs
+    /// once, after the ServerSpecs that it extends itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub extends: Vec<ExtendFields>,
-    /// The roles of the nodes, beside those of the ServerSpecs.
+    /// Roles of the nodes, in addition to those of the ServerSpecs, such as `db_primary`. Templates of other groups list these
+    /// nodes as `nodes.ROLE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "roles_schema")]
     pub roles: Vec<String>,
-    /// What a node is.
+    /// What a node is: set exactly one of `pod`, `virtualMachine` and `hosts`. The kind is immutable.
     pub node: NodeFields,
-    /// The phases, by name.
+    /// Phases by name: bootstrap (once on every new node), settings (facts and values; changes nothing), init, install (once per
+    /// incarnation), configure (again when its content changes), test (expectations over facts), destroy-server (before the
+    /// operator removes a node), app-rollout (on demand, by a Lift). Any other name runs if `converge.phases` lists it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "phases_schema")]
     pub phases: BTreeMap<String, PhaseFields>,
-    /// The group's own processes: lists of phases by name, for `converge.process`.
+    /// Processes that the group declares: lists of phase names by process name, such as `nightly: [settings, backup]`.
+    /// `converge.process` and Lifts refer to them by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "processes_schema")]
     pub processes: BTreeMap<String, Vec<String>>,
-    /// How the group is brought to what is declared.
+    /// How the operator brings the nodes to the declared state: which phases run, the rollout, timeouts, retries and drift checks.
     #[serde(default)]
     pub converge: ConvergeFields,
-    /// Stops all effects but deletion: no node is created or removed, no phase starts. A run in flight ends by itself.
+    /// If true, the operator creates, removes and replaces no node and starts no phase. Deletions continue, and a running phase
+    /// runs to its end. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
-    /// Whether what is declared is done by itself, or waits until somebody approves `status.plan`. Deletion never waits.
+    /// `Automatic`: the operator applies changes by itself. `Manual`: it waits until a person sets the annotation
+    /// `pallet.dev/approve` to `status.plan.digest`; deletions do not wait. Default: Automatic.
     #[serde(default)]
     pub approval: Approval,
 }
 
 impl GroupSpec {
-    /// How many nodes it asks for: where it does not say, as many as it asked for when the operator saw it last, and 1 where
-    /// the operator has not seen it.
+    /// The number of nodes that the group asks for. If the spec has none, it is the last count that the operator has seen, or 1 if
+    /// there is none.
     pub fn count(&self) -> u32 {
         self.spec.count.or(self.status.as_ref().and_then(|status| status.count)).unwrap_or(1)
     }
 }
 
-/// Who says that what is declared may be done.
+/// Whether changes to the group need the approval of a person.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Approval {
-    /// Nobody has to.
+    /// Changes need no approval.
     #[default]
     Automatic,
-    /// A person, who sets the annotation `pallet.dev/approve` to the digest of `status.plan`. Nodes are created, removed and
-    /// replaced, and changed phases run, only as that plan says; what restores an approved state needs no further approval.
+    /// A person approves changes by the annotation `pallet.dev/approve`, set to the digest of `status.plan`. The operator creates,
+    /// removes and replaces nodes, and runs changed phases, only as that plan lists. Restoring an approved state needs no further
+    /// approval.
     Manual,
 }
 
-/// What is known of a group. Its size does not grow with the count.
+/// Observed state of the group, written by the operator. Its size does not grow with the count.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupSpecStatus {
-    /// The generation that this status speaks of; -1 until the operator has seen the object.
+    /// Generation of the spec that this status describes; -1 until the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The value of `spec.count` that the operator has seen last. It holds while `spec.count` is absent.
+    /// Last value of `spec.count` that the operator has seen. It applies while `spec.count` is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
-    /// How many nodes there are, those that are being removed left out.
+    /// Number of nodes, without those that the operator is removing.
     #[serde(default)]
     pub replicas: u32,
-    /// How many of them have every phase done as it is declared now, and a Ready pod.
+    /// Number of converged nodes whose pod or virtual machine is Ready. A converged host counts as ready.
     #[serde(default)]
     pub ready_replicas: u32,
-    /// How many of them have every phase done as it is declared now.
+    /// Number of nodes on which every phase has succeeded as it is declared now.
     #[serde(default)]
     pub converged_replicas: u32,
-    /// How many of them were made from the pod template as it is declared now.
+    /// Number of nodes that were created from the current template.
     #[serde(default)]
     pub updated_replicas: u32,
-    /// The label selector of the group's pods, for the scale subresource.
+    /// Label selector of the group's pods, such as `pallet.dev/group=web`, for the scale subresource.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub selector: String,
-    /// The ordinals of the nodes that are not converged, such as `0-2,5`. Of more than 256 intervals the nearest are joined, with
-    /// the converged nodes between them. The operator lists a converged node here before it opens a session that may change it,
-    /// and until the result is stored in the GroupNode. After a restart the operator reads the journals of the listed nodes.
+    /// Ordinals of the nodes that are not converged, such as `0-2,5`; beyond 256 intervals the nearest are joined. The operator
+    /// lists a node here before a session may change it, until the GroupNode has the result, so that a restarted operator knows
+    /// which journals to read.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 8192))]
     pub unconverged: String,
-    /// Where the nodes stand, by phase, in the order in which phases run.
+    /// Number of nodes in each state, by phase, in the order in which phases run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["phase"]))]
     pub phases: Vec<PhaseCounts>,
-    /// The worst phase errors: those with the most attempts first.
+    /// Up to five failed phases, those with the most attempts first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     pub phase_errors: Vec<PhaseError>,
-    /// How many more phase errors there are.
+    /// Number of failed phases that `phaseErrors` does not list.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub phase_errors_omitted: u32,
-    /// Under `approval: Manual`: what waits for approval.
+    /// With `approval: Manual`, the changes that wait for approval. Absent if none wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanStatus>,
-    /// Under `approval: Manual`: what was approved last.
+    /// With `approval: Manual`, what was approved last. The operator restores this state without asking again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved: Option<Approved>,
-    /// `Ready`, and `Reconciling` or `Stalled` while they hold (kstatus); `Drifted`, where nodes are looked at.
+    /// Conditions: `Ready` always; `Reconciling` or `Stalled` while True (kstatus); `Drifted` if there are drift checks;
+    /// `ClaimsDiffer` and `NodesTakenOver` while True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -161,80 +168,80 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
-/// What would be done. Nodes are given by their ordinals, as in `0-2,5`.
+/// The changes that wait for approval. Nodes are given by their ordinals, as in `0-2,5`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct PlanStatus {
-    /// Over the whole plan: the value of the annotation `pallet.dev/approve` that lets it be carried out.
+    /// Digest of the whole plan. To approve the plan, set the annotation `pallet.dev/approve` to this value.
     pub digest: String,
-    /// The generation of the spec that it is made for.
+    /// Generation of the spec that the plan was made for.
     pub generation: i64,
-    /// The nodes to create.
+    /// Ordinals of the nodes to create, such as `0-2,5`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub creates: String,
-    /// The nodes to remove.
+    /// Nodes to remove, grouped by reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub removals: Vec<PlannedRemoval>,
-    /// The nodes to replace, since the pod template has changed.
+    /// Ordinals of the nodes to replace because the template has changed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub replaces: String,
-    /// The phases to run, in their order, as far as can be told before the facts are read again.
+    /// Phases to run, in order, as far as the stored facts show. A session reads the facts again and may find more or fewer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 24))]
     pub phases: Vec<PlannedPhase>,
 }
 
-/// Nodes that would be removed.
+/// Nodes that the operator would remove.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct PlannedRemoval {
-    /// The ordinals of the nodes, as intervals such as `0-2,5`.
+    /// Ordinals of the nodes, as intervals such as `0-2,5`.
     pub nodes: String,
     /// Why the plan removes these nodes.
     pub reason: String,
 }
 
-/// A phase that would run.
+/// A phase that the operator would run.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct PlannedPhase {
-    /// The name of the phase, such as `configure`.
+    /// Name of the phase, such as `configure`.
     pub phase: String,
-    /// The ordinals of the nodes.
+    /// Ordinals of the nodes, as intervals such as `0-2,5`.
     pub nodes: String,
-    /// Why the phase runs on these nodes.
+    /// Why the phase runs on these nodes, such as `changed`.
     pub reason: String,
 }
 
-/// What was approved: whatever brings the group there needs no further approval.
+/// The approved state. The operator restores it without further approval.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct Approved {
-    /// The digest of the plan.
+    /// Digest of the plan that was approved.
     pub digest: String,
-    /// The number of nodes that was approved.
+    /// Number of nodes that was approved.
     pub count: u32,
-    /// A hash over the pod template.
+    /// Hash of the template that was approved.
     pub template: String,
-    /// Digests over the phases as they are declared.
+    /// Digests of the approved phases as declared, by phase name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub sources: BTreeMap<String, String>,
-    /// The ordinals of the nodes that may be removed.
+    /// Ordinals of the nodes whose removal was approved, such as `3-4`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 65536))]
     pub victims: String,
 }
 
-/// Where the nodes stand with one phase.
+/// Number of nodes in each state of one phase.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct PhaseCounts {
-    /// The name of the phase, such as `configure`.
+    /// Name of the phase, such as `configure`.
     pub phase: String,
-    /// Nodes on which it is done.
+    /// Number of nodes on which the phase has succeeded.
     pub succeeded: u32,
-    /// Nodes on which it runs.
+    /// Number of nodes on which the phase is running.
     pub running: u32,
-    /// Nodes on which its last attempt failed.
+    /// Number of nodes on which the last attempt failed.
     pub failed: u32,
-    /// Nodes that have it before them.
+    /// Number of nodes on which the phase has yet to run.
     pub pending: u32,
 }
 
@@ -242,27 +249,27 @@ pub struct PhaseCounts {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseError {
-    /// The name of the GroupNode.
+    /// Name of the GroupNode, such as `web-0`.
     pub node: String,
-    /// The name of the phase, such as `configure`.
+    /// Name of the phase, such as `configure`.
     pub phase: String,
-    /// The action that failed, where one did.
+    /// Name of the action that failed. Absent if none did, such as after a timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// How the attempt ended.
+    /// How the attempt ended: `Failed`, `TimedOut` or `Unknown`.
     pub outcome: super::group_node::Outcome,
-    /// Which attempt it was, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// The script's exit code.
+    /// Exit code of the action that failed; 128 + n if signal n ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// What went wrong, in a line, with the last line that was printed.
+    /// Error in one line, with the last line of output.
     pub message: String,
 }
 
 fn processes_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "The group's own processes: lists of phases by name, for converge.process.",
+        "description": "Processes that the group declares: lists of phase names by process name, such as `nightly: [settings, backup]`. `converge.process` and Lifts refer to them by name.",
         "type": "object",
         "maxProperties": 16,
         "additionalProperties": {
@@ -274,15 +281,15 @@ fn processes_schema(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             {
                 "rule": "self.all(name, name.size() <= 40 && name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$'))",
-                "message": "the name of a process consists of at most 40 lower case letters, digits and '-', and begins with a letter, such as nightly; rename it"
+                "message": "a process name must have at most 40 lower-case letters, digits and '-', and begin with a letter, such as nightly; rename the process"
             },
             {
                 "rule": "!self.exists(name, name in ['apply-install', 'apply-config', 'server-test'])",
-                "message": "apply-install, apply-config and server-test are predefined; choose another name"
+                "message": "apply-install, apply-config and server-test are predefined; rename the process"
             },
             {
                 "rule": "self.all(name, !self[name].exists(phase, phase in ['bootstrap', 'destroy-server', 'app-rollout']))",
-                "message": "bootstrap runs on every new node and destroy-server before a node is removed, by themselves, and app-rollout only on demand; take them out of the list"
+                "message": "a process must not list bootstrap, destroy-server or app-rollout, which the operator runs on new nodes, before removal and on demand; remove them from the list"
             }
         ]
     })

@@ -1,6 +1,6 @@
-//! The wire types of `pallet.dev/v1alpha1`, one file a kind, and the names that stand on objects.
+//! The types of `pallet.dev/v1alpha1`, and the names of its labels, annotations and finalizers.
 //!
-//! They are plain data. What they mean is decided in `pallet-core`, which parses them once into validated types.
+//! The types are plain data. `pallet-core` parses them once into validated types, and decides what they mean.
 
 pub mod actions;
 pub mod conditions;
@@ -21,31 +21,32 @@ pub use server_spec::{ServerSpec, ServerSpecFields};
 
 /// The API group of every kind.
 pub const API_GROUP: &str = "pallet.dev";
-/// Label on what backs nodes and on GroupNodes: the name of the GroupSpec that they belong to. The scale subresource selects by it.
+/// Label on GroupNodes and their machines: the name of the GroupSpec that they belong to. The scale subresource selects by it.
 pub const GROUP_LABEL: &str = "pallet.dev/group";
-/// Label on what backs a node: the name of its GroupNode.
+/// Label on machines: the name of their GroupNode.
 pub const NODE_LABEL: &str = "pallet.dev/node";
-/// Annotation on volume claims: the UID of the GroupSpec that had them made. Only that one ever deletes them.
+/// Annotation on volume claims: the UID of the GroupSpec that the operator created them for. It deletes them only for that
+/// GroupSpec.
 pub const GROUP_UID_ANNOTATION: &str = "pallet.dev/group-uid";
-/// Annotation on pods and virtual machines: the hash of the template that they were made from.
+/// Annotation on pods and virtual machines: the hash of the template that they were created from.
 pub const TEMPLATE_HASH_ANNOTATION: &str = "pallet.dev/template-hash";
-/// Annotation on ControllerRevisions: a digest over what one declares.
+/// Annotation on ControllerRevisions: the digest of the declaration that the revision holds.
 pub const DECLARATION_ANNOTATION: &str = "pallet.dev/declaration";
-/// Annotation on pods: the container in which phases run, as it was when the pod was made.
+/// Annotation on pods: the container in which phases run, fixed when the pod is created.
 pub const CONTAINER_ANNOTATION: &str = "pallet.dev/container";
-/// Annotation on a GroupNode or its pod: prefer it as a victim when the group shrinks. Its value does not matter.
+/// Annotation on a GroupNode or its pod: remove this node first when the group shrinks. Its value does not matter.
 pub const DELETE_NODE_ANNOTATION: &str = "pallet.dev/delete-node";
-/// Annotation on a GroupSpec or a GroupNode: a new value gives failed phases their attempts back.
+/// Annotation on a GroupSpec or a GroupNode: a new value resets the attempts of failed phases.
 pub const RETRY_ANNOTATION: &str = "pallet.dev/retry";
-/// Annotation on a GroupSpec: the digest of the plan that may be carried out.
+/// Annotation on a GroupSpec: the digest of the approved plan.
 pub const APPROVE_ANNOTATION: &str = "pallet.dev/approve";
-/// Annotation on a GroupNode: the run that waits at a manual step and may go on.
+/// Annotation on a GroupNode: the run that waits at a manual step and may continue.
 pub const ACK_ANNOTATION: &str = "pallet.dev/ack";
-/// Finalizer on both kinds: the operator ends what they stand for before they go.
+/// Finalizer on GroupSpecs and GroupNodes: the operator removes the nodes before the objects are deleted.
 pub const FINALIZER: &str = "pallet.dev/finalizer";
-/// Readiness gate that the operator adds to pods and opens at the first converge of an incarnation.
+/// Readiness gate that the operator adds to pods, and opens when an incarnation first converges.
 pub const CONVERGED_GATE: &str = "pallet.dev/converged";
-/// Environment variable through which the agent learns which pod it is in.
+/// Environment variable from which the agent reads the UID of its pod.
 pub const POD_UID_ENV: &str = "PALLET_POD_UID";
-/// The finalizer by which Kubernetes marks a deletion that leaves the dependents alive.
+/// The finalizer of a deletion that orphans the dependents.
 pub const ORPHAN_FINALIZER: &str = "orphan";

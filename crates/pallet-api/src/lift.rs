@@ -1,6 +1,6 @@
-//! `Lift`: one operation, phases applied once to the nodes that a group has. It never changes a count.
+//! `Lift`: runs phases once on the nodes that its groups have. It never changes a count.
 //!
-//! Immutable like a Job's, but for what ends, stops or outlives it: `cancel`, `suspend`, `ttlSecondsAfterFinished`.
+//! Its spec is immutable, as that of a Job, except for `cancel`, `suspend` and `ttlSecondsAfterFinished`.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::{
     group_spec::PhaseError,
 };
 
-/// What a Lift does, and to which nodes.
+/// What the Lift runs, and on which nodes. Immutable except for `cancel`, `suspend` and `ttlSecondsAfterFinished`.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "pallet.dev",
@@ -27,7 +27,7 @@ use super::{
     namespaced,
     status = "LiftStatus",
     derive = "PartialEq",
-    doc = "One operation: phases applied once to the nodes that its groups have. It never changes a count.",
+    doc = "A Lift runs phases once on the nodes that its groups have. It never changes a count.",
     printcolumn = r#"{"name":"Nodes","type":"integer","jsonPath":".status.nodes"}"#,
     printcolumn = r#"{"name":"Succeeded","type":"integer","jsonPath":".status.succeeded"}"#,
     printcolumn = r#"{"name":"Failed","type":"integer","jsonPath":".status.failed"}"#,
@@ -44,8 +44,8 @@ use super::{
         .message("phases, process and phase all say what runs; set one of them, or none for configure"),
     validation = Rule::new("(has(self.groups) ? has(oldSelf.groups) && self.groups == oldSelf.groups : !has(oldSelf.groups)) && (has(self.groupSelector) ? has(oldSelf.groupSelector) && self.groupSelector == oldSelf.groupSelector : !has(oldSelf.groupSelector)) && (has(self.nodes) ? has(oldSelf.nodes) && self.nodes == oldSelf.nodes : !has(oldSelf.nodes)) && (has(self.role) ? has(oldSelf.role) && self.role == oldSelf.role : !has(oldSelf.role))")
         .message("groups, groupSelector, nodes and role of a Lift never change; make another Lift"),
-    // Sets are equal to CEL in any order, but that of phases means something. What it cannot see is that one field of `with`
-    // has taken the place of another: fields that no schema names are compared, but not missed.
+    // CEL compares sets in any order, but the order of phases matters. The rule does not detect that one field of `with` has
+    // replaced another: CEL compares fields without a schema, but does not notice that one is missing.
     validation = Rule::new("(has(self.phases) ? has(oldSelf.phases) && self.phases.map(p, p) == oldSelf.phases.map(p, p) : !has(oldSelf.phases)) && (has(self.process) ? has(oldSelf.process) && self.process == oldSelf.process : !has(oldSelf.process)) && (has(self.phase) ? has(oldSelf.phase) && self.phase == oldSelf.phase : !has(oldSelf.phase)) && (has(self.with) ? has(oldSelf.with) && self.with == oldSelf.with : !has(oldSelf.with))")
         .message("phases, process, phase and with of a Lift never change; make another Lift"),
     validation = Rule::new("self.timeout == oldSelf.timeout && self.rollout == oldSelf.rollout && self.retry == oldSelf.retry && (has(self.dryRun) && self.dryRun) == (has(oldSelf.dryRun) && oldSelf.dryRun)")
@@ -54,93 +54,95 @@ use super::{
         .message("a Lift that was cancelled stays so; make another Lift")
 )]
 pub struct LiftFields {
-    /// The GroupSpecs of the same namespace whose nodes it is for, by name.
+    /// Names of the GroupSpecs of the same namespace on whose nodes the Lift runs. Set either `groups` or `groupSelector`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 52)), extend("x-kubernetes-list-type" = "set"))]
     pub groups: Option<Vec<String>>,
-    /// The GroupSpecs of the same namespace whose nodes it is for, by their labels; all of them where it is empty.
+    /// Selects GroupSpecs of the same namespace by their labels; an empty selector selects all. Set either `groups` or
+    /// `groupSelector`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "selector_schema")]
     pub group_selector: Option<LabelSelector>,
-    /// Of the nodes of these groups only those with one of these names, such as web-1.
+    /// Names of nodes of these groups, such as `web-1`. The Lift runs on these nodes only. Default: all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub nodes: Option<Vec<String>>,
-    /// Of these groups only those whose nodes have this role.
+    /// Role, such as `web`. The Lift runs only on groups whose nodes have this role. Default: all groups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 40))]
     pub role: Option<String>,
-    /// The phases that run, in this order, on each node; configure by default. Settings always goes first.
+    /// Names of the phases that run on each node, in this order; settings always runs first. Default: configure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 40)), extend("x-kubernetes-list-type" = "set"))]
     pub phases: Option<Vec<String>>,
-    /// The process whose phases run, in place of `phases`: apply-install, apply-config, server-test, or one that the groups
-    /// declare.
+    /// Process whose phases run, instead of `phases`: apply-install, apply-config, server-test, or one that the groups declare.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 40))]
     pub process: Option<String>,
-    /// A phase that is declared here, in place of `phases`. Its templates see what those of the group see. It may use Secrets
-    /// and ConfigMaps that the group uses, and no others.
+    /// Phase that the Lift declares itself, instead of `phases`. Its templates see what those of the group see. It may use only
+    /// Secrets and ConfigMaps that the group uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<InlinePhaseFields>,
-    /// Values for parameters of the ServerSpecs that the groups extend, for this operation only: by PARAMETER, or by
-    /// SPEC.PARAMETER where several ServerSpecs have one of that name.
+    /// Values for parameters of the ServerSpecs that the groups extend, for this Lift only: by PARAMETER, or by SPEC.PARAMETER if
+    /// several ServerSpecs have that parameter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "with_schema")]
     pub with: Option<BTreeMap<String, Value>>,
-    /// How long the operation may take in all. What still runs then is ended on the nodes. While it is suspended no time
-    /// passes.
+    /// Longest time for the whole Lift, such as `10m` or `1h30m`, from 1s to 24h. Then the nodes end what still runs. Time in
+    /// suspension does not count. Default: 1h.
     #[serde(default = "default_timeout")]
     #[schemars(schema_with = "duration_schema")]
     pub timeout: String,
-    /// How the phases roll over the nodes.
+    /// How the phases roll out over the nodes.
     #[serde(default)]
     pub rollout: LiftRolloutFields,
-    /// What happens after a phase failed on a node.
+    /// How often and when the operator retries a failed phase.
     #[serde(default)]
     pub retry: LiftRetryFields,
-    /// Changes nothing: of every action it is told whether it would change the node.
+    /// If true, the Lift changes nothing and reports for every action whether it would change the node. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
-    /// Ends the operation: no further phase starts, and what runs is ended on the nodes. It cannot be taken back.
+    /// If true, the operator cancels the Lift: no further phase starts, and the nodes end what runs. It cannot be set back to
+    /// false. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancel: bool,
-    /// No further phase starts while this is true. What runs goes on to its end.
+    /// If true, no further phase starts; a running phase runs to its end. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
-    /// The Lift is deleted so many seconds after it has ended; never by default. Leave it out where the Lift stands in Git, or
-    /// it would be made, and run, again.
+    /// Seconds after the end of the Lift at which the operator deletes it. Do not set it for a Lift in Git: GitOps tools would
+    /// create it again, and it would run again. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31536000))]
     pub ttl_seconds_after_finished: Option<u32>,
 }
 
-/// A phase of a Lift's own.
+/// A phase that a Lift declares.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct InlinePhaseFields {
-    /// What it does on the node, in order.
+    /// Actions that the phase runs on the node, in order.
     #[schemars(length(min = 1, max = 64))]
     pub actions: Vec<ActionFields>,
 }
 
-/// How phases roll over the nodes of a Lift.
+/// How phases roll out over the nodes of a Lift.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LiftRolloutFields {
-    /// `Independent`: each node goes through the phases at its own pace. `Barrier`: all nodes go through one phase before any
-    /// begins the next; one that has failed is not waited for.
+    /// `Independent`: each node runs the phases without waiting for others. `Barrier`: all nodes finish a phase before any starts
+    /// the next; a failed node holds nobody up. Default: Independent.
     #[serde(default)]
     pub order: Order,
-    /// How many nodes are worked on at once: a number, or a share of the nodes, rounded up, at least 1.
+    /// How many nodes the Lift runs on at once: a number, or a percentage of its nodes such as `25%`, rounded up; at least 1.
+    /// Default: 100%.
     #[serde(default = "default_max_parallel")]
     #[schemars(schema_with = "max_parallel_schema")]
     pub max_parallel: Value,
-    /// `IsolateNode`: a node whose phase failed stops, the others go on. `StopAll`: no further phase starts anywhere when more
-    /// nodes than maxFailures (0 by default) have failed.
+    /// `IsolateNode`: after a failed phase the node stops and the others continue. `StopAll`: no further phase starts once more
+    /// nodes than `maxFailures` (default 0) have failed. Default: IsolateNode.
     #[serde(default)]
     pub on_failure: OnFailure,
-    /// When more nodes than this have failed, no further phase starts anywhere: a number, or a share of the nodes, rounded
-    /// down. Without it IsolateNode knows no limit, and StopAll stops at the first.
+    /// Number of failed nodes, or percentage of the Lift's nodes rounded down, above which no further phase starts. Default: no
+    /// limit with `IsolateNode`, 0 with `StopAll`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "max_failures_schema")]
     pub max_failures: Option<Value>,
@@ -157,14 +159,14 @@ impl Default for LiftRolloutFields {
     }
 }
 
-/// What happens after a phase of a Lift failed on a node.
+/// How often and when the operator retries a failed phase of a Lift.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct LiftRetryFields {
-    /// How many further attempts there are after the first; none by default.
+    /// Number of attempts after the first, from 0 to 100. Default: 0.
     #[serde(default)]
     #[schemars(range(min = 0, max = 100))]
     pub limit: u32,
-    /// The pause before the second attempt; it doubles with each further one, up to 5 minutes.
+    /// Pause before the second attempt, such as `10s`; it doubles with each further attempt, up to 5 minutes. Default: 10s.
     #[serde(default = "default_backoff")]
     #[schemars(schema_with = "duration_schema")]
     pub backoff: String,
@@ -188,108 +190,110 @@ fn default_max_parallel() -> Value {
     Value::from("100%")
 }
 
-/// What has become of an operation.
+/// Observed state of the Lift, written by the operator.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LiftStatus {
-    /// The generation that this status speaks of; -1 until the operator has seen the object.
+    /// Generation of the spec that this status describes; -1 until the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// When it started. Its nodes are fixed from then on.
+    /// When the Lift started, in RFC 3339. Its nodes are fixed from then on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
     /// When the Lift ended, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
-    /// Since when it is suspended.
+    /// When the current suspension began, in RFC 3339. Absent if the Lift is not suspended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended_since: Option<Time>,
-    /// How long it was suspended before, in seconds. It does not count for the timeout.
+    /// Seconds of earlier suspensions, which do not count for the timeout.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub suspended_seconds: u32,
-    /// Since when it is being ended, since it was cancelled or its time was over.
+    /// When the operator began to end the Lift, after a cancellation or the timeout, in RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending_since: Option<Time>,
-    /// How many nodes it is for.
+    /// Number of nodes of the Lift.
     #[serde(default)]
     pub nodes: u32,
-    /// On how many of them everything was done.
+    /// Number of nodes on which everything succeeded.
     #[serde(default)]
     pub succeeded: u32,
-    /// On how many of them a phase failed, timed out or was cancelled.
+    /// Number of nodes on which a phase failed, timed out or was cancelled.
     #[serde(default)]
     pub failed: u32,
-    /// On how many of them it is at work, or waits at a manual step.
+    /// Number of nodes on which the Lift runs or waits at a manual step.
     #[serde(default)]
     pub running: u32,
-    /// How many of them have all of it before them.
+    /// Number of nodes on which nothing has started.
     #[serde(default)]
     pub pending: u32,
-    /// The nodes by what has become of them.
+    /// Nodes by group and outcome.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     pub outcomes: Vec<NodesByOutcome>,
-    /// What the actions did, or would do in a dry run, over all nodes that are done.
+    /// What the actions did, or would do in a dry run, summed over all finished nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actions: Option<ActionCounts>,
-    /// The phases that failed, by node, the first ten.
+    /// The first ten phases that failed, by node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub phase_errors: Vec<PhaseError>,
-    /// How many more phase errors there are.
+    /// Number of failed phases that `phaseErrors` does not list.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub phase_errors_omitted: u32,
-    /// `Complete` and `Failed`, and `Reconciling` or `Stalled` while they hold (kstatus).
+    /// Conditions: `Complete` and `Failed` always; `Reconciling` or `Stalled` while True (kstatus).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// Nodes of one group of which the same has become.
+/// Nodes of one group that have the same outcome.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct NodesByOutcome {
-    /// The name of the GroupSpec.
+    /// Name of the GroupSpec of these nodes.
     pub group: String,
-    /// What has become of them.
+    /// Outcome of these nodes, such as `Succeeded`. `Skipped`: not run or not finished because other nodes failed. `Removed`: removed
+    /// before they finished.
     pub outcome: NodeOutcome,
-    /// Their ordinals, as in `0-2,5`.
+    /// Ordinals of the nodes, as intervals such as `0-2,5`.
     #[schemars(length(max = 65536))]
     pub nodes: String,
 }
 
-/// What has become of a node in a Lift.
+/// Outcome of the node in the Lift: `Succeeded`, `Failed`, `TimedOut`, `Cancelled`, `Skipped` (because others failed) or `Removed`;
+/// absent until it has finished.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum NodeOutcome {
-    /// Nothing was begun on it.
+    /// Nothing has started on the node.
     Pending,
-    /// Something was begun on it, and it is not done.
+    /// Something has started on the node, and it has not finished.
     Running,
-    /// Everything was done.
+    /// Everything succeeded.
     Succeeded,
-    /// A phase failed, and there are no attempts left.
+    /// A phase failed, and no attempts are left.
     Failed,
-    /// The time was over before it was done.
+    /// The timeout of the Lift passed before the node finished.
     TimedOut,
-    /// The Lift was cancelled before it was done.
+    /// The Lift was cancelled before the node finished.
     Cancelled,
-    /// Nothing was begun on it, since others had failed.
+    /// The node did not run or did not finish, because other nodes failed.
     Skipped,
-    /// It was removed before it was done.
+    /// The node was removed before it finished.
     Removed,
 }
 
-/// What actions did, counted.
+/// Number of actions by their result.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct ActionCounts {
-    /// They changed the node, or would.
+    /// Number of actions that changed the node, or would in a dry run.
     pub changed: u32,
-    /// The node was as it should be.
+    /// Number of actions that found the node as declared.
     pub unchanged: u32,
-    /// They were not for the node, or nothing had changed that they wait for.
+    /// Number of actions skipped by `when`, `onOneNode` or `onChangeOf`.
     pub skipped: u32,
-    /// The number of actions that failed.
+    /// Number of actions that failed.
     pub failed: u32,
-    /// It cannot be told before a step that was not taken, in a dry run.
+    /// In a dry run, number of actions whose result depends on a step that was not run.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unknown: u32,
 }
@@ -300,7 +304,7 @@ fn is_zero(n: &u32) -> bool {
 
 fn selector_schema(_: &mut SchemaGenerator) -> Schema {
     label_selector_schema(
-        "The GroupSpecs of the same namespace whose nodes it is for, by their labels; all of them where it is empty.",
+        "Selects GroupSpecs of the same namespace by their labels; an empty selector selects all. Set either `groups` or `groupSelector`.",
     )
 }
 
@@ -315,22 +319,22 @@ pub(crate) fn label_selector_schema(description: &str) -> Schema {
         "type": "object",
         "properties": {
             "matchLabels": {
-                "description": "Labels that an object must have, each with this value.",
+                "description": "Labels that the object must have, each with this value, such as `tier: web`.",
                 "type": "object",
                 "maxProperties": 16,
                 "additionalProperties": text(63, "")
             },
             "matchExpressions": {
-                "description": "Further requirements, as in a Deployment's selector.",
+                "description": "Further requirements, which the object must meet too, as in the selector of a Deployment.",
                 "type": "array",
                 "maxItems": 16,
                 "items": {
                     "type": "object",
                     "required": ["key", "operator"],
                     "properties": {
-                        "key": text(317, "The key of the label that is compared."),
-                        "operator": {"description": "How the label is compared with the values.", "type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
-                        "values": {"description": "The values for In and NotIn; empty for the other operators.", "type": "array", "maxItems": 64, "items": text(63, "")}
+                        "key": text(317, "Key of the label that the requirement is about."),
+                        "operator": {"description": "How the label is compared: with `values` (In, NotIn), or by its existence (Exists, DoesNotExist).", "type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
+                        "values": {"description": "Values for In and NotIn. Must be empty for the other operators.", "type": "array", "maxItems": 64, "items": text(63, "")}
                     },
                     "x-kubernetes-validations": [{
                         "rule": "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : !has(self.values) || self.values.size() == 0",
@@ -344,7 +348,7 @@ pub(crate) fn label_selector_schema(description: &str) -> Schema {
 
 fn with_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "Values for parameters of the ServerSpecs that the groups extend, for this operation only: by PARAMETER, or by SPEC.PARAMETER where several ServerSpecs have one of that name.",
+        "description": "Values for parameters of the ServerSpecs that the groups extend, for this Lift only: by PARAMETER, or by SPEC.PARAMETER if several ServerSpecs have that parameter.",
         "type": "object",
         "maxProperties": 64,
         "x-kubernetes-preserve-unknown-fields": true
@@ -353,7 +357,7 @@ fn with_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn max_parallel_schema(_: &mut SchemaGenerator) -> Schema {
     share_schema(
-        "How many nodes are worked on at once: a number, or a share of the nodes such as 25%, rounded up, at least 1.",
+        "How many nodes the Lift runs on at once: a number, or a percentage of its nodes such as `25%`, rounded up; at least 1. Default: 100%.",
         Some(default_max_parallel()),
         1,
     )
@@ -361,7 +365,7 @@ fn max_parallel_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn max_failures_schema(_: &mut SchemaGenerator) -> Schema {
     share_schema(
-        "When more nodes than this have failed, no further phase starts anywhere: a number, or a share of the nodes, rounded down. Without it IsolateNode knows no limit, and StopAll stops at the first.",
+        "Number of failed nodes, or percentage of the Lift's nodes rounded down, above which no further phase starts. Default: no limit with `IsolateNode`, 0 with `StopAll`.",
         None,
         0,
     )

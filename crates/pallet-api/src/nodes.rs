@@ -1,4 +1,4 @@
-//! What a node of a group is: a pod, a virtual machine, or a host that exists.
+//! What a node of a group is: a pod, a virtual machine, or an existing host.
 
 use std::collections::BTreeMap;
 
@@ -18,17 +18,17 @@ use super::{
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.pod), has(self.virtualMachine), has(self.hosts)].filter(there, there).size() == 1")
-    .message("names no kind of node, or more than one; set exactly one of pod, virtualMachine and hosts"))]
+    .message("set exactly one of pod, virtualMachine and hosts"))]
 #[x_kube(validation = Rule::new("has(self.pod) == has(oldSelf.pod) && has(self.virtualMachine) == has(oldSelf.virtualMachine)")
-    .message("the kind of node cannot be changed: the nodes that are there are of the other; make another GroupSpec"))]
+    .message("the kind of node cannot be changed; restore it, or create another GroupSpec for the new kind"))]
 pub struct NodeFields {
-    /// The nodes are pods.
+    /// Nodes are pods, which the operator creates from a template and reaches by exec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodFields>,
-    /// The nodes are virtual machines of KubeVirt.
+    /// Nodes are KubeVirt virtual machines, which the operator creates from a template and reaches by SSH.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_machine: Option<VirtualMachineFields>,
-    /// The nodes are machines that exist and are reached by SSH.
+    /// Nodes are existing machines of an inventory, which the operator reaches by SSH.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<HostsFields>,
 }
@@ -37,98 +37,100 @@ pub struct NodeFields {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodFields {
-    /// The container in which phases run; the template's `kubectl.kubernetes.io/default-container` annotation by default,
-    /// else its first container.
+    /// Container in which phases run. Default: the one in the template's annotation `kubectl.kubernetes.io/default-container`, else
+    /// the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub container: Option<String>,
-    /// Whether pods get the readiness gate `pallet.dev/converged`, so that they are not Ready before they have converged
-    /// once.
+    /// If true, pods get the readiness gate `pallet.dev/converged`: a pod is not Ready before all phases have succeeded once.
+    /// Default: true.
     #[serde(default = "yes")]
     pub readiness_gate: bool,
-    /// The name of a headless Service that you make, as with a StatefulSet: each node then has a DNS name of its own,
-    /// NODE.SERVICE.NAMESPACE.svc. Its selector is `pallet.dev/group: NAME`.
+    /// Name of a headless Service, which you create with the selector `pallet.dev/group: GROUP`. Each node then has the DNS name
+    /// NODE.SERVICE.NAMESPACE.svc, as with a StatefulSet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub service_name: Option<String>,
-    /// The pod's labels, annotations and spec, as in a Deployment. It is checked by the API server before it is used.
+    /// Template of the pods: labels, annotations and spec, as in a Deployment. `restartPolicy` must be Always. The API server
+    /// validates it by a dry run first.
     #[schemars(schema_with = "template_schema")]
     pub template: Value,
-    /// One claim for each node and entry, mounted by the entry's name, as with a StatefulSet. Nodes are replaced, as for
-    /// another template, when an entry is added. A larger storage request expands the claims that exist; every other change
-    /// is for new claims, and the condition ClaimsDiffer reports claims that differ.
+    /// Volume claims that every node gets, one per entry, mounted under the entry's name, as with a StatefulSet. The operator
+    /// replaces nodes when an entry is added, and expands existing claims for a larger storage request. Other changes apply to new
+    /// claims; the condition `ClaimsDiffer` reports claims that differ.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub volume_claim_templates: Vec<ClaimFields>,
-    /// What becomes of the claims of nodes that are removed.
+    /// Whether the operator deletes or keeps the claims of nodes that it removes. Default: it keeps them.
     #[serde(default)]
     pub persistent_volume_claim_retention_policy: RetentionFields,
 }
 
-/// A claim that every node gets one of.
+/// A volume claim that every node gets.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimFields {
-    /// The name of the volume; labels and annotations of the claims.
+    /// Name of the volume, and labels and annotations of the claims.
     pub metadata: ClaimMetadata,
-    /// What to do where a PersistentVolumeClaim of a node's name, NAME-NODE, exists that was not created for this group:
-    /// Create, the default, does not touch it, and the node gets no pod and reports NameConflict. UseExisting mounts it; the
-    /// operator marks it with the labels pallet.dev/group and pallet.dev/node, and never expands or deletes it. A claim of
-    /// another group is never used.
+    /// Whether nodes may use claims that the operator did not create for this group; see [`ClaimPolicy`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_policy: Option<ClaimPolicy>,
-    /// The spec of the claims, as in a PersistentVolumeClaim. It is checked by the API server before it is used.
+    /// Spec of the claims, as in a PersistentVolumeClaim. The API server validates it by a dry run first.
     #[schemars(schema_with = "claim_schema")]
     pub spec: Value,
 }
 
-/// Whether nodes may use claims that were not created for their group.
+/// What the operator does if a claim NAME-NODE exists that it did not create for this group. `Create` (default): it leaves the
+/// claim alone, and the node gets no pod (`NameConflict`). `UseExisting`: it labels and mounts the claim, but never expands or
+/// deletes it. It never uses a claim of another group.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum ClaimPolicy {
-    /// No: a claim that exists is a conflict.
+    /// No: an existing claim is a conflict.
     #[default]
     Create,
-    /// Yes, unless it belongs to another group.
+    /// Yes, unless the claim belongs to another group.
     UseExisting,
 }
 
-/// What a claim is called and marked with.
+/// Name, labels and annotations of claims.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 pub struct ClaimMetadata {
-    /// The name of the volume in the pod. The claim is called NAME-NODE.
+    /// Name of the volume in the pod, such as `data`. The claim of a node is named NAME-NODE, such as `data-web-0`.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
-        .message("must be a DNS label of lower case letters, digits and '-', such as data"))]
+        .message("must be a DNS label of lower-case letters, digits and '-', such as data"))]
     pub name: String,
-    /// Labels of the claims.
+    /// Labels that the operator sets on the claims.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "labels_schema")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the claims.
+    /// Annotations that the operator sets on the claims.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "annotations_schema")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What becomes of claims.
+/// When the operator deletes claims.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RetentionFields {
-    /// When the group is deleted.
+    /// When the group is deleted. `Retain`: the operator keeps the claims. `Delete`: it deletes them after the nodes. Default:
+    /// Retain.
     #[serde(default)]
     pub when_deleted: Retention,
-    /// When the group has shrunk, and no node has the ordinal of the claim any more.
+    /// When the count is lowered. `Retain`: the operator keeps the claims of removed nodes, and a new node of the ordinal uses them
+    /// again. `Delete`: it deletes them. Default: Retain.
     #[serde(default)]
     pub when_scaled: Retention,
 }
 
-/// Whether a claim stays.
+/// Whether the operator keeps a claim.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub enum Retention {
-    /// It stays, and a node of its ordinal finds it again.
+    /// The operator keeps the claim, and a new node of its ordinal uses it again.
     #[default]
     Retain,
-    /// It is deleted.
+    /// The operator deletes the claim.
     Delete,
 }
 
@@ -140,101 +142,100 @@ fn yes() -> bool {
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualMachineFields {
-    /// The VirtualMachine's labels, annotations and spec, as in a VirtualMachinePool. `dataVolumeTemplates` are made once for
-    /// each node. It is checked by the API server before it is used. User data for cloud-init in it is merged with what the
-    /// operator adds: a host key, and a user with a key of the group.
+    /// Template of the VirtualMachines: labels, annotations and spec, as in a VirtualMachinePool. The operator creates
+    /// `dataVolumeTemplates` per node, and adds cloud-init user data: a host key, and a user with a key of the group. The API
+    /// server validates it by a dry run first.
     #[schemars(schema_with = "virtual_machine_schema")]
     pub template: Value,
-    /// The user that the operator makes in the guest and logs in as. Unless it is `root` it needs `sudo` in the image, and
-    /// becomes root by it.
+    /// User that the operator creates in the guest and logs in as. Unless it is `root`, the image needs `sudo`, by which the user
+    /// becomes root. Default: pallet.
     #[serde(default = "guest_user")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z_][-a-z0-9_]*$')")
-        .message("must be the name of a user: lower case letters, digits, '-' and '_', such as pallet"))]
+        .message("must be the name of a user: lower-case letters, digits, '-' and '_', beginning with a letter or '_', such as pallet"))]
     pub user: String,
-    /// The network of the template whose address the operator connects to; the first that has one by default.
+    /// Network of the template whose address the operator connects to. Default: the first that has an address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub network: Option<String>,
 }
 
-/// Nodes that are machines that exist. Each belongs to one GroupSpec of the namespace at a time.
+/// Nodes that are existing machines. A host belongs to one GroupSpec at a time.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.inventory) != has(self.inventoryFrom)")
-    .message("names no hosts, or two lists of them; set either inventory or inventoryFrom"))]
+    .message("set exactly one of inventory and inventoryFrom"))]
 pub struct HostsFields {
-    /// The hosts. The first `count` that are free become nodes, in this order.
+    /// Hosts, 512 at most. The first `count` free ones become nodes, in this order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub inventory: Option<Vec<HostFields>>,
-    /// Where a list of hosts stands, as YAML, in the same form as in `inventory`.
+    /// Where the operator reads the list of hosts from, instead of `inventory`. The content is YAML in the form of `inventory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inventory_from: Option<InventoryFromFields>,
-    /// Selects hosts of the inventory by their labels, as in a Deployment's selector. Without it all hosts may be used.
+    /// Selects hosts of the inventory by their labels, as the selector of a Deployment does. Default: all hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "host_selector_schema")]
     pub selector: Option<LabelSelector>,
-    /// As whom to log in, where a host names no other.
+    /// User to log in as, unless a host sets its own. Default: root.
     #[serde(default = "root")]
     #[schemars(length(min = 1, max = 64))]
     pub user: String,
-    /// The private key to log in with: a key of a Secret of the namespace. A certificate for it stands beside it, under the
-    /// same name with `-cert.pub` behind it.
+    /// Private key to log in with, from a Secret of the namespace. If the Secret has a certificate for it under the same name plus
+    /// `-cert.pub`, the operator uses it too.
     pub key: SshKeyFields,
-    /// Known hosts, as in OpenSSH's `known_hosts`, for hosts that name no key of their own.
+    /// Known hosts in the format of OpenSSH's `known_hosts`, for hosts that have no `hostKeys`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_hosts: Option<KnownHostsFields>,
-    /// How to become another user after the login: everything on the host is done as that user. Without it, as the one who
-    /// logged in.
+    /// User that everything on the host runs as, by sudo after the login. Default: the login user.
     #[serde(default, rename = "become", skip_serializing_if = "Option::is_none")]
     pub elevation: Option<ElevationFields>,
-    /// A host that connections go through.
+    /// Jump host: the operator connects to all hosts of the group through it. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jump: Option<JumpFields>,
-    /// How long it may take to connect and log in, 1 minute at most.
+    /// Longest time to connect and log in, such as `15s`, from 1s to 1m. Default: 15s.
     #[serde(default = "connect_timeout")]
     #[schemars(schema_with = "connect_timeout_schema")]
     pub connect_timeout: String,
 }
 
-/// Where a list of hosts stands.
+/// Where the operator reads the list of hosts from.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InventoryFromFields {
-    /// A key of a ConfigMap. A change of it is noticed within a minute or two.
+    /// ConfigMap key, 256 KiB at most; the operator reads it every minute by default.
     pub config_map_key_ref: KeyFields,
 }
 
-/// A host.
+/// A host of an inventory.
 #[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HostFields {
-    /// What it is called in this list, and in templates as `node.host`.
+    /// Name of the host, unique in the list. Templates read it as `node.host`. A node is bound to this name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Its address: an IP address or a DNS name; its name by default.
+    /// IP address or DNS name of the host, without a port. Default: the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub address: Option<String>,
-    /// The port of the SSH server.
+    /// Port of the SSH server.
     #[serde(default = "ssh_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
-    /// Its public host keys, each as in `/etc/ssh/ssh_host_ed25519_key.pub`; or, behind `@cert-authority`, the key that signs
-    /// host certificates. Where it names any, the known hosts do not count for it.
+    /// Public host keys, each a line as in `/etc/ssh/ssh_host_ed25519_key.pub`, or `@cert-authority` and the key that signs host
+    /// certificates. If a host has any, `knownHosts` does not apply to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 2048)))]
     pub host_keys: Vec<String>,
-    /// Labels, for `selector` and for templates as `node.labels`.
+    /// Labels of the host, for `selector`. Templates read them as `node.labels`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "host_labels_schema")]
     pub labels: BTreeMap<String, String>,
-    /// As whom to log in there.
+    /// User to log in as on this host. Default: the `user` of `hosts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub user: Option<String>,
-    /// Its own parameters, for templates as `node.params`.
+    /// Parameters of the host, by name, with values of any type. Templates read them as `node.params`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "host_parameters_schema")]
     pub parameters: BTreeMap<String, Value>,
@@ -244,45 +245,45 @@ pub struct HostFields {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SshKeyFields {
-    /// A key of a Secret, as of type `kubernetes.io/ssh-auth`.
+    /// Key of a Secret of the namespace, such as one of type `kubernetes.io/ssh-auth`.
     pub secret_key_ref: SecretKeyFields,
 }
 
 /// A key of a Secret, `ssh-privatekey` by default.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct SecretKeyFields {
-    /// The name of the Secret in the namespace of the group.
+    /// Name of a Secret in the namespace of the group.
     #[schemars(length(min = 1, max = 253), regex(pattern = NAME))]
     pub name: String,
-    /// The key of the Secret whose value is used.
+    /// Key in the Secret whose value is the private key. Default: ssh-privatekey.
     #[serde(default = "private_key")]
     #[schemars(length(min = 1, max = 253), regex(pattern = KEY))]
     pub key: String,
 }
 
-/// Known hosts: exactly one place.
+/// Known hosts: set exactly one source.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)")
-    .message("names no place, or two; set either configMapKeyRef or secretKeyRef"))]
+    .message("set exactly one of configMapKeyRef and secretKeyRef"))]
 pub struct KnownHostsFields {
-    /// A key of a ConfigMap.
+    /// Key of a ConfigMap of the namespace that has the known hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_key_ref: Option<KeyFields>,
-    /// A key of a Secret.
+    /// Key of a Secret of the namespace that has the known hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<KeyFields>,
 }
 
-/// How to become another user, by sudo.
+/// The user to become, and the password for sudo.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ElevationFields {
-    /// The user that commands run as on the node, by su or sudo.
+    /// Name of the user to become, such as `postgres`.
     #[serde(default = "root")]
     #[schemars(length(min = 1, max = 64))]
     pub user: String,
-    /// The password that sudo asks for, where it asks for one.
+    /// Password for sudo, if sudo asks for one. Default: none, and sudo must not ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<PasswordFields>,
 }
@@ -291,29 +292,29 @@ pub struct ElevationFields {
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PasswordFields {
-    /// A key of a Secret.
+    /// Key of a Secret with the password. It is not a template, even in a ServerSpec.
     pub secret_key_ref: KeyFields,
 }
 
-/// A host that connections go through.
+/// A host through which the operator connects to the hosts of a group.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JumpFields {
-    /// Its address: an IP address or a DNS name.
+    /// IP address or DNS name of the jump host.
     #[schemars(length(min = 1, max = 253))]
     pub address: String,
-    /// The port of the SSH server.
+    /// Port of the SSH server. Default: 22.
     #[serde(default = "ssh_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
-    /// As whom to log in there; as on the hosts by default.
+    /// User to log in as on the jump host. Default: the `user` of `hosts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub user: Option<String>,
-    /// The private key to log in there with; that of the hosts by default.
+    /// Private key to log in with on the jump host. Default: the `key` of `hosts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<SshKeyFields>,
-    /// Its public host keys, as those of a host.
+    /// Public host keys of the jump host, in the form of a host's `hostKeys`. If it has none, `knownHosts` applies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 2048)))]
     pub host_keys: Vec<String>,
@@ -341,7 +342,7 @@ fn private_key() -> String {
 
 fn virtual_machine_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "The VirtualMachine's labels, annotations and spec, as in a VirtualMachinePool. `dataVolumeTemplates` are made once for each node. It is checked by the API server before it is used. User data for cloud-init in it is merged with what the operator adds: a host key, and a user with a key of the group.",
+        "description": "Template of the VirtualMachines: labels, annotations and spec, as in a VirtualMachinePool. The operator creates `dataVolumeTemplates` per node, and adds cloud-init user data: a host key, and a user with a key of the group. The API server validates it by a dry run first.",
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true
     })
@@ -353,17 +354,17 @@ fn connect_timeout_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn host_selector_schema(_: &mut SchemaGenerator) -> Schema {
     label_selector_schema(
-        "Selects hosts of the inventory by their labels, as in a Deployment's selector. Without it all hosts may be used.",
+        "Selects hosts of the inventory by their labels, as the selector of a Deployment does. Default: all hosts.",
     )
 }
 
 fn host_labels_schema(_: &mut SchemaGenerator) -> Schema {
-    texts_schema("Labels.", 253)
+    texts_schema("Labels of the host, for `selector`. Templates read them as `node.labels`.", 253)
 }
 
 fn host_parameters_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "Its own parameters, for templates as `node.params`.",
+        "description": "Parameters of the host, by name, with values of any type. Templates read them as `node.params`.",
         "type": "object",
         "maxProperties": 64,
         "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true}
@@ -372,18 +373,18 @@ fn host_parameters_schema(_: &mut SchemaGenerator) -> Schema {
 
 fn template_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "The pod's labels, annotations and spec, as in a Deployment. It is checked by the API server before it is used.",
+        "description": "Template of the pods: labels, annotations and spec, as in a Deployment. `restartPolicy` must be Always. The API server validates it by a dry run first.",
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true
     })
 }
 
 fn labels_schema(_: &mut SchemaGenerator) -> Schema {
-    texts_schema("Labels of the claims.", 63)
+    texts_schema("Labels that the operator sets on the claims.", 63)
 }
 
 fn annotations_schema(_: &mut SchemaGenerator) -> Schema {
-    texts_schema("Annotations of the claims.", 4096)
+    texts_schema("Annotations that the operator sets on the claims.", 4096)
 }
 
 fn texts_schema(description: &str, longest: u32) -> Schema {
@@ -397,7 +398,7 @@ fn texts_schema(description: &str, longest: u32) -> Schema {
 
 fn claim_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "The spec of the claims, as in a PersistentVolumeClaim. It is checked by the API server before it is used.",
+        "description": "Spec of the claims, as in a PersistentVolumeClaim. The API server validates it by a dry run first.",
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true
     })

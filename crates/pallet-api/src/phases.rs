@@ -1,4 +1,4 @@
-//! What a phase may hold, by its name: actions, settings' facts and values, test's expectations.
+//! What a phase may have, by its name: actions, the facts and values of settings, the expectations of test.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -9,36 +9,37 @@ use serde_json::Value;
 
 use super::{actions::ActionFields, nodes::ElevationFields};
 
-/// One phase. Which fields it may have depends on its name.
+/// A phase. Its name decides which of these fields it may have.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct PhaseFields {
-    /// What the phase does on the node, in order.
+    /// Actions that the phase runs on the node, in order; the first that fails ends the phase. `settings` and `test` have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub actions: Vec<ActionFields>,
-    /// As whom the `exec` actions of the phase run that do not say so themselves.
+    /// User that runs the `exec` actions of this phase that have no `become` of their own. By default they run as the user of the
+    /// session.
     #[serde(default, rename = "become", skip_serializing_if = "Option::is_none")]
     pub elevation: Option<ElevationFields>,
-    /// Of app-rollout: what converge does for it beforehand, such as downloads. The actions themselves wait for a demand.
+    /// Only for app-rollout: actions that converge runs in advance, such as downloads. A Lift runs them again before `actions`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub prepare: Vec<ActionFields>,
-    /// Of settings: values for the templates of later phases, as `settings.NAME`. Strings in them are templates over facts.
+    /// Only for settings: values for templates of later phases, which read them as `settings.NAME`. Strings are templates.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "values_schema")]
     pub values: BTreeMap<String, Value>,
-    /// Of settings: the group's own facts, as `facts.NAME`, beside the built-in ones.
+    /// Only for settings: facts of the group, beside the built-in ones. Templates and expressions read them as `facts.NAME`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub facts: Vec<FactFields>,
-    /// Of test: what is expected of the facts.
+    /// Only for test: expectations about facts. The phase fails if one of them is not true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub expect: Vec<ExpectFields>,
 }
 
 impl PhaseFields {
-    /// A list of its actions, each script with the user that the phase names for those that name none.
+    /// A list of actions of this phase, in which each script without `become` has that of the phase.
     pub fn with_user<'a>(&self, actions: &'a [ActionFields]) -> Cow<'a, [ActionFields]> {
         let Some(elevation) = &self.elevation else { return Cow::Borrowed(actions) };
         let of_phase = |action: &ActionFields| {
@@ -50,101 +51,103 @@ impl PhaseFields {
     }
 }
 
-/// One fact of the group's own: exactly one source.
+/// A fact that the group declares. It has exactly one source.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[x_kube(
-    validation = Rule::new("has(self.exec) != has(self.file)").message("a fact has exactly one source: set exec or file"),
-    validation = Rule::new("!has(self.parse) || self.parse != 'exitCode' || has(self.exec)").message("only exec has an exit code; set exec, or another parse")
+    validation = Rule::new("has(self.exec) != has(self.file)").message("set exactly one of exec and file, the source of the fact"),
+    validation = Rule::new("!has(self.parse) || self.parse != 'exitCode' || has(self.exec)").message("parse: exitCode needs exec; set exec, or another value of parse")
 )]
 pub struct FactFields {
-    /// The fact's name, as in `facts.NAME`.
+    /// Name of the fact, such as `javaVersion`; templates and expressions read it as `facts.NAME`. The name of a built-in fact is
+    /// refused.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z_][a-zA-Z0-9_]*$')")
         .message("must consist of letters, digits and '_', and not begin with a digit, such as javaVersion"))]
     pub name: String,
-    /// A script; the fact is what it prints, without white space at the end, 4 KiB at most, and 64 KiB of all of them. It must
-    /// change nothing.
+    /// Shell script whose output, without white space at the end, is the fact. It must change nothing. A fact is cut at 4 KiB;
+    /// settings fails if all of them exceed 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
     pub exec: Option<String>,
-    /// A path; the fact is the file's content, without white space at the end, 4 KiB at most.
+    /// Path of a file on the node whose content, without white space at the end, is the fact. A fact is cut at 4 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub file: Option<String>,
-    /// What is made of it.
+    /// How the operator parses the source. `text`: as is. `json`: as JSON, without nulls in objects. `lines`: a list of lines that
+    /// are not empty. `integer`: a whole number. `exitCode`: whether the script of `exec` succeeds.
     #[serde(default)]
     pub parse: FactParser,
-    /// Where the source fails, or is not what `parse` says: the fact is null instead of a failure of settings.
+    /// If true, the fact is null when the source fails or cannot be parsed. Otherwise settings fails. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
 }
 
-/// What is made of what a fact's source gives.
+/// How the operator parses the source of a fact.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FactParser {
-    /// The text.
+    /// The text as it is.
     #[default]
     Text,
-    /// What it says as JSON. Nulls in objects are left out.
+    /// A JSON value, without nulls in objects.
     Json,
-    /// A list of its lines, without those that are empty.
+    /// A list of the lines that are not empty.
     Lines,
     /// A whole number.
     Integer,
-    /// Whether the script ended with exit code 0; what it prints does not count.
+    /// Whether the script ends with exit code 0. Its output is ignored.
     ExitCode,
 }
 
-/// Something that is expected of a node's facts.
+/// An expectation about the facts of a node.
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 pub struct ExpectFields {
-    /// The expectation's name in phase results and errors.
+    /// Name of the expectation in phase results and errors, such as `disk-space`.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9]([-A-Za-z0-9_. ]*[A-Za-z0-9])?$')")
-        .message("must consist of letters, digits, '-', '_', '.' and blanks, and begin and end with a letter or digit, such as disk-space"))]
+        .message("must consist of letters, digits, '-', '_', '.' and spaces, and begin and end with a letter or digit, such as disk-space"))]
     pub name: String,
-    /// A CEL expression over `facts`, `settings`, `node` and `group` that is true where all is well, such as
-    /// `facts.disk.freePercent > 10`. Facts that change by themselves may be used.
+    /// CEL expression over `facts`, `settings`, `params`, `node` and `group` that must be true, such as `facts.disk.freePercent >
+    /// 10`. It may use volatile facts.
     #[schemars(length(min = 1, max = 1024))]
     pub expression: String,
-    /// What it means when it is false, for people.
+    /// Text for people that the error shows if the expression is false, such as `disk nearly full`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 256))]
     pub message: String,
 }
 
-/// The rules on `phases` stand on the map, where they see the names.
+/// The rules on `phases` are on the map, where they see the names of the phases.
 pub(super) fn phases_schema(generator: &mut SchemaGenerator) -> Schema {
     let phase = generator.subschema_for::<PhaseFields>();
     let rule = |rule: &str, message: &str| serde_json::json!({"rule": rule, "message": message});
     json_schema!({
-        "description": "The phases, by name: bootstrap (once on every new node), settings (facts and values; changes nothing), init, install (once in the life of a node), configure (again whenever it changed), test (expectations over facts), destroy-server (before a node is removed), app-rollout (on demand), and any other name, which runs when converge.phases lists it.",
+        "description": "Phases by name: bootstrap (once on every new node), settings (facts and values; changes nothing), init, install (once per incarnation), configure (again when its content changes), test (expectations over facts), destroy-server (before the operator removes a node), app-rollout (on demand, by a Lift). Any other name runs if `converge.phases` lists it.",
         "type": "object",
         "maxProperties": 16,
         "additionalProperties": phase,
         "x-kubernetes-validations": [
             rule("self.all(name, name.size() <= 40 && name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$'))",
-                "the name of a phase consists of at most 40 lower case letters, digits and '-', and begins with a letter, such as migrate-db; rename it"),
+                "a phase name must have at most 40 lower-case letters, digits and '-', and begin with a letter, such as migrate-db; rename the phase"),
             rule("!('settings' in self) || !has(self['settings'].actions) || self['settings'].actions.size() == 0",
-                "settings holds values and facts only, since it changes nothing on the node; move its actions to configure"),
+                "settings must not have actions, because it changes nothing on the node; move its actions to configure"),
             rule("!('test' in self) || !has(self['test'].actions) || self['test'].actions.size() == 0",
-                "test holds expectations only, since it changes nothing on the node; move its actions to configure, or declare what it finds out as a fact of settings"),
+                "test must not have actions, because it changes nothing on the node; move its actions to configure, or replace them by facts of settings"),
             rule("self.all(name, name == 'settings' || (!has(self[name].values) && (!has(self[name].facts) || self[name].facts.size() == 0)))",
-                "only settings holds values and facts; move them to spec.phases.settings"),
+                "only settings may have values and facts; move them to spec.phases.settings"),
             rule("self.all(name, name == 'app-rollout' || !has(self[name].prepare) || self[name].prepare.size() == 0)",
-                "only app-rollout is prepared by converge; move prepare to spec.phases.app-rollout, or its actions to configure"),
+                "only app-rollout may have prepare; move prepare to spec.phases.app-rollout, or its actions to configure"),
             rule("!('app-rollout-prepare' in self)",
-                "app-rollout-prepare stands for the prepare of app-rollout; choose another name"),
+                "the phase name app-rollout-prepare is reserved for prepare of app-rollout; rename the phase"),
             rule("self.all(name, name == 'test' || !has(self[name].expect) || self[name].expect.size() == 0)",
-                "only test holds expectations; move them to spec.phases.test")
+                "only test may have expect; move it to spec.phases.test")
         ]
     })
 }
 
 fn values_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "Of settings: values for the templates of later phases, as settings.NAME. Strings in them are templates over facts.",
+        "description": "Only for settings: values for templates of later phases, which read them as `settings.NAME`. Strings are templates.",
         "type": "object",
         "maxProperties": 64,
         "x-kubernetes-preserve-unknown-fields": true
