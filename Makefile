@@ -22,16 +22,16 @@ EVERY ?= 1
 # All that `benches/ssh/others` knows, but for Ansible with its default of 5 forks: that takes ten minutes.
 TOOLS ?= parallel-ssh pyinfra pyinfra-scripts ansible-raw-forks-50 ansible-forks-50
 
-.PHONY: help demo demo-down dialects test test-unit test-otel test-cluster test-tenants test-faults test-outages test-vms test-install bench-smoke bench-lift bench-ssh soak image sbom cluster cluster-down crds lint advisories release-check fmt
+.PHONY: help demo demo-down dialects test test-unit test-otel test-cluster test-tenants test-faults test-outages test-vms test-install bench-smoke bench-lift bench-ssh soak image sbom book cluster cluster-down crds lint advisories release-check fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## a Kubernetes, the operator and a group of three pods, shown until it is Ready (CLUSTER=existing: in KUBECONFIG's)
-	@deploy/demo
+	@hack/demo
 
 demo-down: ## ends what demo started
-	@deploy/demo --down
+	@hack/demo --down
 
 # PyPI is asked; what it answers with is pinned. The comparison itself is a test that needs neither Python nor network.
 dialects: ## what Jinja2, Ansible and Kubernetes' CEL make of tests/dialects, asked again
@@ -103,7 +103,7 @@ test-vms: ## virtual machines through KubeVirt's API and real guests (a stand-in
 
 test-install: ## the installation tier: image, kustomize, chart and roles, on a cluster of its own
 	YES=$(YES) $(CLUSTER_TOOL) doctor --install
-	YES=$(YES) PROFILE=$(TEST_PROFILE) IMAGE=localhost/pallet-operator:test OUT=target/image/test.tar deploy/image
+	YES=$(YES) PROFILE=$(TEST_PROFILE) IMAGE=localhost/pallet-operator:test OUT=target/image/test.tar hack/image
 	cargo build --locked --test install
 	@helm=$$($(INSTALL) helm) && $(INSTALL) up && $(INSTALL) load target/image/test.tar; status=$$?; \
 	$(INSTALL) run -- ctr -n k8s.io images tag --force localhost/pallet-operator:test localhost/pallet-operator:next || status=1; \
@@ -143,8 +143,8 @@ soak: ## the simulation, optimised: SEEDS of them from a new base (or FIRST) on,
 	env $(if $(MINUTES),MINUTES=$(MINUTES),SEEDS=$(SEEDS)) FIRST=$(or $(FIRST),$(shell date +%s)000) $(if $(ALL),ALL=$(ALL)) \
 		cargo test --profile soak --locked --test simulation -- --nocapture every_seed
 
-image: ## the operator's image as an OCI archive (IMAGE, OUT, PROFILE, BUILDER: see deploy/image)
-	@deploy/image
+image: ## the operator's image as an OCI archive (IMAGE, OUT, PROFILE, BUILDER: see hack/image)
+	@hack/image
 
 sbom: ## what is in the image's binary, as CycloneDX: target/image/pallet-operator.cdx.json
 	@cargo cyclonedx --version >/dev/null 2>&1 || { echo "cargo-cyclonedx is missing: cargo install --locked cargo-cyclonedx"; exit 1; }
@@ -158,8 +158,12 @@ cluster: ## a Kubernetes to try things in
 cluster-down: ## ends it
 	@$(CLUSTER_TOOL) down
 
-crds: ## generates crds/ and docs/reference.md from the types, and the chart's copies of crds/, deploy/rbac and deploy/admission
-	cargo run --quiet --bin crdgen crds charts/pallet-operator/files/crds docs/reference.md
+book: ## the documentation as a website, with mdBook: target/book (installs mdBook below target/tools)
+	test -x target/tools/bin/mdbook || cargo install --quiet --locked --root target/tools --version 0.5.4 mdbook
+	target/tools/bin/mdbook build
+
+crds: ## generates crds/ and docs/reference/api.md from the types, and the chart's copies of crds/, deploy/rbac and deploy/admission
+	cargo run --quiet --bin crdgen crds charts/pallet-operator/files/crds docs/reference/api.md
 	cp deploy/rbac/operator/role.yaml charts/pallet-operator/files/operator-role.yaml
 	cp deploy/rbac/virtual-machines/role/role.yaml charts/pallet-operator/files/virtual-machines-role.yaml
 	cp deploy/admission/policy.yaml charts/pallet-operator/files/admission-policy.yaml

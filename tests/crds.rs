@@ -32,8 +32,8 @@ fn the_chart_has_the_same_definitions_roles_and_policy() {
 
 #[test]
 fn the_reference_is_current() {
-    let kept = std::fs::read_to_string(root().join("docs/reference.md")).unwrap_or_default();
-    assert!(kept == reference::page(&crds::all()), "docs/reference.md is stale: run make crds");
+    let kept = std::fs::read_to_string(root().join("docs/reference/api.md")).unwrap_or_default();
+    assert!(kept == reference::page(&crds::all()), "docs/reference/api.md is stale: run make crds");
 }
 
 /// Other pages, also outside of this repository, link to the anchors.
@@ -44,12 +44,13 @@ fn every_link_in_the_docs_to_the_reference_has_an_anchor() {
         |anchor: &str| page.lines().any(|line| line.strip_prefix("## ").is_some_and(|it| it.to_lowercase() == anchor));
     let leads = |anchor: &str| page.contains(&format!("<a id=\"{anchor}\"></a>")) || heading(anchor);
     let mut links = 0;
-    let within = page.split("](#").skip(1).map(|rest| ("docs/reference.md".to_owned(), rest.to_owned()));
+    let within = page.split("](#").skip(1).map(|rest| ("docs/reference/api.md".to_owned(), rest.to_owned()));
     let mut all: Vec<_> = within.collect();
-    let docs = std::fs::read_dir(root().join("docs")).expect("docs").map(|entry| entry.expect("a file of docs").path());
-    for path in docs.filter(|path| path.is_file()).chain([root().join("README.md")]) {
+    for path in ["how-to", "reference", "explanation"].map(|folder| root().join("docs").join(folder)).iter().flat_map(
+        |folder| std::fs::read_dir(folder).expect("a folder of docs").map(|entry| entry.expect("a page").path()),
+    ) {
         let text = std::fs::read_to_string(&path).expect("a page");
-        all.extend(text.split("reference.md#").skip(1).map(|rest| (path.display().to_string(), rest.to_owned())));
+        all.extend(text.split("api.md#").skip(1).map(|rest| (path.display().to_string(), rest.to_owned())));
     }
     for (page, rest) in all {
         let anchor = rest.split(')').next().unwrap_or_default();

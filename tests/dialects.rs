@@ -78,9 +78,9 @@ fn templates_mean_what_they_mean_to_jinja2_and_ansible_or_are_refused_for_a_list
     assert_eq!(listed, refused.len(), "listed as refused, and not in the table");
 }
 
-/// The rows of a table in docs/expressions.md: the names in the first column, and the example with what it comes to.
+/// The rows of a table in docs/reference/expressions.md: the names in the first column, and the example with what it comes to.
 fn documented() -> Vec<(String, Vec<String>, String, String)> {
-    let page = include_str!("../docs/expressions.md");
+    let page = include_str!("../docs/reference/expressions.md");
     let mut what = String::new();
     let mut rows = Vec::new();
     for line in page.lines() {

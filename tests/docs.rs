@@ -104,12 +104,43 @@ fn the_readme_is_short() {
     assert!(lines <= 130, "README.md has {lines} lines: move details to docs/");
 }
 
-/// A page that no other page links is not found by anybody.
+/// mdBook leaves out what its table of contents does not list.
 #[test]
-fn every_page_of_docs_is_linked_by_the_readme() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("the README");
-    for entry in fs::read_dir(root().join("docs")).expect("docs") {
-        let name = entry.expect("an entry").file_name().into_string().expect("a name");
-        assert!(!name.ends_with(".md") || readme.contains(&format!("(docs/{name}")), "README.md does not link {name}");
+fn the_book_lists_every_page_of_docs_once() {
+    let docs = root().join("docs");
+    let summary = fs::read_to_string(docs.join("SUMMARY.md")).expect("the table of contents");
+    for page in pages().iter().filter(|page| page.starts_with(&docs)) {
+        let name = page.strip_prefix(&docs).expect("a page of docs").display().to_string();
+        if name != "SUMMARY.md" {
+            assert_eq!(1, summary.matches(&format!("({name})")).count(), "docs/SUMMARY.md lists {name} so often");
+        }
     }
+}
+
+/// People look for a page in the README first.
+#[test]
+fn the_readme_links_every_page_of_docs_but_single_decisions() {
+    let docs = root().join("docs");
+    let readme = fs::read_to_string(root().join("README.md")).expect("the README");
+    for page in pages().iter().filter(|page| page.starts_with(&docs) && !page.starts_with(docs.join("adr"))) {
+        let name = page.strip_prefix(root()).expect("a page").display().to_string();
+        assert!(name == "docs/SUMMARY.md" || readme.contains(&format!("({name}")), "README.md does not link {name}");
+    }
+}
+
+/// The bound keeps the pages readable: a new paragraph takes the place of an old one. Decisions and the generated
+/// reference do not count.
+#[test]
+fn the_docs_are_at_most_as_long_as_agreed() {
+    let docs = root().join("docs");
+    let counts = |page: &&PathBuf| {
+        page.starts_with(&docs) && !page.starts_with(docs.join("adr")) && !page.ends_with("reference/api.md")
+    };
+    let words: usize = pages()
+        .iter()
+        .filter(counts)
+        .map(|page| fs::read_to_string(page).expect("a page"))
+        .map(|text| text.split_whitespace().count())
+        .sum();
+    assert!(words <= 47_500, "{words} words in docs/");
 }

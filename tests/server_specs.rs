@@ -1,4 +1,4 @@
-//! The ServerSpecs under `deploy/crates`, without a cluster: they can be used as their README says.
+//! The ServerSpecs under `deploy/server-specs`, without a cluster: they can be used as their README says.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use pallet_core::{
 use serde_json::{Value, json};
 
 fn directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("deploy/crates")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("deploy/server-specs")
 }
 
 fn readme() -> String {
@@ -25,7 +25,8 @@ fn readme() -> String {
 }
 
 fn specs() -> BTreeMap<String, Arc<ServerSpec>> {
-    let files = std::fs::read_dir(directory()).expect("deploy/crates").map(|entry| entry.expect("an entry").path());
+    let files =
+        std::fs::read_dir(directory()).expect("deploy/server-specs").map(|entry| entry.expect("an entry").path());
     let specs = files.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).map(|path| {
         let text = std::fs::read_to_string(&path).expect("a file");
         let spec: ServerSpec = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{path:?}: {error}"));

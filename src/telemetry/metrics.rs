@@ -1,4 +1,4 @@
-//! Metrics for Prometheus. `docs/metrics.md` lists them, and a test keeps that list true.
+//! Metrics for Prometheus. `docs/reference/metrics.md` lists them, and a test keeps that list true.
 
 use std::{
     sync::{
@@ -371,7 +371,7 @@ mod tests {
         metrics
     }
 
-    /// The table of `docs/metrics.md`, as the registry has it.
+    /// The table of `docs/reference/metrics.md`, as the registry has it.
     fn table(text: &str) -> String {
         let mut table = String::from("| name | type | labels | meaning |\n|---|---|---|---|\n");
         for block in text.split("# HELP ").skip(1) {
@@ -397,14 +397,17 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_what_there_is() {
-        let documented = include_str!("../../docs/metrics.md");
+        let documented = include_str!("../../docs/reference/metrics.md");
         let table = table(&touched().text());
-        assert!(table.lines().count() > 10 && documented.contains(&table), "docs/metrics.md must have:\n{table}");
+        assert!(
+            table.lines().count() > 10 && documented.contains(&table),
+            "docs/reference/metrics.md must have:\n{table}"
+        );
     }
 
     #[test]
     fn the_phases_with_a_label_are_documented() {
-        let documented = include_str!("../../docs/metrics.md");
+        let documented = include_str!("../../docs/reference/metrics.md");
         for phase in KNOWN_PHASES {
             assert!(documented.contains(&format!("`{phase}`")), "{phase}");
         }

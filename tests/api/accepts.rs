@@ -207,7 +207,7 @@ async fn the_examples() {
     let Some(cluster) = support::cluster().await else { return };
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts: Vec<(String, String)> = Vec::new();
-    let mut folders = vec![root.join("deploy/examples")];
+    let mut folders = vec![root.join("examples")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("the examples") {
             let path = entry.expect("an entry").path();
@@ -218,7 +218,7 @@ async fn the_examples() {
             texts.push((path.display().to_string(), std::fs::read_to_string(&path).expect("an example")));
         }
     }
-    for page in ["README.md", "docs/spec.md"] {
+    for page in ["README.md", "docs/reference/spec.md"] {
         let text = std::fs::read_to_string(root.join(page)).expect("a page");
         let block = text.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
         texts.push((page.to_owned(), block.expect("a group").to_owned()));

@@ -1,4 +1,4 @@
-//! The ServerSpecs of `deploy/crates` on nodes of Debian, offline: each is converged as its users would, does what it is
+//! The ServerSpecs of `deploy/server-specs` on nodes of Debian, offline: each is converged as its users would, does what it is
 //! for, changes nothing the second time, and notices when somebody breaks it.
 
 use std::{
@@ -55,9 +55,9 @@ fn group(name: &str, with: Value) -> Value {
 }
 
 impl Space {
-    /// Applies a ServerSpec as it stands in `deploy/crates`.
+    /// Applies a ServerSpec as it stands in `deploy/server-specs`.
     async fn apply_crate(&self, name: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("deploy/crates/{name}.yaml"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("deploy/server-specs/{name}.yaml"));
         let text = fs::read_to_string(&path).expect("the ServerSpec");
         let object: Value = serde_saphyr::from_str(&text).expect("YAML");
         let specs: Api<ServerSpec> = Api::namespaced(self.client.clone(), &self.name);

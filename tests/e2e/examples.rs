@@ -44,7 +44,7 @@ examples! {
 const WAITING: &[&str] = &["approval.yaml", "hosts.yaml", "lift.yaml", "manual.yaml", "virtual-machines.yaml"];
 
 fn folder() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples"))
 }
 
 fn text(file: &str) -> String {

@@ -300,7 +300,7 @@ async fn cloud_init_takes_both_parts_of_the_user_data() {
 #[ignore = "needs KubeVirt"]
 async fn the_example_of_virtual_machines_becomes_ready() {
     let Some(space) = Space::new("vm-example").await else { return };
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/virtual-machines.yaml");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/virtual-machines.yaml");
     let text = std::fs::read_to_string(path).expect("the example");
     let image = "registry.example/debian-cloud:12";
     assert!(text.contains(image) && text.contains("# Then: guests is Ready"));

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::commands::{get, kubectl, scratch, try_run, wait};
 
-/// Applies deploy/examples/web.yaml, on the image that the test cluster has.
+/// Applies examples/web.yaml, on the image that the test cluster has.
 pub fn apply_example(namespace: &str) {
-    let text = std::fs::read_to_string(crate::commands::root().join("deploy/examples/web.yaml")).expect("the example");
+    let text = std::fs::read_to_string(crate::commands::root().join("examples/web.yaml")).expect("the example");
     assert!(text.contains("image: busybox:1.37"), "the example has another image by now: mend this test");
     apply(namespace, "web", &text.replace("image: busybox:1.37", "image: localhost/busybox:1"));
 }

@@ -59,7 +59,7 @@ fn cluster_wide_from_install_to_uninstall() {
     );
     assert_healthy("pallet-system");
 
-    // As docs/operate.md says: groups first, then all that was applied.
+    // As docs/how-to/operate.md says: groups first, then all that was applied.
     kubectl(&["delete", "groupspecs", "--all", "-A", "--timeout=300s"]);
     assert_gone(&["groupnodes", "-A"]);
     assert_gone(&["pods", "-n", "shop"]);
@@ -108,7 +108,7 @@ fn one_namespace_by_roles_only() {
     kubectl(&["delete", "namespace", "elsewhere", "--timeout=300s"]);
 }
 
-/// The way out that docs/operate.md gives where the operator went first.
+/// The way out that docs/how-to/operate.md gives where the operator went first.
 #[test]
 fn groups_of_a_dead_operator_can_be_let_go() {
     let Some(_cluster) = Cluster::clean() else { return };
@@ -123,7 +123,7 @@ fn groups_of_a_dead_operator_can_be_let_go() {
     let hangs = try_run("kubectl", &["delete", "groupspec", "web", "-n", "shop", "--timeout=3s"]);
     assert!(hangs.is_err_and(|error| error.contains("timed out")), "the finalizer holds it");
 
-    let script = extract(&root().join("docs/operate.md"), "let-go");
+    let script = extract(&root().join("docs/how-to/operate.md"), "let-go");
     let done = try_run("bash", &["-euc", &script]);
     println!("{}", done.unwrap_or_else(|error| panic!("{error}")));
     kubectl(&["-n", "shop", "wait", "--for=delete", "groupspec/web", "--timeout=300s"]);

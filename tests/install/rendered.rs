@@ -253,14 +253,14 @@ fn alerts_are_about_metrics_that_there_are_and_the_docs_name_them() {
         return;
     }
     let read = |file: &str| std::fs::read_to_string(root().join(file)).expect("a file");
-    let (metrics, operate) = (read("docs/metrics.md"), read("docs/operate.md"));
+    let (metrics, operate) = (read("docs/reference/metrics.md"), read("docs/how-to/operate.md"));
     let rule = chart(&["prometheusRule.enabled=true"]);
     let groups = &of_kind(&rule, "PrometheusRule")["pallet-operator"]["spec"]["groups"];
     let alerts = groups[0]["rules"].as_array().expect("rules");
     assert!(!alerts.is_empty());
     for alert in alerts {
         let (name, expression) = (alert["alert"].as_str().expect("a name"), alert["expr"].as_str().expect("a query"));
-        assert!(operate.contains(&format!("`{name}`")), "docs/operate.md does not say what to do about {name}");
+        assert!(operate.contains(&format!("`{name}`")), "docs/how-to/operate.md does not say what to do about {name}");
         let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let used: Vec<&str> = words.filter(|word| word.starts_with("pallet_")).collect();
         assert!(!used.is_empty(), "{expression}");

@@ -272,7 +272,11 @@ async fn operator(client: &Client) {
         .iter()
         .map(|rule| rule.verbs.len() * rule.resources.as_ref().map_or(0, Vec::len))
         .sum();
-    assert_eq!(can.len(), granted, "the rules have changed: bring this list, and docs/security.md, up to date");
+    assert_eq!(
+        can.len(),
+        granted,
+        "the rules have changed: bring this list, and docs/explanation/security.md, up to date"
+    );
     let cannot = [
         "create groupspecs",
         "update groupspecs",
@@ -361,7 +365,7 @@ async fn virtual_machines(client: &Client) {
     assert_eq!(
         VIRTUAL_MACHINES.len(),
         granted,
-        "the rules have changed: bring this list, and docs/security.md, up to date"
+        "the rules have changed: bring this list, and docs/explanation/security.md, up to date"
     );
     let operator = Asked { client, user: OPERATOR };
     kubectl(&["apply", "-n", "team-a", "-k", "deploy/rbac/virtual-machines/namespace"]);

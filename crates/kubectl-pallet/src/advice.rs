@@ -1,4 +1,4 @@
-//! A hint for each reason, in one line. The full list is in docs/status.md.
+//! A hint for each reason, in one line. The full list is in docs/reference/status.md.
 
 /// The hint. `group` and `node` are names for the commands in it.
 pub fn about(reason: &str, group: &str, node: &str) -> Option<String> {

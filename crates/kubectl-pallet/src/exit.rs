@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The exit codes. They are documented in `--help` and in docs/cli.md, and scripts rely on them.
+/// The exit codes. They are documented in `--help` and in docs/reference/cli.md, and scripts rely on them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Exit {
     /// Everything was done.

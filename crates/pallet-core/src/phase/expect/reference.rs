@@ -106,7 +106,7 @@ fn expressions_answer_as_those_of_kubernetes() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-const PAGE: &str = include_str!("../../../../../docs/expressions.md");
+const PAGE: &str = include_str!("../../../../../docs/reference/expressions.md");
 
 /// The section of the page that speaks of expressions.
 fn section() -> &'static str {
