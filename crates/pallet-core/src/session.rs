@@ -364,6 +364,7 @@ impl Session {
                 actions: self.done_before(&flight.phase, flight.digest.as_str(), flight.from),
                 ..self.blank(&flight.phase, &flight.digest, flight.attempt, &flight.run_id, flight.started)
             };
+            self.warn_converge(&flight.phase, flight.digest.as_str());
             self.record.phase_results.insert(flight.phase, phase_result);
         }
         End::Lost(message)

@@ -159,6 +159,7 @@ impl Session {
     /// Tells converge of what a Lift has run: the same as it would run itself satisfies it, and another one is an override
     /// that stands until converge runs the phase again.
     pub(super) fn tell_converge(&mut self, phase: &PhaseName, phase_result: &PhaseResult) {
+        let place = |id: &str| self.pasts.iter().position(|past| past.run_id == id);
         let (Purpose::Lift(run), Some(aside)) = (&self.purpose, &mut self.aside) else { return };
         let apart = [PhaseName::inline(), PhaseName::settings(), PhaseName::test()].contains(phase);
         if run.dry_run || apart || phase_result.outcome == Outcome::Waiting {
@@ -166,6 +167,11 @@ impl Session {
         }
         let room = aside.phase_results.len() < PHASE_RESULTS;
         let known = aside.phase_results.get_mut(phase);
+        // A result that arrives late: converge, or another Lift, has run the phase since.
+        let newer = known.as_ref().and_then(|known| place(&known.run_id));
+        if newer.zip(place(&phase_result.run_id)).is_some_and(|(newer, own)| own < newer) {
+            return;
+        }
         let same = known.as_ref().is_some_and(|known| known.digest == phase_result.digest) || !run.overrides;
         match known {
             _ if same && phase_result.outcome == Outcome::Succeeded && (known.is_some() || room) => {
@@ -173,6 +179,19 @@ impl Session {
             }
             Some(known) if !same => known.overridden_by = run.name.clone(),
             _ => {}
+        }
+    }
+
+    /// The connection is lost while a Lift runs a phase otherwise than converge did. Should nobody hear its end (a Lift that is being
+    /// ended waits for that only so long), then converge's result must not stand as if nothing else had run.
+    pub(super) fn warn_converge(&mut self, phase: &PhaseName, digest: &str) {
+        let (Purpose::Lift(run), Some(aside)) = (&self.purpose, &mut self.aside) else { return };
+        let apart = [PhaseName::inline(), PhaseName::settings(), PhaseName::test()].contains(phase);
+        if let Some(known) = aside.phase_results.get_mut(phase).filter(|known| known.digest != digest)
+            && !run.dry_run
+            && !apart
+        {
+            known.overridden_by.clone_from(&run.name);
         }
     }
 

@@ -192,6 +192,51 @@ fn a_run_that_was_lost_is_found_again_by_its_lift_and_left_alone_by_converge() {
     assert_eq!(own(&again.record()).outcome, Some(NodeOutcome::Succeeded));
 }
 
+/// Found by SEED=1796110548656: converge had run the phase since, and its newer result was replaced by the Lift's older one.
+#[test]
+fn a_result_of_a_lift_that_arrives_late_replaces_no_newer_one() {
+    let (_, record) = converged();
+    let configure = PhaseName::configure();
+    let newest = record.phase_results[&configure].run_id.clone();
+    let (lifted_run, lifted_phase) = ("configure.lift.3d0748f429f8-1", "configure.lift.3d0748f429f8");
+    let past = |run_id: &str, phase: &str| {
+        let (run_id, phase) = (run_id.to_owned(), phase.to_owned());
+        Past { run_id, phase, digest: String::new(), active: false, started: true }
+    };
+    for (pasts, expected) in [
+        (vec![past(lifted_run, lifted_phase), past(&newest, "configure")], newest.as_str()),
+        (vec![past(&newest, "configure"), past(lifted_run, lifted_phase)], lifted_run),
+    ] {
+        let mut session = open_for(&lifted(json!({})), record.clone(), Purpose::Lift(run()));
+        assert_eq!(greet(&mut session, "w", pasts), Want::Send(format!("attach {lifted_run}\n").into_bytes()));
+        session.hear(Frame::Ended(Box::new(silent(lifted_run, lifted_phase, "older"))), now());
+        let known = &session.record().phase_results[&configure];
+        assert_eq!(known.run_id, expected);
+    }
+}
+
+/// Found by SEED=1796110569920: nobody heard the end of the run, and the status spoke of the one before as if nothing had run since.
+#[test]
+fn a_lift_that_is_lost_while_it_runs_a_phase_otherwise_is_named_beside_converges_result() {
+    let (_, mut record) = converged();
+    let configure = PhaseName::configure();
+    for (known, expected) in [("another", "look"), ("", "")] {
+        if !known.is_empty() {
+            record.phase_results.get_mut(&configure).unwrap().digest = known.into();
+        } else {
+            record = converged().1;
+        }
+        let mut session = open_for(&lifted(json!({})), record.clone(), Purpose::Lift(run()));
+        let mut want = greet(&mut session, "w", vec![]);
+        while want == Want::Send(b"facts\n".to_vec()) {
+            want = session.hear(Frame::Facts(b"hostname\tweb-0\n".to_vec()), now());
+        }
+        assert_eq!(session.in_flight().unwrap().phase, configure);
+        session.lose("cut", now());
+        assert_eq!(session.record().phase_results[&configure].overridden_by, expected, "{known}");
+    }
+}
+
 /// A request of converge that was lost took the phase result of the Lift's run along; the journal then spoke for an older run, and a
 /// node that was as the Lift had left it counted as converged.
 #[test]
