@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`controller`] | a reconcile and its wiring: observe, apply, report (**where results are written**) |
 //! | [`lease`] | leader election |
+//! | [`ports`] | what a reconcile needs of the world: the clock and the sessions |
 //! | [`run`] | the sessions in flight: opened, followed and ended |
 //! | [`transport`] | exec and SSH |
 //! | [`telemetry`] | logs, metrics, health, traces |
@@ -21,6 +22,7 @@
 
 pub mod controller;
 pub mod lease;
+pub mod ports;
 pub mod probe;
 pub mod run;
 pub mod telemetry;

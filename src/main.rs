@@ -20,6 +20,7 @@ use pallet_operator::{
         Election,
         lead::{Fenced, Lead},
     },
+    ports::SystemClock,
     probe,
     telemetry::{Telemetry, health::Role, http, logs, requests::Counted},
     transport::{
@@ -175,7 +176,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         own_namespace: namespace.clone(),
         polls,
     };
-    let keyring = Arc::new(References::new(client.clone(), namespace.clone(), polls));
+    let keyring = Arc::new(References::new(client.clone(), namespace.clone(), polls, Arc::new(SystemClock)));
     let guard = Guard::new(api_servers(&server).await, arguments.allowed_host_ranges);
     let guard = guard.refusing(arguments.refused_host_ranges);
     let ways = Ways { exec: PodExec::new(exec), ssh: Ssh::new(keyring, guard) };

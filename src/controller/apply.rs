@@ -8,7 +8,6 @@ mod secrets;
 use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod as KubePod};
 use kube::{
     Api, Client, Resource,
@@ -24,7 +23,10 @@ use super::{
     Error, State,
     report::{Published, publish, tell},
 };
-use crate::run::{Runs, Start};
+use crate::{
+    ports::{Clock, Sessions},
+    run::Start,
+};
 use pallet_api::{self as api, GroupNode, GroupSpec};
 use pallet_core::{
     group::{Cascade, Group, Kind, NodeShape},
@@ -60,7 +62,9 @@ pub struct Applier<'a> {
     /// For events.
     pub recorder: &'a Recorder,
     /// The sessions.
-    pub runs: &'a Arc<Runs>,
+    pub sessions: &'a dyn Sessions,
+    /// The time of refusals.
+    pub clock: &'a dyn Clock,
     /// The caches, and what is known beyond them.
     pub state: &'a State,
     /// What the plan was made from.
@@ -150,7 +154,7 @@ impl Applier<'_> {
             Ok(_) => self.state.forget_refusal(&head.key, &subject),
             Err(error) => {
                 if let Some(said) = error.refusal(failed) {
-                    self.state.remember_refusal(&head.key, subject, said, (head.generation, Timestamp::now()));
+                    self.state.remember_refusal(&head.key, subject, said, (head.generation, self.clock.now()));
                 }
             }
         }
@@ -193,7 +197,7 @@ impl Applier<'_> {
             }
             Effect::EndSession { name, why } => {
                 if let Some(node) = self.snapshot.nodes.values().find(|node| node.name == *name) {
-                    self.runs.end(&node.uid, why);
+                    self.sessions.end(&node.uid, why);
                 }
                 Ok(())
             }
@@ -426,7 +430,7 @@ impl Applier<'_> {
         let Some(node) = self.snapshot.nodes.get(&ordinal) else { return };
         let identity = progress::identity(node, self.snapshot.machine(node));
         if let Some(start) = Start::on(self.snapshot, node, group, identity, purpose) {
-            self.runs.start(start, Timestamp::now());
+            self.sessions.start(start);
         }
     }
 }

@@ -12,11 +12,11 @@ use pallet_core::group::GroupKey;
 
 /// What a worker says at its end.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Turn {
+pub struct Turn {
     /// When the object is due again, though nobody asks for it.
-    pub(super) again: Option<Duration>,
+    pub again: Option<Duration>,
     /// For how long it is not reconciled, whoever asks.
-    pub(super) rest: Duration,
+    pub rest: Duration,
 }
 
 /// A reconcile that took so much evaluation costs no rest.

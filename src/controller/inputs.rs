@@ -5,7 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tracing::warn;
 
-use super::{Converger, Looks, references, state::Inventory};
+use super::{
+    reconcile::{Converger, Looks},
+    references,
+    state::Inventory,
+};
 use crate::run::evaluations::Meter;
 use pallet_api::GroupSpec;
 use pallet_core::{
@@ -38,7 +42,7 @@ impl Converger {
         } else {
             Vec::new()
         };
-        self.state.users(&key.namespace, &touched).iter().for_each(|user| self.runs.look_at(user));
+        self.state.users(&key.namespace, &touched).iter().for_each(|user| self.sessions.look_at(user));
         snapshot.group.as_mut().map_or(Some(None), |group| self.use_roles(group, now))
     }
 

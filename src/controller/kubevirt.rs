@@ -13,7 +13,7 @@ use super::{
     indexed,
     state::{Presence, State},
 };
-use crate::run::Runs;
+use crate::ports::Sessions;
 use pallet_api::{GROUP_LABEL, GroupSpec};
 use pallet_core::{
     group::{GroupKey, resolve},
@@ -94,7 +94,7 @@ struct Lookout {
     client: Client,
     namespace: Option<String>,
     state: Arc<State>,
-    runs: Arc<Runs>,
+    sessions: Arc<dyn Sessions>,
     groups: Store<GroupSpec>,
 }
 
@@ -128,7 +128,7 @@ impl Lookout {
         }
         let groups = self.groups.state();
         let concerned = groups.iter().filter(|group| group.spec.node.virtual_machine.is_some());
-        concerned.for_each(|group| self.runs.look_at(&resolve::key(group)));
+        concerned.for_each(|group| self.sessions.look_at(&resolve::key(group)));
     }
 }
 
@@ -138,19 +138,19 @@ impl Scope {
     pub(super) fn virtual_machines(
         &self,
         state: &Arc<State>,
-        runs: &Arc<Runs>,
+        sessions: &Arc<dyn Sessions>,
         groups: Store<GroupSpec>,
     ) -> impl Stream<Item = Vec<GroupKey>> + Send + use<> {
-        let (scope, state, runs) = (self.clone(), state.clone(), runs.clone());
+        let (scope, state, sessions) = (self.clone(), state.clone(), sessions.clone());
         let (client, namespace) = (self.client.clone(), self.namespace.clone());
-        let lookout = Lookout { client, namespace, state: state.clone(), runs: runs.clone(), groups };
+        let lookout = Lookout { client, namespace, state: state.clone(), sessions: sessions.clone(), groups };
         let comes = stream::unfold(lookout.clone(), |lookout| async move {
             lookout.clone().until(true, LOOK).await;
             Some(((), lookout))
         });
         comes.flat_map(move |()| {
-            let machines = indexed(&state, &runs, scope.watch::<VirtualMachine>(Some(GROUP_LABEL)));
-            let instances = indexed(&state, &runs, scope.watch::<VirtualMachineInstance>(Some(GROUP_LABEL)));
+            let machines = indexed(&state, &sessions, scope.watch::<VirtualMachine>(Some(GROUP_LABEL)));
+            let instances = indexed(&state, &sessions, scope.watch::<VirtualMachineInstance>(Some(GROUP_LABEL)));
             let goes = lookout.clone().until(false, LOOK_AGAIN);
             stream::select(machines, instances).take_until(Box::pin(goes))
         })

@@ -23,14 +23,14 @@ use serde_json::json;
 use tracing::{Instrument, debug, info, warn};
 
 use super::{
-    BETWEEN_PASSES, Converger, Error, Looks,
+    Error,
     apply::{finalizers_patch, tolerate_gone, within},
-    between_passes, broken,
+    broken,
     dispatch::{self, Turn, Workers, contained},
     pace::{Pace, essence},
+    reconcile::{BETWEEN_PASSES, Converger, Looks, between_passes, until},
     relist::Relist,
     report::{self, tell},
-    until,
 };
 use crate::run::{Start, evaluations::Meter};
 use pallet_api::{GroupSpec, Lift, LiftStatus};
@@ -112,8 +112,8 @@ impl Converger {
         }
     }
 
-    /// One turn of a Lift that was asked for.
-    async fn turn_of_lift(self: Arc<Self>, key: GroupKey) -> Turn {
+    /// One turn of a Lift that was asked for: a reconcile, and when the next one may and must be.
+    pub async fn turn_of_lift(self: Arc<Self>, key: GroupKey) -> Turn {
         let find = || self.lifts.store.get(&ObjectRef::<Lift>::new(&key.name).within(&key.namespace));
         let Some(object) = find() else {
             self.lifts.known().remove(&key);
@@ -183,7 +183,14 @@ impl Converger {
     }
 
     /// Caches -> LiftSnapshot, and when to look again; nothing while groups are yet to be looked at for the first time.
-    async fn see_lift(&self, object: &Lift, meter: &Meter) -> Result<Option<(LiftSnapshot, Option<Timestamp>)>, Error> {
+    ///
+    /// # Errors
+    /// Where its timeout is none.
+    pub async fn see_lift(
+        &self,
+        object: &Lift,
+        meter: &Meter,
+    ) -> Result<Option<(LiftSnapshot, Option<Timestamp>)>, Error> {
         let (head, spec) = (head(object), object.spec.clone());
         let status = object.status.clone().unwrap_or_default();
         let timeout = kube::core::Duration::from_str(&spec.timeout).map(Into::into);
@@ -191,7 +198,7 @@ impl Converger {
         let open = self.lifts.open(&head.key.namespace);
         let open = open.iter().filter_map(|lift| lift.metadata.uid.clone()).collect();
         let mut snapshot =
-            LiftSnapshot { now: Timestamp::now(), head, spec, timeout, status, groups: BTreeMap::new(), open };
+            LiftSnapshot { now: self.clock.now(), head, spec, timeout, status, groups: BTreeMap::new(), open };
         let mut rest = None;
         if snapshot.status.completion_time.is_some() {
             return Ok(Some((snapshot, rest)));
@@ -215,7 +222,7 @@ impl Converger {
             let roles = resolve::roles(&group.spec, &specs);
             snapshot.groups.insert(name, GroupView { snapshot: seen, plan, lifted, roles, taken });
         }
-        snapshot.now = Timestamp::now();
+        snapshot.now = self.clock.now();
         Ok(Some((snapshot, rest)))
     }
 
@@ -290,8 +297,8 @@ impl Converger {
             for node in at_work {
                 let bound = plan.bounds.get(&(name.clone(), node.ordinal)).unwrap_or(&Bound::Hold);
                 match &lifted {
-                    Some(lifted) => self.runs.direct(&node.uid, lifted, "", bound),
-                    None => self.runs.hold(&node.uid),
+                    Some(lifted) => self.sessions.direct(&node.uid, lifted, "", bound),
+                    None => self.sessions.hold(&node.uid),
                 }
             }
         }
@@ -327,7 +334,7 @@ impl Converger {
     fn lift_written_later(&self, snapshot: &LiftSnapshot, plan: &LiftPlan) -> Option<Duration> {
         let begins = plan.effects.iter().any(|effect| matches!(effect, Effect::Start { .. }));
         let urgent = begins || essence(&plan.status.conditions) != essence(&snapshot.status.conditions);
-        self.lifts.known().entry(snapshot.head.key.clone()).or_default().pace.write(urgent)
+        self.lifts.known().entry(snapshot.head.key.clone()).or_default().pace.write(urgent, self.clock.instant())
     }
 
     /// One event where the reason of Complete changed.
@@ -366,7 +373,7 @@ impl Converger {
                 Effect::End { target: (group, ordinal), why } => {
                     let view = snapshot.groups.get(group);
                     if let Some(node) = view.and_then(|view| view.snapshot.nodes.get(ordinal)) {
-                        self.runs.end(&node.uid, why);
+                        self.sessions.end(&node.uid, why);
                     }
                 }
             }
@@ -404,7 +411,7 @@ impl Converger {
         let identity = lift::identity(node, view.snapshot.machine(node));
         let start = Start::on(&view.snapshot, node, lifted, identity, Purpose::Lift(run.clone()));
         if let Some(start) = start {
-            self.runs.start(start, Timestamp::now());
+            self.sessions.start(start);
         }
     }
 }

@@ -3,11 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Converger,
-    report::{Reporter, Written},
-    state::State,
-};
+use super::{Converger, report::Written, state::State};
 use pallet_api::GroupSpec;
 use pallet_core::{
     group::GroupKey,
@@ -16,7 +12,7 @@ use pallet_core::{
 
 impl State {
     /// A group as it was seen or written last.
-    pub(super) fn newest(&self, key: &GroupKey, seen: Arc<GroupSpec>) -> Arc<GroupSpec> {
+    pub fn newest(&self, key: &GroupKey, seen: Arc<GroupSpec>) -> Arc<GroupSpec> {
         match self.known().get_mut(key) {
             Some(known) => {
                 let newest = known.beyond.newest(seen.clone());
@@ -55,14 +51,13 @@ impl Converger {
         if plan.unlisted.is_empty() {
             return None;
         }
-        let Self { client, recorder, state, runs, .. } = self;
-        let reporter = Reporter { client, recorder, state, runs };
+        let reporter = self.reporter();
         if reporter.held(snapshot, &Subject::Status).is_some() {
             plan.hold_unlisted();
             return None;
         }
         let wanted = plan::status::group(snapshot, &plan.steps);
-        self.state.known().entry(snapshot.head.key.clone()).or_default().pace.write(true);
+        self.state.known().entry(snapshot.head.key.clone()).or_default().pace.write(true, self.clock.instant());
         match reporter.refusable(snapshot, object, &wanted).await {
             Ok(Written::Yes(written)) => Some(written),
             // Why it cannot be written comes out at the end of this pass, where it is tried again.

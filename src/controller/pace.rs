@@ -20,11 +20,11 @@ pub(super) struct Pace {
 impl Pace {
     /// How long a write is put off, so that counts that move cost a write a second at the most. Nothing where it is done now,
     /// as one that is urgent is.
-    pub(super) fn write(&mut self, urgent: bool) -> Option<Duration> {
-        let passed = self.wrote.and_then(|wrote| BETWEEN_WRITES.checked_sub(wrote.elapsed()));
+    pub(super) fn write(&mut self, urgent: bool, now: Instant) -> Option<Duration> {
+        let passed = self.wrote.and_then(|wrote| BETWEEN_WRITES.checked_sub(now.saturating_duration_since(wrote)));
         let rest = passed.filter(|rest| !rest.is_zero() && !urgent);
         if rest.is_none() {
-            self.wrote = Some(Instant::now());
+            self.wrote = Some(now);
         }
         rest
     }
@@ -54,9 +54,11 @@ mod tests {
     #[test]
     fn a_write_that_comes_too_soon_waits_and_one_that_is_urgent_does_not() {
         let mut pace = Pace::default();
-        assert_eq!(pace.write(false), None);
-        assert!(pace.write(false).is_some());
-        assert_eq!(pace.write(true), None);
+        let now = Instant::now();
+        assert_eq!(pace.write(false, now), None);
+        assert!(pace.write(false, now).is_some());
+        assert_eq!(pace.write(true, now), None);
+        assert_eq!(pace.write(false, now + BETWEEN_WRITES), None);
     }
 
     #[test]

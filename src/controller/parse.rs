@@ -30,7 +30,7 @@ impl Converger {
                 // A ServerSpec that changed meanwhile did not find this group among those that use it.
                 let now = self.state.specs(&key.namespace);
                 if !Arc::ptr_eq(&now, &specs) && Source::of(object, &now) != Source::of(object, &specs) {
-                    self.runs.look_at(&key);
+                    self.sessions.look_at(&key);
                 }
                 parsed
             }

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::{Error, apply::within};
 use crate::{
+    ports::Clock,
     run::vault::{KnownSecrets, Vault},
     transport::ssh::{Keyring, Keys, public_half},
 };
@@ -61,6 +62,7 @@ pub struct References {
     /// The operator's own namespace.
     namespace: String,
     polls: Polls,
+    clock: Arc<dyn Clock>,
     key: OnceCell<Vec<u8>>,
     read: Mutex<HashMap<Place, Read>>,
 }
@@ -113,8 +115,12 @@ pub fn unreadable(group: &Group, error: &Error) -> FieldError {
 
 impl References {
     /// Reads by `client`; the key of the seals is kept in `namespace`.
-    pub fn new(client: Client, namespace: String, polls: Polls) -> Self {
-        Self { client, namespace, polls, key: OnceCell::new(), read: Mutex::default() }
+    pub fn new(client: Client, namespace: String, polls: Polls, clock: Arc<dyn Clock>) -> Self {
+        Self { client, namespace, polls, clock, key: OnceCell::new(), read: Mutex::default() }
+    }
+
+    fn since(&self, then: Instant) -> Duration {
+        self.clock.instant().saturating_duration_since(then)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Place, Read>> {
@@ -178,9 +184,9 @@ impl References {
         let place = (kind, namespace.to_owned(), at.name.clone());
         let known = {
             let mut known = self.known();
-            known.retain(|_, read| read.asked.elapsed() < FORGOTTEN_AFTER);
+            known.retain(|_, read| self.since(read.asked) < FORGOTTEN_AFTER);
             known.get_mut(&place).map(|read| {
-                read.asked = Instant::now();
+                read.asked = self.clock.instant();
                 read.clone()
             })
         };
@@ -189,7 +195,7 @@ impl References {
             Ok(keys) if !keys.contains_key(&at.key) => ABSENCE_LASTS,
             _ => read.lasts(kind, &self.polls),
         };
-        let fresh = known.as_ref().filter(|read| read.at.elapsed() < lasts(read)).cloned();
+        let fresh = known.as_ref().filter(|read| self.since(read.at) < lasts(read)).cloned();
         let read = match (fresh, known) {
             (Some(read), _) => read,
             (None, known) => match (self.read(kind, namespace, &at.name).await, known) {
@@ -199,7 +205,7 @@ impl References {
                 (Err(error), _) => return Err(error),
             },
         };
-        let rest = lasts(&read).saturating_sub(read.at.elapsed()).max(Duration::from_secs(1));
+        let rest = lasts(&read).saturating_sub(self.since(read.at)).max(Duration::from_secs(1));
         *again = Some(again.map_or(rest, |again| again.min(rest)));
         let long = |text: &Arc<str>| kind == Kind::ConfigMap && text.len() > LONGEST_TEXT;
         Ok(match &*read.keys {
@@ -251,7 +257,7 @@ impl References {
             }
             Err(error) => return Err(error),
         };
-        let now = Instant::now();
+        let now = self.clock.instant();
         let read = Read { at: now, asked: now, keys: Arc::new(keys) };
         self.known().insert((kind, namespace.to_owned(), name.to_owned()), read.clone());
         Ok(read)
@@ -336,7 +342,7 @@ impl Vault for References {
                 }
                 // The plan shall see what the session sees, or each would find the other's digest wrong.
                 let seals = values.iter().map(|(name, value)| (name.clone(), seal(key, &value.0).into())).collect();
-                let now = Instant::now();
+                let now = self.clock.instant();
                 let read = Read { at: now, asked: now, keys: Arc::new(Ok(seals)) };
                 self.known().insert((Kind::Secret, namespace.to_owned(), name.to_owned()), read);
             }

@@ -14,7 +14,7 @@ use pallet_core::group::GroupKey;
 
 /// Names the objects that each event of a watch concerns. An object that was deleted while the watch was down has no event of its
 /// own: it is only missing from the next list.
-pub(super) struct Relist<O>
+pub struct Relist<O>
 where
     O: Lookup + Clone + 'static,
     O::DynamicType: Eq + Hash + Clone,
@@ -29,12 +29,12 @@ where
     O: Resource<DynamicType = ()> + Clone + 'static,
 {
     /// `store` is written by the reflector that the events come from.
-    pub(super) fn new(store: Store<O>) -> Self {
+    pub fn new(store: Store<O>) -> Self {
         Self { store, before: BTreeSet::new() }
     }
 
     /// The objects that came, changed or are gone. Events of a list concern nothing until it is complete.
-    pub(super) fn concerned(&mut self, event: &Event<O>) -> Vec<GroupKey> {
+    pub fn concerned(&mut self, event: &Event<O>) -> Vec<GroupKey> {
         match event {
             Event::Apply(object) | Event::Delete(object) => vec![key(object)],
             Event::Init => {

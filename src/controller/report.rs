@@ -17,7 +17,7 @@ use super::{
     Error, State,
     apply::{CONCURRENCY, within},
 };
-use crate::run::Runs;
+use crate::ports::{Clock, Sessions};
 use pallet_api::{
     GroupNode, GroupNodeStatus, GroupSpec, GroupSpecStatus,
     conditions::clip,
@@ -53,7 +53,9 @@ pub struct Reporter<'a> {
     /// The caches.
     pub state: &'a State,
     /// The sessions, whose records are saved here.
-    pub runs: &'a Runs,
+    pub sessions: &'a dyn Sessions,
+    /// The time of refusals.
+    pub clock: &'a dyn Clock,
 }
 
 impl Reporter<'_> {
@@ -123,7 +125,7 @@ impl Reporter<'_> {
             Ok(written) => {
                 self.state.forget_refusal(key, &subject);
                 self.state.learn(&written);
-                self.runs.saved(&node.uid, &node.record);
+                self.sessions.saved(&node.uid, &node.record);
                 self.tell_failures(&written, node).await;
                 self.tell_drift(&written, node).await;
                 Ok(true)
@@ -133,7 +135,7 @@ impl Reporter<'_> {
             Err(error) if error.is_gone() => Ok(true),
             Err(error) => {
                 if let Some(said) = error.refusal("FailedUpdate") {
-                    self.state.remember_refusal(key, subject, said, (snapshot.head.generation, Timestamp::now()));
+                    self.state.remember_refusal(key, subject, said, (snapshot.head.generation, self.clock.now()));
                 }
                 Err(error)
             }
@@ -193,7 +195,7 @@ impl Reporter<'_> {
         match &result {
             Ok(_) => self.state.forget_refusal(&head.key, &Subject::Status),
             Err(error) => {
-                let at = (head.generation, Timestamp::now());
+                let at = (head.generation, self.clock.now());
                 let said = error.refusal("FailedUpdate");
                 let news = said.and_then(|said| self.state.remember_refusal(&head.key, Subject::Status, said, at));
                 if let Some(Refusal { reason, message, .. }) = news {
@@ -354,7 +356,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        run::{Limits, tasks::Tasks, vault::Empty},
+        ports::SystemClock,
+        run::{Limits, Runs, tasks::Tasks, vault::Empty},
         telemetry::metrics::Metrics,
         transport::{Channel, OpenError, Transport},
     };
@@ -385,7 +388,9 @@ mod tests {
             let tasks = Tasks::default();
             let metrics = Metrics::default();
             let runs = Runs::new(Arc::new(Nowhere), Arc::new(Empty), Limits::new(1), tasks.spawner(), metrics, |_| {});
-            let reporter = Reporter { client: &client, recorder: &recorder, state: &State::default(), runs: &runs };
+            let state = State::default();
+            let reporter =
+                Reporter { client: &client, recorder: &recorder, state: &state, sessions: &runs, clock: &SystemClock };
             let became = match reporter.group(&group, &GroupSpecStatus::default()).await {
                 Ok(written) => format!("{written:?}"),
                 Err(_) => "an error".to_owned(),

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use kube::runtime::watcher::Event;
 
 use super::{pace::Pace, roles::Roles, specs::Specs};
+use crate::ports::{Clock, Sessions, SystemClock};
 use pallet_api::{GroupSpec, ServerSpec};
 use pallet_core::{
     group::{
@@ -17,14 +18,14 @@ use pallet_core::{
         inputs::Inputs,
         resolve::{self, Memo, Resolved, ServerSpecs, Source},
     },
-    observe::{Beyond, Index, Indexed},
+    observe::{self, Beyond, Index, Indexed},
     phase::Digest,
     plan::{self, Plan, Refusal, Snapshot, Step, Subject, TemplateVerdict, claims},
 };
 
 /// The caches, and what is known beyond them.
-#[derive(Default)]
 pub struct State {
+    clock: Arc<dyn Clock>,
     index: Mutex<Index>,
     specs: Mutex<Specs>,
     roles: Mutex<Roles>,
@@ -94,7 +95,26 @@ pub(super) struct Inventory {
     pub(super) hosts: Arc<[Host]>,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self::new(Arc::new(SystemClock))
+    }
+}
+
 impl State {
+    /// Nothing is known yet.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            index: Mutex::default(),
+            specs: Mutex::default(),
+            roles: Mutex::default(),
+            beyond: Mutex::default(),
+            reserved: Mutex::default(),
+            kubevirt: Mutex::default(),
+        }
+    }
+
     pub(super) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,8 +160,16 @@ impl State {
         self.known().get(key).and_then(|known| known.resolved.good(object).cloned())
     }
 
+    /// Takes in what a watch says of objects in the index, and tells which groups to reconcile. Sessions on nodes that are gone are
+    /// forgotten.
+    pub fn see<O: Indexed>(&self, event: Event<O>, sessions: &dyn Sessions) -> Vec<GroupKey> {
+        let touched = self.index().apply(&change(event));
+        touched.gone.iter().for_each(|uid| sessions.forget(uid));
+        touched.groups.into_iter().collect()
+    }
+
     /// Takes in what a watch says of ServerSpecs, and tells which groups use them.
-    pub(super) fn see_specs(&self, event: Event<ServerSpec>) -> Vec<GroupKey> {
+    pub fn see_specs(&self, event: Event<ServerSpec>) -> Vec<GroupKey> {
         let changed = self.all_specs().apply(event);
         if changed.is_empty() {
             return Vec::new();
@@ -190,7 +218,7 @@ impl State {
     fn remember(&self, key: &GroupKey, change: impl FnOnce(&mut Beyond)) {
         let mut known = self.known();
         let known = known.entry(key.clone()).or_default();
-        known.learnt.get_or_insert_with(Instant::now);
+        known.learnt.get_or_insert_with(|| self.clock.instant());
         change(&mut known.beyond);
     }
 
@@ -318,7 +346,7 @@ impl State {
     }
 
     /// Takes in how a group is deleted, as soon as it is seen.
-    pub(super) fn see_deletion(&self, object: &GroupSpec) {
+    pub fn see_deletion(&self, object: &GroupSpec) {
         if object.metadata.deletion_timestamp.is_some() {
             self.known().entry(resolve::key(object)).or_default().beyond.see_deletion(object);
         }
@@ -336,14 +364,25 @@ impl State {
         if let Some(known) = self.known().get_mut(key)
             && let verdict = known.beyond.template.as_ref().map(|(_, verdict)| verdict)
             && let after = verdict.map_or(plan::LOOK_AGAIN, TemplateVerdict::look_again).unsigned_abs()
-            && known.learnt.is_some_and(|learnt| learnt.elapsed() >= after)
+            && known.learnt.is_some_and(|learnt| self.clock.instant().saturating_duration_since(learnt) >= after)
         {
             // What was learnt stands till there is a better answer, or the status would go to and fro.
-            known.learnt = Some(Instant::now());
+            known.learnt = Some(self.clock.instant());
             known.beyond.recheck = true;
             known.beyond.foreign_nodes.clear();
             known.beyond.uncertain.clear();
             known.beyond.unkept = None;
         }
+    }
+}
+
+/// An event of the client, as the index takes it in.
+fn change<O>(event: Event<O>) -> observe::Event<O> {
+    match event {
+        Event::Apply(object) => observe::Event::Apply(object),
+        Event::Delete(object) => observe::Event::Delete(object),
+        Event::Init => observe::Event::Init,
+        Event::InitApply(object) => observe::Event::InitApply(object),
+        Event::InitDone => observe::Event::InitDone,
     }
 }

@@ -10,11 +10,11 @@ use kube::Api;
 use tracing::warn;
 
 use super::{
-    Converger, Error, NOT_YET,
+    Error,
     apply::{self, within},
     dispatch::{Turn, Workers, contained},
     pace::Pace,
-    reference,
+    reconcile::{Converger, NOT_YET, reference},
 };
 use pallet_api::GroupSpec;
 use pallet_core::group::GroupKey;
@@ -50,13 +50,17 @@ impl Converger {
         workers.run(strays, work).await;
     }
 
-    async fn release_strays_of(&self, key: &GroupKey) -> Result<(), Error> {
+    /// The same for one group that was deleted.
+    ///
+    /// # Errors
+    /// The first error. Every other GroupNode was tried all the same.
+    pub async fn release_strays_of(&self, key: &GroupKey) -> Result<(), Error> {
         if self.groups.get(&reference(key)).is_some() {
             return Ok(());
         }
         self.state.known().remove(key);
         let had = self.state.roles().withdraw(key);
-        self.state.users(&key.namespace, &had).iter().for_each(|user| self.runs.look_at(user));
+        self.state.users(&key.namespace, &had).iter().for_each(|user| self.sessions.look_at(user));
         let deleting: HashSet<String> = {
             let index = self.state.index();
             let nodes = index.nodes(key).into_iter().map(|(_, node)| node);

@@ -10,8 +10,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::*;
+use super::{reconcile::STUCK, *};
 use crate::{
+    run::evaluations::{Evaluations, Meter},
     telemetry::health::Role,
     transport::{Transport, pod_exec::PodExec},
 };

@@ -1,6 +1,5 @@
 //! IO: the volume claims of nodes: created, marked, expanded, deleted.
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{
     Api,
@@ -146,7 +145,7 @@ impl Applier<'_> {
             Err(error) if error.is_gone() || error.is_conflict() => Ok(()),
             Err(error) if error.is_refusal() => {
                 let (storage, message) = (storage.to_owned(), error.explanation());
-                let refusal = Refusal { storage, message, since: Timestamp::now() };
+                let refusal = Refusal { storage, message, since: self.clock.now() };
                 self.state.remember_expansion(key, name, Some(refusal));
                 Ok(())
             }
