@@ -1,4 +1,4 @@
-//! A fake API server for the five kinds, with resource versions, finalizers and preconditions, and watches that may lag.
+//! The objects of the seven kinds that an operator watches, with resource versions, finalizers and preconditions, and watches that may lag.
 //! Every operator has watches of its own.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,9 +11,8 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
-use kube::Resource;
-use pallet_api::{GroupNode, GroupSpec, Lift};
-use pallet_core::observe::Event;
+use kube::{Resource, runtime::watcher::Event};
+use pallet_api::{GroupNode, GroupSpec, Lift, ServerSpec};
 
 /// Why a request was not done.
 #[derive(Debug, PartialEq)]
@@ -167,7 +166,7 @@ where
     }
 }
 
-/// The five kinds.
+/// The kinds.
 #[derive(Default)]
 pub struct Cluster {
     pub counter: Counter,
@@ -176,13 +175,18 @@ pub struct Cluster {
     pub pods: Store<Pod>,
     pub claims: Store<PersistentVolumeClaim>,
     pub lifts: Store<Lift>,
-    /// They are heard of at once.
-    pub revisions: BTreeMap<String, ControllerRevision>,
+    pub specs: Store<ServerSpec>,
+    pub revisions: Store<ControllerRevision>,
 }
 
 impl Cluster {
     pub fn writes(&self) -> u64 {
-        self.groups.writes + self.nodes.writes + self.pods.writes + self.claims.writes + self.lifts.writes
+        self.groups.writes
+            + self.nodes.writes
+            + self.pods.writes
+            + self.claims.writes
+            + self.lifts.writes
+            + self.revisions.writes
     }
 
     /// Whether an operator has heard of everything.
@@ -192,6 +196,8 @@ impl Cluster {
             && self.pods.pending[seat].is_empty()
             && self.claims.pending[seat].is_empty()
             && self.lifts.pending[seat].is_empty()
+            && self.specs.pending[seat].is_empty()
+            && self.revisions.pending[seat].is_empty()
     }
 
     /// The watches of an operator begin anew.
@@ -201,5 +207,7 @@ impl Cluster {
         self.pods.relist(seat);
         self.claims.relist(seat);
         self.lifts.relist(seat);
+        self.specs.relist(seat);
+        self.revisions.relist(seat);
     }
 }

@@ -1,55 +1,18 @@
-//! Lifts in the simulation: the real plan against the fakes, as `controller::lift` does it.
+//! Lifts in the simulation: who makes them, and what must hold of them.
 
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
+use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use pallet_api::{self as api, Lift, LiftStatus, lift::NodeOutcome};
-use pallet_core::observe::Event;
 use pallet_core::{
-    group::resolve::Memo,
-    lift::{
-        self, Effect, GroupView, LiftSnapshot, begin,
-        queue::{self, has_ended, head},
-    },
-    plan::{Bound, LiftRun, Purpose, earliest, intervals, plan},
+    lift::{self, queue::has_ended},
+    plan::intervals,
 };
 use serde_json::{Value, json};
 
-use crate::{
-    operator::Crashed,
-    world::{GROUP, NAMESPACE, World},
-};
-
-/// What an operator knows of the Lifts.
-#[derive(Default)]
-pub struct Lifts {
-    pub objects: BTreeMap<String, Lift>,
-    resolved: RefCell<BTreeMap<String, Memo>>,
-    pub listed: bool,
-    /// They are to be looked at.
-    pub woken: bool,
-    /// The same, then.
-    pub wake: Option<Timestamp>,
-}
+use crate::world::{GROUP, KINDS, NAMESPACE, World};
 
 /// How many there may be that have not ended.
 const OPEN: usize = 3;
-
-impl Lifts {
-    pub fn take(&mut self, event: Event<Lift>) {
-        self.woken = true;
-        match event {
-            Event::Apply(lift) | Event::InitApply(lift) => {
-                self.objects.insert(lift.metadata.name.clone().unwrap(), lift);
-            }
-            Event::Delete(lift) => {
-                self.objects.remove(&lift.metadata.name.unwrap());
-            }
-            Event::Init => self.objects.clear(),
-            Event::InitDone => self.listed = true,
-        }
-    }
-}
 
 /// The tag that the runs of a Lift carry in a journal.
 fn tag(uid: &str) -> String {
@@ -57,168 +20,6 @@ fn tag(uid: &str) -> String {
 }
 
 impl World {
-    /// One pass over every Lift that has not ended, where something asks for it.
-    pub fn pass_lifts(&mut self) {
-        let due = self.operator.lifts.wake.is_some_and(|time| time <= self.now);
-        if !self.operator.lifts.woken && !due {
-            return;
-        }
-        (self.operator.lifts.woken, self.operator.lifts.wake) = (false, None);
-        for name in self.operator.lifts.objects.keys().cloned().collect::<Vec<_>>() {
-            if self.pass_lift(&name).is_err() {
-                // It is another operator by now.
-                return;
-            }
-        }
-    }
-
-    fn lift_snapshot(&self, name: &str) -> Option<LiftSnapshot> {
-        let operator = &self.operator;
-        // What is not listed yet must not be taken for gone.
-        let listed = operator.lifts.listed && operator.listed && operator.index.synced();
-        let object = operator.lifts.objects.get(name).filter(|_| listed)?;
-        let (head, status) = (head(object), object.status.clone().unwrap_or_default());
-        let timeout: Duration = object.spec.timeout.parse::<kube::core::Duration>().unwrap().into();
-        let open = operator.lifts.objects.values().filter(|lift| !has_ended(lift));
-        let open = open.filter_map(|lift| lift.metadata.uid.clone()).collect();
-        let mut snapshot = LiftSnapshot {
-            now: self.now,
-            head,
-            spec: object.spec.clone(),
-            timeout,
-            status,
-            groups: BTreeMap::new(),
-            open,
-        };
-        // One that has ended looks at no group any more.
-        if snapshot.status.completion_time.is_some() {
-            return Some(snapshot);
-        }
-        if let (Some(group), Some(seen)) = (&operator.group, self.observe()) {
-            let lifted = {
-                let mut memos = operator.lifts.resolved.borrow_mut();
-                memos.entry(name.to_owned()).or_default().lifted(group, &operator.specs, &object.spec)
-            };
-            let lifted = lifted.map(|lifted| begin::fitted(lifted, &seen, &object.spec));
-            let taken = queue::taken(&snapshot.head, &seen, operator.lifts.objects.values());
-            let view = GroupView { plan: plan(&seen), snapshot: seen, lifted, roles: Vec::new(), taken };
-            snapshot.groups.insert(GROUP.into(), view);
-        } else if operator.group.is_some() {
-            return None;
-        }
-        Some(snapshot)
-    }
-
-    fn pass_lift(&mut self, name: &str) -> Result<(), Crashed> {
-        let Some(mut snapshot) = self.lift_snapshot(name) else {
-            // As in `controller::lift`: what is not listed yet is asked for again, since no event of the Lift's will tell.
-            self.look_at_lifts_again();
-            return Ok(());
-        };
-        let mut version = self.operator.lifts.objects[name].metadata.resource_version.clone();
-        let mut planned = lift::plan(&snapshot);
-        if self.plans_twice() {
-            assert_eq!(planned, lift::plan(&snapshot), "a plan is a function of its snapshot");
-        }
-        if self.former {
-            // Whether it still leads it asks its own clock before each write.
-            return Ok(());
-        }
-        if planned.effects == [Effect::Finalize] {
-            let uid = snapshot.head.uid.clone();
-            let answer = self.answered(|world| {
-                let (lifts, counter) = (&mut world.cluster.lifts, &mut world.cluster.counter);
-                lifts.update(counter, name, Some(&uid), version.as_deref(), |lift| {
-                    lift.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);
-                })
-            });
-            self.may_crash("after a finalizer is written")?;
-            let Some(Ok(written)) = answer else {
-                self.look_at_lifts_again();
-                return Ok(());
-            };
-            (version, snapshot.head.finalized) = (written.metadata.resource_version, true);
-            planned = lift::plan(&snapshot);
-        }
-        self.check_lift(&snapshot, &planned.status);
-        for (view, node) in
-            snapshot.groups.values().flat_map(|view| view.snapshot.nodes.values().map(move |n| (view, n)))
-        {
-            let Some(link) = self.operator.links.get_mut(&node.uid) else { continue };
-            let mine = link.lift.as_ref() == Some(&snapshot.head.uid);
-            if let (true, Ok(lifted)) = (mine, &view.lifted) {
-                let bound = planned.bounds.get(&(GROUP.to_owned(), node.ordinal)).unwrap_or(&Bound::Hold);
-                link.session.direct(Arc::new(lifted.clone()), String::new(), bound.clone());
-            }
-        }
-        self.operator.lifts.wake = earliest(self.operator.lifts.wake, planned.wake);
-        if self.operator.lifts.objects[name].status.as_ref() != Some(&planned.status) {
-            self.operator.writes += 1;
-            let (uid, status) = (snapshot.head.uid.clone(), planned.status.clone());
-            let answer = self.answered(|world| {
-                let (lifts, counter) = (&mut world.cluster.lifts, &mut world.cluster.counter);
-                lifts.update(counter, name, Some(&uid), version.as_deref(), |lift| lift.status = Some(status))
-            });
-            self.may_crash("after the status of a Lift is written")?;
-            let Some(Ok(_)) = answer else {
-                self.look_at_lifts_again();
-                return Ok(());
-            };
-        }
-        for effect in &planned.effects {
-            self.tell(|| format!("{name}: {effect:?}"));
-            self.lift_effect(&snapshot, effect);
-            self.may_crash("between two effects of a Lift")?;
-        }
-        Ok(())
-    }
-
-    fn look_at_lifts_again(&mut self) {
-        let again = self.now + jiff::SignedDuration::from_millis(500);
-        self.operator.lifts.wake = earliest(self.operator.lifts.wake, Some(again));
-    }
-
-    fn lift_effect(&mut self, snapshot: &LiftSnapshot, effect: &Effect) {
-        let (name, uid) = (snapshot.head.key.name.clone(), snapshot.head.uid.clone());
-        match effect {
-            Effect::Finalize => {}
-            Effect::Release => {
-                self.operator.writes += 1;
-                self.answered(|world| {
-                    let (lifts, counter) = (&mut world.cluster.lifts, &mut world.cluster.counter);
-                    lifts.update(counter, &name, Some(&uid), None, |lift| lift.metadata.finalizers = None)
-                });
-                self.look_at_lifts_again();
-            }
-            Effect::Delete => {
-                self.operator.writes += 1;
-                self.count("Lifts gone by their time");
-                let now = self.now;
-                self.answered(|world| {
-                    let (lifts, counter) = (&mut world.cluster.lifts, &mut world.cluster.counter);
-                    lifts.delete(counter, &name, &uid, false, now)
-                });
-                self.look_at_lifts_again();
-            }
-            Effect::Start { target: (_, ordinal), run } => self.start_lift(snapshot, *ordinal, run),
-            Effect::End { target: (_, ordinal), why } => {
-                let node = snapshot.groups[GROUP].snapshot.nodes.get(ordinal);
-                if let Some(uid) = node.map(|node| node.uid.clone()) {
-                    self.cut(&uid, why);
-                }
-            }
-        }
-    }
-
-    fn start_lift(&mut self, snapshot: &LiftSnapshot, ordinal: u32, run: &LiftRun) {
-        let view = &snapshot.groups[GROUP];
-        let node = &view.snapshot.nodes[&ordinal];
-        let Some(pod) = view.snapshot.machine(node) else { return };
-        let identity = lift::identity(node, Some(pod));
-        let lifted = Arc::new(view.lifted.clone().unwrap());
-        self.open_with(&view.snapshot, ordinal, lifted, identity, Purpose::Lift(run.clone()));
-    }
-
     // ---- people --------------------------------------------------------------------------------------------------
 
     /// Somebody makes a Lift, ends one, or has one rest for a while.
@@ -356,7 +157,7 @@ impl World {
     }
 
     /// The counts add up, the nodes stay the same, and what is done stays done.
-    fn check_lift(&mut self, snapshot: &LiftSnapshot, status: &LiftStatus) {
+    pub fn check_lift(&mut self, before: &LiftStatus, status: &LiftStatus) {
         let nodes = |status: &LiftStatus| -> BTreeMap<u32, NodeOutcome> {
             let of = |nodes: &api::lift::NodesByOutcome| {
                 let outcome = nodes.outcome;
@@ -364,12 +165,12 @@ impl World {
             };
             status.outcomes.iter().flat_map(of).collect()
         };
-        let (before, after) = (nodes(&snapshot.status), nodes(status));
+        let (known, after) = (nodes(before), nodes(status));
         assert_eq!(status.nodes as usize, after.len());
-        if snapshot.status.start_time.is_some() {
-            assert!(before.keys().eq(after.keys()), "the nodes of a Lift are fixed");
+        if before.start_time.is_some() {
+            assert!(known.keys().eq(after.keys()), "the nodes of a Lift are fixed");
         }
-        for (ordinal, outcome) in before {
+        for (ordinal, outcome) in known {
             assert!(!lift::is_done(outcome) || after[&ordinal] == outcome, "{ordinal} was {outcome:?}");
         }
         let holds = |kind: &str| status.conditions.iter().any(|c| c.type_ == kind && c.status == "True");
@@ -383,7 +184,7 @@ impl World {
         assert!(status.conditions.is_empty() || sound.contains(&which), "{:?}", status.conditions);
         assert_eq!(status.completion_time.is_some(), which[0] || which[1]);
         for (kind, what) in [(0, "Lifts complete"), (1, "Lifts failed")] {
-            if which[kind] && snapshot.status.completion_time.is_none() {
+            if which[kind] && before.completion_time.is_none() {
                 self.totals.count(what);
             }
         }
@@ -398,15 +199,12 @@ impl World {
         self.cluster.lifts.objects.values().all(over)
     }
 
-    pub fn lifts_are_at_rest(&self) -> bool {
+    pub fn lifts_are_at_rest(&mut self) -> bool {
         // What is said of one that has ended follows its generation.
-        let said = |name: &String| {
-            self.lift_snapshot(name).is_some_and(|snapshot| lift::plan(&snapshot).status == snapshot.status)
-        };
-        let operator = &self.operator.lifts;
+        let known = self.operator.lift_store.state();
         self.lifts_have_ended()
-            && operator.objects.len() == self.cluster.lifts.objects.len()
-            && operator.objects.keys().all(said)
+            && known.len() == self.cluster.lifts.objects.len()
+            && known.into_iter().all(|lift| self.is_said(lift))
     }
 }
 
@@ -420,7 +218,7 @@ fn merge(into: &mut Value, other: Value) {
 /// `controller::lift` asks again. Whatever is listed last, a Lift for a group that is gone ends by its time.
 #[test]
 fn a_lift_whose_group_is_gone_ends_whatever_is_listed_first() {
-    for last in [0, 1, 2, 3] {
+    for last in [0, 1, 2, 3, 5, 6] {
         let mut world = World::quiet(json!({}), 1);
         world.settle();
         let uid = world.cluster.groups.objects[GROUP].metadata.uid.clone().unwrap();
@@ -436,13 +234,13 @@ fn a_lift_whose_group_is_gone_ends_whatever_is_listed_first() {
         world.cluster.lifts.create(&mut world.cluster.counter, lift, now).unwrap();
         world.start_operator();
         // All but one kind is listed when the Lift is looked at.
-        for kind in (0..6).filter(|kind| *kind != last) {
+        for kind in (0..KINDS).filter(|kind| *kind != last) {
             while world.deliver_one(kind) {}
         }
         world.pass();
         world.pass_lifts();
         for _ in 0..100 {
-            for kind in 0..6 {
+            for kind in 0..KINDS {
                 while world.deliver_one(kind) {}
             }
             world.let_pass(jiff::SignedDuration::from_secs(1));

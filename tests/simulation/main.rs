@@ -1,5 +1,5 @@
-//! The simulation tier: the real planner, the real sessions and the real index against a fake API server, fake kubelets
-//! and fake nodes, in one thread, by one seeded scheduler that drops, delays, reorders, cuts and kills.
+//! The simulation tier: the operator's own reconciles and sessions against a fake API server, fake kubelets and fake nodes, in one
+//! thread, by one seeded scheduler that drops, delays, reorders, cuts and kills.
 //!
 //! Without variables it runs 1,000 fixed seeds, from 0 on, and 1,000 from a base that is new in every run. `SEEDS=N` and `FRESH=N`
 //! say how many; `FIRST=N` runs `SEEDS` from there and no others; `MINUTES=N` runs from there, or from a new base, for so long;
@@ -14,6 +14,7 @@ mod kubelet;
 mod lifts;
 mod machine;
 mod operator;
+mod server;
 mod sessions;
 mod world;
 

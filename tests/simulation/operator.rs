@@ -1,102 +1,355 @@
-//! The operator as the simulation runs it: real snapshots, plans, sessions and statuses; only the calls are fakes. They
-//! do what `controller::apply` and `controller::report` do, with an answer that may be lost and a crash between any two.
+//! The operator as the simulation runs it: its own reconciles of groups and Lifts, with its own caches, applier and status writer.
+//! Around it are fakes: the API server behind its client (see [`server`](crate::server)), the sessions, and the clock. A reconcile
+//! goes on for a few requests at a time; whatever else happens in the world happens between two of them.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc};
-
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::ControllerRevision;
-use pallet_api::{self as api, GroupNode, GroupNodeFields, GroupSpec, group_node::NodeHost};
-use pallet_core::observe::Event;
-use pallet_core::{
-    group::{
-        resolve::{Memo, ServerSpecs},
-        revision,
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicI64, Ordering},
     },
-    node,
-    observe::{Beyond, Index, complete, snapshot},
-    plan::{
-        Bound, Effect, LOOK_AGAIN, Notice, Plan, SessionView, Snapshot, TemplateVerdict, earliest, plan, revisions,
-        status,
-    },
-    session::memory::Memory,
+    time::Instant,
 };
 
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use http::{Request, Response, request::Parts};
+use http_body_util::BodyExt;
+use jiff::{SignedDuration, Timestamp};
+use kube::{
+    Client,
+    client::Body,
+    runtime::{
+        reflector::{self, ObjectRef, Store, store::Writer},
+        watcher::Event,
+    },
+};
+use pallet_api::{GroupSpec, Lift};
+use pallet_core::{
+    group::{Group, GroupKey},
+    observe::Indexed,
+    plan::{Bound, Effect, Notice, Plan, Record, SessionView, Snapshot, earliest, plan},
+    session::memory::{Memory, Seen},
+};
+use pallet_operator::{
+    controller::{
+        Converger, State,
+        dispatch::Turn,
+        reconcile::{Asked, Caches, Looks, Ports},
+        references::{Polls, References},
+        relist::Relist,
+    },
+    lease::lead::Lead,
+    ports::{Clock, Sessions},
+    run::{Limits, Start, evaluations::Meter},
+    telemetry::Telemetry,
+};
+use tokio::sync::{Notify, oneshot};
+use tower::{BoxError, Layer};
+
 use crate::{
-    cluster::Refusal,
-    lifts::Lifts,
+    server::Served,
     world::{GROUP, Link, NAMESPACE, World},
 };
 
-/// All that an operator has in memory.
+/// How many sessions may be open at once: more than there are nodes.
+const SESSIONS: usize = 128;
+
+/// A clock that moves when the world says so.
+pub struct FakeClock {
+    began: Instant,
+    start: Timestamp,
+    passed: AtomicI64,
+}
+
+impl FakeClock {
+    pub fn new(start: Timestamp) -> Self {
+        Self { began: Instant::now(), start, passed: AtomicI64::new(0) }
+    }
+
+    pub fn set(&self, now: Timestamp) {
+        let passed = now.duration_since(self.start).as_micros();
+        self.passed.store(i64::try_from(passed).unwrap(), Ordering::Relaxed);
+    }
+}
+
+impl Clock for FakeClock {
+    fn now(&self) -> Timestamp {
+        self.start + SignedDuration::from_micros(self.passed.load(Ordering::Relaxed))
+    }
+    fn instant(&self) -> Instant {
+        self.began + std::time::Duration::from_micros(self.passed.load(Ordering::Relaxed).unsigned_abs())
+    }
+}
+
+/// A request on its way to the API server.
+pub struct Call {
+    pub parts: Parts,
+    pub body: Bytes,
+    pub answer: oneshot::Sender<Response<Body>>,
+}
+
+/// What an operator has sent and nobody has answered yet.
 #[derive(Default)]
-pub struct Operator {
-    pub group: Option<Arc<GroupSpec>>,
-    pub index: Index,
-    pub beyond: Beyond,
-    resolved: RefCell<Memo>,
-    /// The ServerSpecs that it has heard of.
-    pub specs: ServerSpecs,
-    pub lifts: Lifts,
+struct Wire {
+    calls: Mutex<VecDeque<Call>>,
+    news: Notify,
+}
+
+impl Wire {
+    fn client(self: &Arc<Self>, lead: &Lead) -> Client {
+        let wire = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let wire = wire.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await?.to_bytes();
+                let (answer, answered) = oneshot::channel();
+                wire.calls.lock().unwrap().push_back(Call { parts, body, answer });
+                wire.news.notify_one();
+                answered.await.map_err(|_| BoxError::from("the connection broke"))
+            }
+        });
+        Client::new(lead.layer(service), "default")
+    }
+
+    fn next(&self) -> Option<Call> {
+        self.calls.lock().unwrap().pop_front()
+    }
+}
+
+/// What a reconcile asks of a session.
+enum Command {
+    Start(Box<Start>),
+    Direct { uid: String, group: Arc<Group>, retry_token: String, bound: Bound },
+    Hold(String),
+    End(String, &'static str),
+    Forget(String),
+}
+
+/// The sessions as a reconcile sees them. The world carries out what it asks for.
+#[derive(Default)]
+pub struct FakeSessions(Mutex<Known>);
+
+#[derive(Default)]
+pub struct Known {
     pub memories: HashMap<String, Memory>,
+    /// What is shown of the sessions that are open.
+    pub views: HashMap<String, SessionView>,
+    commands: VecDeque<Command>,
+    woken: bool,
+}
+
+impl FakeSessions {
+    pub fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Sessions for FakeSessions {
+    fn seen(&self, node_uid: &str) -> Seen {
+        let known = self.known();
+        let view = known.views.get(node_uid).cloned();
+        known
+            .memories
+            .get(node_uid)
+            .map_or_else(|| Memory::default().seen(view.clone()), |memory| memory.seen(view.clone()))
+    }
+    fn start(&self, start: Start) {
+        self.known().commands.push_back(Command::Start(Box::new(start)));
+    }
+    fn direct(&self, node_uid: &str, group: &Arc<Group>, retry_token: &str, bound: &Bound) {
+        let (uid, retry_token) = (node_uid.to_owned(), retry_token.to_owned());
+        let command = Command::Direct { uid, group: group.clone(), retry_token, bound: bound.clone() };
+        self.known().commands.push_back(command);
+    }
+    fn hold(&self, node_uid: &str) {
+        self.known().commands.push_back(Command::Hold(node_uid.to_owned()));
+    }
+    fn end(&self, node_uid: &str, why: &'static str) {
+        self.known().commands.push_back(Command::End(node_uid.to_owned(), why));
+    }
+    fn saved(&self, node_uid: &str, written: &Record) {
+        let known = &mut *self.known();
+        if let Some(memory) = known.memories.get_mut(node_uid).filter(|_| !known.views.contains_key(node_uid)) {
+            memory.saved(written);
+        }
+    }
+    fn forget(&self, node_uid: &str) {
+        let known = &mut *self.known();
+        known.memories.remove(node_uid);
+        known.views.remove(node_uid);
+        known.commands.push_back(Command::Forget(node_uid.to_owned()));
+    }
+    fn look_at(&self, _: &GroupKey) {
+        self.known().woken = true;
+    }
+}
+
+/// What an operator does at a time.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Work {
+    Group,
+    Lift(String),
+    Strays,
+}
+
+/// An operator: what it has in memory, and what it is doing.
+pub struct Operator {
+    converger: Arc<Converger>,
+    state: Arc<State>,
+    groups: Writer<GroupSpec>,
+    group_events: Relist<GroupSpec>,
+    pub group_store: Store<GroupSpec>,
+    lifts: Writer<Lift>,
+    lift_events: Relist<Lift>,
+    pub lift_store: Store<Lift>,
+    asked: Asked,
+    wire: Arc<Wire>,
+    lead: Lead,
+    pub sessions: Arc<FakeSessions>,
     pub links: HashMap<String, Link>,
     pub commands: u64,
     pub writes: u64,
     /// Which watches are its own.
     pub seat: usize,
     pub nonces: u64,
-    pub listed: bool,
-    /// A list that is under way has shown the group.
-    relisted: bool,
-    /// The group is to be looked at: an event, or a session, said so.
+    /// The group is to be reconciled: an event, or a session, said so.
     pub woken: bool,
-    /// The group is to be looked at then, though nothing happens.
+    /// The group is to be reconciled then, though nothing happens.
     pub wake: Option<Timestamp>,
-    /// A call of the present pass had no answer.
-    failed: bool,
-    /// Since when it is not known whether a node was made.
-    uncertain_since: Option<Timestamp>,
+    /// The same of Lifts.
+    lifts_woken: BTreeSet<String>,
+    lift_wakes: BTreeMap<String, Timestamp>,
+    /// Reconciles that wait for answers.
+    works: BTreeMap<Work, BoxFuture<'static, Turn>>,
+    /// Requests without an answer: their callers wait for the deadline.
+    pub unanswered: Vec<oneshot::Sender<Response<Body>>>,
+    plans: Arc<Mutex<VecDeque<(Snapshot, Plan)>>>,
+    /// What the last plan was made from.
+    pub snapshot: Option<Snapshot>,
 }
 
-/// The operator died in the middle of something.
-pub struct Crashed;
+fn telemetry() -> Telemetry {
+    static TELEMETRY: OnceLock<Telemetry> = OnceLock::new();
+    TELEMETRY.get_or_init(Telemetry::default).clone()
+}
+
+pub fn key() -> GroupKey {
+    GroupKey { namespace: NAMESPACE.into(), name: GROUP.into() }
+}
 
 impl Operator {
-    pub fn new(seat: usize) -> Self {
-        Self { seat, beyond: Beyond { session_limit: 64, ..Beyond::default() }, ..Self::default() }
-    }
-
-    pub fn take_group(&mut self, event: Event<GroupSpec>) {
-        self.woken = true;
-        match event {
-            Event::Apply(group) => self.group = Some(Arc::new(group)),
-            Event::InitApply(group) => (self.group, self.relisted) = (Some(Arc::new(group)), true),
-            Event::Delete(_) => self.group = None,
-            // What a list does not show is gone when it is complete, and not before.
-            Event::Init => self.relisted = false,
-            Event::InitDone => {
-                self.listed = true;
-                self.group.take_if(|_| !self.relisted);
-            }
+    /// It knows nothing yet. It must be called within a runtime.
+    pub fn new(seat: usize, clock: &Arc<FakeClock>) -> Self {
+        let (wire, lead, sessions) = (Arc::<Wire>::default(), Lead::always(), Arc::<FakeSessions>::default());
+        let client = wire.client(&lead);
+        let state = Arc::new(State::new(clock.clone()));
+        let (group_store, groups) = reflector::store::<GroupSpec>();
+        let (lift_store, lifts) = reflector::store::<Lift>();
+        let plans = Arc::<Mutex<VecDeque<(Snapshot, Plan)>>>::default();
+        let seen = plans.clone();
+        let ports = Ports {
+            client: client.clone(),
+            clock: clock.clone(),
+            sessions: sessions.clone(),
+            references: Arc::new(References::new(client, "pallet-system".into(), Polls::default(), clock.clone())),
+            observer: Some(Arc::new(move |snapshot: &Snapshot, plan: &Plan| {
+                seen.lock().unwrap().push_back((snapshot.clone(), plan.clone()));
+            })),
+        };
+        let caches = Caches {
+            state: state.clone(),
+            states: [state.clone()].into(),
+            groups: group_store.clone(),
+            lifts: lift_store.clone(),
+        };
+        let (converger, asked) = Converger::new(ports, caches, &Limits::new(SESSIONS), telemetry());
+        Self {
+            converger,
+            state,
+            groups,
+            group_events: Relist::new(group_store.clone()),
+            group_store,
+            lifts,
+            lift_events: Relist::new(lift_store.clone()),
+            lift_store,
+            asked,
+            wire,
+            lead,
+            sessions,
+            links: HashMap::new(),
+            commands: 0,
+            writes: 0,
+            seat,
+            nonces: 0,
+            woken: false,
+            wake: None,
+            lifts_woken: BTreeSet::new(),
+            lift_wakes: BTreeMap::new(),
+            works: BTreeMap::new(),
+            unanswered: Vec::new(),
+            plans,
+            snapshot: None,
         }
     }
 
-    /// The group as it was seen or written last.
-    pub fn newest(&self) -> Option<Arc<GroupSpec>> {
-        Some(self.beyond.newest(self.group.clone()?))
+    pub fn group(&self) -> Option<Arc<GroupSpec>> {
+        self.group_store.get(&ObjectRef::new(GROUP).within(NAMESPACE))
     }
 
-    pub fn forget(&mut self, uid: &str) {
-        self.links.remove(uid);
-        self.memories.remove(uid);
+    pub fn works(&self) -> bool {
+        !self.works.is_empty()
+    }
+
+    /// As the operator's triggers do: what concerns a group has it reconciled, or has its remains looked after.
+    fn concern(&mut self, keys: impl IntoIterator<Item = GroupKey>) {
+        if !keys.into_iter().any(|key| key.name == GROUP) {
+            return;
+        }
+        if self.group().is_some() {
+            self.woken = true;
+        } else {
+            self.converger.went(&key());
+        }
+    }
+
+    pub fn take_group(&mut self, event: Event<GroupSpec>) {
+        self.groups.apply_watcher_event(&event);
+        if let Event::Apply(group) = &event {
+            self.state.see_deletion(group);
+        }
+        let concerned = self.group_events.concerned(&event);
+        self.concern(concerned);
+    }
+
+    pub fn take_lift(&mut self, event: Event<Lift>) {
+        self.lifts.apply_watcher_event(&event);
+        self.lifts_woken.extend(self.lift_events.concerned(&event).into_iter().map(|key| key.name));
+    }
+
+    pub fn take<O: Indexed>(&mut self, event: Event<O>) {
+        let touched = self.state.see(event, &*self.sessions);
+        self.concern(touched);
+    }
+
+    pub fn take_spec(&mut self, event: Event<pallet_api::ServerSpec>) {
+        let touched = self.state.see_specs(event);
+        self.concern(touched);
     }
 }
 
 impl World {
+    pub fn new_operator(&self, seat: usize) -> Operator {
+        let _inside = self.runtime.enter();
+        Operator::new(seat, &self.clock)
+    }
+
     /// A new operator: it knows nothing but what it lists.
     pub fn start_operator(&mut self) {
         let (writes, seat) = (self.operator.writes, self.operator.seat);
-        self.operator = Operator { writes, specs: self.specs.clone(), ..Operator::new(seat) };
-        self.cluster.revisions.values().for_each(|revision| drop(self.operator.index.upsert(revision)));
+        self.operator = Operator { writes, ..self.new_operator(seat) };
         self.cluster.relist(seat);
     }
 
@@ -104,14 +357,18 @@ impl World {
     pub fn freeze(&mut self) {
         self.count("leaders frozen");
         self.tell(|| "the operator freezes, and another one takes over".into());
+        // What it has sent may arrive yet, and before anything that the next one does.
+        while let Some(call) = self.operator.wire.next() {
+            self.serve_late(call);
+        }
         let seat = 1 - self.operator.seat;
-        let mut next = Operator { specs: self.specs.clone(), ..Operator::new(seat) };
-        self.cluster.revisions.values().for_each(|revision| drop(next.index.upsert(revision)));
+        let next = self.new_operator(seat);
         self.frozen = Some(std::mem::replace(&mut self.operator, next));
         self.cluster.relist(seat);
     }
 
-    /// The frozen one thaws for a moment, and goes on as if it still led; or it notices, and is gone.
+    /// The frozen one thaws for a moment, and goes on as if it still led; or it notices, and is gone. By its clock its lease is
+    /// over: its client and its sessions refuse whatever changes anything.
     pub fn thaw(&mut self) {
         let Some(frozen) = self.frozen.take() else { return };
         if self.calm || self.random.chance(10) {
@@ -119,16 +376,18 @@ impl World {
             self.cluster.relist(frozen.seat);
             return;
         }
+        frozen.lead.end();
         let leader = std::mem::replace(&mut self.operator, frozen);
         self.count("steps of a former leader");
         self.tell(|| "the operator that was frozen does something".into());
         self.former = true;
-        match self.random.below(4) {
+        match self.random.below(5) {
             0 => self.deliver(),
             1 => {
                 self.operator.woken = true;
                 self.pass();
             }
+            2 => self.pass_lifts(),
             _ => self.hear(),
         }
         self.former = false;
@@ -143,79 +402,170 @@ impl World {
         self.start_operator();
     }
 
-    pub fn observe(&self) -> Option<Snapshot> {
-        let operator = &self.operator;
-        let object = operator.newest().filter(|_| operator.listed && operator.index.synced())?;
-        let object = &*object;
-        let seen = |uid: &str| {
-            let session = operator.links.get(uid).map(|link| SessionView {
-                instance: link.instance.clone(),
-                since: link.since,
-                running: link.session.running(),
-                kind: link.session.kind(),
-                lift: link.lift.clone(),
-            });
-            let memory = operator.memories.get(uid);
-            memory.map_or_else(|| Memory::default().seen(session.clone()), |memory| memory.seen(session.clone()))
-        };
-        let group = operator.resolved.borrow_mut().resolve(object, &operator.specs);
-        let mut snapshot = snapshot(object, group, &operator.index, &operator.beyond, seen, self.now);
-        node::host::show(&mut snapshot);
-        complete(&mut snapshot);
-        Some(snapshot)
+    /// A reconcile of the group goes on, or begins where something asks for it: a wake that is lost must show.
+    pub fn pass(&mut self) {
+        while self.operator.asked.strays.try_recv().is_ok() {
+            let (converger, key) = (self.operator.converger.clone(), key());
+            let work = async move {
+                let again =
+                    converger.release_strays_of(&key).await.err().map(|_| std::time::Duration::from_millis(500));
+                Turn { again, ..Turn::default() }
+            };
+            self.operator.works.entry(Work::Strays).or_insert_with(|| work.boxed());
+        }
+        if self.operator.works.contains_key(&Work::Strays) {
+            self.go_on(Work::Strays);
+        }
+        if !self.operator.works.contains_key(&Work::Group) {
+            let due = self.operator.wake.is_some_and(|time| time <= self.now);
+            if !self.operator.woken && !due {
+                return;
+            }
+            (self.operator.woken, self.operator.wake) = (false, None);
+            if self.operator.group().is_none() {
+                return self.operator.converger.went(&key());
+            }
+            let turn = self.operator.converger.clone().turn(key());
+            self.operator.works.insert(Work::Group, turn.boxed());
+        }
+        self.go_on(Work::Group);
     }
 
-    /// One pass: observe, plan, direct, apply, report.
-    /// Only where something asks for it: a wake that is lost must show.
-    pub fn pass(&mut self) {
-        if !self.operator.woken && self.operator.wake.is_none_or(|time| time > self.now) {
-            return;
+    /// The same for every Lift.
+    pub fn pass_lifts(&mut self) {
+        while let Ok(key) = self.operator.asked.lifts.try_recv() {
+            self.operator.lifts_woken.insert(key.name);
         }
-        let Some(mut snapshot) = self.observe() else {
-            // As in `controller`: what happens to a group that is gone is told to the Lifts.
-            if self.operator.listed && self.operator.group.is_none() {
-                (self.operator.woken, self.operator.wake, self.operator.lifts.woken) = (false, None, true);
+        let now = self.now;
+        let operator = &mut self.operator;
+        let due = operator.lift_wakes.extract_if(.., |_, time| *time <= now).map(|(name, _)| name);
+        operator.lifts_woken.extend(due);
+        let at_work: Vec<String> = operator
+            .works
+            .keys()
+            .filter_map(|work| if let Work::Lift(name) = work { Some(name.clone()) } else { None })
+            .collect();
+        for name in at_work.iter().chain(&operator.lifts_woken.clone()) {
+            if !self.operator.works.contains_key(&Work::Lift(name.clone())) {
+                if !self.operator.lifts_woken.remove(name) {
+                    continue;
+                }
+                self.operator.lift_wakes.remove(name);
+                let key = GroupKey { namespace: NAMESPACE.into(), name: name.clone() };
+                let turn = self.operator.converger.clone().turn_of_lift(key);
+                self.operator.works.insert(Work::Lift(name.clone()), turn.boxed());
             }
-            return;
-        };
-        (self.operator.woken, self.operator.wake, self.operator.failed) = (false, None, false);
-        if let Some(cascade) = snapshot.head.deletion {
-            self.operator.beyond.cascade = Some((snapshot.head.uid.clone(), cascade));
+            if !self.go_on(Work::Lift(name.clone())) {
+                return;
+            }
         }
-        if self.operator.uncertain_since.is_some_and(|since| since + LOOK_AGAIN <= self.now) {
-            self.operator.uncertain_since = None;
-            self.operator.beyond.uncertain.clear();
-        }
-        if let Some(group) = self.operator.newest() {
-            self.operator.beyond.see_list(&group);
-        }
-        let mut planned = plan(&snapshot);
-        if self.plans_twice() {
-            self.check_memo(&snapshot, &planned);
-        }
-        if let Ok(group) = &snapshot.group {
-            let group = Arc::new(group.clone());
-            for node in snapshot.live() {
-                let link = self.operator.links.get_mut(&node.uid);
-                if let Some(link) = link.filter(|link| link.lift.is_none()) {
-                    let bound = planned.bounds.get(&node.ordinal).unwrap_or(&Bound::Hold);
-                    link.session.direct(group.clone(), node.retry_token.clone(), bound.clone());
+    }
+
+    /// Lets a reconcile go on for some requests: in calm, to its end. Says whether the operator is still the same.
+    fn go_on(&mut self, work: Work) -> bool {
+        let Some(mut turn) = self.operator.works.remove(&work) else { return true };
+        let budget = if self.calm || self.random.chance(60) { usize::MAX } else { self.random.below(6) };
+        match self.drive(turn.as_mut(), budget) {
+            Driven::Killed => return false,
+            Driven::Waits => {
+                self.count("reconciles interrupted by something else");
+                self.operator.works.insert(work, turn);
+            }
+            Driven::Ended(Turn { again, .. }) => {
+                let again = again.map(|again| self.now + SignedDuration::try_from(again).unwrap());
+                match work {
+                    Work::Group => self.operator.wake = earliest(self.operator.wake, again),
+                    Work::Lift(name) => {
+                        self.operator.lift_wakes.extend(again.map(|again| (name, again)));
+                    }
+                    Work::Strays if again.is_some() => self.operator.converger.went(&key()),
+                    Work::Strays => {}
                 }
             }
         }
-        self.check_plan(&snapshot, &planned);
-        self.operator.wake = planned.wake;
-        let done = self.list(&snapshot, &mut planned).and_then(|()| self.apply(&snapshot, &planned));
-        if done.and_then(|()| self.report(&mut snapshot, &planned)).is_err() {
-            // It is another operator by now.
-            return;
+        true
+    }
+
+    /// Drives something that the operator does until it ends, or has used its budget of requests.
+    fn drive<T>(&mut self, mut future: Pin<&mut (dyn Future<Output = T> + Send)>, mut budget: usize) -> Driven<T> {
+        let (runtime, wire) = (self.runtime.clone(), self.operator.wire.clone());
+        runtime.block_on(async {
+            loop {
+                let ended = tokio::select! {
+                    biased;
+                    ended = &mut future => Some(ended),
+                    () = wire.news.notified() => None,
+                };
+                self.carry_out_commands();
+                if let Some(ended) = ended {
+                    return Driven::Ended(ended);
+                }
+                while let Some(call) = wire.next() {
+                    if budget == 0 {
+                        wire.calls.lock().unwrap().push_front(call);
+                        wire.news.notify_one();
+                        return Driven::Waits;
+                    }
+                    budget -= 1;
+                    if matches!(self.serve(call), Served::Killed) {
+                        return Driven::Killed;
+                    }
+                }
+            }
+        })
+    }
+
+    /// What the operator has planned, and asked its sessions for, since.
+    pub fn carry_out_commands(&mut self) {
+        loop {
+            let next = self.operator.plans.lock().unwrap().pop_front();
+            let Some((snapshot, planned)) = next else { break };
+            self.see_plan(&snapshot, &planned);
+            self.operator.snapshot = Some(snapshot);
         }
-        self.keep_revisions(&snapshot);
-        // They stand on what this pass has seen and written.
-        self.operator.lifts.woken = true;
-        if self.operator.failed {
-            let again = self.now + SignedDuration::from_millis(500);
-            self.operator.wake = earliest(self.operator.wake, Some(again));
+        loop {
+            let next = self.operator.sessions.known().commands.pop_front();
+            let Some(command) = next else { break };
+            match command {
+                Command::Start(start) => self.open(*start),
+                Command::Direct { uid, group, retry_token, bound } => {
+                    if let Some(link) = self.operator.links.get_mut(&uid) {
+                        (link.group, link.retry_token) = (group.clone(), retry_token.clone());
+                        link.session.direct(group, retry_token, bound);
+                    }
+                }
+                Command::Hold(uid) => {
+                    if let Some(link) = self.operator.links.get_mut(&uid) {
+                        link.session.direct(link.group.clone(), link.retry_token.clone(), Bound::Hold);
+                    }
+                }
+                Command::End(uid, why) => self.cut(&uid, why),
+                Command::Forget(uid) => drop(self.operator.links.remove(&uid)),
+            }
+        }
+        let known = &mut *self.operator.sessions.known();
+        self.operator.woken |= std::mem::take(&mut known.woken);
+    }
+
+    fn see_plan(&mut self, snapshot: &Snapshot, planned: &Plan) {
+        if self.plans_twice() {
+            self.check_memo(snapshot, planned);
+        }
+        self.check_plan(snapshot, planned);
+        for effect in &planned.effects {
+            self.tell(|| format!("effect {effect:?}"));
+            match effect {
+                Effect::CloseGate { .. } => self.count("gates closed"),
+                Effect::Tell { what: Notice::DestroySkipped { .. }, .. } => self.count("farewells skipped"),
+                Effect::CreateMachine { ordinal } if planned.templates.contains_key(ordinal) => {
+                    self.count("machines from a former template");
+                }
+                Effect::ReleaseStray { .. } => unreachable!("there is no former group here"),
+                Effect::RestoreNode { .. } => unreachable!("nobody edits GroupNodes here"),
+                // Nobody restores a backup here.
+                Effect::TakeOverNode { ordinal, .. } => panic!("6: node {ordinal} is another group's"),
+                _ => {}
+            }
         }
     }
 
@@ -228,389 +578,36 @@ impl World {
         assert_eq!(*planned, plan(&anew), "a plan does not depend on what was planned before");
     }
 
-    pub fn may_crash(&mut self, when: &str) -> Result<(), Crashed> {
-        if !self.calm && self.random.chance(1) {
-            self.crash(when);
-            return Err(Crashed);
-        }
-        Ok(())
-    }
-
-    fn apply(&mut self, snapshot: &Snapshot, planned: &Plan) -> Result<(), Crashed> {
-        for effect in &planned.effects {
-            self.tell(|| format!("effect {effect:?}"));
-            self.effect(snapshot, planned, effect);
-            self.may_crash("between two effects")?;
-        }
-        Ok(())
-    }
-
-    /// A write whose answer may be lost, before or after it was done.
-    pub fn answered<T>(&mut self, call: impl FnOnce(&mut Self) -> Result<T, Refusal>) -> Option<Result<T, Refusal>> {
-        if !self.calm && self.random.chance(3) {
-            self.count("answers lost");
-            self.operator.failed = true;
-            if self.random.chance(50) {
-                let _ = call(self);
-            }
-            return None;
-        }
-        Some(call(self))
-    }
-
-    /// As the controller does it after each pass.
-    fn keep_revisions(&mut self, snapshot: &Snapshot) {
-        if self.former {
-            return;
-        }
-        let due = revisions::due(snapshot);
-        if let (Some(number), Ok(group)) = (due.keep, &snapshot.group) {
-            let Some(object) = &self.operator.group else { return };
-            let declaration = revision::declaration(object, &self.operator.specs);
-            assert_eq!(revision::digest(&declaration, group.node.hash()), group.declared);
-            let name = format!("{GROUP}-revision-{}-{number}", group.uid);
-            let revision: ControllerRevision = serde_json::from_value(serde_json::json!({
-                "metadata": {
-                    "name": name, "namespace": NAMESPACE, "uid": name, "resourceVersion": number.to_string(),
-                    "labels": {(api::GROUP_LABEL): GROUP},
-                    "annotations": {
-                        (api::DECLARATION_ANNOTATION): group.declared.to_string(),
-                        (api::TEMPLATE_HASH_ANNOTATION): group.node.hash()
-                    },
-                    "ownerReferences": [{
-                        "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "name": GROUP, "uid": group.uid, "controller": true
-                    }]
-                },
-                "revision": number, "data": declaration
-            }))
-            .unwrap();
-            self.operator.index.upsert(&revision);
-            self.cluster.revisions.insert(name, revision);
-            self.count("revisions kept");
-            assert!(self.cluster.revisions.len() <= revisions::MOST + 2, "revisions are bounded");
-        }
-        for (name, _) in due.drop {
-            if let Some(revision) = self.cluster.revisions.remove(&name) {
-                self.operator.index.apply(&Event::Delete(revision));
-            }
-        }
-    }
-
-    fn effect(&mut self, snapshot: &Snapshot, planned: &Plan, effect: &Effect) {
-        // Whether it still leads it asks its own clock before each of them.
-        if self.former {
-            return;
-        }
-        let silent = |effect: &Effect| {
-            matches!(
-                effect,
-                Effect::StartSession { .. } | Effect::EndSession { .. } | Effect::CheckTemplate | Effect::Tell { .. }
-            )
+    /// What the operator would plan now, seen as a Lift sees it.
+    pub fn look(&mut self) -> Option<(Snapshot, Plan)> {
+        let (object, converger) = (self.operator.group()?, self.operator.converger.clone());
+        let newest = self.operator.state.newest(&key(), object);
+        let look = async move {
+            let (snapshot, planned, _) = converger.see(&newest, &Meter::default(), Looks::Lift).await?;
+            Some((snapshot, planned))
         };
-        if !silent(effect) {
-            self.operator.writes += 1;
-        }
-        match effect {
-            Effect::ReleaseGroup if self.own_nodes().next().is_some() => {
-                let left: Vec<GroupNode> = self.own_nodes().cloned().collect();
-                self.count("groups held by a node that nobody knew");
-                left.iter().for_each(|node| drop(self.operator.index.upsert(node)));
-            }
-            Effect::Finalize | Effect::ReleaseGroup => {
-                let on = *effect == Effect::Finalize;
-                let uid = snapshot.head.uid.clone();
-                self.answered(|world| {
-                    let (groups, counter) = (&mut world.cluster.groups, &mut world.cluster.counter);
-                    groups.update(counter, GROUP, Some(&uid), None, |group| {
-                        group.metadata.finalizers = on.then(|| vec![api::FINALIZER.to_owned()]);
-                    })
-                });
-            }
-            Effect::DeclareCount { count } => {
-                let (uid, count) = (snapshot.head.uid.clone(), *count);
-                assert!(self.counts.contains(&count), "1: nobody has ever asked for {count}");
-                self.answered(|world| {
-                    let (groups, counter) = (&mut world.cluster.groups, &mut world.cluster.counter);
-                    let there = groups.objects.get(GROUP).is_some_and(|group| group.spec.count.is_none());
-                    if !there {
-                        return Err(Refusal::Conflict);
-                    }
-                    groups.update(counter, GROUP, Some(&uid), None, |group| {
-                        group.spec.count = Some(count);
-                        group.metadata.generation = group.metadata.generation.map(|generation| generation + 1);
-                    })
-                });
-            }
-            Effect::CheckTemplate => {
-                let hash = snapshot.group.as_ref().unwrap().node.checked_as().to_owned();
-                self.operator.beyond.template = Some((hash, TemplateVerdict::Accepted));
-            }
-            Effect::CreateNode { ordinal } => self.create_node(snapshot, planned, *ordinal, None),
-            Effect::TakeHost { ordinal, host } => {
-                let place = format!("{}:{}", host.address, host.port);
-                if !self.calm && self.random.chance(5) {
-                    // Somebody else has just done so, and no watch has told of it yet.
-                    self.take_for_another(&host.address);
-                }
-                if !self.operator.index.is_occupied(NAMESPACE, &snapshot.head.uid, &place) {
-                    self.create_node(snapshot, planned, *ordinal, Some(host.clone()));
-                }
-            }
-            Effect::CreateMachine { ordinal } => {
-                let node = &snapshot.nodes[ordinal];
-                self.create_machine(snapshot, planned, *ordinal, &node.uid.clone());
-            }
-            Effect::DeleteNode { ordinal, uid, .. } => {
-                self.count("nodes removed");
-                let name = snapshot.head.key.node_name(*ordinal);
-                let now = self.now;
-                let answer = self.answered(|world| {
-                    let (nodes, counter) = (&mut world.cluster.nodes, &mut world.cluster.counter);
-                    nodes.delete(counter, &name, uid, false, now)
-                });
-                if answer.is_some()
-                    && let Some(node) = self.cluster.nodes.objects.get(&name)
-                {
-                    self.operator.index.upsert(node);
-                }
-            }
-            Effect::DeleteMachine { name, uid, .. } => {
-                self.check_ours(snapshot, name, uid);
-                let now = self.now;
-                let answer = self.answered(|world| {
-                    let (pods, counter) = (&mut world.cluster.pods, &mut world.cluster.counter);
-                    pods.delete(counter, name, uid, true, now)
-                });
-                if answer.is_some()
-                    && let Some(pod) = self.cluster.pods.objects.get(name)
-                {
-                    self.operator.index.upsert(pod);
-                }
-            }
-            Effect::ReleaseStray { .. } => unreachable!("there is no former group here"),
-            Effect::RestoreNode { .. } => unreachable!("nobody edits GroupNodes here"),
-            Effect::ReleaseNode { ordinal } => {
-                let node = snapshot.nodes[ordinal].clone();
-                self.answered(|world| {
-                    let (nodes, counter) = (&mut world.cluster.nodes, &mut world.cluster.counter);
-                    nodes.update(counter, &node.name, Some(&node.uid), None, |node| node.metadata.finalizers = None)
-                });
-            }
-            Effect::OpenGate { name, uid } | Effect::CloseGate { name, uid } => {
-                let open = matches!(effect, Effect::OpenGate { .. });
-                if !open {
-                    self.count("gates closed");
-                }
-                let answer = self.answered(|world| {
-                    let (pods, counter) = (&mut world.cluster.pods, &mut world.cluster.counter);
-                    pods.update(counter, name, Some(uid), None, |pod| {
-                        let status = pod.status.get_or_insert_default();
-                        let mut conditions = status.conditions.clone().unwrap_or_default();
-                        conditions.retain(|c| c.type_ != api::CONVERGED_GATE);
-                        conditions.push(k8s_openapi::api::core::v1::PodCondition {
-                            type_: api::CONVERGED_GATE.into(),
-                            status: if open { "True" } else { "False" }.into(),
-                            ..Default::default()
-                        });
-                        status.conditions = Some(conditions);
-                    })
-                });
-                if let Some(Ok(pod)) = answer {
-                    self.operator.index.upsert(&pod);
-                }
-            }
-            Effect::StartSession { ordinal, purpose, .. } => self.open(snapshot, *ordinal, purpose.clone()),
-            Effect::Tell { what: Notice::DestroySkipped { .. }, .. } => self.count("farewells skipped"),
-            Effect::CreateClaims { ordinal } => self.create_claims(snapshot, &snapshot.head.key.node_name(*ordinal)),
-            // Nobody restores a backup here.
-            Effect::TakeOverNode { ordinal, .. } => panic!("6: node {ordinal} is another group's"),
-            // No claim is declared larger than it is here.
-            Effect::ExpandClaim { name, .. } => panic!("9: claim {name} would be expanded"),
-            Effect::DeleteClaim { name, uid, node } => {
-                if self.cluster.nodes.objects.contains_key(node) {
-                    panic!("7: claim {name} would be deleted under its node");
-                }
-                self.count("claims deleted");
-                let now = self.now;
-                self.answered(|world| {
-                    let (claims, counter) = (&mut world.cluster.claims, &mut world.cluster.counter);
-                    claims.delete(counter, name, uid, false, now)
-                });
-            }
-            Effect::EndSession { name, why } => {
-                let uid = snapshot.nodes.values().find(|node| node.name == *name).map(|node| node.uid.clone());
-                if let Some(uid) = uid.filter(|uid| self.operator.links.contains_key(uid)) {
-                    self.cut(&uid, why);
-                }
-            }
+        match self.drive(look.boxed().as_mut(), usize::MAX) {
+            Driven::Ended(seen) => seen,
+            Driven::Waits | Driven::Killed => None,
         }
     }
 
-    /// The GroupNodes of the group.
-    fn own_nodes(&self) -> impl Iterator<Item = &GroupNode> {
-        self.cluster.nodes.objects.values().filter(|node| node.spec.group == GROUP)
+    /// Whether what is said of a Lift is what the operator would say now.
+    pub fn is_said(&mut self, lift: Arc<Lift>) -> bool {
+        let converger = self.operator.converger.clone();
+        let look = async move {
+            let seen = converger.see_lift(&lift, &Meter::default()).await.ok().flatten();
+            seen.is_some_and(|(snapshot, _)| pallet_core::lift::plan(&snapshot).status == snapshot.status)
+        };
+        matches!(self.drive(look.boxed().as_mut(), usize::MAX), Driven::Ended(true))
     }
+}
 
-    fn create_node(&mut self, snapshot: &Snapshot, planned: &Plan, ordinal: u32, host: Option<NodeHost>) {
-        let group = snapshot.group.as_ref().unwrap();
-        let name = group.key.node_name(ordinal);
-        let (of, group_uid) = (group.key.name.clone(), group.uid.clone());
-        let fields = GroupNodeFields { group: of, group_uid, taken_over_from: None, ordinal, host };
-        let mut object = GroupNode::new(&name, fields);
-        object.metadata.namespace = Some(NAMESPACE.into());
-        object.metadata.finalizers = Some(vec![api::FINALIZER.to_owned()]);
-        object.metadata.labels = Some([(api::GROUP_LABEL.to_owned(), group.key.name.clone())].into());
-        let now = self.now;
-        let answer = self.answered(|world| {
-            let created = world.cluster.nodes.create(&mut world.cluster.counter, object, now);
-            if created.is_ok() {
-                world.check_creation(snapshot);
-            }
-            created
-        });
-        match answer {
-            None => {
-                self.operator.beyond.uncertain.insert(ordinal);
-                self.operator.uncertain_since.get_or_insert(self.now);
-            }
-            Some(Ok(created)) => {
-                self.operator.beyond.uncertain.remove(&ordinal);
-                self.operator.index.upsert(&created);
-                if !self.uses.hosts() {
-                    self.create_machine(snapshot, planned, ordinal, &created.metadata.uid.clone().unwrap());
-                }
-            }
-            Some(Err(_)) => {
-                self.operator.beyond.uncertain.remove(&ordinal);
-                if let Some(found) = self.cluster.nodes.objects.get(&name) {
-                    self.operator.index.upsert(found);
-                }
-            }
-        }
-    }
-
-    fn create_claims(&mut self, snapshot: &Snapshot, node: &str) {
-        let group = snapshot.group.as_ref().unwrap();
-        for claim in group.node.claims() {
-            if snapshot.claims.contains_key(&claim.claim_name(node)) {
-                continue;
-            }
-            let object = serde_json::from_value(node::pod::build_claim(group, claim, node)).unwrap();
-            let now = self.now;
-            let answer = self.answered(|world| world.cluster.claims.create(&mut world.cluster.counter, object, now));
-            let found = match answer {
-                Some(Ok(created)) => Some(created),
-                Some(Err(_)) => self.cluster.claims.objects.get(&claim.claim_name(node)).cloned(),
-                None => None,
-            };
-            found.iter().for_each(|claim| drop(self.operator.index.upsert(claim)));
-        }
-    }
-
-    fn create_machine(&mut self, snapshot: &Snapshot, planned: &Plan, ordinal: u32, node_uid: &str) {
-        let name = &snapshot.head.key.node_name(ordinal);
-        self.create_claims(snapshot, name);
-        if self.operator.failed {
-            return;
-        }
-        let group = snapshot.group.as_ref().unwrap();
-        let other = planned.templates.get(&ordinal);
-        if other.is_some() {
-            self.count("machines from a former template");
-        }
-        let shape = other.map_or(&group.node, |hash| &*snapshot.templates[hash]);
-        let pod = serde_json::from_value(node::pod::build(group, shape.pod().unwrap(), name, Some(node_uid))).unwrap();
-        let now = self.now;
-        match self.answered(|world| world.cluster.pods.create(&mut world.cluster.counter, pod, now)) {
-            Some(Ok(pod)) => {
-                self.operator.index.upsert(&pod);
-            }
-            Some(Err(_)) => {
-                if let Some(found) = self.cluster.pods.objects.get(name) {
-                    self.operator.index.upsert(found);
-                }
-            }
-            None => {}
-        }
-    }
-
-    fn report(&mut self, snapshot: &mut Snapshot, planned: &Plan) -> Result<(), Crashed> {
-        let starting: Vec<u32> = planned.effects.iter().filter_map(Effect::starts).collect();
-        let live: Vec<u32> = snapshot.live().map(|node| node.ordinal).collect();
-        let ordinals = live.into_iter().chain(planned.farewells.keys().copied());
-        for ordinal in ordinals.filter(|ordinal| !starting.contains(ordinal)) {
-            let node = &*snapshot.nodes[&ordinal].clone();
-            let step = planned.steps.get(&node.ordinal).or_else(|| planned.farewells.get(&node.ordinal));
-            let wanted = match status::node(snapshot, node, step) {
-                status::Due::Now(wanted) => wanted,
-                status::Due::At(time) => {
-                    self.operator.wake = earliest(self.operator.wake, Some(time));
-                    continue;
-                }
-                status::Due::No => continue,
-            };
-            self.may_crash("before a phase result is written")?;
-            let record = node.record.clone();
-            self.check_status(&wanted);
-            self.operator.writes += 1;
-            let answer = self.answered(|world| {
-                let (nodes, counter) = (&mut world.cluster.nodes, &mut world.cluster.counter);
-                nodes.update(counter, &node.name, Some(&node.uid), Some(&node.version), |node| {
-                    node.status = Some(*wanted)
-                })
-            });
-            if let Some(Ok(written)) = answer {
-                Arc::make_mut(snapshot.nodes.get_mut(&ordinal).unwrap()).saved = None;
-                self.operator.index.upsert(&written);
-                let idle = !self.operator.links.contains_key(&node.uid);
-                if let Some(memory) = self.operator.memories.get_mut(&node.uid).filter(|_| idle) {
-                    memory.saved(&record);
-                }
-            }
-            self.may_crash("after a phase result is written")?;
-        }
-        self.report_group(snapshot, planned);
-        Ok(())
-    }
-
-    /// Sessions on nodes that the group's status does not list start when it is written.
-    fn list(&mut self, snapshot: &Snapshot, planned: &mut Plan) -> Result<(), Crashed> {
-        if planned.unlisted.is_empty() {
-            return Ok(());
-        }
-        self.may_crash("before nodes are listed")?;
-        if !self.report_group(snapshot, planned) {
-            self.count("sessions held back");
-            planned.hold_unlisted();
-        }
-        self.may_crash("after nodes were listed")
-    }
-
-    /// Says whether the status of the group is known to be written.
-    fn report_group(&mut self, snapshot: &Snapshot, planned: &Plan) -> bool {
-        let wanted = status::group(snapshot, &planned.steps);
-        self.check_group_status(&wanted);
-        let Some(object) = self.operator.newest() else { return false };
-        if object.status.as_ref() == Some(&wanted) {
-            return true;
-        }
-        let version = object.metadata.resource_version.clone();
-        let uid = snapshot.head.uid.clone();
-        self.operator.writes += 1;
-        let answer = self.answered(|world| {
-            let (groups, counter) = (&mut world.cluster.groups, &mut world.cluster.counter);
-            groups.update(counter, GROUP, Some(&uid), version.as_deref(), |group| group.status = Some(wanted))
-        });
-        match answer {
-            Some(Ok(written)) => {
-                self.operator.beyond.written = Some(Arc::new(written));
-                self.operator.beyond.doubted = None;
-                true
-            }
-            Some(Err(_)) | None => {
-                self.operator.beyond.doubted = object.metadata.resource_version.clone();
-                false
-            }
-        }
-    }
+/// How far something came.
+enum Driven<T> {
+    Ended(T),
+    /// It waits for answers.
+    Waits,
+    /// Its operator was killed.
+    Killed,
 }

@@ -1,17 +1,17 @@
 //! Sessions between an operator and its machines: real ones, over wires that lose what they carry.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use pallet_core::{
-    group::Group,
-    plan::{MachineState, Purpose, SessionKind, Snapshot, next::Identity, progress},
+    plan::{Purpose, SessionKind, SessionView},
     session::secrets::KnownSecrets,
     session::{
-        End, Meant, Session, Want,
+        End, Session, Want,
         frame::{Frame, Verdict},
     },
     target::Target,
 };
+use pallet_operator::run::Start;
 
 use crate::{
     machine::{Request, Run},
@@ -19,67 +19,77 @@ use crate::{
 };
 
 impl World {
-    pub fn open(&mut self, snapshot: &Snapshot, ordinal: u32, purpose: Purpose) {
-        let node = &snapshot.nodes[&ordinal];
-        let Some(pod) = snapshot.machine(node) else { return };
-        let group = Arc::new(snapshot.group.clone().unwrap());
-        self.open_with(snapshot, ordinal, group, progress::identity(node, Some(pod)), purpose);
-    }
-
-    pub fn open_with(
-        &mut self,
-        snapshot: &Snapshot,
-        ordinal: u32,
-        group: Arc<Group>,
-        identity: Identity,
-        purpose: Purpose,
-    ) {
-        let node = &snapshot.nodes[&ordinal];
-        let Some(pod) = snapshot.machine(node) else { return };
-        let (MachineState::Running { id }, Some(target)) = (&pod.state, &pod.target) else { return };
-        if self.operator.links.contains_key(&node.uid) {
+    pub fn open(&mut self, start: Start) {
+        let uid = start.node_uid.clone();
+        if self.operator.links.contains_key(&uid) {
             return;
         }
         self.operator.commands += 1;
         self.operator.nonces += 1;
-        let lift = purpose.lift().map(str::to_owned);
-        let overrides = matches!(&purpose, Purpose::Lift(run) if run.overrides);
-        let (told, machine) = match target {
-            Target::Container(_) => (pod.uid.clone(), node.name.clone()),
-            Target::Machine(endpoint) => (format!("@{}", node.uid), endpoint.address.clone()),
+        let name = start.identity.name.clone();
+        let lift = start.purpose.lift().map(str::to_owned);
+        let overrides = matches!(&start.purpose, Purpose::Lift(run) if run.overrides);
+        let machine = match &start.target {
+            Target::Container(_) => name.clone(),
+            Target::Machine(endpoint) => endpoint.address.clone(),
         };
+        let (told, meant) = (start.incarnation.told.clone(), start.incarnation.instance.clone());
+        let (group, retry_token) = (start.group.clone(), start.identity.retry_token.clone());
         let (session, greeting) = Session::open(
-            group,
-            identity,
-            Meant { uid: pod.uid.clone(), instance: id.clone(), told: told.clone() },
-            node.record.clone(),
-            purpose,
+            start.group,
+            start.identity,
+            start.incarnation,
+            start.record,
+            start.purpose,
             format!("nonce-{}-{}-{}", self.operator.seat, self.now, self.operator.nonces),
             KnownSecrets::default(),
         );
         // The connection goes by the pod's name, or the host's address: to whatever is there by now.
         let there = self.machines.get(&machine);
-        let (start, life) = there.map(|there| (there.instance.clone(), there.life(&told))).unwrap_or_default();
+        let (begun, life) = there.map(|there| (there.instance.clone(), there.life(&told))).unwrap_or_default();
         let is_there = there.is_some();
+        let instance = if start.target.is_container() { begun.clone() } else { meant.clone() };
         let link = Link {
             session,
-            node: node.name.clone(),
-            instance: if target.is_container() { start.clone() } else { id.clone() },
+            group,
+            retry_token,
+            node: name,
             machine,
-            start,
+            start: begun,
             life,
-            target: target.clone(),
+            instance,
+            meant,
+            target: start.target,
             since: self.now,
             lift,
             overrides,
             inbox: VecDeque::new(),
             awaiting: None,
         };
-        self.operator.links.insert(node.uid.clone(), link);
-        if is_there {
-            self.send(&node.uid.clone(), &greeting);
+        self.operator.links.insert(uid.clone(), link);
+        self.show(&uid);
+        if self.former {
+            self.cut(&uid, "this operator does not lead any more");
+        } else if is_there {
+            self.send(&uid, &greeting);
         } else {
-            self.cut(&node.uid.clone(), "there is nothing");
+            self.cut(&uid, "there is nothing");
+        }
+    }
+
+    /// Shows a session to the reconciles of its operator.
+    fn show(&mut self, uid: &str) {
+        let view = self.operator.links.get(uid).map(|link| SessionView {
+            instance: link.meant.clone(),
+            since: link.since,
+            running: link.session.running(),
+            kind: link.session.kind(),
+            lift: link.lift.clone(),
+        });
+        let views = &mut self.operator.sessions.known().views;
+        match view {
+            Some(view) => drop(views.insert(uid.to_owned(), view)),
+            None => drop(views.remove(uid)),
         }
     }
 
@@ -93,12 +103,14 @@ impl World {
     fn close(&mut self, uid: &str, link: &Link, end: End) {
         let now = self.now;
         self.operator.woken = true;
-        let memory = self.operator.memories.entry(uid.to_owned()).or_default();
+        self.show(uid);
+        let known = &mut *self.operator.sessions.known();
+        let memory = known.memories.entry(uid.to_owned()).or_default();
         memory.learn(&link.session.record());
         if link.session.has_caught_up() {
             memory.has_read();
         }
-        memory.finish(&link.instance, &link.target, end, now);
+        memory.finish(&link.meant, &link.target, end, now);
     }
 
     pub fn hear_one(&mut self, uid: &str) {
@@ -120,8 +132,9 @@ impl World {
         }
         if let Some(link) = self.operator.links.get(uid) {
             let (record, running) = (link.session.record().into_owned(), link.session.running());
-            let news = self.operator.memories.entry(uid.to_owned()).or_default().learn(&record);
+            let news = self.operator.sessions.known().memories.entry(uid.to_owned()).or_default().learn(&record);
             self.operator.woken |= news || running != before;
+            self.show(uid);
         }
     }
 

@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt, ops,
+    rc::Rc,
     sync::Arc,
 };
 
 use jiff::{SignedDuration, Timestamp};
-use pallet_api::{self as api, GroupNode, GroupSpec, group_node::Outcome};
+use pallet_api::{self as api, GroupNode, GroupSpec, ServerSpec, group_node::Outcome};
 use pallet_core::{
-    group::resolve::ServerSpecs,
+    group::Group,
     session::{
         Session,
         frame::{Frame, Verdict},
@@ -22,23 +23,29 @@ use crate::{
     cluster::Cluster,
     hosts::Inventory,
     machine::{Machine, Run},
-    operator::Operator,
+    operator::{FakeClock, Operator},
 };
 
 pub const NAMESPACE: &str = "shop";
 pub const GROUP: &str = "web";
+/// How many kinds of objects are watched.
+pub const KINDS: usize = 7;
 
 /// A connection from the operator to a machine.
 pub struct Link {
     pub session: Session,
+    /// What it was given last.
+    pub group: Arc<Group>,
+    pub retry_token: String,
     pub node: String,
     /// The machine that it leads to, by the name of its pod or by its address.
     pub machine: String,
     /// Which start of that machine, and which life.
     pub start: String,
     pub life: String,
-    /// What the plan takes it for.
+    /// Whom the node is taken for: what is there, and what the plan meant.
     pub instance: String,
+    pub meant: String,
     pub target: Target,
     pub since: Timestamp,
     /// The UID of the Lift that it is for.
@@ -151,6 +158,8 @@ impl Totals {
             "hosts waited for",
             "inventories edited",
             "runs of others in the way",
+            "revisions kept",
+            "reconciles interrupted by something else",
         ] {
             assert!(self.counts.get(what).copied().unwrap_or_default() > 0, "nothing of this happened: {what}");
         }
@@ -190,8 +199,9 @@ pub struct World {
     pub lift_number: u64,
     /// The hosts that there are, where nodes are hosts.
     pub inventory: Inventory,
-    /// The ServerSpecs there are.
-    pub specs: ServerSpecs,
+    pub clock: Arc<FakeClock>,
+    /// It runs what the operator does, in this thread and by a clock of its own that stands while anything is to do.
+    pub runtime: Rc<tokio::runtime::Runtime>,
     /// All that was told since, where somebody asks.
     trace: Option<Vec<String>>,
 }
@@ -263,12 +273,18 @@ impl Drop for World {
 
 impl World {
     pub fn new(seed: u64, story: Story) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let clock = Arc::new(FakeClock::new(Timestamp::from_second(1_800_000_000).unwrap()));
+        let operator = {
+            let _inside = runtime.enter();
+            Operator::new(0, &clock)
+        };
         let mut world = Self {
             random: Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
             now: Timestamp::from_second(1_800_000_000).unwrap(),
             cluster: Cluster::default(),
             machines: HashMap::new(),
-            operator: Operator::new(0),
+            operator,
             frozen: None,
             former: false,
             history: HashMap::new(),
@@ -287,7 +303,8 @@ impl World {
             plans: 0,
             lift_number: 0,
             inventory: Inventory::default(),
-            specs: ServerSpecs::default(),
+            clock,
+            runtime: Rc::new(runtime),
             trace: None,
         };
         if world.uses.hosts {
@@ -346,7 +363,7 @@ impl World {
     }
 
     fn deliver_all(&mut self) {
-        for kind in 0..6 {
+        for kind in 0..KINDS {
             while self.deliver_one(kind) {}
         }
     }
@@ -463,6 +480,7 @@ impl World {
     pub fn let_pass(&mut self, time: SignedDuration) {
         self.now += time;
         let now = self.now;
+        self.clock.set(now);
         for machine in self.machines.values_mut() {
             for run in machine.journal.iter_mut().filter(|run| run.verdict.is_none() && run.ends <= now) {
                 let planned = self.history.get(&(run.life.clone(), run.id.clone())).and_then(|r| r.verdict);
@@ -473,7 +491,7 @@ impl World {
 
     /// The watch of one kind delivers what it has, or a part of it.
     pub fn deliver(&mut self) {
-        let (kind, most) = (self.random.below(6), 1 + self.random.below(12));
+        let (kind, most) = (self.random.below(KINDS), 1 + self.random.below(12));
         for _ in 0..most {
             if !self.deliver_one(kind) {
                 return;
@@ -483,47 +501,26 @@ impl World {
 
     pub fn deliver_one(&mut self, kind: usize) -> bool {
         let seat = self.operator.seat;
-        let touched = match kind {
-            0 => {
-                let Some(event) = self.cluster.groups.next_event(seat) else { return false };
-                self.operator.take_group(event);
-                return true;
-            }
-            1 => {
-                let Some(event) = self.cluster.nodes.next_event(seat) else { return false };
-                let touched = self.operator.index.apply(&event);
-                touched.gone.iter().for_each(|uid| self.operator.forget(uid));
-                touched
-            }
-            2 => {
-                let Some(event) = self.cluster.pods.next_event(seat) else { return false };
-                self.operator.index.apply(&event)
-            }
-            3 => {
-                let Some(event) = self.cluster.claims.next_event(seat) else { return false };
-                self.operator.index.apply(&event)
-            }
-            4 => {
-                let Some(event) = self.cluster.lifts.next_event(seat) else { return false };
-                self.operator.lifts.take(event);
-                return true;
-            }
-            _ => {
-                let news = self.operator.specs != self.specs;
-                self.operator.specs = self.specs.clone();
-                self.operator.woken |= news;
-                return false;
-            }
+        let (cluster, operator) = (&mut self.cluster, &mut self.operator);
+        let delivered = match kind {
+            0 => cluster.groups.next_event(seat).map(|event| operator.take_group(event)),
+            1 => cluster.nodes.next_event(seat).map(|event| operator.take(event)),
+            2 => cluster.pods.next_event(seat).map(|event| operator.take(event)),
+            3 => cluster.claims.next_event(seat).map(|event| operator.take(event)),
+            4 => cluster.lifts.next_event(seat).map(|event| operator.take_lift(event)),
+            5 => cluster.specs.next_event(seat).map(|event| operator.take_spec(event)),
+            _ => cluster.revisions.next_event(seat).map(|event| operator.take(event)),
         };
-        // What other groups do wakes nobody here.
-        self.operator.woken |= touched.groups.iter().any(|key| key.name == GROUP);
-        true
+        self.carry_out_commands();
+        delivered.is_some()
     }
 
     fn relist(&mut self) {
         self.count("relists");
         let seat = self.operator.seat;
-        match self.random.below(5) {
+        match self.random.below(7) {
+            6 => self.cluster.specs.relist(seat),
+            5 => self.cluster.revisions.relist(seat),
             4 => self.cluster.lifts.relist(seat),
             0 => self.cluster.groups.relist(seat),
             1 => self.cluster.nodes.relist(seat),
@@ -655,10 +652,17 @@ impl World {
         let script = format!("base {version} {{{{ params.who }}}}");
         let spec = json!({
             "apiVersion": "pallet.dev/v1alpha1", "kind": "ServerSpec",
-            "metadata": {"name": "base", "namespace": NAMESPACE, "uid": "spec", "generation": version},
+            "metadata": {"name": "base", "namespace": NAMESPACE},
             "spec": {"parameters": {"who": {"default": "x"}}, "phases": {"configure": {"actions": [{"exec": {"script": script}}]}}}
         });
-        self.specs = [("base".to_owned(), Arc::new(serde_json::from_value(spec).unwrap()))].into();
+        let spec: ServerSpec = serde_json::from_value(spec).unwrap();
+        let (specs, counter, now) = (&mut self.cluster.specs, &mut self.cluster.counter, self.now);
+        match specs.objects.contains_key("base") {
+            true => drop(specs.update(counter, "base", None, None, |object| {
+                (object.spec, object.metadata.generation) = (spec.spec, Some(version as i64));
+            })),
+            false => drop(specs.create(counter, spec, now)),
+        }
     }
 
     /// Somebody approves plans and acknowledges manual steps, sooner or later.
