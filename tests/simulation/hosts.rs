@@ -153,6 +153,7 @@ impl World {
                 own: "x",
                 from: 0,
                 actions: Vec::new(),
+                text: None,
                 overrides: false,
             };
             machine.journal.push(run.clone());

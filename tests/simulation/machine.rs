@@ -27,6 +27,8 @@ pub struct Run {
     pub from: u32,
     /// What its actions do.
     pub actions: Vec<ActionResult>,
+    /// The version of the ConfigMap's text that it writes.
+    pub text: Option<u64>,
     /// Whether it is a Lift's that gives values for parameters.
     pub overrides: bool,
 }
@@ -44,6 +46,11 @@ impl Run {
     /// Whether it only looked.
     pub fn is_look(&self) -> bool {
         self.phase.ends_with(".check")
+    }
+
+    /// The version of the ConfigMap's text in a script.
+    pub fn text_of(script: &str) -> Option<u64> {
+        script.split_once("text-")?.1.split('.').next()?.parse().ok()
     }
 
     /// What the actions of a script will do: all that are there, up to a manual step.
@@ -211,6 +218,7 @@ fn a_success_of_a_lift_decides_whether_a_phase_is_done() {
         own: "x",
         from: 0,
         actions: Vec::new(),
+        text: None,
         overrides,
     };
     let latest = |runs: &[Run]| {

@@ -150,8 +150,16 @@ impl World {
             "persistentvolumeclaims" => found(&cluster.claims, name),
             "lifts" => found(&cluster.lifts, name),
             "controllerrevisions" => found(&cluster.revisions, name),
+            "configmaps" => self.config_map(name),
             _ => Err(Refusal::NotFound),
         }
+    }
+
+    fn config_map(&self, name: &str) -> Answer {
+        let text = self.text.filter(|_| name == "site").ok_or(Refusal::NotFound)?;
+        Ok(json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": format!("text-{text}.\n")}
+        }))
     }
 
     fn post(&mut self, address: &Address<'_>, mut body: Value) -> Answer {

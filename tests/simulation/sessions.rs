@@ -183,6 +183,7 @@ impl World {
                         from,
                         actions: Run::actions_of(&script, self.machines[&machine].meddled),
                         overrides,
+                        text: Run::text_of(&script),
                     };
                     let link = &self.operator.links[uid];
                     if link.session.kind() == SessionKind::Converge {

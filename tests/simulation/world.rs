@@ -138,6 +138,7 @@ impl Totals {
             "leaders frozen",
             "steps of a former leader",
             "edits of a ServerSpec",
+            "edits of a ConfigMap",
             "plans approved",
             "manual steps acknowledged",
             "runs behind a manual step",
@@ -199,6 +200,8 @@ pub struct World {
     pub lift_number: u64,
     /// The hosts that there are, where nodes are hosts.
     pub inventory: Inventory,
+    /// The version of the text in the ConfigMap, where that is there.
+    pub text: Option<u64>,
     pub clock: Arc<FakeClock>,
     /// It runs what the operator does, in this thread and by a clock of its own that stands while anything is to do.
     pub runtime: Rc<tokio::runtime::Runtime>,
@@ -221,6 +224,8 @@ pub struct Uses {
     lifts: bool,
     /// Its nodes are hosts.
     hosts: bool,
+    /// Configure writes a text of a ConfigMap.
+    texts: bool,
 }
 
 impl Uses {
@@ -232,6 +237,10 @@ impl Uses {
         self.hosts
     }
 
+    pub fn texts(&self) -> bool {
+        self.texts
+    }
+
     fn of(seed: u64) -> Self {
         let bit = |place: u64| (seed >> place) & 3 == 3;
         Self {
@@ -241,6 +250,7 @@ impl Uses {
             looks: bit(5),
             lifts: seed % 5 < 2,
             hosts: seed % 4 == 2,
+            texts: bit(7),
         }
     }
 }
@@ -303,6 +313,7 @@ impl World {
             plans: 0,
             lift_number: 0,
             inventory: Inventory::default(),
+            text: Some(1),
             clock,
             runtime: Rc::new(runtime),
             trace: None,
@@ -431,6 +442,18 @@ impl World {
             self.check();
         }
         self.make_calm();
+        self.step_to_rest();
+        if self.uses.texts {
+            // Nobody tells of a ConfigMap that has changed: it is read again by then.
+            self.let_pass(SignedDuration::from_secs(120));
+            self.pass();
+            self.step_to_rest();
+        }
+        self.check_rest();
+        std::mem::take(&mut self.totals)
+    }
+
+    fn step_to_rest(&mut self) {
         let mut rounds = 0;
         while !self.is_at_rest() {
             rounds += 1;
@@ -438,8 +461,6 @@ impl World {
             self.step();
             self.check();
         }
-        self.check_rest();
-        std::mem::take(&mut self.totals)
     }
 
     fn step(&mut self) {
@@ -628,6 +649,13 @@ impl World {
                 self.tell(|| format!("the ServerSpec becomes version {version}"));
                 self.publish_spec(version);
             }
+            11 if self.uses.texts => {
+                self.count("edits of a ConfigMap");
+                self.version += 1;
+                self.text = if self.text.is_some() && self.random.chance(20) { None } else { Some(self.version) };
+                let text = self.text;
+                self.tell(|| format!("the ConfigMap has the text {text:?}"));
+            }
             9 if self.uses.hosts => self.edit_inventory(),
             9 => {
                 self.count("template changes");
@@ -736,6 +764,7 @@ impl World {
         if self.uses.hosts {
             self.let_hosts_be();
         }
+        self.text.get_or_insert(self.version);
         self.resume_lifts();
         let token = self.now.to_string();
         self.change(|group| {
@@ -785,6 +814,12 @@ impl World {
                 "persistentVolumeClaimRetentionPolicy": {"whenScaled": self.retention, "whenDeleted": self.retention}
             }}),
         };
+        let mut configure = script(format!("configure {version} {{{{ settings.own }}}}"));
+        if self.uses.texts {
+            let from = json!({"configMapKeyRef": {"name": "site", "key": "a"}});
+            let file = json!({"name": "site", "file": {"path": "/site", "contentFrom": from}});
+            configure["actions"].as_array_mut().unwrap().push(file);
+        }
         let mut converge = self.converge.clone();
         if self.uses.looks && !self.calm {
             converge["driftCheck"] = json!({"interval": "20s", "policy": "Reapply"});
@@ -802,7 +837,7 @@ impl World {
                 },
                 "init": init,
                 "install": script(format!("install {version}")),
-                "configure": script(format!("configure {version} {{{{ settings.own }}}}")),
+                "configure": configure,
                 "test": {"expect": [{"name": "own", "expression": "facts.own == 'x'"}]},
                 "destroy-server": script("destroy {{ settings.own }}".to_owned())
             },
