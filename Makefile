@@ -162,8 +162,8 @@ book: ## the documentation as a website, with mdBook: target/book (installs mdBo
 	test -x target/tools/bin/mdbook || cargo install --quiet --locked --root target/tools --version 0.5.4 mdbook
 	target/tools/bin/mdbook build
 
-crds: ## generates crds/ and docs/reference/api.md from the types, and the chart's copies of crds/, deploy/rbac and deploy/admission
-	cargo run --quiet --bin crdgen crds charts/pallet-operator/files/crds docs/reference/api.md
+crds: ## generates crds/, docs/reference/api.md and reasons.md from the types, and the chart's copies of crds/, deploy/rbac and deploy/admission
+	cargo run --quiet --bin crdgen crds charts/pallet-operator/files/crds docs/reference/api.md docs/reference/reasons.md
 	cp deploy/rbac/operator/role.yaml charts/pallet-operator/files/operator-role.yaml
 	cp deploy/rbac/virtual-machines/role/role.yaml charts/pallet-operator/files/virtual-machines-role.yaml
 	cp deploy/admission/policy.yaml charts/pallet-operator/files/admission-policy.yaml

@@ -1,11 +1,11 @@
 //! The generated custom resource definitions: the files under `crds/` are current, and every field is described and bounded.
 
-use std::{fmt::Display, path::Path};
+use std::{collections::BTreeSet, fmt::Display, path::Path};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use pallet_api::{crds, reference};
+use pallet_api::{crds, reason, reference};
 
 #[test]
 fn the_files_under_crds_are_current() {
@@ -34,6 +34,23 @@ fn the_chart_has_the_same_definitions_roles_and_policy() {
 fn the_reference_is_current() {
     let kept = std::fs::read_to_string(root().join("docs/reference/api.md")).unwrap_or_default();
     assert!(kept == reference::page(&crds::all()), "docs/reference/api.md is stale: run make crds");
+}
+
+#[test]
+fn the_page_of_reasons_is_current() {
+    let kept = std::fs::read_to_string(root().join("docs/reference/reasons.md")).unwrap_or_default();
+    assert!(kept == reason::page(), "docs/reference/reasons.md is stale: run make crds");
+}
+
+/// What goes on only when a person does something is Degraded in Argo CD, too.
+#[test]
+fn the_health_check_for_argo_cd_knows_every_reason_that_needs_a_person() {
+    let health = std::fs::read_to_string(root().join("deploy/argocd/health.yaml")).expect("the health checks");
+    let list = health.split_once("local stuck = {").expect("a list").1.split_once('}').expect("its end").0;
+    let listed: BTreeSet<&str> =
+        list.split(',').filter_map(|entry| Some(entry.split_once(" = true")?.0.trim())).collect();
+    let expected: BTreeSet<&str> = reason::needing_a_person().map(reason::Reason::as_str).collect();
+    assert_eq!(listed, expected);
 }
 
 /// Other pages, also outside of this repository, link to the anchors.

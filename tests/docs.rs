@@ -128,13 +128,16 @@ fn the_readme_links_every_page_of_docs_but_single_decisions() {
     }
 }
 
-/// The bound keeps the pages readable: a new paragraph takes the place of an old one. Decisions and the generated
-/// reference do not count.
+/// The bound keeps the pages readable: a new paragraph takes the place of an old one. Decisions and what is
+/// generated do not count.
 #[test]
 fn the_docs_are_at_most_as_long_as_agreed() {
     let docs = root().join("docs");
     let counts = |page: &&PathBuf| {
-        page.starts_with(&docs) && !page.starts_with(docs.join("adr")) && !page.ends_with("reference/api.md")
+        page.starts_with(&docs)
+            && !page.starts_with(docs.join("adr"))
+            && !page.ends_with("reference/api.md")
+            && !page.ends_with("reference/reasons.md")
     };
     let words: usize = pages()
         .iter()

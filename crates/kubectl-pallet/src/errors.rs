@@ -235,7 +235,7 @@ fn of_node(node: &GroupNode) -> Vec<Failure> {
     let failed = status.phase_results.iter().filter(|phase_result| is_failure(phase_result));
     let mut failures: Vec<Failure> =
         failed.map(|phase_result| failure(node, phase_result, "", remedy.clone())).collect();
-    if let Some(condition) = converged.filter(|condition| advice::needs_a_person(&condition.reason)) {
+    if let Some(condition) = converged.filter(|condition| advice::blocks(&condition.reason)) {
         failures.push(Failure {
             remedy: advice::about(&condition.reason, &group, &name).unwrap_or_default(),
             group,

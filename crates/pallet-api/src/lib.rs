@@ -11,6 +11,7 @@ pub mod group_spec;
 pub mod lift;
 pub mod nodes;
 pub mod phases;
+pub mod reason;
 pub mod reference;
 pub mod server_spec;
 
