@@ -34,6 +34,7 @@ use crate::{
     transport::{Channel, Closed, Transport},
 };
 use evaluations::{Evaluations, Meter};
+use pallet_api::reason::Reason;
 use pallet_api::{
     conditions::{MESSAGE_LIMIT, clip},
     group_node::Running,
@@ -354,7 +355,7 @@ impl Runs {
     async fn secrets(&self, namespace: &str, places: Vec<KeyRef>, target: &Target) -> Result<KnownSecrets, End> {
         let refused = |reason: &str, message: String| End::Refused { reason: reason.into(), message };
         let read = self.vault.read(namespace, places).await;
-        let mut known = read.map_err(|message| refused("SecretUnreadable", message))?;
+        let mut known = read.map_err(|message| refused(Reason::SecretUnreadable.as_str(), message))?;
         let password = match target {
             Target::Machine(endpoint) => endpoint.elevation.as_ref().and_then(|elevation| elevation.password.clone()),
             Target::Container(_) => None,
@@ -363,7 +364,7 @@ impl Runs {
             (Some(place), Target::Machine(endpoint)) => {
                 let unreadable = |why| {
                     let message = format!("{}: become.password ({place}) cannot be used: {why}", endpoint.name);
-                    refused("PasswordUnreadable", message)
+                    refused(Reason::PasswordUnreadable.as_str(), message)
                 };
                 self.vault.read(&endpoint.namespace, vec![place.clone()]).await.map_err(unreadable)?
             }
@@ -376,7 +377,8 @@ impl Runs {
             Some(mask) => mask,
             None => {
                 let secrets: Vec<Secret> = known.values.values().chain(password.values.values()).cloned().collect();
-                let mask = mask_of(secrets).await.map_err(|message| refused("SecretsTooLarge", message))?;
+                let mask =
+                    mask_of(secrets).await.map_err(|message| refused(Reason::SecretsTooLarge.as_str(), message))?;
                 name.into_iter().for_each(|name| self.masks.put(name, &mask));
                 mask
             }
@@ -615,9 +617,12 @@ fn ended_early(closed: Closed, decoder: &Decoder, session: &Session) -> End {
             "no sh was started, which phases need: use an image that has one; on a machine, look at the login shell and ForceCommand ({})",
             clip(&message, MESSAGE_LIMIT / 2)
         );
-        return End::Refused { reason: "NoShell".into(), message };
+        return End::Refused { reason: Reason::NoShell.into(), message };
     }
-    End::Refused { reason: "AgentFailed".into(), message: format!("{}{said}", clip(&message, MESSAGE_LIMIT - 300)) }
+    End::Refused {
+        reason: Reason::AgentFailed.into(),
+        message: format!("{}{said}", clip(&message, MESSAGE_LIMIT - 300)),
+    }
 }
 
 /// From the operating system's generator: no script can guess it.

@@ -7,6 +7,7 @@ pub mod undelayed;
 use futures::{FutureExt, future::BoxFuture};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use pallet_api::reason::Reason;
 use pallet_core::{target::Target, text::Message};
 
 /// An open connection to a shell on a node.
@@ -42,14 +43,14 @@ impl Closed {
 #[error("{message}")]
 pub struct OpenError {
     /// One CamelCase word.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// For people. It may hold what the other side said, and is clean by construction.
     pub message: Message,
 }
 
 impl OpenError {
     /// A connection that did not come about. Control characters are removed from the message.
-    pub fn new(reason: &'static str, message: impl AsRef<str>) -> Self {
+    pub fn new(reason: Reason, message: impl AsRef<str>) -> Self {
         Self { reason, message: message.into() }
     }
 }

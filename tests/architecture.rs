@@ -55,6 +55,7 @@ fn an_error_of_the_client_is_told_in_the_words_of_the_api_server_and_nowhere_els
         "crates/kubectl-pallet/src/connect.rs",
         "crates/kubectl-pallet/src/watches.rs",
         "src/controller.rs",
+        "src/controller/error.rs",
         // It makes them, of a body that cannot be written.
         "src/controller/apply/create.rs",
         "src/lease.rs",
@@ -88,4 +89,33 @@ fn an_error_of_the_client_is_told_in_the_words_of_the_api_server_and_nowhere_els
         let text = fs::read_to_string(root.join(name)).unwrap();
         assert!(text.contains(call) && text.contains("answer::words"), "{name}: {call}");
     }
+}
+
+/// A reason stands in one table, with its meaning: a literal of one would be another place. Names that are a word of Kubernetes as well,
+/// such as the phase of a pod, are left out.
+#[test]
+fn no_reason_is_a_literal() {
+    use pallet_api::reason::Reason::{
+        self, Converged, Drifted, Paused, Pending, Running, Stopped, Succeeded, Suspended,
+    };
+    const SHARED: &[Reason] = &[Converged, Drifted, Paused, Pending, Running, Stopped, Succeeded, Suspended];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    rust_files(&root.join("src"), &mut files);
+    rust_files(&root.join("crates"), &mut files);
+    let is_test = |name: &str| name.contains("/tests") || name.ends_with("leaks.rs");
+    let mut seen = 0;
+    for file in &files {
+        let name = file.strip_prefix(root).unwrap().to_str().unwrap();
+        if is_test(name) || name == "crates/pallet-api/src/reason.rs" || name == "crates/kubectl-pallet/src/advice.rs" {
+            continue;
+        }
+        let text = fs::read_to_string(file).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        seen += text.matches("Reason::").count();
+        for reason in Reason::ALL.iter().filter(|reason| !SHARED.contains(reason)) {
+            assert!(!text.contains(&format!("\"{reason}\"")), "{name}: use Reason::{reason}");
+        }
+    }
+    assert!(seen > 100, "reasons are used {seen} times");
 }

@@ -27,6 +27,7 @@ use crate::{
     ports::{Clock, Sessions},
     run::Start,
 };
+use pallet_api::reason::Reason;
 use pallet_api::{self as api, GroupNode, GroupSpec};
 use pallet_core::{
     group::{Cascade, Group, Kind, NodeShape},
@@ -127,7 +128,9 @@ impl Applier<'_> {
         let carried_out = Box::pin(self.carry_out(plan, effect));
         let Some(subject) = effect.subject(self.snapshot) else { return carried_out.await };
         let failed = match effect {
-            Effect::DeleteNode { .. } | Effect::DeleteMachine { .. } | Effect::DeleteClaim { .. } => "FailedDelete",
+            Effect::DeleteNode { .. } | Effect::DeleteMachine { .. } | Effect::DeleteClaim { .. } => {
+                Reason::FailedDelete
+            }
             Effect::Finalize
             | Effect::ReleaseGroup
             | Effect::DeclareCount { .. }
@@ -136,8 +139,8 @@ impl Applier<'_> {
             | Effect::RestoreNode { .. }
             | Effect::ReleaseStray { .. }
             | Effect::OpenGate { .. }
-            | Effect::CloseGate { .. } => "FailedUpdate",
-            _ => "FailedCreate",
+            | Effect::CloseGate { .. } => Reason::FailedUpdate,
+            _ => Reason::FailedCreate,
         };
         self.noted(subject, failed, carried_out).await
     }
@@ -146,7 +149,7 @@ impl Applier<'_> {
     async fn noted<T>(
         &self,
         subject: Subject,
-        failed: &'static str,
+        failed: Reason,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let (result, head) = (call.await, &self.snapshot.head);
@@ -367,7 +370,7 @@ impl Applier<'_> {
 
     async fn set_gate(&self, name: &str, uid: &str, open: bool) -> Result<(), Error> {
         let (status, reason, message) = match open {
-            true => ("True", "Converged", "every phase has succeeded once in this container"),
+            true => ("True", Reason::Converged.as_str(), "every phase has succeeded once in this container"),
             false => ("False", "ContainerRestarted", "the container was restarted; its phases run again"),
         };
         let patch = json!({
@@ -396,7 +399,7 @@ impl Applier<'_> {
             ..ObjectReference::default()
         };
         let Notice::DestroySkipped { why } = what;
-        const REASON: &str = "DestroySkipped";
+        const REASON: &str = Reason::DestroySkipped.as_str();
         warn!(node = node.name, group = %self.snapshot.head.key, why, "destroy-server has not run to its end");
         let note = format!("destroy-server has not run to its end on this node: {why}");
         let published = publish(self.recorder, &about, EventType::Warning, REASON, "Remove", note).await;

@@ -1,5 +1,6 @@
 //! What a reconcile fails with, and what the API server's refusals mean.
 
+use pallet_api::reason::Reason;
 use pallet_client::answer;
 use pallet_core::plan::{self, TemplateVerdict};
 
@@ -67,22 +68,22 @@ impl Error {
         let reason = match self.code()? {
             // It says nothing of the template: whether the pod is taken shows when it is made.
             400 if message.contains("does not support dry run") => return Some(TemplateVerdict::Accepted),
-            400 | 422 => "InvalidTemplate",
+            400 | 422 => Reason::InvalidTemplate,
             403 if message.contains(EXCEEDED) => plan::QUOTA,
-            403 => "Forbidden",
+            403 => Reason::Forbidden,
             _ => return None,
         };
         Some(TemplateVerdict::Refused { reason, message })
     }
     /// The reason and the message of a refusal, for the object that it concerns; nothing where the API server gave no answer, or one
     /// that passes by itself. `failed` is the reason of one that no quota and no policy accounts for.
-    pub fn refusal(&self, failed: &'static str) -> Option<(&'static str, String)> {
+    pub fn refusal(&self, failed: Reason) -> Option<(Reason, String)> {
         let reason = match self {
             Error::Deadline { .. } => failed,
             _ => match self.code()? {
                 404 | 408 | 409 | 410 | 429 => return None,
                 403 if self.explanation().contains(EXCEEDED) => plan::QUOTA,
-                403 => "Forbidden",
+                403 => Reason::Forbidden,
                 _ => failed,
             },
         };

@@ -37,6 +37,7 @@ use crate::{
     },
     telemetry::{Telemetry, metrics::Share},
 };
+use pallet_api::reason::Reason;
 use pallet_api::{GroupSpec, Lift};
 use pallet_core::{
     group::{GroupKey, Kind, resolve},
@@ -195,9 +196,6 @@ impl Converger {
                 return Ok(Some(NOT_YET));
             };
             self.state.rechecked(&key);
-            if let Some(observer) = &self.observer {
-                observer(&snapshot, &plan);
-            }
             self.direct(&snapshot, &plan);
             let listed = self.list(object, &snapshot, &mut plan).await; // IO, where sessions start that nobody would look for
             let applied = self.apply(&snapshot, &plan).await; // IO
@@ -240,6 +238,9 @@ impl Converger {
         });
         let plan = plan.await;
         if who == Looks::Group {
+            if let Some(observer) = &self.observer {
+                observer(&snapshot, &plan);
+            }
             self.state.prune_refusals(&snapshot, &plan);
             plan::refusals::prune(&mut snapshot.refusals, &plan, &snapshot.nodes);
         }
@@ -255,14 +256,14 @@ impl Converger {
             Presence::Unknown => None,
             Presence::Present => self.state.index().knows_virtual_machines().then_some(()),
             Presence::Absent => {
-                let (reason, message) = ("KubeVirtMissing", kubevirt::MISSING.to_owned());
+                let (reason, message) = (Reason::KubeVirtMissing, kubevirt::MISSING.to_owned());
                 snapshot.template = TemplateVerdict::Refused { reason, message };
                 Some(())
             }
             Presence::Forbidden { verb, group, resource } => {
                 let dot = if group.is_empty() { "" } else { "." };
                 let message = kubevirt::forbidden(&format!("{verb} {resource}{dot}{group}"));
-                snapshot.template = TemplateVerdict::Refused { reason: "VirtualMachinesForbidden", message };
+                snapshot.template = TemplateVerdict::Refused { reason: Reason::VirtualMachinesForbidden, message };
                 Some(())
             }
         }

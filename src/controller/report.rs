@@ -18,6 +18,7 @@ use super::{
     apply::{CONCURRENCY, within},
 };
 use crate::ports::{Clock, Sessions};
+use pallet_api::reason::Reason;
 use pallet_api::{
     GroupNode, GroupNodeStatus, GroupSpec, GroupSpecStatus,
     conditions::clip,
@@ -134,7 +135,7 @@ impl Reporter<'_> {
             // The watch will tell.
             Err(error) if error.is_gone() => Ok(true),
             Err(error) => {
-                if let Some(said) = error.refusal("FailedUpdate") {
+                if let Some(said) = error.refusal(Reason::FailedUpdate) {
                     self.state.remember_refusal(key, subject, said, (snapshot.head.generation, self.clock.now()));
                 }
                 Err(error)
@@ -150,7 +151,8 @@ impl Reporter<'_> {
         let now = written.status.as_ref().and_then(|status| drifted(&status.conditions));
         if let (Some(now), None) = (now, drifted(&node.reported.conditions)) {
             let about = written.object_ref(&());
-            tell(self.recorder, &about, EventType::Warning, "Drifted", "Look", now.message.clone()).await;
+            tell(self.recorder, &about, EventType::Warning, Reason::Drifted.as_str(), "Look", now.message.clone())
+                .await;
         }
     }
 
@@ -171,10 +173,10 @@ impl Reporter<'_> {
         {
             let note = format!("{} attempt {}: {}", phase_result.phase, phase_result.attempt, phase_result.message);
             let (kind, reason) = match phase_result.outcome {
-                Outcome::Unknown => (EventType::Warning, "PhaseLost"),
-                Outcome::Waiting => (EventType::Normal, "ManualStep"),
-                Outcome::Interrupted => (EventType::Normal, "PhaseInterrupted"),
-                _ => (EventType::Warning, "PhaseFailed"),
+                Outcome::Unknown => (EventType::Warning, Reason::PhaseLost.as_str()),
+                Outcome::Waiting => (EventType::Normal, Reason::ManualStep.as_str()),
+                Outcome::Interrupted => (EventType::Normal, Reason::PhaseInterrupted.as_str()),
+                _ => (EventType::Warning, Reason::PhaseFailed.as_str()),
             };
             let action = format!("{}-{}-{}", phase_result.phase, phase_result.attempt, phase_result.run_id);
             tell(self.recorder, &written.object_ref(&()), kind, reason, &action, note).await;
@@ -196,10 +198,18 @@ impl Reporter<'_> {
             Ok(_) => self.state.forget_refusal(&head.key, &Subject::Status),
             Err(error) => {
                 let at = (head.generation, self.clock.now());
-                let said = error.refusal("FailedUpdate");
+                let said = error.refusal(Reason::FailedUpdate);
                 let news = said.and_then(|said| self.state.remember_refusal(&head.key, Subject::Status, said, at));
                 if let Some(Refusal { reason, message, .. }) = news {
-                    tell(self.recorder, &object.object_ref(&()), EventType::Warning, reason, "Report", message).await;
+                    tell(
+                        self.recorder,
+                        &object.object_ref(&()),
+                        EventType::Warning,
+                        reason.as_str(),
+                        "Report",
+                        message,
+                    )
+                    .await;
                 }
             }
         }

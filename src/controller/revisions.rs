@@ -20,6 +20,7 @@ use super::{
     report::tell,
 };
 use crate::run::evaluations::Meter;
+use pallet_api::reason::Reason;
 use pallet_api::{self as api, GroupSpec};
 use pallet_core::{
     group::{
@@ -195,7 +196,7 @@ impl Converger {
             "no revision of what is declared could be kept, so that nodes that are lost after a later edit may not come back \
              as they were: {refusal}"
         );
-        tell(&self.recorder, &about, EventType::Warning, "RevisionNotKept", "Keep", note).await;
+        tell(&self.recorder, &about, EventType::Warning, Reason::RevisionNotKept.as_str(), "Keep", note).await;
         Ok(())
     }
 }

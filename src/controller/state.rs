@@ -11,6 +11,7 @@ use kube::runtime::watcher::Event;
 
 use super::{pace::Pace, roles::Roles, specs::Specs};
 use crate::ports::{Clock, Sessions, SystemClock};
+use pallet_api::reason::Reason;
 use pallet_api::{GroupSpec, ServerSpec};
 use pallet_core::{
     group::{
@@ -227,7 +228,7 @@ impl State {
         &self,
         key: &GroupKey,
         subject: Subject,
-        said: (&'static str, String),
+        said: (Reason, String),
         (generation, now): (i64, Timestamp),
     ) -> Option<Refusal> {
         let mut known = self.known();

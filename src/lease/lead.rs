@@ -22,6 +22,7 @@ use tokio::{io::AsyncWrite, time::Instant};
 use tower::{BoxError, Layer, Service};
 
 use crate::transport::{Channel, OpenError, Transport};
+use pallet_api::reason::Reason;
 use pallet_core::target::Target;
 
 /// For how long this operator leads, by its own clock.
@@ -116,7 +117,7 @@ where
 impl<T: Transport> Transport for Fenced<T> {
     fn open<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Channel, OpenError>> {
         async move {
-            let refused = |error: NotLeading| OpenError::new("NotLeading", error.to_string());
+            let refused = |error: NotLeading| OpenError::new(Reason::NotLeading, error.to_string());
             self.lead.check().map_err(refused)?;
             let channel = self.inner.open(target).await?;
             let input = Box::new(FencedWrite { inner: channel.input, lead: self.lead.clone() });

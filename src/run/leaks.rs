@@ -32,7 +32,7 @@ impl Transport for Fails {
         let fails = *self;
         async move {
             if let Fails::Open = fails {
-                return Err(OpenError::new("Unreachable", said));
+                return Err(OpenError::new(pallet_api::reason::Reason::Unreachable, said));
             }
             let (near, far) = duplex(1 << 16);
             let (output, input) = split(near);

@@ -42,7 +42,7 @@ impl Transport for Dark {
         if container.namespace == "dark" {
             return Box::pin(std::future::pending());
         }
-        Box::pin(std::future::ready(Err(OpenError::new("Refused", ""))))
+        Box::pin(std::future::ready(Err(OpenError::new(pallet_api::reason::Reason::SessionRefused, ""))))
     }
 }
 

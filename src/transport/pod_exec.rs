@@ -19,6 +19,7 @@ use tokio::{
     time::timeout,
 };
 
+use pallet_api::reason::Reason;
 use pallet_core::target::{Container, Target};
 
 use super::{Channel, Closed, OpenError, Transport};
@@ -99,7 +100,7 @@ impl Drop for Aborting {
 }
 
 fn refused(message: String) -> OpenError {
-    OpenError::new("Unreachable", message)
+    OpenError::new(Reason::Unreachable, message)
 }
 
 async fn drain(mut stream: impl AsyncRead + Unpin) -> String {

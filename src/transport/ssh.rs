@@ -45,6 +45,7 @@ pub use guard::Guard;
 use hops::{Hops, Identity};
 use known_hosts::{Host, Trusted};
 use limits::{Address, Grant, Limit, Limits};
+use pallet_api::reason::Reason;
 use pallet_core::target::{Elevation, Endpoint, Hop, Source, Trust};
 use pallet_core::{phase::action::KeyRef, session::agent::LOADER};
 use places::Places;
@@ -101,18 +102,18 @@ struct Inner {
 }
 
 /// What an attempt is at, for whoever asks why it took too long.
-pub(crate) struct Stage(Mutex<(&'static str, Cow<'static, str>)>);
+pub(crate) struct Stage(Mutex<(Reason, Cow<'static, str>)>);
 
 impl Stage {
     fn new() -> Self {
-        Self(Mutex::new(("Unreachable", "getting ready".into())))
+        Self(Mutex::new((Reason::Unreachable, "getting ready".into())))
     }
 
     fn enter(&self, what: impl Into<Cow<'static, str>>) {
-        self.enter_as("Unreachable", what);
+        self.enter_as(Reason::Unreachable, what);
     }
 
-    fn enter_as(&self, reason: &'static str, what: impl Into<Cow<'static, str>>) {
+    fn enter_as(&self, reason: Reason, what: impl Into<Cow<'static, str>>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (reason, what.into());
     }
 
@@ -123,7 +124,7 @@ impl Stage {
     }
 }
 
-fn error(reason: &'static str, name: &str, message: &str) -> OpenError {
+fn error(reason: Reason, name: &str, message: &str) -> OpenError {
     OpenError::new(reason, format!("{name}: {message}"))
 }
 
@@ -178,12 +179,12 @@ impl Inner {
             trust: endpoint.trust.clone(),
         };
         // What may not be connected to is refused whatever else is wrong.
-        self.guard.check_written(&endpoint.address).map_err(|why| error("AddressNotAllowed", &name, &why))?;
+        self.guard.check_written(&endpoint.address).map_err(|why| error(Reason::AddressNotAllowed, &name, &why))?;
         let login = self.login(&endpoint.namespace, name.clone(), &itself, stage).await?;
         let elevated = self.elevated(endpoint, &name, stage).await?;
         let sudo = elevated.as_ref().map(|it| loader::Sudo { user: it.user, password: it.password.is_some() });
         let command = loader::command(sudo, LOADER);
-        let command = command.map_err(|why| error("BecomeFailed", &name, &format!("become.user: {why}")))?;
+        let command = command.map_err(|why| error(Reason::BecomeFailed, &name, &format!("become.user: {why}")))?;
         let connection = match &endpoint.jump {
             None => self.connect(&itself, &login, stage, endpoint.connect_timeout, Address::Host).await?,
             Some(hop) => self.connect_through(hop, endpoint, &login, stage).await?,
@@ -199,7 +200,7 @@ impl Inner {
         let source = Source::Secret(to.key.clone());
         stage.enter(format!("reading the private key, {source}"));
         let unreadable = |why: String| {
-            error("InvalidPrivateKey", &name, &format!("the private key ({source}) cannot be used: {why}"))
+            error(Reason::InvalidPrivateKey, &name, &format!("the private key ({source}) cannot be used: {why}"))
         };
         let mut held = self.keyring.read(namespace, &source).await.map_err(unreadable)?;
         let key = keys::private_key(&take(&mut held, &source).map_err(unreadable)?).map_err(unreadable)?;
@@ -207,7 +208,7 @@ impl Inner {
         // Most keys have none.
         let certificate = held.remove(&beside.at().key).map(|bytes| keys::certificate(&bytes, &key)).transpose();
         let certificate = certificate.map_err(|why| {
-            error("InvalidPrivateKey", &name, &format!("the certificate ({beside}) cannot be used: {why}"))
+            error(Reason::InvalidPrivateKey, &name, &format!("the certificate ({beside}) cannot be used: {why}"))
         })?;
         drop(held);
         let (user, key_place) = (to.user.clone(), source.to_string());
@@ -226,7 +227,7 @@ impl Inner {
         let mut trusted = Trusted::of(host.clone());
         for (at, trust) in trust.iter().enumerate() {
             let unreadable =
-                |what: &str, why: &str| error("InvalidKnownHosts", name, &format!("trust[{at}]{what}: {why}"));
+                |what: &str, why: &str| error(Reason::InvalidKnownHosts, name, &format!("trust[{at}]{what}: {why}"));
             match trust {
                 Trust::Key(line) => trusted.add_key(line).map_err(|why| unreadable("", &why))?,
                 Trust::KnownHosts(source) => {
@@ -267,7 +268,11 @@ impl Inner {
                 let source = Source::Secret(place.clone());
                 stage.enter(format!("reading the password, {source}"));
                 let unreadable = |why: String| {
-                    error("PasswordUnreadable", name, &format!("become.password ({source}) cannot be used: {why}"))
+                    error(
+                        Reason::PasswordUnreadable,
+                        name,
+                        &format!("become.password ({source}) cannot be used: {why}"),
+                    )
                 };
                 let held = self.keyring.read(&endpoint.namespace, &source).await;
                 let bytes = held.and_then(|mut held| take(&mut held, &source)).map_err(unreadable)?;
@@ -297,7 +302,7 @@ impl Inner {
                 Err(failure) => tried.push(format!("{address}: {failure}")),
             }
         }
-        Err(error("Unreachable", &login.name, &format!("it cannot be connected to ({})", tried.join("; "))))
+        Err(error(Reason::Unreachable, &login.name, &format!("it cannot be connected to ({})", tried.join("; "))))
     }
 
     /// Logs in on an address; the inner error says why there is no connection to it.
@@ -348,14 +353,15 @@ impl Inner {
 
     /// The addresses that may be connected to. A name is resolved once, and what was checked is what is connected to.
     async fn addresses(&self, to: &Hop, name: &str, stage: &Stage) -> Result<Vec<SocketAddr>, OpenError> {
-        let refused = |why: String| error("AddressNotAllowed", name, &why);
+        let refused = |why: String| error(Reason::AddressNotAllowed, name, &why);
         if let Some(literal) = self.guard.check_written(&to.address).map_err(refused)? {
             return Ok(vec![SocketAddr::new(literal, to.port)]);
         }
         stage.enter("resolving its name");
         let found = lookup_host((to.address.as_str(), to.port)).await;
-        let found = found
-            .map_err(|why| error("Unreachable", name, &format!("its name {} is not resolved: {why}", to.address)))?;
+        let found = found.map_err(|why| {
+            error(Reason::Unreachable, name, &format!("its name {} is not resolved: {why}", to.address))
+        })?;
         let (mut passed, mut why) = (Vec::new(), None);
         for address in found {
             match self.guard.check(address.ip()) {
@@ -367,7 +373,7 @@ impl Inner {
         match (passed.is_empty(), why) {
             (false, _) => Ok(passed),
             (true, Some(why)) => Err(refused(format!("{} resolves to an address that is refused: {why}", to.address))),
-            (true, None) => Err(error("Unreachable", name, &format!("its name {} has no address", to.address))),
+            (true, None) => Err(error(Reason::Unreachable, name, &format!("its name {} has no address", to.address))),
         }
     }
 

@@ -26,7 +26,7 @@ fn nothing_was_sent(server: &Server) {
 async fn reason(world: &World, endpoint: &Endpoint) -> (&'static str, String) {
     let error = failed(world.ssh.open(endpoint).await);
     world.settles().await;
-    (error.reason, error.message.to_string())
+    (error.reason.as_str(), error.message.to_string())
 }
 
 fn known_hosts(world: &World, text: &str) -> Vec<Trust> {
@@ -93,7 +93,7 @@ async fn known_hosts_are_looked_up_as_openssh_does() {
     ] {
         let endpoint = Endpoint { trust: known_hosts(&world, &text), ..server.endpoint() };
         let opened = world.ssh.open(&endpoint).await;
-        assert_eq!(opened.as_ref().err().map_or("", |error| error.reason), expected, "{text}");
+        assert_eq!(opened.as_ref().err().map_or("", |error| error.reason.as_str()), expected, "{text}");
         if let Err(error) = opened
             && text.contains("rubbish")
         {
@@ -133,7 +133,7 @@ async fn a_host_with_ecdsa_only_is_trusted_by_that_key() {
 /// Where another connection is still open.
 async fn reason_beside(world: &World, endpoint: &Endpoint) -> (&'static str, String) {
     let error = failed(world.ssh.open(endpoint).await);
-    (error.reason, error.message.to_string())
+    (error.reason.as_str(), error.message.to_string())
 }
 
 #[tokio::test]

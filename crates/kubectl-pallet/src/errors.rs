@@ -2,6 +2,7 @@
 
 use clap::Args;
 use kube::api::ListParams;
+use pallet_api::reason::Reason;
 use pallet_api::{
     GROUP_LABEL, GroupNode, GroupSpec, Lift,
     group_node::{Effect, NodeLift, Outcome, PhaseResult},
@@ -198,6 +199,9 @@ async fn of(cluster: &Cluster, wanted: &[Target]) -> Result<Vec<Failure>> {
     Ok(failures)
 }
 
+/// What waits for a person has not failed.
+const WAITS: [Reason; 2] = [Reason::ManualStep, Reason::WaitingForApproval];
+
 /// What is wrong with a group: itself, then its nodes.
 fn of_group(group: &GroupSpec, nodes: &[GroupNode]) -> Vec<Failure> {
     let name = group.metadata.name.clone().unwrap_or_default();
@@ -207,10 +211,11 @@ fn of_group(group: &GroupSpec, nodes: &[GroupNode]) -> Vec<Failure> {
     let conditions = group.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     // What its nodes say is not said twice.
     let said = |reason: &str| {
-        ["PhaseFailed", "TestFailed", "RolloutStopped", "ManualStep", "WaitingForApproval"].contains(&reason)
+        let of_nodes = [Reason::PhaseFailed, Reason::TestFailed, Reason::RolloutStopped];
+        Reason::is_one_of(reason, &of_nodes) || Reason::is_one_of(reason, &WAITS)
     };
     let own = holds(conditions, "Stalled").filter(|stalled| !said(&stalled.reason) || failures.is_empty());
-    let own = own.filter(|stalled| !["ManualStep", "WaitingForApproval"].contains(&stalled.reason.as_str()));
+    let own = own.filter(|stalled| !Reason::is_one_of(&stalled.reason, &WAITS));
     let own = own.map(|stalled| Failure {
         remedy: advice::about(&stalled.reason, &name, "").unwrap_or_default(),
         group: name.clone(),
@@ -227,8 +232,8 @@ fn of_node(node: &GroupNode) -> Vec<Failure> {
     let (name, group) = (node.metadata.name.clone().unwrap_or_default(), node.spec.group.clone());
     let converged = condition(&status.conditions, "Converged").filter(|condition| condition.status != "True");
     let reason = converged.map(|condition| condition.reason.as_str()).unwrap_or_default();
-    let remedy = match reason {
-        "Backoff" | "Running" | "Pending" => "it is tried again by itself".to_owned(),
+    let remedy = match Reason::parse(reason) {
+        Some(Reason::Backoff | Reason::Running | Reason::Pending) => "it is tried again by itself".to_owned(),
         _ => advice::about(reason, &group, &name)
             .unwrap_or_else(|| format!("change the phase, or retry it: kubectl pallet retry gn/{name}")),
     };

@@ -8,6 +8,7 @@ use std::{
 use clap::Args;
 use futures::StreamExt;
 use kube::api::{Patch, PatchParams};
+use pallet_api::reason::Reason;
 use pallet_api::{GroupNode, Lift};
 use serde_json::json;
 
@@ -205,16 +206,16 @@ pub async fn cancel(cluster: &Cluster, name: &str) -> Result<Lift> {
 /// A bad end is believed when it has lasted this long.
 const SETTLES: Duration = Duration::from_secs(1);
 
-/// What may be mended by what was applied together with it.
-const MENDABLE: &[&str] = &[
-    "InvalidSpec",
-    "InvalidTemplate",
-    "Forbidden",
-    "InvalidLift",
-    "TooMuchWork",
-    "UnknownPhase",
-    "GroupMissing",
-    "NodeMissing",
+/// What may be fixed by what was applied together with it.
+const FIXABLE: &[Reason] = &[
+    Reason::InvalidSpec,
+    Reason::InvalidTemplate,
+    Reason::Forbidden,
+    Reason::InvalidLift,
+    Reason::TooMuchWork,
+    Reason::UnknownPhase,
+    Reason::GroupMissing,
+    Reason::NodeMissing,
 ];
 
 struct State<'a> {
@@ -232,7 +233,7 @@ impl State<'_> {
             Standing::Failed { .. } if !ended && since < SETTLES => Standing::Going,
             Standing::Done(_) if since < self.terms.believe_success_after => Standing::Going,
             Standing::Failed { reason, .. }
-                if since < self.terms.believe_failure_after && MENDABLE.contains(&reason.as_str()) =>
+                if since < self.terms.believe_failure_after && Reason::is_one_of(reason, FIXABLE) =>
             {
                 Standing::Going
             }

@@ -1,6 +1,7 @@
 //! Pure: where an operation stands, by the status of its object.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use pallet_api::reason::Reason;
 use pallet_api::{GroupNode, GroupSpec, Lift};
 
 use crate::exit::Exit;
@@ -84,7 +85,7 @@ pub fn has_ended(object: &Lift) -> bool {
 pub fn lift(object: &Lift) -> Standing {
     let Some(status) = &object.status else { return Standing::Going };
     if let Some(condition) = holds(&status.conditions, "Failed") {
-        return failed(condition, condition.reason == "TimedOut");
+        return failed(condition, condition.reason == Reason::TimedOut);
     }
     // It never changes: one that could not start waits for somebody who mends its groups.
     if let Some(stalled) = holds(&status.conditions, "Stalled").filter(|_| status.start_time.is_none()) {
@@ -106,8 +107,17 @@ pub fn node(object: &GroupNode) -> Standing {
     match condition(conditions, "Converged") {
         Some(condition) if condition.status == "True" => Standing::Done(condition.message.clone()),
         Some(condition)
-            if ["PhaseFailed", "TooMuchWork", "TestFailed", "ManualStep", "WaitingForApproval", "NameConflict"]
-                .contains(&condition.reason.as_str()) =>
+            if Reason::is_one_of(
+                &condition.reason,
+                &[
+                    Reason::PhaseFailed,
+                    Reason::TooMuchWork,
+                    Reason::TestFailed,
+                    Reason::ManualStep,
+                    Reason::WaitingForApproval,
+                    Reason::NameConflict,
+                ],
+            ) =>
         {
             failed(condition, false)
         }

@@ -95,7 +95,9 @@ reasons![
     Removing,
     ClaimTerminating,
     PodMissing,
+    VirtualMachineMissing,
     PodTerminating,
+    VirtualMachineTerminating,
     NoShell,
     SecretsTooLarge,
     SecretUnreadable,
@@ -121,6 +123,7 @@ reasons![
     RunInProgress,
     NeverStarted,
     ConnectionLost,
+    NotLeading,
     NotIdempotent,
     HostInUse,
     HostMissing,
@@ -174,6 +177,11 @@ impl Reason {
     /// The reason of this name, where it is one of the operator's own.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+    }
+
+    /// Whether a condition's reason is one of these.
+    pub fn is_one_of(text: &str, reasons: &[Self]) -> bool {
+        Self::parse(text).is_some_and(|reason| reasons.contains(&reason))
     }
 
     /// What it means on a kind of object.
@@ -282,6 +290,12 @@ impl From<Reason> for String {
 impl PartialEq<str> for Reason {
     fn eq(&self, other: &str) -> bool {
         self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Reason {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
     }
 }
 
@@ -514,6 +528,16 @@ pub const MEANINGS: &[Meaning] = &[
         "if it lasts: remove the finalizer, or remove the lost machine from the cluster",
     ),
     on(
+        On::Node, Reason::VirtualMachineMissing, "",
+        "the virtual machine will be created",
+        "if it lasts: look for `InvalidTemplate` or `Forbidden` on the group",
+    ),
+    on(
+        On::Node, Reason::VirtualMachineTerminating, "",
+        "the virtual machine is being deleted and will be replaced",
+        "if it lasts: `kubectl describe vm`",
+    ),
+    on(
         On::Node, Reason::NoShell, "",
         "the image has no `sh`",
         "use an image with a POSIX shell",
@@ -636,6 +660,11 @@ pub const MEANINGS: &[Meaning] = &[
     on(
         On::Node, Reason::ConnectionLost, "",
         "the connection broke or was silent too long. The run goes on and is found again",
+        "",
+    ),
+    on(
+        On::Node, Reason::NotLeading, "",
+        "the operator that would have opened the session is not the leader any more; the leader opens one",
         "",
     ),
     on(

@@ -28,6 +28,7 @@ use crate::{
     phase::PhaseName,
     plan::{self, Bound, LiftRun, MachineState, Node, Record, SessionView, Snapshot, earliest, intervals, next::Next},
 };
+use pallet_api::reason::Reason;
 use pallet_api::{
     LiftFields, LiftStatus,
     converge::{OnFailure, Order},
@@ -258,11 +259,11 @@ struct Wait {
 }
 
 impl Wait {
-    fn new(reason: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into(), person: false }
+    fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into(), person: false }
     }
 
-    fn for_person(reason: &str, message: impl Into<String>) -> Self {
+    fn for_person(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { person: true, ..Self::new(reason, message) }
     }
 }
@@ -336,7 +337,7 @@ impl Work {
             let Some((view, node)) = snapshot.node(&target) else { continue };
             let fresh = outcome == NodeOutcome::Pending;
             if fresh && begun >= parallel {
-                self.waits.insert(target, Wait::new("Queued", "its turn comes when another node is done"));
+                self.waits.insert(target, Wait::new(Reason::Queued, "its turn comes when another node is done"));
                 continue;
             }
             let run = match ready::ready(snapshot, &target, view, node, &bound) {
@@ -362,7 +363,7 @@ impl Work {
                 view.snapshot.session_limit.saturating_sub(open)
             });
             if *room == 0 {
-                self.waits.insert(target, Wait::new("Queued", "as many sessions are open as one group may have"));
+                self.waits.insert(target, Wait::new(Reason::Queued, "as many sessions are open as one group may have"));
                 continue;
             }
             *room -= 1;

@@ -28,6 +28,7 @@ use crate::{
     },
     session::memory::Seen,
 };
+use pallet_api::reason::Reason;
 use pallet_api::{self as api, GroupSpec};
 
 /// An event of a watch. A list begins with [`Event::Init`] and ends with [`Event::InitDone`].
@@ -659,7 +660,7 @@ fn stranger(name: &str) -> Machine {
         target: None,
         attributes: Arc::default(),
         claims: None,
-        state: MachineState::Waiting { reason: "NameConflict".into(), message: String::new() },
+        state: MachineState::Waiting { reason: Reason::NameConflict.into(), message: String::new() },
         address: None,
         ready: false,
         gate_open: false,

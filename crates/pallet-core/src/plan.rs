@@ -32,6 +32,7 @@ use crate::{
     phase::PhaseName,
 };
 pub use intervals::Intervals;
+use pallet_api::reason::Reason;
 use pallet_api::{group_node::NodeHost, lift::NodeOutcome};
 pub use peers::peers;
 pub use progress::Step;
@@ -726,7 +727,7 @@ fn is_sound(snapshot: &Snapshot, group: &Group) -> bool {
 }
 
 /// Why a pod is refused that is one too many.
-pub const QUOTA: &str = "QuotaExceeded";
+pub const QUOTA: Reason = Reason::QuotaExceeded;
 
 /// Whether no pod was made from this template yet: those that were are the proof that it is sound.
 fn is_new_template(snapshot: &Snapshot, group: &Group) -> bool {

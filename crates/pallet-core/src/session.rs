@@ -28,6 +28,7 @@ use crate::{
     },
     text,
 };
+use pallet_api::reason::Reason;
 use pallet_api::{
     conditions::clip,
     group_node::{Outcome, PhaseResult, Running},
@@ -345,7 +346,7 @@ impl Session {
             End::Lost(message) => message,
             _ => message.to_owned(),
         };
-        End::Refused { reason: "AgentFailed".into(), message }
+        End::Refused { reason: Reason::AgentFailed.into(), message }
     }
 
     /// The connection is gone. A run that may have started is from now on one whose outcome nobody knows.
@@ -420,7 +421,7 @@ impl Session {
             (Frame::Absent(id), Stage::Running(flight)) if flight.run_id == id => {
                 self.stage = Stage::Over;
                 let message = "the run was killed on the node before its script started".to_owned();
-                Want::End(End::Refused { reason: "NeverStarted".into(), message })
+                Want::End(End::Refused { reason: Reason::NeverStarted.into(), message })
             }
             (Frame::Busy(_), Stage::Running(_)) if self.busy >= MOST_BUSY => {
                 let message = format!("the agent said {MOST_BUSY} times that another run holds the node");
@@ -457,12 +458,12 @@ impl Session {
     fn refused(&mut self, reason: &str, message: String) -> Want {
         self.stage = Stage::Over;
         let reason = match reason {
-            "incarnation" => "PodReplaced",
-            "state" => "NoStateDirectory",
-            "tools" => "ToolMissing",
-            "disk" => "DiskFull",
-            "foreign" => "RunInProgress",
-            _ => "AgentRefused",
+            "incarnation" => Reason::PodReplaced.as_str(),
+            "state" => Reason::NoStateDirectory.as_str(),
+            "tools" => Reason::ToolMissing.as_str(),
+            "disk" => Reason::DiskFull.as_str(),
+            "foreign" => Reason::RunInProgress.as_str(),
+            _ => Reason::AgentRefused.as_str(),
         };
         Want::End(End::Refused { reason: reason.into(), message })
     }

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Applier, Error, within};
+use pallet_api::reason::Reason;
 use pallet_api::{self as api, GroupNode, GroupNodeFields, group_node::NodeHost};
 use pallet_core::{
     group::{Group, Kind, NodeShape, hosts::place},
@@ -14,7 +15,7 @@ use pallet_core::{
 };
 
 /// The reason of a refusal to create something.
-const FAILED: &str = "FailedCreate";
+const FAILED: Reason = Reason::FailedCreate;
 
 /// What came of a creation.
 pub(super) enum Made<K> {

@@ -4,6 +4,7 @@ use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Owne
 use kube::{Api, api::PostParams};
 
 use super::{Applier, Error, key_pair::KeyPair, within};
+use pallet_api::reason::Reason;
 use pallet_core::{
     group::{Group, VirtualMachineShape},
     node::{
@@ -181,9 +182,9 @@ fn merged(
 /// Somebody else's Secret stands at a name that is needed: nothing can be made before it is gone.
 fn taken(name: &str) -> TemplateVerdict {
     let message = format!("there is a Secret {name} that does not belong to this group; delete or rename it");
-    TemplateVerdict::Refused { reason: "NameConflict", message }
+    TemplateVerdict::Refused { reason: Reason::NameConflict, message }
 }
 
 fn invalid(message: String) -> TemplateVerdict {
-    TemplateVerdict::Refused { reason: "InvalidTemplate", message }
+    TemplateVerdict::Refused { reason: Reason::InvalidTemplate, message }
 }

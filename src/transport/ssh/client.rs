@@ -4,6 +4,7 @@
 //! by itself is refused (no forwarding of agents, ports or X11); a connection that is dropped, at whatever stage, is cut and
 //! leaves no task behind.
 
+use pallet_api::reason::Reason;
 use std::{
     borrow::Cow,
     sync::{Arc, Mutex, PoisonError},
@@ -317,7 +318,7 @@ fn not_let_in(login: &Login, methods: &[String], partial: bool) -> OpenError {
              ~{user}/.ssh/authorized_keys there: {public}"
         )
     };
-    error("AuthenticationFailed", &login.name, &message)
+    error(Reason::AuthenticationFailed, &login.name, &message)
 }
 
 fn failed(login: &Login, failure: Failure, ended: &Ended) -> OpenError {
@@ -329,7 +330,7 @@ fn failed(login: &Login, failure: Failure, ended: &Ended) -> OpenError {
                 "it has host keys of these kinds only: {theirs}. Those that can be checked are {ours}: give it one \
                  (`ssh-keygen -A` on the host)"
             );
-            error("HostKeyUnknown", &login.name, &message)
+            error(Reason::HostKeyUnknown, &login.name, &message)
         }
         Failure::Ssh(russh::Error::Disconnect | russh::Error::IO(_)) => {
             unreachable(login, &format!("{} while keys were exchanged", ended.why()))
@@ -339,5 +340,5 @@ fn failed(login: &Login, failure: Failure, ended: &Ended) -> OpenError {
 }
 
 fn unreachable(login: &Login, message: &str) -> OpenError {
-    error("Unreachable", &login.name, message)
+    error(Reason::Unreachable, &login.name, message)
 }

@@ -5,6 +5,7 @@
 //! behind it that floods its tunnel loses its own connection and no other: the library reads for all channels of a connection
 //! or for none, so what a tunnel does not take in soon is not waited for.
 
+use pallet_api::reason::Reason;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -200,17 +201,17 @@ pub async fn tunnel<H: Send + Sync + 'static>(
         Ok(Err(russh::Error::ChannelOpenFailure(why))) => {
             let (reason, why) = match why {
                 ChannelOpenFailure::AdministrativelyProhibited => (
-                    "JumpHostFailed",
+                    Reason::JumpHostFailed,
                     "it does not allow that (AllowTcpForwarding and PermitOpen in its sshd_config)".to_owned(),
                 ),
                 ChannelOpenFailure::ConnectFailed => {
-                    ("Unreachable", "nobody answers there, or the name is not known".to_owned())
+                    (Reason::Unreachable, "nobody answers there, or the name is not known".to_owned())
                 }
-                other => ("Unreachable", format!("{other:?}")),
+                other => (Reason::Unreachable, format!("{other:?}")),
             };
             Err(error(reason, name, &format!("{through} does not connect to {address} port {port}: {why}")))
         }
-        Ok(Err(_)) | Err(_) => Err(error("Unreachable", name, &format!("{through}: {}", ended.why()))),
+        Ok(Err(_)) | Err(_) => Err(error(Reason::Unreachable, name, &format!("{through}: {}", ended.why()))),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A host is looked up as `address` where its port is 22, as `[address]:port` and then as `address` otherwise. Of several
 //! entries one that fits is enough; a key that is revoked for the host is never accepted, whatever else fits.
 
+use pallet_api::reason::Reason;
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use data_encoding::BASE64;
@@ -172,7 +173,7 @@ impl Name {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
     /// One CamelCase word.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// For people, without the host's name.
     pub message: String,
 }
@@ -274,7 +275,10 @@ impl Trusted {
         if self.marked(Marker::Key).any(|pinned| pinned == offered.public_key()) {
             return Ok(());
         }
-        Err(Refusal { reason: "HostCertificateInvalid", message: format!("the host's certificate is refused: {why}") })
+        Err(Refusal {
+            reason: Reason::HostCertificateInvalid,
+            message: format!("the host's certificate is refused: {why}"),
+        })
     }
 
     fn judge_revoked(&self, key: &KeyData) -> Result<(), Refusal> {
@@ -285,7 +289,7 @@ impl Trusted {
             "the key {} is marked @revoked: the host may not be used with it; give the host a new key and pin that",
             described(key)
         );
-        Err(Refusal { reason: "HostKeyRevoked", message })
+        Err(Refusal { reason: Reason::HostKeyRevoked, message })
     }
 
     fn unknown(&self, offered: &KeyData) -> Refusal {
@@ -311,7 +315,7 @@ impl Trusted {
             file(offered),
             line(offered)
         );
-        Refusal { reason: "HostKeyUnknown", message }
+        Refusal { reason: Reason::HostKeyUnknown, message }
     }
 }
 
@@ -326,7 +330,7 @@ fn changed(pinned: &[&KeyData], offered: &KeyData) -> Refusal {
         file(offered),
         line(offered)
     );
-    Refusal { reason: "HostKeyChanged", message }
+    Refusal { reason: Reason::HostKeyChanged, message }
 }
 
 /// The kind of a key and its fingerprint, for people.

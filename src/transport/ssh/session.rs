@@ -4,6 +4,7 @@
 //! as it is read, and takes in what is written as fast as the host does. When the session is over it drops its ends of both,
 //! so that nobody waits for ever: readers see the end, writers a broken pipe.
 
+use pallet_api::reason::Reason;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -52,12 +53,12 @@ pub async fn start(
     stage: &Stage,
 ) -> Result<Channel, OpenError> {
     let ended = connection.ended();
-    let broken = |_| error("Unreachable", name, &ended.why());
+    let broken = |_| error(Reason::Unreachable, name, &ended.why());
     stage.enter("opening a session");
     let channel = connection.handle.channel_open_session().await.map_err(|failure| match failure {
         russh::Error::ChannelOpenFailure(why) => {
             let message = format!("it opens no session ({why:?}); its sshd may forbid them (MaxSessions)");
-            error("SessionRefused", name, &message)
+            error(Reason::SessionRefused, name, &message)
         }
         failure => broken(failure),
     })?;
@@ -68,11 +69,11 @@ pub async fn start(
     match accepted(&mut reads, &mut ending).await {
         Some(true) => {}
         Some(false) => return Ok(refused(connection, ending.closed(&ended))),
-        None => return Err(error("Unreachable", name, &ended.why())),
+        None => return Err(error(Reason::Unreachable, name, &ended.why())),
     }
     let mut printed = Vec::new();
     if let Some(elevated) = elevated {
-        stage.enter_as("BecomeFailed", "waiting for sudo, which may want something besides a password");
+        stage.enter_as(Reason::BecomeFailed, "waiting for sudo, which may want something besides a password");
         printed = elevate(&mut reads, &writes, &mut ending, elevated, name, &ended).await?;
     }
     Ok(carried(connection, reads, writes, ending, printed))
@@ -105,7 +106,7 @@ async fn elevate(
     let Elevated { user, login, password } = elevated;
     if let Some(password) = &password {
         let line = [password.as_slice(), b"\n"].concat();
-        writes.data_bytes(line).await.map_err(|_| error("Unreachable", name, &ended.why()))?;
+        writes.data_bytes(line).await.map_err(|_| error(Reason::Unreachable, name, &ended.why()))?;
     }
     let mut printed: Vec<u8> = Vec::new();
     let (mut given_up, mut until) = (false, None);
@@ -116,7 +117,7 @@ async fn elevate(
                 printed.extend_from_slice(&data);
                 if let Some(at) = find(&printed, loader::BEGUN.as_bytes()) {
                     let sent = writes.data_bytes(loader::INPUT.as_bytes()).await;
-                    sent.map_err(|_| error("Unreachable", name, &ended.why()))?;
+                    sent.map_err(|_| error(Reason::Unreachable, name, &ended.why()))?;
                     return Ok(printed.split_off(at + loader::BEGUN.len()));
                 }
                 // What a login prints before is of no use, and may be long.
@@ -138,10 +139,10 @@ async fn elevate(
         complaints = complaints.replace(password, "[password]");
     }
     if ending.code.is_none() && complaints.is_empty() {
-        return Err(error("Unreachable", name, &ended.why()));
+        return Err(error(Reason::Unreachable, name, &ended.why()));
     }
     let why = sudo::refusal(user, login, password.is_some(), &complaints, ending.code);
-    Err(error("BecomeFailed", name, &why))
+    Err(error(Reason::BecomeFailed, name, &why))
 }
 
 /// The next message of a channel; none when it is over, or at the time that is given.

@@ -35,6 +35,7 @@ use crate::{
     },
     text,
 };
+use pallet_api::reason::Reason;
 use pallet_api::{
     self as api, GroupSpec,
     conditions::clip,
@@ -56,8 +57,9 @@ pub struct FieldError {
 
 impl FieldError {
     /// The reason of a condition that reports these errors: `TooMuchWork` where one of them was cut, else `otherwise`.
-    pub fn reason(errors: &[FieldError], otherwise: &'static str) -> &'static str {
-        let is_cut = |error: &FieldError| error.message.strip_prefix(REASON).is_some_and(|rest| rest.starts_with(':'));
+    pub fn reason(errors: &[FieldError], otherwise: Reason) -> Reason {
+        let is_cut =
+            |error: &FieldError| error.message.strip_prefix(REASON.as_str()).is_some_and(|rest| rest.starts_with(':'));
         if errors.iter().any(is_cut) { REASON } else { otherwise }
     }
 }

@@ -1,5 +1,6 @@
 //! Pure: what a node of a group is, as it was declared.
 
+use pallet_api::reason::Reason;
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
@@ -121,6 +122,32 @@ impl Kind {
             Self::Pod => "pod",
             Self::VirtualMachine => "virtual machine",
             Self::Host => "host",
+        }
+    }
+
+    /// Why a node waits whose machine does not exist.
+    pub fn missing(self) -> Reason {
+        match self {
+            Self::Pod => Reason::PodMissing,
+            Self::VirtualMachine => Reason::VirtualMachineMissing,
+            Self::Host => Reason::HostMissing,
+        }
+    }
+
+    /// Why a node waits whose machine is being deleted. Hosts are not.
+    pub fn terminating(self) -> Reason {
+        match self {
+            Self::Pod | Self::Host => Reason::PodTerminating,
+            Self::VirtualMachine => Reason::VirtualMachineTerminating,
+        }
+    }
+
+    /// Why a group waits whose phases have succeeded. Hosts have no readiness of their own.
+    pub fn not_ready(self) -> Reason {
+        match self {
+            Self::Pod => Reason::PodsNotReady,
+            Self::VirtualMachine => Reason::VirtualMachinesNotReady,
+            Self::Host => Reason::Converging,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::{
     phase::PhaseName,
     plan::{self, Node, Snapshot, earliest},
 };
+use pallet_api::reason::Reason;
 use pallet_api::{LiftFields, lift::NodeOutcome};
 
 /// Fixes the nodes of a Lift, or says in the plan why it cannot start yet.
@@ -20,18 +21,23 @@ pub(super) fn begin(snapshot: &LiftSnapshot, plan: &mut LiftPlan) -> Option<Work
         return None;
     }
     if snapshot.spec.cancel {
-        status::never_started(snapshot, plan, "Cancelled", "it was cancelled before it started".to_owned());
+        status::never_started(snapshot, plan, Reason::Cancelled, "it was cancelled before it started".to_owned());
         return None;
     }
     let wait = waits(snapshot);
     if snapshot.deadline().is_some_and(|deadline| deadline <= snapshot.now) {
         let why = wait.map(|wait| format!(": {}", wait.message)).unwrap_or_default();
-        status::never_started(snapshot, plan, "TimedOut", format!("its time was over before it could start{why}"));
+        status::never_started(
+            snapshot,
+            plan,
+            Reason::TimedOut,
+            format!("its time was over before it could start{why}"),
+        );
         return None;
     }
     plan.wake = earliest(plan.wake, snapshot.deadline());
     if snapshot.spec.suspend {
-        let wait = Wait::new("Suspended", "set spec.suspend to false to have it start");
+        let wait = Wait::new(Reason::Suspended, "set spec.suspend to false to have it start");
         status::waiting(snapshot, plan, &wait);
         return None;
     }
@@ -71,38 +77,38 @@ fn targets<'a>(snapshot: &'a LiftSnapshot, view: &'a GroupView) -> impl Iterator
 
 /// What keeps it from starting, if anything does.
 fn waits(snapshot: &LiftSnapshot) -> Option<Wait> {
-    let stalled = |reason: &str, message: String| Some(Wait::for_person(reason, message));
+    let stalled = |reason: Reason, message: String| Some(Wait::for_person(reason, message));
     let named = snapshot.spec.groups.iter().flatten();
     if let Some(name) = named.into_iter().find(|name| !snapshot.groups.contains_key(*name)) {
         let message = format!("there is no GroupSpec {name:?} in this namespace; make it, or make another Lift");
-        return stalled("GroupMissing", message);
+        return stalled(Reason::GroupMissing, message);
     }
     for (name, view) in &snapshot.groups {
         if view.snapshot.head.deletion.is_some() {
-            return stalled("GroupDeleting", format!("GroupSpec {name} is being deleted"));
+            return stalled(Reason::GroupDeleting, format!("GroupSpec {name} is being deleted"));
         }
         if let Err(errors) = &view.snapshot.group {
             let first = errors.first().map(ToString::to_string).unwrap_or_default();
-            return stalled("InvalidGroup", format!("GroupSpec {name} cannot be used: {first}"));
+            return stalled(Reason::InvalidGroup, format!("GroupSpec {name} cannot be used: {first}"));
         }
         if let Err(errors) = &view.lifted {
             return Some(invalid(&(name.clone(), 0), errors));
         }
         if is_being_made(view) {
-            return Some(Wait::new("NodesMissing", format!("nodes of GroupSpec {name} are being created")));
+            return Some(Wait::new(Reason::NodesMissing, format!("nodes of GroupSpec {name} are being created")));
         }
     }
     if let Some(phase) = unknown_phase(snapshot) {
         let message =
             format!("nobody defines a phase {phase:?}; the groups have {}", known_phases(snapshot).join(", "));
-        return stalled("UnknownPhase", message);
+        return stalled(Reason::UnknownPhase, message);
     }
     let there = |name: &&String| {
         let mut nodes = snapshot.groups.values().flat_map(|view| targets(snapshot, view));
         nodes.any(|(_, node)| node.name == **name)
     };
     let missing = snapshot.spec.nodes.iter().flatten().find(|name| !there(name))?;
-    stalled("NodeMissing", format!("spec.nodes: there is no node {missing:?} in the groups that it is for"))
+    stalled(Reason::NodeMissing, format!("spec.nodes: there is no node {missing:?} in the groups that it is for"))
 }
 
 /// Whether nodes are missing that will be there in a moment.
@@ -147,5 +153,8 @@ fn known_phases(snapshot: &LiftSnapshot) -> Vec<String> {
 /// What is said of a group that cannot be lifted as it is asked for.
 pub(super) fn invalid((group, _): &Target, errors: &[FieldError]) -> Wait {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    Wait::for_person(FieldError::reason(errors, "InvalidLift"), format!("for GroupSpec {group}: {}", lines.join("; ")))
+    Wait::for_person(
+        FieldError::reason(errors, Reason::InvalidLift),
+        format!("for GroupSpec {group}: {}", lines.join("; ")),
+    )
 }

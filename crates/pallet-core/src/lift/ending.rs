@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Effect, GroupView, LiftPlan, LiftSnapshot, PATIENCE, Wait, Work, ready::run, written};
 use crate::plan::{Bound, MachineState, Node, earliest};
+use pallet_api::reason::Reason;
 use pallet_api::{LiftStatus, lift::NodeOutcome};
 
 /// Whether the Lift is to end before it is done, and as what its nodes count then.
@@ -37,7 +38,7 @@ impl Work {
                 Ending::Close => plan.effects.push(Effect::End { target, why: "its Lift is being ended" }),
                 Ending::Wait(until) => {
                     plan.wake = earliest(plan.wake, until);
-                    self.waits.insert(target, Wait::new("Ending", "what runs on it is being ended"));
+                    self.waits.insert(target, Wait::new(Reason::Ending, "what runs on it is being ended"));
                 }
                 Ending::Begin => match &view.lifted {
                     Ok(lifted) => {

@@ -13,6 +13,7 @@ use crate::{
     },
 };
 use pallet_api::group_node::{NodeLift, Outcome};
+use pallet_api::reason::Reason;
 
 /// How many Lifts may be unfinished on one node: of more its status could not keep what they did.
 const UNFINISHED: usize = 7;
@@ -49,11 +50,11 @@ pub(super) fn ready(
     }
     let lifted = view.lifted.as_ref().map_err(|errors| Hold::Till(begin::invalid(target, errors)))?;
     if let Some(other) = view.taken.get(&target.1) {
-        return Err(Hold::Till(Wait::new("Queued", format!("Lift {other} was there first"))));
+        return Err(Hold::Till(Wait::new(Reason::Queued, format!("Lift {other} was there first"))));
     }
     let unfinished = |lift: &&NodeLift| lift.outcome.is_none() && snapshot.open.contains(&lift.uid);
     if known.is_none() && node.record.lifts.iter().filter(unfinished).count() >= UNFINISHED {
-        return Err(Hold::Till(Wait::new("Queued", "as many Lifts are unfinished on it as its status holds")));
+        return Err(Hold::Till(Wait::new(Reason::Queued, "as many Lifts are unfinished on it as its status holds")));
     }
     let Some(machine) = view.snapshot.machine(node).filter(|machine| !machine.deleting) else {
         let kind = view.snapshot.kind();
@@ -73,7 +74,7 @@ pub(super) fn ready(
         return Err(Hold::At(trouble.until, Wait::new(&trouble.reason, trouble.message.clone())));
     }
     if view.snapshot.sessions.contains_key(&node.name) {
-        return Err(Hold::Till(Wait::new("Converging", "converge is at work on it")));
+        return Err(Hold::Till(Wait::new(Reason::Converging, "converge is at work on it")));
     }
     let after_bootstrap = needs_bootstrap(view, lifted);
     let paused = view.snapshot.group.as_ref().is_ok_and(|group| group.paused);
@@ -81,12 +82,12 @@ pub(super) fn ready(
     if after_bootstrap && !is_bootstrapped(node, machine) {
         return match step {
             Some(Step::Halt { phase }) if *phase == PhaseName::bootstrap() => Err(Hold::Lost),
-            _ => Err(Hold::Till(Wait::new("NotBootstrapped", "bootstrap has not succeeded on it"))),
+            _ => Err(Hold::Till(Wait::new(Reason::NotBootstrapped, "bootstrap has not succeeded on it"))),
         };
     }
     // Converge was asked first; where it does nothing by itself, nobody waits for it.
     if let (Some(Step::Run { why, .. }), false) = (step, paused) {
-        return Err(Hold::Till(Wait::new("Converging", format!("converge comes first: {why}"))));
+        return Err(Hold::Till(Wait::new(Reason::Converging, format!("converge comes first: {why}"))));
     }
     if !lost(node, &snapshot.head.uid) {
         let due = due(snapshot, view, lifted, node);
@@ -109,21 +110,23 @@ fn held(node: &Node, due: Next<Outline>, interrupted: bool, bound: &Bound, lifte
                 true => format!("{phase} was interrupted again and again; attempt {attempt} follows"),
                 false => format!("{phase} failed; attempt {attempt} follows"),
             };
-            Err(Hold::At(until, Wait::new("Backoff", message)))
+            Err(Hold::At(until, Wait::new(Reason::Backoff, message)))
         }
         Next::Manual { phase, action, message, run_id } => {
             let ack = format!("kubectl annotate groupnode {} pallet.dev/ack={run_id} --overwrite", node.name);
             let message = format!("{phase} waits at {action}: {message}; when that is done: {ack}");
-            Err(Hold::Till(Wait::for_person("ManualStep", message)))
+            Err(Hold::Till(Wait::for_person(Reason::ManualStep, message)))
         }
         Next::Held { phase } => {
             let message = format!("{phase} waits for the approval of status.plan of its GroupSpec");
-            Err(Hold::Till(Wait::for_person("WaitingForApproval", message)))
+            Err(Hold::Till(Wait::for_person(Reason::WaitingForApproval, message)))
         }
         Next::Wait { phase, message } => {
-            Err(Hold::Till(Wait::new("WaitingForNodes", format!("{phase} is due; {message}"))))
+            Err(Hold::Till(Wait::new(Reason::WaitingForNodes, format!("{phase} is due; {message}"))))
         }
-        _ if barred => Err(Hold::Till(Wait::new("WaitingForBarrier", "the other nodes are to come as far first"))),
+        _ if barred => {
+            Err(Hold::Till(Wait::new(Reason::WaitingForBarrier, "the other nodes are to come as far first")))
+        }
         _ => Ok(()),
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{LiftPlan, LiftSnapshot, Target, Wait, Work, is_done, written};
 use crate::plan::{Node, intervals, status::phase_error};
+use pallet_api::reason::Reason;
 use pallet_api::{
     conditions::{Verdict, clip, stamp},
     group_node::{Effect, Outcome, PhaseResult},
@@ -26,7 +27,7 @@ pub(super) fn waiting(snapshot: &LiftSnapshot, plan: &mut LiftPlan, wait: &Wait)
 }
 
 /// A Lift that ends without having started.
-pub(super) fn never_started(snapshot: &LiftSnapshot, plan: &mut LiftPlan, reason: &str, message: String) {
+pub(super) fn never_started(snapshot: &LiftSnapshot, plan: &mut LiftPlan, reason: impl Into<String>, message: String) {
     plan.status.completion_time = Some(Time(snapshot.now));
     if snapshot.head.finalized {
         plan.effects.push(super::Effect::Release);
@@ -35,8 +36,15 @@ pub(super) fn never_started(snapshot: &LiftSnapshot, plan: &mut LiftPlan, reason
 }
 
 /// Sets the conditions. `kind` is how it stands: `Complete`, `Failed`, `Reconciling` or `Stalled`.
-fn conclude(snapshot: &LiftSnapshot, plan: &mut LiftPlan, kind: &'static str, reason: &str, message: String) {
-    let verdict = |kind, status| Verdict { kind, status, reason: reason.to_owned(), message: message.clone() };
+fn conclude(
+    snapshot: &LiftSnapshot,
+    plan: &mut LiftPlan,
+    kind: &'static str,
+    reason: impl Into<String>,
+    message: String,
+) {
+    let reason = reason.into();
+    let verdict = |kind, status| Verdict { kind, status, reason: reason.clone(), message: message.clone() };
     let mut verdicts = vec![verdict("Complete", kind == "Complete"), verdict("Failed", kind == "Failed")];
     match kind {
         // Without it kstatus would take a failed operation for one that is as it should be.
@@ -91,17 +99,17 @@ impl Work {
         let mut message = format!("{done} of {} nodes are done", self.outcomes.len());
         if plan.status.ending_since.is_some() {
             message += "; what runs is being ended";
-            return ("Reconciling", "Ending".to_owned(), message);
+            return ("Reconciling", Reason::Ending.into(), message);
         }
         if snapshot.spec.suspend {
             message += "; suspended: set spec.suspend to false to go on";
-            return ("Reconciling", "Suspended".to_owned(), message);
+            return ("Reconciling", Reason::Suspended.into(), message);
         }
         let open = self.outcomes.iter().filter(|(_, outcome)| !is_done(**outcome));
         let moving = open.clone().any(|(target, _)| !self.waits.contains_key(target));
         // Those whose turn has not come wait for the others.
         let first = self.waits.iter().find(|(_, wait)| wait.person);
-        let queued = |wait: &Wait| matches!(wait.reason.as_str(), "Queued" | "WaitingForBarrier");
+        let queued = |wait: &Wait| Reason::is_one_of(&wait.reason, &[Reason::Queued, Reason::WaitingForBarrier]);
         let stuck = !moving && first.is_some() && self.waits.values().all(|wait| wait.person || queued(wait));
         let shown = first.or_else(|| self.waits.iter().find(|(_, wait)| !queued(wait)));
         let shown = shown.or_else(|| self.waits.iter().next().filter(|_| !moving));
@@ -110,26 +118,34 @@ impl Work {
         }
         match first {
             Some((_, wait)) if stuck => ("Stalled", wait.reason.clone(), message),
-            _ => ("Reconciling", "Running".to_owned(), message),
+            _ => ("Reconciling", Reason::Running.into(), message),
         }
     }
 
     /// What has become of it.
-    fn result(&self, snapshot: &LiftSnapshot, plan: &LiftPlan) -> (&'static str, &'static str, String) {
+    fn result(&self, snapshot: &LiftSnapshot, plan: &LiftPlan) -> (&'static str, Reason, String) {
         let status = &plan.status;
         let gone = self.count(|outcome| outcome == NodeOutcome::Removed);
         let aside = if gone > 0 { format!("; {gone} were removed before they were done") } else { String::new() };
         let total = status.nodes;
         if total == 0 {
-            return ("Complete", "NoNodes", "there was no node: nothing was done".to_owned());
+            return ("Complete", Reason::NoNodes, "there was no node: nothing was done".to_owned());
         }
         let unfinished = self.count(|outcome| outcome == NodeOutcome::Skipped);
         if status.failed == 0 && unfinished == 0 {
             if status.succeeded == 0 {
-                return ("Failed", "NodesRemoved", format!("all {total} nodes were removed before they were done"));
+                return (
+                    "Failed",
+                    Reason::NodesRemoved,
+                    format!("all {total} nodes were removed before they were done"),
+                );
             }
             let dry = if snapshot.spec.dry_run { "a dry run: " } else { "" };
-            return ("Complete", "Succeeded", format!("{dry}{} of {total} nodes succeeded{aside}", status.succeeded));
+            return (
+                "Complete",
+                Reason::Succeeded,
+                format!("{dry}{} of {total} nodes succeeded{aside}", status.succeeded),
+            );
         }
         let named: Vec<String> =
             status.phase_errors.iter().take(NAMED).map(|e| format!("{}: {}", e.node, clip(&e.message, 240))).collect();
@@ -142,10 +158,10 @@ impl Work {
         let message = format!("{} of {total} nodes failed{skipped}{aside}{named}", status.failed);
         let has = |wanted: NodeOutcome| self.count(|outcome| outcome == wanted) > 0;
         let reason = match () {
-            () if has(NodeOutcome::Cancelled) => "Cancelled",
-            () if status.ending_since.is_some() => "TimedOut",
-            () if unfinished > 0 => "Stopped",
-            () => "NodesFailed",
+            () if has(NodeOutcome::Cancelled) => Reason::Cancelled,
+            () if status.ending_since.is_some() => Reason::TimedOut,
+            () if unfinished > 0 => Reason::Stopped,
+            () => Reason::NodesFailed,
         };
         ("Failed", reason, message)
     }

@@ -1,6 +1,7 @@
 //! Pure: nodes that are hosts. Nobody watches a host: it is taken to run as long as it is in the inventory and no other node's,
 //! and whether it can be reached is seen by whoever goes there.
 
+use pallet_api::reason::Reason;
 use std::sync::Arc;
 
 use crate::{
@@ -26,16 +27,17 @@ pub fn show(snapshot: &mut Snapshot) {
 pub fn machine(head: &Head, hosts: &HostsShape, host: &Host, node: &Node, standing: Standing) -> Machine {
     let GroupKey { namespace, .. } = &head.key;
     let ready = standing == Standing::Own;
-    let waiting = |reason: &str, message: String| MachineState::Waiting { reason: reason.to_owned(), message };
+    let waiting = |reason: Reason, message: String| MachineState::Waiting { reason: reason.into(), message };
     let state = match standing {
         Standing::Own => MachineState::Running { id: host.place() },
         Standing::Taken { by } => {
             let remedy = "a machine is one node at a time: correct the address, or delete one of the nodes";
             waiting(hosts::TAKEN, format!("{} is {by}; {remedy}", host.place()))
         }
-        Standing::Unread => {
-            waiting("InventoryUnavailable", "its inventory has not been read since the operator started".to_owned())
-        }
+        Standing::Unread => waiting(
+            Reason::InventoryUnavailable,
+            "its inventory has not been read since the operator started".to_owned(),
+        ),
     };
     Machine {
         name: host.name().to_owned(),

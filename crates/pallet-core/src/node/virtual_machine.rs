@@ -1,5 +1,6 @@
 //! Pure: nodes that are virtual machines of KubeVirt: how one is read, and how one is made from the group's template.
 
+use pallet_api::reason::Reason;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -192,19 +193,27 @@ fn state(declared: &Declared, instance: Option<&Instance>, has_address: bool) ->
             }
             // Between two starts KubeVirt calls it so, too.
             ("Stopped", None) if declared.lasting => waiting("Starting", "the virtual machine is being started"),
-            ("Stopped", None) => waiting("Stopped", "the virtual machine is stopped; start it to have it go on"),
+            ("Stopped", None) => {
+                waiting(Reason::Stopped.as_str(), "the virtual machine is stopped; start it to have it go on")
+            }
             (status, None) => waiting(status, "the virtual machine does not run"),
         };
     };
     match instance.phase.as_str() {
         _ if instance.deleting => waiting("Stopping", "the virtual machine is being stopped"),
-        "Running" if instance.paused => waiting("Paused", "the virtual machine is paused; unpause it to have it go on"),
+        "Running" if instance.paused => {
+            waiting(Reason::Paused.as_str(), "the virtual machine is paused; unpause it to have it go on")
+        }
         "Running" if !has_address => match &declared.network {
-            Some(network) => waiting("AddressMissing", &format!("it has no address on its network {network:?} yet")),
-            None => waiting("AddressMissing", "none of its interfaces has an address yet"),
+            Some(network) => {
+                waiting(Reason::AddressMissing.as_str(), &format!("it has no address on its network {network:?} yet"))
+            }
+            None => waiting(Reason::AddressMissing.as_str(), "none of its interfaces has an address yet"),
         },
         "Running" => MachineState::Running { id: instance.uid.clone() },
-        "Failed" | "Succeeded" => waiting("Stopped", "the guest has ended; KubeVirt starts it again as it is told to"),
+        "Failed" | "Succeeded" => {
+            waiting(Reason::Stopped.as_str(), "the guest has ended; KubeVirt starts it again as it is told to")
+        }
         _ => match (&instance.trouble, declared.status.as_str()) {
             (Some((reason, message)), _) => waiting(reason, message),
             (None, status) if status.starts_with("Err") || status.ends_with("BackOff") => {

@@ -2,13 +2,14 @@
 //!
 //! Work is counted in units of about 10 ns: a byte that is copied or compared is one, a step or an item is [`STEP`].
 
+use pallet_api::reason::Reason;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
 /// The reason of what was cut, as conditions have it. Messages of what was cut begin with it.
-pub const REASON: &str = "TooMuchWork";
+pub const REASON: Reason = Reason::TooMuchWork;
 
 /// What one step of an evaluation costs, or one item of a list or map beside its text.
 pub(super) const STEP: u64 = 32;

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Claim, Effect, Machine, Node, Plan, Snapshot, earliest};
 use crate::group::{ClaimShape, Group, quantity};
+use pallet_api::reason::Reason;
 use pallet_api::{conditions::Verdict, nodes::ClaimPolicy};
 
 /// The condition of a group whose claims are not as declared.
@@ -100,7 +101,7 @@ enum Difference {
     /// It is smaller, and is to be expanded to this.
     Smaller(String),
     /// Something that is told and not changed: one CamelCase word, and a text.
-    Told(&'static str, String),
+    Told(Reason, String),
 }
 
 fn storage(spec: &Value) -> Option<&str> {
@@ -133,7 +134,7 @@ fn differences(snapshot: &Snapshot, group: &Group, node: &Node) -> Vec<(String, 
         if let Some(conflict) = &claim.conflict {
             // Without a pod it is what the node waits for.
             if machine.is_some() {
-                told("NameConflict", conflict.clone());
+                told(Reason::NameConflict, conflict.clone());
             }
             continue;
         }
@@ -143,7 +144,7 @@ fn differences(snapshot: &Snapshot, group: &Group, node: &Node) -> Vec<(String, 
                     "claim {name} is being deleted: it goes with pod {}, and its data with it, and a new one is made; copy the data first",
                     node.name
                 );
-                told("ClaimTerminating", text);
+                told(Reason::ClaimTerminating, text);
             }
             continue;
         }
@@ -155,13 +156,13 @@ fn differences(snapshot: &Snapshot, group: &Group, node: &Node) -> Vec<(String, 
             match snapshot.expansions.get(name).filter(|refused| refused.storage == declared) {
                 _ if wanted < has => {
                     told(
-                        "CannotShrink",
+                        Reason::CannotShrink,
                         format!("{path}: claim {name} has {there} and cannot shrink to {declared}; declare {there}"),
                     );
                 }
                 _ if claim.is_users() => {
                     told(
-                        "NotExpanded",
+                        Reason::NotExpanded,
                         format!(
                             "{path}: claim {name} has {there}, and the operator does not change a claim that it did not create; expand it to {declared}, or declare {there}"
                         ),
@@ -169,7 +170,7 @@ fn differences(snapshot: &Snapshot, group: &Group, node: &Node) -> Vec<(String, 
                 }
                 Some(refused) => {
                     told(
-                        "ExpansionRefused",
+                        Reason::ExpansionRefused,
                         format!(
                             "{path}: claim {name} has {there} and was not expanded to {declared}: {}",
                             refused.message
@@ -182,7 +183,7 @@ fn differences(snapshot: &Snapshot, group: &Group, node: &Node) -> Vec<(String, 
         let fields = entry.spec.as_object().into_iter().flatten().filter(|(field, _)| *field != "resources");
         for (field, declared) in fields.filter(|(field, declared)| !covers(&claim.spec[field.as_str()], declared)) {
             let there = &claim.spec[field.as_str()];
-            found.push((name.clone(), Difference::Told("ImmutableField", format!(
+            found.push((name.clone(), Difference::Told(Reason::ImmutableField, format!(
                 "{PATH}[{at}].spec.{field}: claim {name} has {there} and cannot be changed to {declared}; declare {there}, or \
                  move the data, delete the claim and then the node's pod"
             ))));
@@ -196,7 +197,7 @@ pub fn expand(snapshot: &Snapshot, group: &Group, nodes: &[&Node], plan: &mut Pl
     for node in nodes {
         for (name, difference) in differences(snapshot, group, node) {
             let Some(claim) = snapshot.claims.get(&name) else { continue };
-            let refused = matches!(&difference, Difference::Told("ExpansionRefused", _));
+            let refused = matches!(&difference, Difference::Told(Reason::ExpansionRefused, _));
             if refused {
                 plan.wake = earliest(plan.wake, Some(snapshot.now + EXPAND_AGAIN));
             }
@@ -230,13 +231,13 @@ pub fn of_group(snapshot: &Snapshot, group: &Group, live: &[&Node]) -> Option<Ve
     for node in live {
         for (name, difference) in differences(snapshot, group, node) {
             match difference {
-                Difference::Told(reason, text) => drop(told.insert((reason, text), ())),
+                Difference::Told(reason, text) => drop(told.insert((reason.as_str(), text), ())),
                 Difference::Smaller(storage) => expanding.push(format!("claim {name} is to be expanded to {storage}")),
             }
         }
     }
     let first = told.keys().next().map(|(reason, _)| *reason);
-    let reason = first.or((!expanding.is_empty()).then_some("Expanding"))?;
+    let reason = first.or((!expanding.is_empty()).then_some(Reason::Expanding.as_str()))?;
     let texts: Vec<String> = told.into_keys().map(|(_, text)| text).chain(expanding).collect();
     let more = texts.len().saturating_sub(NAMED);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };

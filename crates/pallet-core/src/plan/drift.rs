@@ -7,6 +7,7 @@ use crate::{
     group::{DriftCheck, Group},
     phase::PhaseName,
 };
+use pallet_api::reason::Reason;
 use pallet_api::{
     conditions::{Verdict, clip},
     group_node::{Difference, Outcome, PhaseResult},
@@ -73,7 +74,7 @@ pub fn of_node(group: &Group, record: &Record) -> Option<Verdict> {
     let overridden: Vec<String> = overrides(group, record).map(override_line).collect();
     if !overridden.is_empty() {
         let message = format!("{}; {PUT_RIGHT}", overridden.join("; "));
-        return Some(Verdict { kind: "Drifted", status: true, reason: "LiftOverride".into(), message });
+        return Some(Verdict { kind: "Drifted", status: true, reason: Reason::LiftOverride.into(), message });
     }
     group.drift_check?;
     let drift = record.drift.as_ref()?;
@@ -81,9 +82,9 @@ pub fn of_node(group: &Group, record: &Record) -> Option<Verdict> {
     let status = !lines.is_empty();
     let (reason, message) = if status {
         let more = if drift.omitted > 0 { format!("; and {} more", drift.omitted) } else { String::new() };
-        ("DriftDetected", format!("{}{more}", lines.join("; ")))
+        (Reason::DriftDetected.as_str(), format!("{}{more}", lines.join("; ")))
     } else {
-        ("InSync", "the node is as it is declared".to_owned())
+        (Reason::InSync.as_str(), "the node is as it is declared".to_owned())
     };
     Some(Verdict { kind: "Drifted", status, reason: reason.into(), message })
 }
@@ -95,7 +96,7 @@ pub fn of_group(group: &Group, live: &[&Node]) -> Option<Verdict> {
     if let [(name, first), ..] = overridden.as_slice() {
         let (count, line) = (overridden.len(), override_line(first));
         let message = format!("{count} of {} nodes; {name}: {line}; {PUT_RIGHT}", live.len());
-        return Some(Verdict { kind: "Drifted", status: true, reason: "LiftOverride".into(), message });
+        return Some(Verdict { kind: "Drifted", status: true, reason: Reason::LiftOverride.into(), message });
     }
     group.drift_check?;
     let looked_at = live.iter().filter(|node| node.record.drift.is_some()).count();
@@ -105,7 +106,7 @@ pub fn of_group(group: &Group, live: &[&Node]) -> Option<Verdict> {
         Some(Verdict { kind: "Drifted", status, reason: reason.into(), message })
     };
     if drifted.is_empty() {
-        return verdict(false, "InSync", format!("{looked_at} of {} nodes were looked at", live.len()));
+        return verdict(false, Reason::InSync.as_str(), format!("{looked_at} of {} nodes were looked at", live.len()));
     }
     let named: Vec<String> =
         drifted.iter().take(NAMED).map(|(node, line)| format!("{}: {}", node.name, clip(line, 200))).collect();
@@ -113,7 +114,7 @@ pub fn of_group(group: &Group, live: &[&Node]) -> Option<Verdict> {
     let more = if more > 0 { format!("; and {more} more nodes") } else { String::new() };
     verdict(
         true,
-        "DriftDetected",
+        Reason::DriftDetected.as_str(),
         format!("{} of {} nodes differ; {}{more}", drifted.len(), live.len(), named.join("; ")),
     )
 }

@@ -11,11 +11,12 @@ use jiff::Timestamp;
 use super::{Node, Removal, Snapshot};
 use crate::group::{Group, Host, HostsShape, hosts::place};
 use pallet_api::group_node::NodeHost;
+use pallet_api::reason::Reason;
 
 /// How many hosts a message names.
 const NAMED: usize = 3;
 /// Why a node waits whose host is another's.
-pub const TAKEN: &str = "HostInUse";
+pub const TAKEN: Reason = Reason::HostInUse;
 
 /// The hosts that are nobody's, in the order in which they are taken. One whose node is being removed is still that node's.
 pub fn free<'a>(snapshot: &Snapshot, hosts: &'a HostsShape) -> Vec<&'a Host> {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{group::Group, phase::PhaseName};
 use pallet_api::group_node::Outcome;
+use pallet_api::reason::Reason;
 
 /// Where a node stands, and what it waits for.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +49,7 @@ impl Step {
         match self {
             Step::Await(Cause::NameConflict | Cause::ClaimConflict { .. }) => Some(now + super::LOOK_AGAIN),
             // Nobody tells when the other lets go.
-            Step::Await(Cause::MachineWaiting { reason, .. }) if reason == super::hosts::TAKEN => {
+            Step::Await(Cause::MachineWaiting { reason, .. }) if *reason == super::hosts::TAKEN => {
                 Some(now + super::ASK_AGAIN)
             }
             Step::Backoff { until, .. } => Some(*until),
@@ -114,7 +115,7 @@ pub enum Cause {
     /// The API server refuses to make its pod.
     Refused {
         /// One CamelCase word.
-        reason: &'static str,
+        reason: Reason,
         /// What the API server says.
         message: String,
     },

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Effect, Node, Plan, Snapshot, earliest};
 use pallet_api::conditions::clip;
+use pallet_api::reason::Reason;
 
 /// The first pause after a refusal; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -69,7 +70,7 @@ pub type Refusals = BTreeMap<Subject, Refusal>;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
     /// One CamelCase word.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// What was asked for, and what the API server said, in a line.
     pub message: String,
     /// How often in a row.
@@ -82,12 +83,7 @@ pub struct Refusal {
 
 impl Refusal {
     /// One more refusal.
-    pub fn after(
-        before: Option<&Self>,
-        (reason, message): (&'static str, String),
-        generation: i64,
-        now: Timestamp,
-    ) -> Self {
+    pub fn after(before: Option<&Self>, (reason, message): (Reason, String), generation: i64, now: Timestamp) -> Self {
         let before = before.filter(|before| before.generation == generation).map_or(0, |before| before.times);
         let pause = (FIRST_PAUSE * (1 << before.min(6))).min(LONGEST_PAUSE);
         let until = now + SignedDuration::try_from(pause).unwrap_or_default();
@@ -173,7 +169,7 @@ pub(super) fn of_machine(snapshot: &Snapshot, ordinal: u32) -> Option<&Refusal> 
 
 /// What the group's conditions tell of refusals: the reason of one that keeps nodes from being made, and a line with the first and
 /// how many more there are. Those that a node of the group tells itself (`told`) are left out of the line.
-pub(super) fn shown(snapshot: &Snapshot, told: &str) -> (Option<&'static str>, Option<String>) {
+pub(super) fn shown(snapshot: &Snapshot, told: &str) -> (Option<Reason>, Option<String>) {
     let creates = |subject: &Subject| {
         matches!(subject, Subject::Template | Subject::Node(_) | Subject::Machine(_) | Subject::Claims(_))
     };

@@ -5,6 +5,7 @@
 use super::{Effect, Machine, MachineRemoval, Node, Plan, Snapshot};
 use crate::group::Kind;
 use pallet_api::conditions::Verdict;
+use pallet_api::reason::Reason;
 
 /// The condition of a group that has taken nodes over.
 pub const CONDITION: &str = "NodesTakenOver";
@@ -50,5 +51,5 @@ pub fn of_group(live: &[&Node]) -> Option<Verdict> {
          backs them is kept where it is still theirs, and made anew otherwise",
         names.join(", ")
     );
-    Some(Verdict { kind: CONDITION, status: true, reason: "GroupRecreated".into(), message })
+    Some(Verdict { kind: CONDITION, status: true, reason: Reason::GroupRecreated.into(), message })
 }

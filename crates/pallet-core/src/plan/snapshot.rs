@@ -17,6 +17,7 @@ use crate::{
     phase::{Digest, PhaseName},
     target::Target,
 };
+use pallet_api::reason::Reason;
 use pallet_api::{
     GroupNodeStatus, GroupSpecStatus,
     conditions::{MESSAGE_LIMIT, clip},
@@ -179,7 +180,7 @@ pub enum TemplateVerdict {
     /// It refuses it.
     Refused {
         /// One CamelCase word.
-        reason: &'static str,
+        reason: Reason,
         /// As the API server says it.
         message: String,
     },
@@ -189,7 +190,7 @@ impl TemplateVerdict {
     /// After what time a refusal may be another one.
     pub fn look_again(&self) -> SignedDuration {
         match self {
-            TemplateVerdict::Refused { reason: "Forbidden" | super::QUOTA, .. } => super::ASK_AGAIN,
+            TemplateVerdict::Refused { reason: Reason::Forbidden | super::QUOTA, .. } => super::ASK_AGAIN,
             _ => super::LOOK_AGAIN,
         }
     }

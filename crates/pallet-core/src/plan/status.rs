@@ -16,6 +16,7 @@ use crate::{
     group::{FieldError, Group, Kind, Replacement},
     phase::{PhaseName, budget::REASON},
 };
+use pallet_api::reason::Reason;
 use pallet_api::{
     GROUP_LABEL, GroupNodeStatus, GroupSpecStatus,
     conditions::{Verdict, clip, stamp},
@@ -121,7 +122,7 @@ fn node_status(snapshot: &Snapshot, node: &Node, step: &Step) -> GroupNodeStatus
         verdict.1 += &aside;
     }
     if node.deletion.is_some() {
-        verdict = ("Removing".to_owned(), format!("the node is being removed; {}: {}", verdict.0, verdict.1));
+        verdict = (Reason::Removing.into(), format!("the node is being removed; {}: {}", verdict.0, verdict.1));
     }
     let (reason, message) = verdict;
     let drifted = snapshot.in_force().and_then(|group| drift::of_node(group, &node.record));
@@ -184,74 +185,84 @@ fn was_cut(node: &Node, phase: &PhaseName) -> bool {
 fn explain(kind: Kind, node: &Node, step: &Step, attempt: Option<u32>) -> (String, String) {
     let noun = kind.noun();
     let failure = |phase: &PhaseName| node.record.phase_results.get(phase).map(failure_line).unwrap_or_default();
-    let (reason, message) = match step {
-        Step::Settled => ("Converged", "every phase is done as it is declared".to_owned()),
-        Step::Follow(Some(phase)) => ("Running", format!("{phase} runs, attempt {}", attempt.unwrap_or(1))),
-        Step::Follow(None) => ("Running", "a session is open".to_owned()),
-        Step::Run { why, .. } => ("Pending", why.to_string()),
+    let (reason, message): (String, String) = match step {
+        Step::Settled => (Reason::Converged.into(), "every phase is done as it is declared".to_owned()),
+        Step::Follow(Some(phase)) => {
+            (Reason::Running.into(), format!("{phase} runs, attempt {}", attempt.unwrap_or(1)))
+        }
+        Step::Follow(None) => (Reason::Running.into(), "a session is open".to_owned()),
+        Step::Run { why, .. } => (Reason::Pending.into(), why.to_string()),
         Step::Backoff { phase, until } if node.record.is_interrupted(phase) => {
             let times = node.record.phase_results.get(phase).map_or(0, |phase_result| phase_result.interruptions);
             let until = until.strftime("%H:%M:%S UTC");
-            ("Interrupted", format!("{}; interrupted {times} times in a row; it runs again at {until}", failure(phase)))
+            (
+                Reason::Interrupted.into(),
+                format!("{}; interrupted {times} times in a row; it runs again at {until}", failure(phase)),
+            )
         }
         Step::Backoff { phase, until } => {
-            ("Backoff", format!("{}; tried again at {}", failure(phase), until.strftime("%H:%M:%S UTC")))
+            (Reason::Backoff.into(), format!("{}; tried again at {}", failure(phase), until.strftime("%H:%M:%S UTC")))
         }
         Step::Halt { phase } if *phase == PhaseName::test() => (
-            "TestFailed",
+            Reason::TestFailed.into(),
             format!(
                 "{}; no attempts are left: mend the node or the expectation, or annotate with pallet.dev/retry",
                 failure(phase)
             ),
         ),
         Step::Halt { phase } if was_cut(node, phase) => (
-            REASON,
+            REASON.into(),
             format!(
                 "{}; no attempts are left: simplify the template or condition, or annotate with pallet.dev/retry",
                 failure(phase)
             ),
         ),
         Step::Halt { phase } => (
-            "PhaseFailed",
+            Reason::PhaseFailed.into(),
             format!("{}; no attempts are left: change the phase, or annotate with pallet.dev/retry", failure(phase)),
         ),
         Step::Await(Cause::MachineMissing) if kind == Kind::Host => {
-            return ("HostMissing".into(), "its host is in the inventory no more".into());
+            return (Reason::HostMissing.into(), "its host is in the inventory no more".into());
         }
         Step::Await(Cause::MachineMissing) => {
-            return (format!("{}Missing", kind.name()), format!("its {noun} is to be created"));
+            return (kind.missing().into(), format!("its {noun} is to be created"));
         }
         Step::Await(Cause::MachineTerminating) => {
-            return (format!("{}Terminating", kind.name()), format!("its {noun} is going"));
+            return (kind.terminating().into(), format!("its {noun} is going"));
         }
         Step::Await(Cause::NameConflict) => (
-            "NameConflict",
+            Reason::NameConflict.into(),
             format!("there is a {noun} {} that does not belong to this group; delete or rename it", node.name),
         ),
-        Step::Await(Cause::MachineWaiting { reason, message }) => (reason.as_str(), message.clone()),
-        Step::Await(Cause::Refused { reason, message }) => (*reason, message.clone()),
-        Step::Await(Cause::Barrier { due, at }) => {
-            ("WaitingForBarrier", format!("{due} is due; it begins when no other node has {at} before it any more"))
-        }
-        Step::Await(Cause::Stopped { due }) => {
-            ("RolloutStopped", format!("{due} is due, but more nodes are failing than spec.converge.rollout allows"))
-        }
+        Step::Await(Cause::MachineWaiting { reason, message }) => (reason.clone(), message.clone()),
+        Step::Await(Cause::Refused { reason, message }) => ((*reason).into(), message.clone()),
+        Step::Await(Cause::Barrier { due, at }) => (
+            Reason::WaitingForBarrier.into(),
+            format!("{due} is due; it begins when no other node has {at} before it any more"),
+        ),
+        Step::Await(Cause::Stopped { due }) => (
+            Reason::RolloutStopped.into(),
+            format!("{due} is due, but more nodes are failing than spec.converge.rollout allows"),
+        ),
         Step::Await(Cause::ClaimTerminating { claim }) => {
-            ("ClaimTerminating", format!("its claim {claim} is going; its pod is made when that is gone"))
+            (Reason::ClaimTerminating.into(), format!("its claim {claim} is going; its pod is made when that is gone"))
         }
-        Step::Await(Cause::ClaimConflict { message, .. }) => ("NameConflict", message.clone()),
+        Step::Await(Cause::ClaimConflict { message, .. }) => (Reason::NameConflict.into(), message.clone()),
         Step::Await(Cause::Manual { due, action, message, run_id }) => (
-            "ManualStep",
+            Reason::ManualStep.into(),
             format!(
                 "{due} waits at {action}: {message}; when that is done: kubectl annotate groupnode {} pallet.dev/ack={run_id} --overwrite",
                 node.name
             ),
         ),
-        Step::Await(Cause::Approval { due }) => {
-            ("WaitingForApproval", format!("{due} is due; it waits for the approval of status.plan of the GroupSpec"))
+        Step::Await(Cause::Approval { due }) => (
+            Reason::WaitingForApproval.into(),
+            format!("{due} is due; it waits for the approval of status.plan of the GroupSpec"),
+        ),
+        Step::Await(Cause::Nodes { due, message }) => {
+            (Reason::WaitingForNodes.into(), format!("{due} is due; {message}"))
         }
-        Step::Await(Cause::Nodes { due, message }) => ("WaitingForNodes", format!("{due} is due; {message}")),
-        Step::Await(Cause::Unreachable(trouble)) => (trouble.reason.as_str(), trouble.message.clone()),
+        Step::Await(Cause::Unreachable(trouble)) => (trouble.reason.clone(), trouble.message.clone()),
     };
     (reason.to_owned(), message)
 }
@@ -332,9 +343,14 @@ fn tell_refusals(snapshot: &Snapshot, steps: &BTreeMap<u32, Step>, verdicts: &mu
     let told = verdicts.first().map(|verdict| verdict.message.clone()).unwrap_or_default();
     let (reason, line) = refusals::shown(snapshot, &told);
     for verdict in verdicts.iter_mut() {
-        if let Some(reason) = reason.filter(|_| ["Scaling", "Replacing", "Converging"].contains(&&*verdict.reason)) {
-            verdict.reason = reason.to_owned();
-            if verdict.kind == "Reconciling" && [QUOTA, "Forbidden"].contains(&reason) && steps.values().all(rests) {
+        if let Some(reason) = reason.filter(|_| {
+            [Reason::Scaling, Reason::Replacing, Reason::Converging].iter().any(|reason| verdict.reason == *reason)
+        }) {
+            verdict.reason = reason.into();
+            if verdict.kind == "Reconciling"
+                && [QUOTA, Reason::Forbidden].contains(&reason)
+                && steps.values().all(rests)
+            {
                 verdict.kind = "Stalled";
             }
         }
@@ -426,21 +442,26 @@ fn phase_errors(snapshot: &Snapshot, group: Option<&Group>, live: &[&Node]) -> (
     (errors, omitted as u32)
 }
 
+fn ready(status: bool, reason: impl Into<String>, message: String) -> Verdict {
+    Verdict { kind: "Ready", status, reason: reason.into(), message }
+}
+
+/// `Ready` is False, and `kind` is True beside it.
+fn with(kind: &'static str, reason: impl Into<String>, message: String) -> Vec<Verdict> {
+    let reason = reason.into();
+    vec![ready(false, reason.clone(), message.clone()), Verdict { kind, status: true, reason, message }]
+}
+
 fn verdicts(
     snapshot: &Snapshot,
     status: &GroupSpecStatus,
     live: &[&Node],
     steps: &BTreeMap<u32, Step>,
 ) -> Vec<Verdict> {
-    let ready =
-        |status, reason: &str, message: String| Verdict { kind: "Ready", status, reason: reason.into(), message };
-    let with = |kind: &'static str, reason: &str, message: String| {
-        vec![ready(false, reason, message.clone()), Verdict { kind, status: true, reason: reason.into(), message }]
-    };
     if snapshot.head.deletion.is_some() {
         let removing = snapshot.nodes.len();
         let stuck = stuck::first(snapshot).map(|stuck| format!("; {stuck}")).unwrap_or_default();
-        return with("Reconciling", "Deleting", format!("{removing} nodes are still to be removed{stuck}"));
+        return with("Reconciling", Reason::Deleting, format!("{removing} nodes are still to be removed{stuck}"));
     }
     let group = match &snapshot.group {
         Ok(group) => group,
@@ -453,14 +474,14 @@ fn verdicts(
                     status.converged_replicas, group.count
                 );
             }
-            return with("Stalled", FieldError::reason(errors, "InvalidSpec"), message);
+            return with("Stalled", FieldError::reason(errors, Reason::InvalidSpec), message);
         }
     };
     if let TemplateVerdict::Refused { reason, message } = &snapshot.template
         && super::is_wanted(snapshot, group, live)
     {
         let (path, noun) = (snapshot.kind().path(), snapshot.kind().noun());
-        return with("Stalled", reason, format!("{path}: no {noun} can be made from it: {message}"));
+        return with("Stalled", *reason, format!("{path}: no {noun} can be made from it: {message}"));
     }
     let old_template = older(snapshot, group, live);
     let shortage = super::hosts::shortage(snapshot, group);
@@ -475,7 +496,7 @@ fn verdicts(
             snapshot.head.key.name, proposal.digest
         );
         if steps.values().all(waits) && status.replicas >= group.count {
-            return with("Stalled", "WaitingForApproval", asks);
+            return with("Stalled", Reason::WaitingForApproval, asks);
         }
         return with("Reconciling", reconciling_reason(snapshot, status, group), asks);
     }
@@ -485,7 +506,7 @@ fn verdicts(
             let waiting = group.count - status.ready_replicas;
             return with(
                 "Reconciling",
-                &format!("{}sNotReady", snapshot.kind().name()),
+                snapshot.kind().not_ready(),
                 format!(
                     "{waiting} of {} converged nodes have a {} that is not Ready{}",
                     group.count,
@@ -496,17 +517,17 @@ fn verdicts(
         }
         if status.ready_replicas == group.count {
             let message = format!("{} of {} nodes are converged{aside}", group.count, group.count);
-            return vec![ready(true, "Converged", message)];
+            return vec![ready(true, Reason::Converged, message)];
         }
     }
     if group.paused {
-        return vec![ready(false, "Paused", format!("{progress}; paused: set spec.paused to false to go on"))];
+        return vec![ready(false, Reason::Paused, format!("{progress}; paused: set spec.paused to false to go on"))];
     }
     if let Some(shortage) = &shortage
         && steps.values().all(|step| *step == Step::Settled || is_stuck(step))
         && snapshot.live().count() == snapshot.nodes.len()
     {
-        return with("Stalled", "NotEnoughHosts", format!("{progress}; {shortage}"));
+        return with("Stalled", Reason::NotEnoughHosts, format!("{progress}; {shortage}"));
     }
     let blocked: Vec<&&Node> = live.iter().filter(|node| steps.get(&node.ordinal).is_some_and(is_stuck)).collect();
     let moving = steps.values().any(|step| !is_stuck(step) && *step != Step::Settled);
@@ -523,14 +544,14 @@ fn verdicts(
             let waiting = steps.values().filter(|step| is_stopped(step)).count();
             let mut more = String::new();
             if waiting > 0 {
-                reason = "RolloutStopped".into();
+                reason = Reason::RolloutStopped.into();
                 more = format!(" ({waiting} nodes wait for that)");
             }
             let others = blocked.len().saturating_sub(waiting + 1);
             if others > 0 {
                 more = format!(" (and {others} more nodes){more}");
             }
-            with("Stalled", &reason, format!("{progress}; {}: {message}{more}", first.name))
+            with("Stalled", reason, format!("{progress}; {}: {message}{more}", first.name))
         }
         _ => {
             let mut troubled = live.iter().filter_map(|node| in_trouble(snapshot, node, steps.get(&node.ordinal)?));
@@ -657,12 +678,12 @@ fn first_unready(snapshot: &Snapshot, live: &[&Node]) -> String {
     found.unwrap_or_default()
 }
 
-fn reconciling_reason(snapshot: &Snapshot, status: &GroupSpecStatus, group: &Group) -> &'static str {
+fn reconciling_reason(snapshot: &Snapshot, status: &GroupSpecStatus, group: &Group) -> Reason {
     let removing = snapshot.nodes.values().any(|node| node.deletion.is_some());
     let replaces = group.rollout.replacement == Replacement::WhenChanged;
     let live: Vec<&Node> = snapshot.live().collect();
     if replaces && older(snapshot, group, &live) > 0 {
-        return "Replacing";
+        return Reason::Replacing;
     }
-    if status.replicas != group.count || removing { "Scaling" } else { "Converging" }
+    if status.replicas != group.count || removing { Reason::Scaling } else { Reason::Converging }
 }

@@ -17,6 +17,7 @@ pub(crate) mod standings;
 mod statuses;
 mod steps;
 
+use pallet_api::reason::Reason;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -326,7 +327,7 @@ fn first_the_finalizer_then_the_template_then_the_nodes() {
     assert_eq!(effects(&snapshot), [Effect::Finalize]);
     snapshot.head.finalized = true;
     assert_eq!(effects(&snapshot), [Effect::CheckTemplate]);
-    snapshot.template = TemplateVerdict::Refused { reason: "InvalidTemplate", message: "no".into() };
+    snapshot.template = TemplateVerdict::Refused { reason: Reason::InvalidTemplate, message: "no".into() };
     assert_eq!(effects(&snapshot), []);
     assert!(plan(&snapshot).wake.is_some(), "it is looked at again");
     snapshot.template = TemplateVerdict::Accepted;
@@ -341,7 +342,7 @@ fn what_is_forbidden_may_be_allowed_in_a_moment() {
         snapshot.template = TemplateVerdict::Refused { reason, message: "no".into() };
         plan(&snapshot).wake.unwrap().duration_since(now()).as_secs()
     };
-    assert_eq!((wake("Forbidden"), wake("InvalidTemplate")), (3, 30));
+    assert_eq!((wake(Reason::Forbidden), wake(Reason::InvalidTemplate)), (3, 30));
 }
 
 #[test]
@@ -443,7 +444,7 @@ fn a_pod_without_a_node_goes_when_its_node_cannot_be_on_its_way() {
 #[test]
 fn what_was_refused_is_tried_again_without_forgetting_that_it_was() {
     let mut refused = snapshot(json!({}), vec![], vec![]);
-    refused.template = TemplateVerdict::Refused { reason: "Forbidden", message: "quota".into() };
+    refused.template = TemplateVerdict::Refused { reason: Reason::Forbidden, message: "quota".into() };
     refused.recheck = true;
     assert_eq!(effects(&refused), [Effect::CheckTemplate]);
     assert_eq!(conditions(&group_status(&refused))[1], ("Stalled".into(), "True".into(), "Forbidden".into()));

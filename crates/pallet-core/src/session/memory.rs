@@ -14,6 +14,7 @@ use crate::{
     text,
 };
 use pallet_api::conditions::{MESSAGE_LIMIT, clip};
+use pallet_api::reason::Reason;
 
 /// What is remembered of a node beyond the cache. It is lost with the operator, and found again in the node's journal.
 #[derive(Clone, Debug, Default)]
@@ -75,11 +76,11 @@ impl Memory {
         let (since, before) = before.map_or((now, 0), |(trouble, times)| (trouble.since, times));
         let (reason, message) = match end {
             End::Done | End::Stopped => return,
-            End::Lost(message) => ("ConnectionLost".to_owned(), message),
+            End::Lost(message) => (Reason::ConnectionLost.into(), message),
             End::Refused { reason, message } => (reason, message),
             End::NotIdempotent { about, message } => {
                 let until = now + SignedDuration::try_from(UNSETTLED_PAUSE).unwrap_or_default();
-                let (reason, instance, target) = ("NotIdempotent".to_owned(), instance.to_owned(), target.clone());
+                let (reason, instance, target) = (Reason::NotIdempotent.into(), instance.to_owned(), target.clone());
                 let message = clip(&message, MESSAGE_LIMIT);
                 let trouble = Trouble { instance, target, reason, message, since, until, about: Some(about) };
                 self.trouble = Some((trouble, before.saturating_add(1)));

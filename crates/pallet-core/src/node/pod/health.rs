@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
 
 use crate::plan::{Going, MachineState, Unready};
 use pallet_api::conditions::clip;
+use pallet_api::reason::Reason;
 
 /// The longest message of one container, in bytes.
 const MOST: usize = 400;
@@ -15,7 +16,7 @@ const LIFE: usize = 64;
 
 /// Where the container of the phases stands.
 pub(super) fn state(pod: &Pod, name: &str) -> MachineState {
-    let Some(status) = &pod.status else { return waiting("PodPending", "the pod has no status yet") };
+    let Some(status) = &pod.status else { return waiting(Reason::PodPending.as_str(), "the pod has no status yet") };
     // With restartPolicy Always only an eviction or a lost machine ends a pod.
     if let Some(phase @ ("Failed" | "Succeeded")) = status.phase.as_deref() {
         let reason = status.reason.clone().unwrap_or_else(|| format!("Pod{phase}"));
@@ -31,7 +32,7 @@ pub(super) fn state(pod: &Pod, name: &str) -> MachineState {
                 condition.reason.as_deref().unwrap_or("Unschedulable"),
                 condition.message.as_deref().unwrap_or("the pod has no machine yet"),
             ),
-            None => waiting("PodPending", "the pod's containers are not there yet"),
+            None => waiting(Reason::PodPending.as_str(), "the pod's containers are not there yet"),
         };
     };
     match &found.state {
@@ -39,7 +40,7 @@ pub(super) fn state(pod: &Pod, name: &str) -> MachineState {
             MachineState::Running { id: found.container_id.clone().unwrap_or_default() }
         }
         Some(ContainerState { waiting: Some(state), .. }) => {
-            let reason = state.reason.as_deref().unwrap_or("ContainerWaiting");
+            let reason = state.reason.as_deref().unwrap_or(Reason::ContainerWaiting.as_str());
             // The container itself waits for those before it, which have more to say.
             match reason {
                 "PodInitializing" => initializing(pod, status).unwrap_or_else(|| waiting(reason, "")),
@@ -49,9 +50,9 @@ pub(super) fn state(pod: &Pod, name: &str) -> MachineState {
         Some(ContainerState { terminated: Some(end), .. }) => {
             let ended = format!("the container {}", ending(end));
             match is_restarted(pod, name, end) {
-                true => waiting("ContainerTerminated", &format!("{ended} and is started again")),
+                true => waiting(Reason::ContainerTerminated.as_str(), &format!("{ended} and is started again")),
                 false => MachineState::Gone {
-                    reason: "ContainerEnded".into(),
+                    reason: Reason::ContainerEnded.into(),
                     message: format!("{ended}, and its restartPolicy keeps it down"),
                 },
             }
@@ -103,7 +104,7 @@ fn initializing(pod: &Pod, status: &PodStatus) -> Option<MachineState> {
                 return Some(waiting(reason, &format!("{what}: {said}")));
             }
             ContainerState { terminated: Some(end), .. } if end.exit_code != 0 || sidecar => {
-                return Some(waiting("InitContainerFailed", &format!("{what} {}", ending(end))));
+                return Some(waiting(Reason::InitContainerFailed.as_str(), &format!("{what} {}", ending(end))));
             }
             ContainerState { running: Some(_), .. } if sidecar && container.started == Some(true) => {}
             ContainerState { running: Some(_), .. } => {

@@ -5,6 +5,7 @@ use crate::group::{
     FieldError,
     revision::{self, Revision},
 };
+use pallet_api::reason::Reason;
 
 const OLD: &str = "y";
 
@@ -132,7 +133,7 @@ fn nodes_of_a_template_that_never_worked_give_way_to_the_next_one() {
 fn a_refused_template_stops_the_rollout_and_no_replacement() {
     let mut snapshot = rolling("refused");
     let old = kept(1, OLD).template_hash.clone();
-    snapshot.template = TemplateVerdict::Refused { reason: "InvalidTemplate", message: "no".into() };
+    snapshot.template = TemplateVerdict::Refused { reason: Reason::InvalidTemplate, message: "no".into() };
     assert_eq!(created(&plan(&snapshot)), []);
     snapshot.machines.remove("web-1");
     snapshot.machines.remove("web-0");

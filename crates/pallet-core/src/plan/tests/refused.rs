@@ -7,13 +7,14 @@ use super::{
     },
     *,
 };
+use pallet_api::reason::Reason;
 
 const SAID: &str = "create pod: Internal error occurred: failed calling webhook \"x\": connection refused";
 
 fn refused(times: u32) -> Refusal {
     let mut refusal = None;
     for _ in 0..times {
-        refusal = Some(Refusal::after(refusal.as_ref(), ("FailedCreate", SAID.into()), generation(), now()));
+        refusal = Some(Refusal::after(refusal.as_ref(), (Reason::FailedCreate, SAID.into()), generation(), now()));
     }
     refusal.unwrap()
 }
@@ -46,7 +47,7 @@ fn a_refusal_has_a_backoff_of_its_own_and_an_edit_ends_it() {
     let mut edited = without_pod();
     edited.head.generation += 1;
     assert_eq!(effects(&edited), [Effect::CreateMachine { ordinal: 1 }]);
-    assert_eq!(Refusal::after(Some(&refused(6)), ("FailedCreate", SAID.into()), 99, now()).times, 1);
+    assert_eq!(Refusal::after(Some(&refused(6)), (Reason::FailedCreate, SAID.into()), 99, now()).times, 1);
     let mut ahead = without_pod();
     ahead.refusals.get_mut(&Subject::Machine(1)).unwrap().until = now() + SignedDuration::from_hours(1);
     assert_eq!(effects(&ahead).len(), 1, "a clock was ahead");
@@ -56,7 +57,7 @@ fn a_refusal_has_a_backoff_of_its_own_and_an_edit_ends_it() {
 fn a_refusal_is_told_on_the_node_and_once_at_the_group_in_the_api_servers_words() {
     let snapshot = without_pod();
     let planned = plan(&snapshot);
-    let cause = Cause::Refused { reason: "FailedCreate", message: SAID.into() };
+    let cause = Cause::Refused { reason: Reason::FailedCreate, message: SAID.into() };
     assert_eq!(planned.steps[&1], Step::Await(cause));
     let status = group_status(&snapshot);
     let shown = conditions(&status);
@@ -85,7 +86,7 @@ fn every_kind_of_request_is_held_back_and_told() {
 
     let mut surplus = settled(0, &[0]);
     let subject = effects(&surplus)[0].subject(&surplus).unwrap();
-    surplus.refusals.insert(subject, Refusal { reason: "FailedDelete", message: "no".into(), ..refused(1) });
+    surplus.refusals.insert(subject, Refusal { reason: Reason::FailedDelete, message: "no".into(), ..refused(1) });
     assert!(effects(&surplus).is_empty());
     let told = group_status(&surplus).conditions[0].clone();
     assert!(told.message.contains("GroupNode web-0: FailedDelete: no"), "{}", told.message);

@@ -1,6 +1,7 @@
 //! How nodes proceed relative to each other, and how they are replaced.
 
 use super::*;
+use pallet_api::reason::Reason;
 
 fn barrier() -> Value {
     let script = |text: &str| json!({"actions": [{"exec": {"script": text}}]});
@@ -220,7 +221,7 @@ fn what_is_unavailable_already_goes_first_and_counts() {
 #[test]
 fn nothing_is_replaced_for_a_template_that_no_pod_can_be_made_from_nor_while_the_rollout_is_stopped() {
     let mut refused = outdated(json!({}), &[0, 1], &[0, 1]);
-    refused.template = TemplateVerdict::Refused { reason: "InvalidTemplate", message: "no".into() };
+    refused.template = TemplateVerdict::Refused { reason: Reason::InvalidTemplate, message: "no".into() };
     assert!(replaced(&refused).is_empty());
     refused.template = TemplateVerdict::Unchecked;
     assert!(replaced(&refused).is_empty());
@@ -266,7 +267,7 @@ fn a_rollout_that_has_stopped_still_looks_for_what_was_lost_from_sight() {
 #[test]
 fn a_refusal_that_concerns_nobody_is_no_reason_to_stall() {
     let mut full = settled(2, &[0, 1]);
-    full.template = TemplateVerdict::Refused { reason: "Forbidden", message: "no".into() };
+    full.template = TemplateVerdict::Refused { reason: Reason::Forbidden, message: "no".into() };
     full.recheck = true;
     let planned = plan(&full);
     assert_eq!((planned.effects, planned.wake), (vec![], None));

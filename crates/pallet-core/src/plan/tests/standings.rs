@@ -7,6 +7,7 @@ use super::{
     *,
 };
 use pallet_api::group_node::{Difference, Drift};
+use pallet_api::reason::Reason;
 
 fn shown(snapshot: &Snapshot) -> Value {
     let group = snapshot.group.as_ref();
@@ -85,7 +86,7 @@ fn never_settling() -> Snapshot {
     snapshot
 }
 
-fn refused(reason: &'static str) -> Value {
+fn refused(reason: Reason) -> Value {
     let message = "the API server says so".into();
     change(settled(3, &[0, 1]), |seen| seen.template = TemplateVerdict::Refused { reason, message })
 }
@@ -182,9 +183,9 @@ pub(crate) fn groups() -> Vec<(&'static str, Value)> {
                 seen.group = resolve(&object(spec), &Default::default());
             })
         }),
-        ("InvalidTemplate", refused("InvalidTemplate")),
-        ("Forbidden", refused("Forbidden")),
-        ("QuotaExceeded", refused("QuotaExceeded")),
+        ("InvalidTemplate", refused(Reason::InvalidTemplate)),
+        ("Forbidden", refused(Reason::Forbidden)),
+        ("QuotaExceeded", refused(Reason::QuotaExceeded)),
         ("deleted", change(settled(1, &[0]), |seen| seen.head.deletion = Some(Cascade::Nodes))),
         ("deleted while it was stalled", {
             change(settled(1, &[0]), |seen| {
