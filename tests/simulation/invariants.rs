@@ -8,7 +8,7 @@ use pallet_api::{
     nodes::Retention,
 };
 use pallet_core::{
-    plan::{Effect, Intervals, Node, Plan, Removal, Snapshot, Step, plan, progress::Cause, status},
+    plan::{Effect, Intervals, Node, Plan, Removal, Snapshot, Step, Subject, plan, progress::Cause, status},
     session::frame::Verdict,
 };
 
@@ -153,7 +153,15 @@ impl World {
         if surplus > 0 {
             let group = snapshot.group.as_ref().unwrap();
             let most = (group.count + group.rollout.max_surge) as usize;
-            let left = live - surplus;
+            // Deletions without an answer are asked for again later.
+            let now = |ordinal: u32| {
+                let is_it =
+                    |effect: &Effect| matches!(effect, Effect::DeleteNode { ordinal: other, .. } if *other == ordinal);
+                planned.effects.iter().any(is_it)
+            };
+            let later =
+                |node: &Node| planned.refused.contains(&Subject::Removal(node.name.clone())) && !now(node.ordinal);
+            let left = live - surplus - snapshot.live().filter(|node| later(node)).count();
             let most = if group.needs_approval { live } else { most };
             assert!((group.count as usize..=most).contains(&left), "7: {surplus} victims of {live} at {}", group.count);
         }
