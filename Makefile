@@ -22,7 +22,7 @@ EVERY ?= 1
 # All that `benches/ssh/others` knows, but for Ansible with its default of 5 forks: that takes ten minutes.
 TOOLS ?= parallel-ssh pyinfra pyinfra-scripts ansible-raw-forks-50 ansible-forks-50
 
-.PHONY: help demo demo-down dialects test test-unit test-otel test-cluster test-tenants test-faults test-outages test-vms test-install bench-smoke bench-lift bench-ssh soak image sbom book cluster cluster-down crds lint advisories release-check fmt
+.PHONY: help demo demo-down dialects test test-unit test-otel test-cluster test-tenants test-faults test-outages test-vms test-install bench-smoke bench-lift bench-ssh soak image sbom book cluster cluster-down crds lint lint-shell advisories release-check fmt
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -176,9 +176,18 @@ lint: ## formatting, clippy, cargo-deny; LINT=release fails where advisories can
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	cargo clippy --locked --workspace --all-targets --features otel -- --deny warnings
+	@$(MAKE) --no-print-directory lint-shell
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
 	cargo deny --all-features check bans licenses sources
 	@$(MAKE) --no-print-directory advisories
+
+# The agent and the actions are POSIX sh: fragments of one script, without a first line that says so.
+SHFMT := go run mvdan.cc/sh/v3/cmd/shfmt@v3.13.0
+lint-shell: ## shfmt and shellcheck over every script
+	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: apt-get install shellcheck"; exit 1; }
+	$(SHFMT) -d .ci benches crates findings hack tests
+	shellcheck -S warning -s sh crates/pallet-core/src/session/agent.sh crates/pallet-core/src/phase/sh/*.sh
+	shellcheck -S warning -s bash $$($(SHFMT) -f .ci findings hack tests | grep -v -e tests/cluster/kwok/sh -e tests/vms/images/launcher)
 
 # A developer may be offline. A release may not go out unchecked.
 advisories: ## known vulnerabilities of dependencies

@@ -27,6 +27,12 @@ run() {
 first=$(run 1) second=$(run 2)
 echo "PYTHONHASHSEED=1: $first"
 echo "PYTHONHASHSEED=2: $second"
-[ "$(tr -d '<>' <<<"$first" | tr ' ' '\n' | sort | tr -d '\n')" = abcdxyz ] || { echo "CHANGED: other elements"; exit 1; }
-[ "$first" != "$second" ] || { echo "CHANGED: the order no longer depends on the hash seed"; exit 1; }
+[ "$(tr -d '<>' <<<"$first" | tr ' ' '\n' | sort | tr -d '\n')" = abcdxyz ] || {
+  echo "CHANGED: other elements"
+  exit 1
+}
+[ "$first" != "$second" ] || {
+  echo "CHANGED: the order no longer depends on the hash seed"
+  exit 1
+}
 echo "as described: the order depends on the hash seed"

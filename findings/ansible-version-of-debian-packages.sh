@@ -21,8 +21,17 @@ cat >"$dir/play.yml" <<'YAML'
   - debug: {msg: "<{{ '1.0~rc1' is version('1.0', '<') }} {{ '1:0.9' is version('2.0', '>') }}>"}
 YAML
 said=$(HOME=$dir PYTHONPATH=$dir/lib "$dir/lib/bin/ansible-playbook" -i localhost, -c local "$dir/play.yml" | grep -o '<[^>]*>')
-dpkg --compare-versions '1.0~rc1' lt 1.0 || { echo "CHANGED: dpkg orders 1.0~rc1 after 1.0"; exit 1; }
-dpkg --compare-versions '1:0.9' gt 2.0 || { echo "CHANGED: dpkg orders 1:0.9 before 2.0"; exit 1; }
+dpkg --compare-versions '1.0~rc1' lt 1.0 || {
+  echo "CHANGED: dpkg orders 1.0~rc1 after 1.0"
+  exit 1
+}
+dpkg --compare-versions '1:0.9' gt 2.0 || {
+  echo "CHANGED: dpkg orders 1:0.9 before 2.0"
+  exit 1
+}
 echo "dpkg: both true; ansible: $said"
-[ "$said" = "<False False>" ] || { echo "CHANGED: the test says $said"; exit 1; }
+[ "$said" = "<False False>" ] || {
+  echo "CHANGED: the test says $said"
+  exit 1
+}
 echo "as described: the test does not know the rules of dpkg"

@@ -19,12 +19,18 @@ apt() {
   apt-cache -o Dir::Etc="$dir/etc" -o Dir::Etc::SourceList=none -o Dir::State="$dir/state" -o Dir::State::status="$dir/status" \
     -o Dir::Cache="$dir/cache" policy 2>&1
 }
-apt >/dev/null || { echo "CHANGED: one source alone is refused"; exit 1; }
+apt >/dev/null || {
+  echo "CHANGED: one source alone is refused"
+  exit 1
+}
 echo "deb [signed-by=$dir/b.gpg] file:$dir/repo stable main" >"$dir/etc/sources.list.d/b.list"
 if said=$(apt); then
   echo "CHANGED: apt reads both: $said"
   exit 1
 fi
 echo "apt $(dpkg-query --showformat '${Version}' --show apt): ${said//$dir/}"
-grep -q 'Conflicting values set for option Signed-By' <<<"$said" || { echo "CHANGED: another error"; exit 1; }
+grep -q 'Conflicting values set for option Signed-By' <<<"$said" || {
+  echo "CHANGED: another error"
+  exit 1
+}
 echo "as described: no command of apt works"

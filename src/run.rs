@@ -13,14 +13,11 @@ mod watched;
 #[cfg(test)]
 mod leaks;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     sync::{Semaphore, watch},
@@ -201,7 +198,7 @@ impl Runs {
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         // A panic while the map was held cannot have left it half changed: every change is one assignment.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 
     /// What is known of a node beyond the cache.

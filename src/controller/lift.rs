@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,7 @@ use kube::{
         watcher,
     },
 };
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::json;
 use tracing::{Instrument, debug, info, warn};
 
@@ -70,7 +71,7 @@ impl Lifts {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<GroupKey, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// Those of a namespace that have not ended.

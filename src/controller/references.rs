@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Secret as KubeSecret},
 };
 use kube::{Api, Client, api::PostParams};
+use parking_lot::{Mutex, MutexGuard};
 use sha2::Sha256;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
@@ -124,7 +125,7 @@ impl References {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Place, Read>> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+        self.read.lock()
     }
 
     /// Reads what a group names and what is not known or too old.

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Instant,
 };
 
 use jiff::Timestamp;
 use kube::runtime::watcher::Event;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{pace::Pace, roles::Roles, specs::Specs};
 use crate::ports::{Clock, Sessions, SystemClock};
@@ -117,7 +118,7 @@ impl State {
     }
 
     pub(super) fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        self.index.lock()
     }
 
     /// Whether every kind was listed.
@@ -127,17 +128,17 @@ impl State {
     }
 
     fn all_specs(&self) -> MutexGuard<'_, Specs> {
-        self.specs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.specs.lock()
     }
 
     /// Whether KubeVirt can be used.
     pub(super) fn kubevirt(&self) -> Presence {
-        *self.kubevirt.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.kubevirt.lock()
     }
 
     /// Takes in whether KubeVirt can be used. Says whether that is news.
     pub(super) fn see_kubevirt(&self, presence: Presence) -> bool {
-        let mut known = self.kubevirt.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.kubevirt.lock();
         std::mem::replace(&mut *known, presence) != presence
     }
 
@@ -182,11 +183,11 @@ impl State {
     }
 
     pub(super) fn known(&self) -> MutexGuard<'_, HashMap<GroupKey, Known>> {
-        self.beyond.lock().unwrap_or_else(PoisonError::into_inner)
+        self.beyond.lock()
     }
 
     pub(super) fn roles(&self) -> MutexGuard<'_, Roles> {
-        self.roles.lock().unwrap_or_else(PoisonError::into_inner)
+        self.roles.lock()
     }
 
     /// The groups of a namespace whose templates name nodes of one of these roles.
@@ -332,7 +333,7 @@ impl State {
     }
 
     fn reserved(&self) -> MutexGuard<'_, HashSet<(String, String)>> {
-        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reserved.lock()
     }
 
     /// Whether a node may have been created, though nobody said so.

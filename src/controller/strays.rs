@@ -2,11 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use futures::channel::mpsc;
 use kube::Api;
+use parking_lot::Mutex;
 use tracing::warn;
 
 use super::{
@@ -36,7 +37,7 @@ impl Converger {
             let (converger, failed) = (self.clone(), failed.clone());
             async move {
                 let result = contained(converger.release_strays_of(&key)).await;
-                let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut failed = failed.lock();
                 let Err(error) = result else {
                     failed.remove(&key);
                     return Turn::default();

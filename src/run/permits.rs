@@ -7,9 +7,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 /// Who holds permits and who waits for one. Pure: waiters are values of any type.
@@ -135,7 +136,7 @@ impl Permits {
     }
 
     fn shares(&self) -> MutexGuard<'_, Shares<oneshot::Sender<Permit>>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shares.lock()
     }
 
     /// Waits for a permit. Whoever stops waiting leaves the queue.

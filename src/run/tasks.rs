@@ -1,7 +1,8 @@
 //! The tasks of sessions: none of them outlives the controllers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// Owns tasks, and ends them when it goes. What they had begun on nodes goes on there.
@@ -43,7 +44,7 @@ impl Drop for Tasks {
 
 impl Spawner {
     fn tasks(&self) -> MutexGuard<'_, Option<JoinSet<()>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Starts a task, unless the owner is gone.

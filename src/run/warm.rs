@@ -4,13 +4,10 @@
 //! Guarantees: there are never more than [`LIMIT`]; none is kept longer than [`LASTS`]; what is taken has not been seen to
 //! end. Nothing runs on the node for them: an agent waits there for its next request.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::FutureExt;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     io::AsyncReadExt,
     time::{Instant, timeout},
@@ -53,7 +50,7 @@ struct Kept {
 
 impl Warm {
     fn kept(&self) -> MutexGuard<'_, VecDeque<Kept>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Keeps a connection whose agent waits for a request.

@@ -22,15 +22,10 @@ mod places;
 mod session;
 mod sudo;
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::{Instant, timeout},
@@ -114,12 +109,12 @@ impl Stage {
     }
 
     fn enter_as(&self, reason: Reason, what: impl Into<Cow<'static, str>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (reason, what.into());
+        *self.0.lock() = (reason, what.into());
     }
 
     /// Why an attempt ends: what was not there in time.
     fn late(&self, name: &str, missed: &str) -> OpenError {
-        let (reason, what) = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (reason, what) = self.0.lock().clone();
         error(reason, name, &format!("{missed}, it was {what}"))
     }
 }

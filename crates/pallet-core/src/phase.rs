@@ -196,7 +196,7 @@ pub fn run_id(filesystem_id: &str, phase: &PhaseName, digest: &Digest, attempt: 
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    data_encoding::HEXLOWER.encode(bytes)
 }
 
 #[cfg(test)]

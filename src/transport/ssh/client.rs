@@ -5,9 +5,10 @@
 //! leaves no task behind.
 
 use pallet_api::reason::Reason;
+use parking_lot::Mutex;
 use std::{
     borrow::Cow,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -92,7 +93,7 @@ pub struct Ended {
 impl Ended {
     /// For people.
     pub fn why(&self) -> String {
-        let farewell = self.farewell.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let farewell = self.farewell.lock().clone();
         farewell.or_else(|| self.scissors.end()).unwrap_or_else(|| "the connection broke".to_owned())
     }
 }
@@ -153,7 +154,7 @@ impl client::Handler for Client {
             DisconnectReason::Error(Failure::Ssh(russh::Error::Disconnect | russh::Error::IO(_))) => None,
             DisconnectReason::Error(error) => Some(format!("the connection broke: {error}")),
         };
-        *self.farewell.lock().unwrap_or_else(PoisonError::into_inner) = farewell;
+        *self.farewell.lock() = farewell;
         match reason {
             DisconnectReason::ReceivedDisconnect(_) => Ok(()),
             DisconnectReason::Error(error) => Err(error),

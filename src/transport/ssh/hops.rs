@@ -6,9 +6,10 @@
 //! or for none, so what a tunnel does not take in soon is not waited for.
 
 use pallet_api::reason::Reason;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -90,7 +91,7 @@ impl Drop for Entry {
 impl Hops {
     fn slots(&self) -> MutexGuard<'_, (u64, HashMap<Identity, Slot>)> {
         // A panic while the map was held cannot have left it half changed: every change is one step.
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock()
     }
 
     /// How many jump hosts somebody is connected through, or is about to be.

@@ -14,9 +14,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 /// How many permits there are.
@@ -241,7 +242,7 @@ impl Limits {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way: the counts are right.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// How many addresses, and namespaces for handshakes, somebody has or wants a permit of.

@@ -1,11 +1,8 @@
 //! How many may be at something at once, by what it is.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Places, so many for each key.
@@ -41,7 +38,7 @@ impl<K: Clone + Eq + Hash> Places<K> {
 
     fn keys(&self) -> MutexGuard<'_, HashMap<K, Key>> {
         // A panic while the map was held cannot have left it half changed: every change is one step.
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.lock()
     }
 
     /// Waits for a place, in order.

@@ -14,10 +14,19 @@ COMPONENTS=(etcd kube-apiserver kube-controller-manager kube-scheduler container
 
 # Messages go to stderr, so that stdout is free for what scripts want to read.
 say() { printf '%s\n' "$*" >&2; }
-die() { say "cluster: $*"; exit 1; }
+die() {
+  say "cluster: $*"
+  exit 1
+}
 
-now_ms() { local t=${EPOCHREALTIME/[.,]/}; echo "${t%???}"; }
-seconds_since() { local ms=$(($(now_ms) - $1)); printf '%d.%d s' $((ms / 1000)) $((ms % 1000 / 100)); }
+now_ms() {
+  local t=${EPOCHREALTIME/[.,]/}
+  echo "${t%???}"
+}
+seconds_since() {
+  local ms=$(($(now_ms) - $1))
+  printf '%d.%d s' $((ms / 1000)) $((ms % 1000 / 100))
+}
 
 need_root() { [[ $EUID -eq 0 ]] || die "this needs root: it makes namespaces and mounts (try sudo -E $0)"; }
 

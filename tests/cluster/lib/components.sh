@@ -13,7 +13,8 @@ component_command() { # NAME: sets COMMAND
       # The data does not outlive the instance, so never wait for the disk.
       COMMAND=(etcd --data-dir $R/etcd --unsafe-no-fsync
         --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379
-        --listen-peer-urls http://127.0.0.1:2380) ;;
+        --listen-peer-urls http://127.0.0.1:2380)
+      ;;
     kube-apiserver)
       COMMAND=(kube-apiserver --etcd-servers=http://127.0.0.1:2379
         --secure-port=6443 --advertise-address=$NODE_IP --service-cluster-ip-range=$SERVICES
@@ -25,29 +26,36 @@ component_command() { # NAME: sets COMMAND
         --kubelet-client-certificate=$R/pki/kubelet-client.crt --kubelet-client-key=$R/pki/kubelet-client.key
         --kubelet-preferred-address-types=InternalIP
         --audit-policy-file=$R/config/audit.yaml --audit-log-path=$R/log/audit.log
-        --audit-log-maxsize=200 --audit-log-maxbackup=2) ;;
+        --audit-log-maxsize=200 --audit-log-maxbackup=2)
+      ;;
     kube-controller-manager)
       # At the default rate of 20 requests per second its start takes five seconds more.
       COMMAND=(kube-controller-manager --kubeconfig=$R/pki/kube-controller-manager.kubeconfig --leader-elect=false
         --root-ca-file=$R/pki/ca.crt --service-account-private-key-file=$R/pki/sa.key
-        --use-service-account-credentials --kube-api-qps=200 --kube-api-burst=400) ;;
+        --use-service-account-credentials --kube-api-qps=200 --kube-api-burst=400)
+      ;;
     kube-scheduler)
-      COMMAND=(kube-scheduler --kubeconfig=$R/pki/kube-scheduler.kubeconfig --leader-elect=false) ;;
+      COMMAND=(kube-scheduler --kubeconfig=$R/pki/kube-scheduler.kubeconfig --leader-elect=false)
+      ;;
     containerd) COMMAND=(containerd --config $R/config/containerd.toml) ;;
     kubelet)
       COMMAND=(kubelet --config=$R/config/kubelet.yaml --kubeconfig=$R/pki/node.kubeconfig --root-dir=$R/kubelet
-        --hostname-override=node-1 --node-ip=$NODE_IP) ;;
+        --hostname-override=node-1 --node-ip=$NODE_IP)
+      ;;
     kube-proxy) COMMAND=(kube-proxy --config=$R/config/kube-proxy.yaml) ;;
     kwok)
-      COMMAND=(env PATH="$HERE/kwok:$PATH" kwok --config=$R/config/kwok.yaml --kubeconfig=$R/pki/kwok.kubeconfig) ;;
+      COMMAND=(env PATH="$HERE/kwok:$PATH" kwok --config=$R/config/kwok.yaml --kubeconfig=$R/pki/kwok.kubeconfig)
+      ;;
     # These two are of tests/vms, which puts them there.
     virt-controller)
       # It ends when it cannot renew its lease; with the defaults, ten seconds without an API server would do.
       COMMAND=($R/vms/bin/virt-controller --kubeconfig=$R/kubeconfig --listen=127.0.0.1 --port=8182
         --launcher-image=localhost/pallet-launcher:1 --leader-elect-lease-duration=1h --leader-elect-renew-deadline=50m
-        --prom-cert-file=$R/vms/certificates/tls.crt --prom-key-file=$R/vms/certificates/tls.key) ;;
+        --prom-cert-file=$R/vms/certificates/tls.crt --prom-key-file=$R/vms/certificates/tls.key)
+      ;;
     stand-in-for-virt-handler)
-      COMMAND=($R/vms/bin/stand-in-for-virt-handler --node=node-1 --kubeconfig=$R/kubeconfig) ;;
+      COMMAND=($R/vms/bin/stand-in-for-virt-handler --node=node-1 --kubeconfig=$R/kubeconfig)
+      ;;
   esac
 }
 
@@ -95,7 +103,11 @@ await() { # SECONDS WHAT PROBE...
     for name in "${WATCHED[@]}"; do
       # Between fork and exec a component does not bear its name yet.
       component_pid "$name" >/dev/null || sleep 0.2
-      component_pid "$name" >/dev/null || { echo "$name has ended"; last_lines "$name"; return 1; }
+      component_pid "$name" >/dev/null || {
+        echo "$name has ended"
+        last_lines "$name"
+        return 1
+      }
     done
     if ((SECONDS >= deadline)); then
       echo "waited $1 s in vain for $2"

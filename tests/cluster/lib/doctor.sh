@@ -76,7 +76,10 @@ doctor_packages() { # [--install]
 cluster_doctor() { # [--install]
   local bad=0
   good() { say "  ok       $*"; }
-  missing() { say "  MISSING  $*"; bad=1; }
+  missing() {
+    say "  MISSING  $*"
+    bad=1
+  }
   note() { say "  note     $*"; }
 
   if [[ $(uname -s) == Linux ]]; then good "Linux $(uname -r)"; else missing "Linux: this runs on nothing else"; fi
@@ -93,8 +96,10 @@ cluster_doctor() { # [--install]
   command -v debootstrap >/dev/null ||
     note "debootstrap is not there; 'images/build debian' installs it"
 
-  if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then good "cgroup v2"
-  elif [[ -d /sys/fs/cgroup/memory ]]; then good "cgroup v1"
+  if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
+    good "cgroup v2"
+  elif [[ -d /sys/fs/cgroup/memory ]]; then
+    good "cgroup v1"
   else missing "cgroups: nothing is mounted at /sys/fs/cgroup"; fi
 
   mkdir -p "$CACHE"

@@ -15,7 +15,10 @@ DIR=$1
 
 finish() {
   local rc=$?
-  [[ $rc -eq 0 ]] || { echo failed >"$DIR/state"; echo "the instance did not come up"; }
+  [[ $rc -eq 0 ]] || {
+    echo failed >"$DIR/state"
+    echo "the instance did not come up"
+  }
 }
 trap finish EXIT
 trap 'echo "init.sh: line $LINENO failed: $BASH_COMMAND"' ERR
@@ -56,7 +59,11 @@ import_images() {
   for archive in "$DIR"/../../images/*.tar; do
     # NAME.tar links to the newest NAME-HASH.tar.
     [[ ! -L $archive ]] || ctr -n k8s.io images import --local "$archive" >>$R/log/images.log 2>&1 ||
-      { echo "importing $archive failed:"; tail -n 5 $R/log/images.log; return 1; }
+      {
+        echo "importing $archive failed:"
+        tail -n 5 $R/log/images.log
+        return 1
+      }
   done
   # The name by which the examples know it: nothing can be pulled here.
   ctr -n k8s.io images tag --force localhost/busybox:1 docker.io/library/busybox:1.37 >>$R/log/images.log 2>&1

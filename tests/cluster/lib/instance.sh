@@ -89,7 +89,10 @@ follow_up() {
       ready) break ;;
       absent | failed) return 1 ;;
     esac
-    ((SECONDS < deadline)) || { say "not ready after $UP_SECONDS s; logs: $DIR/log"; return 1; }
+    ((SECONDS < deadline)) || {
+      say "not ready after $UP_SECONDS s; logs: $DIR/log"
+      return 1
+    }
     sleep 0.1
   done
   exec 3<&-
@@ -107,7 +110,10 @@ launch() { # BIN
     bash "$HERE/lib/init.sh" "$DIR" </dev/null >>"$DIR/log/up.log" 2>&1 9>&- &
   unshare_pid=$!
   until pid=$(pgrep -P "$unshare_pid"); do
-    kill -0 "$unshare_pid" 2>/dev/null || { cat "$DIR/log/up.log" >&2; die "unshare failed"; }
+    kill -0 "$unshare_pid" 2>/dev/null || {
+      cat "$DIR/log/up.log" >&2
+      die "unshare failed"
+    }
     sleep 0.02
   done
   echo "$pid $(start_time "$pid") $(</proc/sys/kernel/random/boot_id)" >"$DIR/pid"
@@ -128,9 +134,15 @@ cluster_up() {
   lock "$DIR.lock"
   trap 'say "interrupted"; sweep; exit 130' INT TERM
   case $(instance_state) in
-    ready) say "instance '$NAME' is already up"; return ;;
+    ready)
+      say "instance '$NAME' is already up"
+      return
+      ;;
     starting) say "instance '$NAME' is already starting" ;;
-    *) say "starting instance '$NAME'"; launch "$bin" ;;
+    *)
+      say "starting instance '$NAME'"
+      launch "$bin"
+      ;;
   esac
   if ! follow_up; then
     # Keep the logs, they are all there is to go by.
@@ -204,7 +216,10 @@ inside() {
   # Bash would report a child that a signal ended.
   wait "$child" 2>/dev/null || rc=$?
   # wait also returns when a signal came in; then the command may still run.
-  while kill -0 "$child" 2>/dev/null; do rc=0; wait "$child" 2>/dev/null || rc=$?; done
+  while kill -0 "$child" 2>/dev/null; do
+    rc=0
+    wait "$child" 2>/dev/null || rc=$?
+  done
   trap - HUP TERM USR1 USR2 INT QUIT
   return "$rc"
 }

@@ -38,7 +38,10 @@ make_pki() { # DIR
 
 certificate() { # NAME SUBJECT OPTION...
   openssl req -x509 -config openssl.cnf -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 \
-    -keyout "$1.key" -out "$1.crt" -subj "$2" "${@:3}" 2>openssl.log || { cat openssl.log; return 1; }
+    -keyout "$1.key" -out "$1.crt" -subj "$2" "${@:3}" 2>openssl.log || {
+    cat openssl.log
+    return 1
+  }
 }
 signed() { certificate "$1" "$2" -extensions leaf -CA ca.crt -CAkey ca.key; }
 

@@ -7,11 +7,17 @@ AT_ONCE=8
 each() { # FUNCTION NAME...: fails if it failed for one
   local name running=0 failed=0
   for name in "${@:2}"; do
-    if ((running >= AT_ONCE)); then wait -n || failed=1; running=$((running - 1)); fi
+    if ((running >= AT_ONCE)); then
+      wait -n || failed=1
+      running=$((running - 1))
+    fi
     ("$1" "$name") &
     running=$((running + 1))
   done
-  while ((running > 0)); do wait -n || failed=1; running=$((running - 1)); done
+  while ((running > 0)); do
+    wait -n || failed=1
+    running=$((running - 1))
+  done
   return "$failed"
 }
 
@@ -39,11 +45,29 @@ hosts_up() { # [N] [--prefix web] [--small [SIZE]] [--host-keys KIND,...] [--whi
   local n=1 prefix=web size=- kinds=$KEY_KINDS lease=- name
   while (($#)); do
     case $1 in
-      --prefix) prefix=${2:-}; shift ;;
-      --small) size=64m; if [[ ${2:-} =~ ^[0-9]+[km]$ ]]; then size=$2; shift; fi ;;
-      --host-keys) kinds=${2:-}; shift ;;
-      --while) lease=${2:-}; shift ;;
-      *) [[ $1 =~ ^[1-9][0-9]{0,3}$ ]] || die "up: what is '$1'? See: $0 --help"; n=$1 ;;
+      --prefix)
+        prefix=${2:-}
+        shift
+        ;;
+      --small)
+        size=64m
+        if [[ ${2:-} =~ ^[0-9]+[km]$ ]]; then
+          size=$2
+          shift
+        fi
+        ;;
+      --host-keys)
+        kinds=${2:-}
+        shift
+        ;;
+      --while)
+        lease=${2:-}
+        shift
+        ;;
+      *)
+        [[ $1 =~ ^[1-9][0-9]{0,3}$ ]] || die "up: what is '$1'? See: $0 --help"
+        n=$1
+        ;;
     esac
     shift
   done
@@ -235,7 +259,10 @@ hosts_status() {
   local name link disk all
   need_namespaces
   mapfile -t all < <(names)
-  ((${#all[@]})) || { say "no hosts in $HOSTS_DIR"; return 3; }
+  ((${#all[@]})) || {
+    say "no hosts in $HOSTS_DIR"
+    return 3
+  }
   printf '%-20s %-14s %-8s %-6s %s\n' NAME ADDRESS STATE LINK DISK
   for name in "${all[@]}"; do
     link='up'

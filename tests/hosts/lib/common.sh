@@ -4,7 +4,10 @@
 # shellcheck source=../../cluster/lib/common.sh
 . "$HERE/../cluster/lib/common.sh"
 
-die() { say "hosts: $*"; exit 1; }
+die() {
+  say "hosts: $*"
+  exit 1
+}
 
 # The cluster tool mounts its instance there, and removes all of it when the instance ends.
 IN_CLUSTER=/run/pallet/state

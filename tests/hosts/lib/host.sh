@@ -112,7 +112,11 @@ boot_host() { # NAME
     "$HERE/lib/boot.sh" "$HOSTS_DIR/$1" "$TREE" </dev/null >"$HOSTS_DIR/$1/boot.log" 2>&1 8<&- 9>&- &
   unshare_pid=$!
   await $SERVES_WITHIN sshd_serves_or_ended "$1" $unshare_pid || true
-  sshd_serves "$1" || { say "host '$1' does not serve:"; cat "$HOSTS_DIR/$1/boot.log" "$HOSTS_DIR/$1/sshd.log" >&2; return 1; }
+  sshd_serves "$1" || {
+    say "host '$1' does not serve:"
+    cat "$HOSTS_DIR/$1/boot.log" "$HOSTS_DIR/$1/sshd.log" >&2
+    return 1
+  }
 }
 
 # Ends everything in it; the kernel does not come back before all is gone.

@@ -14,9 +14,9 @@ network_lock() {
 }
 network_unlock() { exec 8<&-; }
 
-address_of() { echo "10.99.$((1 + $1 / 200)).$((1 + $1 % 200))"; } # NUMBER
+address_of() { echo "10.99.$((1 + $1 / 200)).$((1 + $1 % 200))"; }                    # NUMBER
 mac_of() { printf '02:63:00:00:%02x:%02x\n' $(((1 + $1) >> 8)) $(((1 + $1) & 255)); } # NUMBER
-link_of() { echo "host-$1"; } # NUMBER
+link_of() { echo "host-$1"; }                                                         # NUMBER
 
 # Under the lock: sets NUMBERS to as many free ones as there are names.
 free_numbers() { # HOW_MANY

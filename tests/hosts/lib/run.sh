@@ -8,7 +8,10 @@ hosts_run() { # COMMAND...
   if ! { directory=$(tree_dir) && [[ -d $directory ]]; }; then hosts_build >/dev/null; fi
   directory=$(mktemp -d "$CACHE/hosts/run.XXXXXX")
   # Whoever is killed, and however: when the last that holds descriptor 7 has ended, the directory goes.
-  exec 7> >(exec 7>&- 9>&-; exec setsid bash "$HERE/lib/remove.sh" "$directory" >/dev/null 2>&1)
+  exec 7> >(
+    exec 7>&- 9>&-
+    exec setsid bash "$HERE/lib/remove.sh" "$directory" >/dev/null 2>&1
+  )
   HOSTS_DIR=$directory setpriv --pdeathsig KILL \
     unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private \
     env --default-signal=INT,QUIT "$HERE/lib/first.sh" "$@" <&0 9>&- &
@@ -19,7 +22,10 @@ hosts_run() { # COMMAND...
   if [[ -t 0 ]]; then trap : INT QUIT; fi
   wait "$child" 2>/dev/null || rc=$?
   # wait also returns when a signal came in.
-  while kill -0 "$child" 2>/dev/null; do rc=0; wait "$child" 2>/dev/null || rc=$?; done
+  while kill -0 "$child" 2>/dev/null; do
+    rc=0
+    wait "$child" 2>/dev/null || rc=$?
+  done
   exec 7>&-
   bash "$HERE/lib/remove.sh" "$directory" </dev/null
   return "$rc"

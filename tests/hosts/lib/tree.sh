@@ -58,7 +58,10 @@ CONFIG
 tree_dir() {
   local image key
   image=$(readlink "$CACHE/images/debian.tar") || return
-  key=$({ echo "$image ${PACKAGES[*]} $PASSWORD"; declare -f prepare_tree extract_image; } | sha256sum | cut -c1-12)
+  key=$({
+    echo "$image ${PACKAGES[*]} $PASSWORD"
+    declare -f prepare_tree extract_image
+  } | sha256sum | cut -c1-12)
   echo "$CACHE/hosts/tree-$key"
 }
 
@@ -105,10 +108,16 @@ hosts_build() {
     trap 'rm -rf --one-file-system "$WORK"' EXIT
     # Beside '||' or in an 'if', -e would not hold in there.
     set +e
-    (set -e; build_tree "$image" "$tree") >"$WORK/log" 2>&1
+    (
+      set -e
+      build_tree "$image" "$tree"
+    ) >"$WORK/log" 2>&1
     rc=$?
     set -e
-    ((rc == 0)) || { tail -n 20 "$WORK/log" >&2; die "the tree could not be built"; }
+    ((rc == 0)) || {
+      tail -n 20 "$WORK/log" >&2
+      die "the tree could not be built"
+    }
     rm -rf --one-file-system "$WORK"
     trap - EXIT
     say "  took $(seconds_since "$begin")"

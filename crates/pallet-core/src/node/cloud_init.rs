@@ -3,8 +3,7 @@
 //! The user's own user data goes along as it is, whatever kind it is of: a further part of a MIME message, which cloud-init
 //! merges by itself. It is looked into only for what would contradict the operator's part.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use data_encoding::BASE64_MIME;
+use data_encoding::{BASE64, BASE64_MIME};
 use serde_json::{Value, json};
 
 /// The volume that is added where the template has none with user data.
@@ -76,7 +75,7 @@ pub fn own(template: &Value) -> Result<Own, Problem> {
         return Ok(Own::Text(text.to_owned()));
     }
     if let Some(encoded) = source["userDataBase64"].as_str() {
-        let text = BASE64_STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let text = BASE64.decode(encoded.trim().as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         return text.map(Own::Text).ok_or_else(|| Problem {
             path: format!("{at}.userDataBase64"),
             message: "is no text in base64; compressed user data cannot be merged: write it plain".into(),
@@ -289,7 +288,7 @@ mod tests {
         let text = merge(Some(own), &ADDITIONS).unwrap();
         assert!(text.is_ascii(), "{text}");
         let encoded = text.split("base64\n\n").nth(1).unwrap().split("\n\n--").next().unwrap();
-        let decoded = BASE64_STANDARD.decode(encoded.replace(['\r', '\n'], "")).unwrap();
+        let decoded = BASE64.decode(encoded.replace(['\r', '\n'], "").as_bytes()).unwrap();
         assert_eq!(String::from_utf8(decoded).unwrap(), own);
     }
 

@@ -10,13 +10,14 @@ mod reference;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock},
 };
 
 use cel::{
     Context as Scope, IdedExpr, Value as Cel,
     common::ast::{EntryExpr, Expr, LiteralValue, operators},
 };
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::budget::{Budget, Meter, REASON, STEP, TooMuch};
@@ -92,7 +93,7 @@ struct Parsed {
 fn parsed(expression: &str) -> Result<Arc<Parsed>, String> {
     type Known = Mutex<HashMap<String, Result<Arc<Parsed>, String>>>;
     static KNOWN: LazyLock<Known> = LazyLock::new(Mutex::default);
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = || KNOWN.lock();
     if let Some(parsed) = known().get(expression) {
         return parsed.clone();
     }

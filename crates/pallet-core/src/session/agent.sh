@@ -83,7 +83,10 @@ take() {
 find_state() {
   user=0
   while read -r key real effective rest; do
-    [ "$key" != Uid: ] || { user=$effective; break; }
+    [ "$key" != Uid: ] || {
+      user=$effective
+      break
+    }
   done </proc/self/status 2>/dev/null
   named=${PALLET_STATE_DIR:-/var/lib/pallet} S=$named home=
   [ -z "${PALLET_STATE_DIR-}" ] || [ -L "$S/filesystem-id" ] || ! usable || return 0
@@ -99,7 +102,10 @@ find_state() {
     ;;
   esac
   for S in "$named" "$home" "/var/tmp/pallet-$user" "/var/tmp/pallet-$user".* "/tmp/pallet-$user" "/tmp/pallet-$user".*; do
-    [ -L "$S/filesystem-id" ] && ours && { writable; return; }
+    [ -L "$S/filesystem-id" ] && ours && {
+      writable
+      return
+    }
   done
   S=$named
   usable && return
@@ -131,7 +137,11 @@ usable() {
 # it is sticky, and they cannot move what is ours. In a pod the directories above are the author's choice.
 ours() {
   case $S in
-  "$named") case $S in /tmp/* | /var/tmp/*) ;; *) [ -O "$S" ]; return ;; esac ;;
+  "$named") case $S in /tmp/* | /var/tmp/*) ;; *)
+    [ -O "$S" ]
+    return
+    ;;
+  esac ;;
   esac
   base=$(cd -P "${S%/*}/" 2>/dev/null && pwd -P) || return 1
   S=${base%/}/${S##*/}
@@ -154,7 +164,7 @@ ours() {
   }
 }
 
-in_pod() { case $meant in - | @*) return 1 ;; esac; }
+in_pod() { case $meant in - | @*) return 1 ;; esac }
 
 # Whether nobody but root and this user can exchange what is in a directory.
 safe() {
@@ -271,6 +281,7 @@ held() {
   newest
   holder=
   [ "$top" != "$freed" ] || return 1
+  # shellcheck disable=SC2046 # the words of the link
   set -- $(readlink "$S/lock.$top" 2>/dev/null)
   holder=${1-}
   [ -n "$holder" ] || return 1
@@ -360,7 +371,10 @@ clock() {
       passed
       [ "$passed" -ge "$ticks" ] || passed=$ticks
       # One look may fail where memory is short.
-      if alive "$self" "$self_born"; then lost=0; else lost=$((lost + 1)); continue; fi
+      if alive "$self" "$self_born"; then lost=0; else
+        lost=$((lost + 1))
+        continue
+      fi
       if born "$script" && [ "${script_born:=$born}" = "$born" ]; then gone=0; else gone=$((gone + 1)); fi
       [ "$passed" -lt "$1" ] && [ "$gone" -lt 2 ] || kill -s ALRM "$self"
       [ $((ticks % 10)) != 0 ] || ! alive "$me" "$my_born" || kill -s USR2 "$me"
@@ -396,14 +410,21 @@ supervise() {
   d=$S/runs/$1
   in_log "$1" && known=yes || known=
   [ "$logged" -le 32 ] || prune
-  settle_in && prepare "$@" || { rm -rf "$d"; refuse "disk the journal $d could not be written"; exit 4; }
+  settle_in && prepare "$@" || {
+    rm -rf "$d"
+    refuse "disk the journal $d could not be written"
+    exit 4
+  }
   reply "started $1"
   exec >/dev/null
   began=$8
   uptime
   before=$up
   # By exec, since a shell that redirects for a while only keeps what it has closed.
-  (exec <&5 4>&- 5<&- 6>&- 7<&-; drain) &
+  (
+    exec <&5 4>&- 5<&- 6>&- 7<&-
+    drain
+  ) &
   reader=$!
   (
     exec >&4 2>&1 4>&- 5<&-
@@ -417,7 +438,10 @@ supervise() {
   exec 4>&- 5<&-
   feeder=
   if [ -n "$secrets" ]; then
-    (exec 7<&-; printf '%s' "$secrets" >&6) &
+    (
+      exec 7<&-
+      printf '%s' "$secrets" >&6
+    ) &
     feeder=$!
     exec 6>&- 7<&-
     secrets=
@@ -516,7 +540,10 @@ sweep() {
 hold() {
   secrets= left=$1
   while [ "$left" -gt 0 ]; do
-    part=$(dd bs="$left" count=1 2>/dev/null; echo .)
+    part=$(
+      dd bs="$left" count=1 2>/dev/null
+      echo .
+    )
     part=${part%.}
     [ -n "$part" ] || return 1
     secrets=$secrets$part left=$((left - ${#part}))
@@ -527,12 +554,19 @@ hold() {
 # run ID TIMEOUT BYTES PHASE ATTEMPT DIGEST BYTES SEAL FROM NOW, then the script and its secrets: starts it, or joins the run
 # of that id.
 run() {
-  take "$3" "$S/inbox.$me" || { rm -f "$S/inbox.$me"; refuse "disk the script could not be written to $S"; exit 1; }
+  take "$3" "$S/inbox.$me" || {
+    rm -f "$S/inbox.$me"
+    refuse "disk the script could not be written to $S"
+    exit 1
+  }
   hold "$7" || exit 1
   newest
   next=$((top + 1)) code=
   while get_state "$1" && [ "$word" = none ]; do
-    (exec </dev/null 2>/dev/null; supervise "$1" "$2" "$4" "$5" "$6" "$8" "$9" "${10}") &
+    (
+      exec </dev/null 2>/dev/null
+      supervise "$1" "$2" "$4" "$5" "$6" "$8" "$9" "${10}"
+    ) &
     wait_for "$!"
     [ "$code" = 75 ] || break
     nap
@@ -564,13 +598,22 @@ wait_for() {
 attach() {
   polls=0
   while get_state "$1"; do
-    if foreign "$1"; then refuse_foreign "$1"; return; fi
+    if foreign "$1"; then
+      refuse_foreign "$1"
+      return
+    fi
     case $word in
     running) [ -z "${2-}" ] || kill -s "$2" "$s1" 2>/dev/null ;;
     none)
-      if ! held || [ "$holder" != "$1" ]; then reply "absent $1"; return; fi
+      if ! held || [ "$holder" != "$1" ]; then
+        reply "absent $1"
+        return
+      fi
       ;;
-    *) report "$1"; return ;;
+    *)
+      report "$1"
+      return
+      ;;
     esac
     [ "$polls" != 0 ] || reply "attached $1"
     polls=$((polls + 1))
@@ -608,7 +651,10 @@ read_lines() {
 report() {
   d=$S/runs/$1
   # A supervisor that died without a word: its run ended, nobody knows how.
-  [ "$word" = ended ] || { bury "$1"; s1=died s2=0 s3=0; }
+  [ "$word" = ended ] || {
+    bury "$1"
+    s1=died s2=0 s3=0
+  }
   rotated=0 output=0 sum=-
   [ ! -s "$d/rotated" ] || read -r rotated <"$d/rotated"
   total=${rotated:=0}
@@ -704,7 +750,10 @@ facts() {
   while read -r key value rest; do
     case $key in
     MemTotal:) fact memory.totalBytes "$((value * 1024))" ;;
-    MemAvailable:) fact memory.availableBytes "$((value * 1024))"; break ;;
+    MemAvailable:)
+      fact memory.availableBytes "$((value * 1024))"
+      break
+      ;;
     esac
   done </proc/meminfo
   disk=$(df -Pk / 2>/dev/null)
@@ -749,11 +798,20 @@ hello() {
     exit 1
   fi
   for tool in dd wc mkdir mkfifo chmod ln mv rm cat tail grep readlink sleep; do
-    command -v "$tool" >/dev/null 2>&1 || { refuse "tools the node has no $tool"; exit 1; }
+    command -v "$tool" >/dev/null 2>&1 || {
+      refuse "tools the node has no $tool"
+      exit 1
+    }
   done
   meant=$2
-  find_state || { refuse "state no directory for the journal can be written that is this user's own and that no other user can exchange, among $named $home /var/tmp/pallet-$user /tmp/pallet-$user"; exit 1; }
-  find_fs_id "$2" "${3-}" || { refuse "state the filesystem ID in $S cannot be read"; exit 1; }
+  find_state || {
+    refuse "state no directory for the journal can be written that is this user's own and that no other user can exchange, among $named $home /var/tmp/pallet-$user /tmp/pallet-$user"
+    exit 1
+  }
+  find_fs_id "$2" "${3-}" || {
+    refuse "state the filesystem ID in $S cannot be read"
+    exit 1
+  }
   born "$me"
   # One that had our number may have left something.
   [ -n "$my_born" ] || leave

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use aho_corasick::{
@@ -14,6 +14,7 @@ use aho_corasick::{
     automaton::Automaton as _,
     nfa::contiguous::{Builder, NFA},
 };
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{phase::secret::Secret, text};
@@ -350,7 +351,7 @@ pub struct Masks(Mutex<HashMap<String, Weak<Needles>>>);
 impl Masks {
     /// The mask by this name, where a session still has it.
     pub fn get(&self, name: &str) -> Option<Mask> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         known.retain(|_, needles| needles.strong_count() > 0);
         known.get(name).and_then(Weak::upgrade).map(|needles| Mask(Some(needles)))
     }
@@ -358,7 +359,7 @@ impl Masks {
     /// Shares a mask for as long as a session has it.
     pub fn put(&self, name: String, mask: &Mask) {
         if let Some(needles) = &mask.0 {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::downgrade(needles));
+            self.0.lock().insert(name, Arc::downgrade(needles));
         }
     }
 }

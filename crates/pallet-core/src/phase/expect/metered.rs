@@ -8,10 +8,7 @@
 //! The work of an evaluation is bounded by its meter, whatever the expression and the values. Memory is, too: no value is
 //! made that is larger than what was paid for plus one operand.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
 
 use cel::{
     Context as Scope, ExecutionError, FunctionContext, IdedExpr, Value,
@@ -21,6 +18,7 @@ use cel::{
         value::{CowVal, Val},
     },
 };
+use parking_lot::Mutex;
 use regex::Regex;
 
 use super::{functions, loops, re2};
@@ -585,7 +583,7 @@ impl Patterns {
         pattern: &str,
         using: impl FnOnce(&Regex) -> T,
     ) -> Result<T, ExecutionError> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if !known.contains_key(pattern) {
             let compiled = self.compile(name, pattern)?;
             if known.len() >= PATTERNS_KEPT {

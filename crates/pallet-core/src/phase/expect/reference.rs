@@ -39,7 +39,7 @@ fn as_json(value: &Cel) -> Value {
         Cel::Float(value) => json!(value),
         Cel::String(text) => json!(text.as_str()),
         Cel::Bytes(bytes) => {
-            json!(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes.as_slice()))
+            json!(data_encoding::BASE64.encode(bytes))
         }
         Cel::List(items) => items.iter().map(as_json).collect(),
         Cel::Map(map) => map

@@ -8,11 +8,12 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -70,7 +71,7 @@ struct Phase {
 
 impl Memo {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// How many phases were rendered since the group was parsed.

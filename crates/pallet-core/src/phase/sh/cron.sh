@@ -15,13 +15,19 @@ cron_() {
   done
   crontab=$directory/$user
   if [ ! -d "$directory" ]; then
-    [ "$state" = present ] || { result=Unchanged; return 0; }
+    [ "$state" = present ] || {
+      result=Unchanged
+      return 0
+    }
     complain "cron: the node has neither /etc/cron.d nor a directory of crontabs; install cron in an action before"
     return 1
   fi
   marker="# pallet: $name" begins=
   if [ -e "$crontab" ]; then begins=$(grep -nxF -e "$marker" "$crontab" | sed -n '1s/:.*//p'); fi
-  if [ "$state" = absent ] && [ -z "$begins" ]; then result=Unchanged; return 0; fi
+  if [ "$state" = absent ] && [ -z "$begins" ]; then
+    result=Unchanged
+    return 0
+  fi
   put_file "$crontab" 600 0 0 cron_table
 }
 

@@ -10,12 +10,18 @@ remote_file_() {
   settle_file || return 1
   have=
   if [ -n "$held" ] && [ "$(sum_of "$held")" = "$wanted" ]; then
-    if [ "$was" = "$file_mode:$owner:$group" ]; then result=Unchanged; return 0; fi
+    if [ "$was" = "$file_mode:$owner:$group" ]; then
+      result=Unchanged
+      return 0
+    fi
     have=yes
   fi
   [ "$mode" = apply ] || return 0
   # Its owner may change it until it is in the room.
-  make_room && if [ -n "$have" ]; then cat "$held" >"$room/new"; else fetch_file "$@"; fi && verify_sum && { show_diff cat "$room/new"; place_file; }
+  make_room && if [ -n "$have" ]; then cat "$held" >"$room/new"; else fetch_file "$@"; fi && verify_sum && {
+    show_diff cat "$room/new"
+    place_file
+  }
   code=$?
   leave_room
   return "$code"
@@ -36,15 +42,24 @@ verify_sum() {
 patience=60
 fetch_file() {
   case $url in
-  file://*%*) complain "remoteFile: a file: url is taken as it stands; write $url without %"; return 1 ;;
+  file://*%*)
+    complain "remoteFile: a file: url is taken as it stands; write $url without %"
+    return 1
+    ;;
   file://*)
-    [ -f "${url#file://}" ] || { complain "remoteFile: ${url#file://} is not there, or is no file"; return 1; }
+    [ -f "${url#file://}" ] || {
+      complain "remoteFile: ${url#file://} is not there, or is no file"
+      return 1
+    }
     cat "${url#file://}" >"$room/new"
     return
     ;;
   esac
   if [ "$#" != 0 ]; then
-    has_command curl || { complain "remoteFile: secretHeaders need curl; install it in an action before"; return 1; }
+    has_command curl || {
+      complain "remoteFile: secretHeaders need curl; install it in an action before"
+      return 1
+    }
     fetch_with_headers "$@"
   elif has_command curl; then
     fetch_by curl -fsSL --proto =http,https --connect-timeout 30 -o "$room/new" "$url"
@@ -64,7 +79,7 @@ fetch_with_headers() {
   hops=0 there=$url schemes=http,https
   case $url in https:*) schemes=https ;; esac
   while [ "$hops" -le 10 ]; do
-    if [ "$(authority_of "$there")" = "$(authority_of "$url")" ]; then hide= ; else hide=yes; fi
+    if [ "$(authority_of "$there")" = "$(authority_of "$url")" ]; then hide=; else hide=yes; fi
     rm -f "$room/new"
     { [ -n "$hide" ] || header_lines "$@"; } | {
       fetch_by curl -fsS --proto "=$schemes" --connect-timeout 30 -o "$room/new" -w '%{redirect_url}' -K - "$there" >"$room/next"
@@ -76,7 +91,10 @@ fetch_with_headers() {
   complain "remoteFile: $url redirects more than 10 times"
   return 1
 }
-authority_of() { rest=${1#*://}; printf '%s\n' "${1%%:*}://${rest%%[/?#]*}"; }
+authority_of() {
+  rest=${1#*://}
+  printf '%s\n' "${1%%:*}://${rest%%[/?#]*}"
+}
 header_lines() {
   while [ "$#" -gt 0 ]; do
     printf 'header = "%s: ' "$1"

@@ -19,17 +19,29 @@ directory_() {
   fi
   result=Changed
   [ "$mode" = apply ] || return 0
-  if [ -n "$before" ]; then dress_file .; return; fi
+  if [ -n "$before" ]; then
+    dress_file .
+    return
+  fi
   wanted_mode=${file_mode:-755} file_mode= top=$1
-  while above=${top%/*}; [ -n "$above" ] && [ ! -d "$above" ]; do top=$above; done
+  while
+    above=${top%/*}
+    [ -n "$above" ] && [ ! -d "$above" ]
+  do top=$above; done
   enter_directory "${top%/*}/" || return 1
   rest=${1#"${top%/*}"}
-  while rest=${rest#/}; [ -n "$rest" ]; do
+  while
+    rest=${rest#/}
+    [ -n "$rest" ]
+  do
     each=${rest%%/*}
     [ "$each" != "$rest" ] || file_mode=$wanted_mode
     rest=${rest#"$each"}
     case $each in '' | .) continue ;; esac
-    [ -d "./$each" ] || (umask 022; mkdir "./$each") || return 1
+    [ -d "./$each" ] || (
+      umask 022
+      mkdir "./$each"
+    ) || return 1
     look_around && step_into "$each" || return 1
     if [ -n "$file_mode" ] || [ -n "${5-}" ]; then dress_file . || return 1; fi
   done
@@ -37,7 +49,10 @@ directory_() {
 
 # no_directory PATH: no such directory is there, nor what was in it. What is mounted there is somebody else's.
 no_directory() {
-  if [ ! -e "$1" ] && [ ! -L "$1" ]; then result=Unchanged; return 0; fi
+  if [ ! -e "$1" ] && [ ! -L "$1" ]; then
+    result=Unchanged
+    return 0
+  fi
   if [ ! -d "$1" ] || [ -L "$1" ]; then
     complain "directory: $1 is no directory; remove it with file or symlink and state: absent"
     return 1
@@ -61,7 +76,10 @@ no_directory() {
 symlink_() {
   file=$1
   if [ -L "$1" ]; then
-    if [ "$(readlink "$1")" = "$2" ]; then result=Unchanged; return 0; fi
+    if [ "$(readlink "$1")" = "$2" ]; then
+      result=Unchanged
+      return 0
+    fi
   elif [ -e "$1" ]; then
     complain "symlink: $1 is there and is no link; remove it in an action before"
     return 1
@@ -109,7 +127,10 @@ put_file() {
 # beside the file is written nowhere else.
 fill_room() {
   if [ -n "$in_place" ] && [ -n "${hidden-}" ]; then
-    [ -z "$validate" ] || { complain "$file cannot be validated: its directory cannot be written to, or it has hard links"; return 1; }
+    [ -z "$validate" ] || {
+      complain "$file cannot be validated: its directory cannot be written to, or it has hard links"
+      return 1
+    }
     rewrite_file "$@"
     return
   fi
@@ -123,8 +144,14 @@ fill_room() {
 # no_file PATH: no such file is there.
 no_file() {
   file=$1 file_mode=644 was=
-  if [ ! -e "$1" ] && [ ! -L "$1" ]; then result=Unchanged; return 0; fi
-  if [ -d "$1" ] && [ ! -L "$1" ]; then complain "$1 is a directory; remove it in an action before"; return 1; fi
+  if [ ! -e "$1" ] && [ ! -L "$1" ]; then
+    result=Unchanged
+    return 0
+  fi
+  if [ -d "$1" ] && [ ! -L "$1" ]; then
+    complain "$1 is a directory; remove it in an action before"
+    return 1
+  fi
   result=Changed
   enter_parent && hold_file 4 || return 1
   if [ -n "$held" ]; then
@@ -137,7 +164,10 @@ no_file() {
 
 # settle_file: $was becomes what $file has, $file_mode, $owner and $group what it is to have.
 settle_file() {
-  if [ -d "$file" ]; then complain "$file is a directory; remove it in an action before"; return 1; fi
+  if [ -d "$file" ]; then
+    complain "$file is a directory; remove it in an action before"
+    return 1
+  fi
   if [ -e "$file" ] && [ ! -f "$file" ]; then
     complain "$file is there and is no file; remove it in an action before"
     return 1
@@ -180,14 +210,20 @@ is_printed() {
 enter_directory() {
   left=$1/ links=0
   me=$(id -u) || return 1
-  if [ "$me" != 0 ]; then cd -P -- "$1" && look_around; return; fi
+  if [ "$me" != 0 ]; then
+    cd -P -- "$1" && look_around
+    return
+  fi
   cd / && look_around || return 1
   while [ -n "$left" ]; do
     part=${left%%/*} left=${left#*/}
     case $part in '' | .) continue ;; esac
     if [ -n "$ours" ] && [ -L "./$part" ]; then
       links=$((links + 1))
-      [ "$links" -le 40 ] && part=$(readlink "./$part") || { complain "$1 cannot be entered: its links do not end"; return 1; }
+      [ "$links" -le 40 ] && part=$(readlink "./$part") || {
+        complain "$1 cannot be entered: its links do not end"
+        return 1
+      }
       left=$part/$left
       case $part in /*) cd / && look_around || return 1 ;; esac
       continue
@@ -208,6 +244,7 @@ step_into() {
 
 # look_around: $here and $above are the identities of the current directory and its parent, $whose is its owner.
 look_around() {
+  # shellcheck disable=SC2046 # one word for each value
   set -- $(stat -c '%d:%i %u %a' . ..)
   [ "$#" = 6 ] || return 1
   here=$1 whose=$2 above=$4 ours= shared=
@@ -227,7 +264,10 @@ hold_file() {
   may_follow || [ ! -L "./$entry" ] || return 0
   { eval "command exec $1<\"./\$entry\""; } 2>/dev/null || {
     # Who may not read a file may be allowed to replace it.
-    may_follow || { complain "$file has changed meanwhile"; return 1; }
+    may_follow || {
+      complain "$file has changed meanwhile"
+      return 1
+    }
     held=$file
     return 0
   }
@@ -261,7 +301,10 @@ make_room() {
     fi
   fi
   if [ -z "$in_place" ]; then
-    if said=$( (umask 077; LC_ALL=C mkdir "./.pallet.$fresh") 2>&1); then
+    if said=$( (
+      umask 077
+      LC_ALL=C mkdir "./.pallet.$fresh"
+    ) 2>&1); then
       beside=.pallet.$fresh
       if ! enter_room || [ -n "$(ls -A)" ]; then
         beside=
@@ -272,11 +315,17 @@ make_room() {
       return
     fi
     # Of a file that is there in a directory that cannot be written to, /etc/hosts of a pod for one.
-    if [ ! -f "$spot" ] || [ -L "$spot" ] || [ ! -w "$spot" ] || ! is_ours "$said"; then complain "$said"; return 1; fi
+    if [ ! -f "$spot" ] || [ -L "$spot" ] || [ ! -w "$spot" ] || ! is_ours "$said"; then
+      complain "$said"
+      return 1
+    fi
   fi
   in_place=yes room=$journal/room
   rm -rf "$room"
-  (umask 077; mkdir "$room")
+  (
+    umask 077
+    mkdir "$room"
+  )
 }
 
 # enter_room: enters $beside, where it is this user's own and in the current directory.
@@ -289,7 +338,10 @@ enter_room() {
 leave_room() {
   case $in_place:$beside in
   yes:*) rm -rf "$room" ;;
-  :?*) rm -f ./* ./.[!.]*; cd -P .. && rmdir "./$beside" ;;
+  :?*)
+    rm -f ./* ./.[!.]*
+    cd -P .. && rmdir "./$beside"
+    ;;
   esac 2>/dev/null
 }
 
@@ -307,7 +359,11 @@ has_links() { [ -f "$spot" ] && [ ! -L "$spot" ] && [ "$(stat -c %h "$spot")" -g
 # is_ours SAID: nobody but root and this user can put a link in the place of $file. SAID is why its directory cannot be
 # written to.
 is_ours() {
-  case ${1-} in *"Read-only file system"*) ! has_links; return ;; esac
+  case ${1-} in *"Read-only file system"*)
+    ! has_links
+    return
+    ;;
+  esac
   [ -n "$ours" ]
 }
 
@@ -319,8 +375,14 @@ place_file() {
       dress_file "$room/new" || return 1
       move_out && return 0
       # A file that is a mount of its own (/etc/hosts in a pod) cannot be replaced, only rewritten.
-      case $said in *[Rr]"esource busy"*) [ ! -L "$spot" ] ;; *) false ;; esac || { complain "$said"; return 1; }
-      is_ours || { complain "$file can only be rewritten in place, and others may write to its directory: $said"; return 1; }
+      case $said in *[Rr]"esource busy"*) [ ! -L "$spot" ] ;; *) false ;; esac || {
+        complain "$said"
+        return 1
+      }
+      is_ours || {
+        complain "$file can only be rewritten in place, and others may write to its directory: $said"
+        return 1
+      }
     elif [ -L "$spot" ] || ! is_ours; then
       complain "the ACL or the extended attributes of $file cannot be kept, and others may write to its directory; remove them"
       return 1
@@ -339,10 +401,18 @@ validate_file() {
   while :; do
     case $left in *%s*) script=$script${left%%%s*}$quoted left=${left#*%s} ;; *) break ;; esac
   done
-  (forget_secrets; set --; cd -- "$began"; eval "$script$left")
+  (
+    forget_secrets
+    set --
+    cd -- "$began" || exit
+    eval "$script$left"
+  )
   code=$?
   [ "$entry" = new ] || mv -f "$room/$entry" "$room/new" || return 1
-  [ "$code" = 0 ] || { complain "validate refuses the new content with code $code; $file is as it was"; return 1; }
+  [ "$code" = 0 ] || {
+    complain "validate refuses the new content with code $code; $file is as it was"
+    return 1
+  }
 }
 
 # keep_attributes: what is in the room gets the ACL, the extended attributes and the SELinux type of $file. Where the node has
@@ -374,7 +444,10 @@ rewrite_file() {
   fi
   "$@" | dd of="$spot" conv=notrunc 2>/dev/null
   [ "$size" -ge "$had" ] || cut_file "$size"
-  is_printed "$spot" "$@" || { complain "$file could not be written in whole; look at it"; return 1; }
+  is_printed "$spot" "$@" || {
+    complain "$file could not be written in whole; look at it"
+    return 1
+  }
   dress_file "$spot"
 }
 
@@ -421,17 +494,31 @@ is_public() {
 
 # number_of passwd|group NAME: prints its number. A number and nothing stand for themselves.
 number_of() {
-  case $2 in *[!0-9]*) ;; *) printf '%s\n' "$2"; return 0 ;; esac
-  found=$(entry_of "$1" "$2") || { complain "$2 is not in the node's $1; add it in an action before"; return 1; }
+  case $2 in *[!0-9]*) ;; *)
+    printf '%s\n' "$2"
+    return 0
+    ;;
+  esac
+  found=$(entry_of "$1" "$2") || {
+    complain "$2 is not in the node's $1; add it in an action before"
+    return 1
+  }
   found=${found#*:*:}
   printf '%s\n' "${found%%:*}"
 }
 
 # entry_of passwd|group NAME: prints its line.
 entry_of() {
-  if has_command getent; then getent "$1" "$2"; return; fi
+  if has_command getent; then
+    getent "$1" "$2"
+    return
+  fi
   while IFS= read -r line || [ -n "$line" ]; do
-    case $line in "$2":*) printf '%s\n' "$line"; return 0 ;; esac
+    case $line in "$2":*)
+      printf '%s\n' "$line"
+      return 0
+      ;;
+    esac
   done <"/etc/$1"
   return 1
 }

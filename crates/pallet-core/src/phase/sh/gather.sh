@@ -4,13 +4,22 @@ gather() {
   case $3 in
   exit)
     # Whatever it ends with is an answer.
-    (set -e; script=$4; set --; eval "$script") >/dev/null 2>&1
+    (
+      set -e
+      script=$4
+      set --
+      eval "$script"
+    ) >/dev/null 2>&1
     case $? in 0) echo true ;; *) echo false ;; esac >"$journal/fact"
+    # shellcheck disable=SC2320 # whether the answer could be written
     code=$?
     ;;
   *)
     rm -f "$journal/code"
-    { print_fact "$3" "$4"; echo "$?" >"$journal/code"; } | head -c 32769 >"$journal/fact"
+    {
+      print_fact "$3" "$4"
+      echo "$?" >"$journal/code"
+    } | head -c 32769 >"$journal/fact"
     # Not by ||, which would take the effect of set -e from the script.
     [ $? = 0 ] || rm -f "$journal/code"
     { read -r code <"$journal/code"; } 2>/dev/null || code=1
@@ -39,5 +48,10 @@ gather() {
 
 # print_fact KIND SOURCE
 print_fact() {
-  if [ "$1" = file ]; then cat "$2"; else (set -e; script=$2; set --; eval "$script"); fi
+  if [ "$1" = file ]; then cat "$2"; else (
+    set -e
+    script=$2
+    set --
+    eval "$script"
+  ); fi
 }

@@ -17,7 +17,10 @@ line_in_file_() {
     fi
   fi
   if [ ! -e "$target" ]; then
-    if [ "$state" = absent ]; then result=Unchanged; return 0; fi
+    if [ "$state" = absent ]; then
+      result=Unchanged
+      return 0
+    fi
     if [ -z "$6" ]; then
       complain "lineInFile: $2 is not there; make it in an action before, or set create"
       return 1
@@ -28,11 +31,17 @@ line_in_file_() {
   file=$target
   enter_parent && hold_file 5 || return 1
   # What is no file is refused there.
-  if [ -z "$held" ]; then settle_file && complain "lineInFile: $target has changed meanwhile"; return 1; fi
+  if [ -z "$held" ]; then
+    settle_file && complain "lineInFile: $target has changed meanwhile"
+    return 1
+  fi
   text=$held
   for pattern in "$match" "$behind" "$ahead"; do
     echo | LC_ALL=C grep -qaE -e "$pattern"
-    [ $? -le 1 ] || { complain "lineInFile: $pattern is no extended regular expression"; return 1; }
+    [ $? -le 1 ] || {
+      complain "lineInFile: $pattern is no extended regular expression"
+      return 1
+    }
   done
   if head -n 1 "$text" | LC_ALL=C grep -qa "$cr\$"; then eol=$cr; fi
   if [ "$state" = absent ]; then

@@ -1,7 +1,10 @@
 # can_become_: whether the user $run_as can be become at all. It is asked before anything is said that is meant for that user:
 # sudo would take what follows a wrong password for further ones.
 can_become_() {
-  if [ -n "$run_as_password" ]; then { eval "printf \"\$$run_as_password\""; echo; }; fi | become_ true
+  if [ -n "$run_as_password" ]; then {
+    eval "printf \"\$$run_as_password\""
+    echo
+  }; fi | become_ true
 }
 
 # as_other_ SCRIPT [NAME VARIABLE]...: runs a script as the user $run_as, with these secrets in its environment. All of it goes
@@ -10,7 +13,10 @@ as_other_() {
   body=$1
   shift
   {
-    if [ -n "$run_as_password" ]; then eval "printf \"\$$run_as_password\""; echo; fi
+    if [ -n "$run_as_password" ]; then
+      eval "printf \"\$$run_as_password\""
+      echo
+    fi
     echo pallet-begins
     while [ "$#" -gt 0 ]; do
       eval "value=\$(printf \"\$$2\"; echo .)"

@@ -23,7 +23,10 @@ package_() {
     present:yes) [ "$manager" != apt ] || ! apt_is_automatic "$real" || automatic="$automatic ${real%%[=/]*}" ;;
     esac
   done
-  if [ "$#$automatic" = 0 ]; then result=Unchanged; return 0; fi
+  if [ "$#$automatic" = 0 ]; then
+    result=Unchanged
+    return 0
+  fi
   if [ "$mode" = check ]; then
     [ "$#" = 0 ] || would_packages "$@"
     return
@@ -52,7 +55,10 @@ package_() {
 would_packages() {
   [ "$state" = latest ] || return 0
   for package in "$@"; do "${manager}_has" "$package" || return 0; done
-  newer=$("${manager}_newer" "$@") || { complain "package: the node's lists do not say whether there are newer ones"; return 1; }
+  newer=$("${manager}_newer" "$@") || {
+    complain "package: the node's lists do not say whether there are newer ones"
+    return 1
+  }
   [ -n "$newer" ] || result=Unchanged
 }
 
@@ -80,6 +86,7 @@ apt_list() { dpkg-query -W -f '${Package}:${Architecture} ${Version} ${db:Status
 
 # apt_split NAME: sets $name, which may end with :ARCHITECTURE, and $version, a pattern.
 apt_split() {
+  # shellcheck disable=SC2125 # a pattern for case
   name=${1%%[=/]*} version=*
   name=${name%:native} name=${name%:any}
   case $1 in *=*) version=${1#*=} ;; esac
@@ -100,10 +107,14 @@ apt_has() {
       *) continue ;;
       esac
       case $name:$architecture in *:*:* | *: | *:all | *:"${native:-"$architecture"}") ;; *) continue ;; esac
+      # shellcheck disable=SC2254 # a pattern
       case $there in $version) exit 0 ;; esac
     done
     exit 1
-  } || { [ "$state" != absent ] && apt_is_provided "$1"; return; }
+  } || {
+    [ "$state" != absent ] && apt_is_provided "$1"
+    return
+  }
   # Which version a release has, apt knows.
   case $1 in */*) [ "$state" = absent ] || { plan=$(apt_newer "$1" 2>/dev/null) && [ -z "$plan" ]; } ;; esac
 }
@@ -150,7 +161,10 @@ apt_are_names() {
   done
 }
 apt_install() {
-  apt_are_names "$@" || { complain "package: apt knows no package $unknown"; return 1; }
+  apt_are_names "$@" || {
+    complain "package: apt knows no package $unknown"
+    return 1
+  }
   apt_repairing ${release:+-o "APT::Default-Release=$release"} ${recommends:+-o "APT::Install-Recommends=$recommends"} \
     install --allow-downgrades "$@"
 }
@@ -165,7 +179,10 @@ apt_present() {
 # Before 2.3, apt-get takes lists that could not be fetched for a warning whatever it is asked for.
 apt_latest() {
   apt_ update -o APT::Update::Error-Mode=any && ! grep -q '^W: \(Failed to fetch\|Some index files failed\)' "$journal/apt" ||
-    { complain "package: apt-get update failed, so the newest version is not known"; return 1; }
+    {
+      complain "package: apt-get update failed, so the newest version is not known"
+      return 1
+    }
   apt_install "$@"
 }
 # Of another architecture they are removed by their full names.

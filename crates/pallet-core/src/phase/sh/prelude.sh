@@ -46,7 +46,10 @@ perform() {
     note_result Changed
     return
   fi
-  before_change || { complain "$marks cannot be written"; exit 1; }
+  before_change || {
+    complain "$marks cannot be written"
+    exit 1
+  }
   while :; do
     result=Changed
     [ ! -e "$journal/diff" ] || rm -f "$journal/diff"
@@ -64,7 +67,10 @@ perform() {
   [ -z "$once" ] || [ "$mode" = check ] || end_once "$1"
   if [ "$code" != 0 ]; then
     # What is missing may be what an action before would have made.
-    if [ "$mode" = check ] && [ "$would" != , ]; then note_result Unknown; return; fi
+    if [ "$mode" = check ] && [ "$would" != , ]; then
+      note_result Unknown
+      return
+    fi
     note_result Failed
     exit "$code"
   fi
@@ -113,7 +119,7 @@ note_once() { mkdir -p "$marks" && echo "$1 ${journal##*/}" >"$marks/$once,"; }
 # got to none of its ends.
 end_once() {
   case $code in
-  0) note_once done ;;
+  0) note_once 'done' ;;
   129 | 143) ;;
   *)
     if [ "$1$run_as" != exec_ ] || [ "$code" -le 128 ] || [ -e "$journal/exited" ]; then rm -f "$marks/$once,"; fi
@@ -207,7 +213,10 @@ end_tree() {
 
 # manual_ MESSAGE: the run ends here. The marks stand: what listens for a change comes behind it.
 manual_() {
-  if [ "$mode" = check ]; then result=Waiting; return 0; fi
+  if [ "$mode" = check ]; then
+    result=Waiting
+    return 0
+  fi
   printf '%s\n' "$1"
   note_result Waiting
   exit 0
@@ -269,20 +278,50 @@ exec_() {
       result=Unchanged
       return 0
     fi
-    if [ -n "$unless" ] && as_other_ "$unless" "$@" >/dev/null 2>&1; then result=Unchanged; return 0; fi
-    if [ -n "$only_if" ] && ! as_other_ "$only_if" "$@" >/dev/null 2>&1; then result=Unchanged; return 0; fi
+    if [ -n "$unless" ] && as_other_ "$unless" "$@" >/dev/null 2>&1; then
+      result=Unchanged
+      return 0
+    fi
+    if [ -n "$only_if" ] && ! as_other_ "$only_if" "$@" >/dev/null 2>&1; then
+      result=Unchanged
+      return 0
+    fi
     [ "$mode" = apply ] || return 0
     as_other_ "set -e
 $script" "$@"
     return
   fi
-  if [ -n "$creates" ] && [ -e "$creates" ]; then result=Unchanged; return 0; fi
-  if [ -n "$unless" ] && (lend_secrets "$@"; forget_secrets; set --; eval "$unless") >/dev/null 2>&1; then result=Unchanged; return 0; fi
-  if [ -n "$only_if" ] && ! (lend_secrets "$@"; forget_secrets; set --; eval "$only_if") >/dev/null 2>&1; then result=Unchanged; return 0; fi
+  if [ -n "$creates" ] && [ -e "$creates" ]; then
+    result=Unchanged
+    return 0
+  fi
+  if [ -n "$unless" ] && (
+    lend_secrets "$@"
+    forget_secrets
+    set --
+    eval "$unless"
+  ) >/dev/null 2>&1; then
+    result=Unchanged
+    return 0
+  fi
+  if [ -n "$only_if" ] && ! (
+    lend_secrets "$@"
+    forget_secrets
+    set --
+    eval "$only_if"
+  ) >/dev/null 2>&1; then
+    result=Unchanged
+    return 0
+  fi
   [ "$mode" = apply ] || return 0
   rm -f "$journal/exited"
   (
+    # shellcheck disable=SC2064 # the name of now
     [ -z "$once" ] || trap "true >'$journal/exited'" EXIT
-    lend_secrets "$@"; forget_secrets; set --; set -e; eval "$script"
+    lend_secrets "$@"
+    forget_secrets
+    set --
+    set -e
+    eval "$script"
   )
 }

@@ -19,7 +19,10 @@ service_state() {
   started:active | stopped:inactive) return 0 ;;
   stopped:*) verb=stop ;;
   # What is done each time is no difference that a look could find.
-  restarted:active | reloaded:active) [ "$mode" = apply ] || return 0; verb=${state%ed} ;;
+  restarted:active | reloaded:active)
+    [ "$mode" = apply ] || return 0
+    verb=${state%ed}
+    ;;
   *) verb=start ;;
   esac
   change_service "$verb"
@@ -33,7 +36,10 @@ change_service() {
   disable) "${manager}_disable" "$unit" && ! "${manager}_enabled" "$unit" ;;
   mask | unmask) systemctl "$1" "$unit" ;;
   *) "${manager}_do" "$1" "$unit" && settle_service "$1" ;;
-  esac </dev/null || { complain "service: $unit could not $1"; return 1; }
+  esac </dev/null || {
+    complain "service: $unit could not $1"
+    return 1
+  }
 }
 
 # settle_service VERB: waits, so many seconds at most, until the service has been the same for a second.
@@ -97,11 +103,15 @@ systemd_enabled() {
   esac
 }
 systemd_enable() {
-  case $boots in masked*) complain "service: $1 is masked; set masked to false"; return 1 ;; esac
+  case $boots in masked*)
+    complain "service: $1 is masked; set masked to false"
+    return 1
+    ;;
+  esac
   systemctl enable "$1"
 }
 systemd_disable() { systemctl disable "$1"; }
-systemd_is_masked() { case $(systemctl is-enabled --no-pager "$unit" 2>/dev/null) in masked*) ;; *) return 1 ;; esac; }
+systemd_is_masked() { case $(systemctl is-enabled --no-pager "$unit" 2>/dev/null) in masked*) ;; *) return 1 ;; esac }
 
 # What has crashed counts as started with openrc, and is not started again.
 openrc_do() {

@@ -34,7 +34,10 @@ add_source() {
   if [ "$manager" = apt ] && [ "$mode" = apply ]; then
     file=$source_file
     if [ "$changed" = Changed ] || [ ! -f "$file" ] || ! is_printed "$file" printf %s "$content"; then
-      try_source || { take_back; return 1; }
+      try_source || {
+        take_back
+        return 1
+      }
     fi
   fi
   # Its diff says more than that of its key.

@@ -6,7 +6,10 @@ sudoer_() {
     case $name in *.*) name=${name%%.*}+${name#*.} ;; *) break ;; esac
   done
   name=$name${4:+=$4}
-  if [ "$state" = absent ]; then no_file "/etc/sudoers.d/pallet-$name"; return; fi
+  if [ "$state" = absent ]; then
+    no_file "/etc/sudoers.d/pallet-$name"
+    return
+  fi
   if [ ! -d /etc/sudoers.d ]; then
     complain "sudoer: the node has no /etc/sudoers.d; install sudo in an action before"
     return 1
@@ -16,7 +19,10 @@ sudoer_() {
     printf %s "$content" >"$journal/sudoers" && visudo -c -f "$journal/sudoers" >/dev/null
     code=$?
     rm -f "$journal/sudoers"
-    [ "$code" = 0 ] || { complain "sudoer: visudo refuses it: $content"; return 1; }
+    [ "$code" = 0 ] || {
+      complain "sudoer: visudo refuses it: $content"
+      return 1
+    }
   fi
   put_file "/etc/sudoers.d/pallet-$name" 440 0 0 printf %s "$content"
 }

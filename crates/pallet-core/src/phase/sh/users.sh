@@ -4,7 +4,10 @@
 group_() {
   name=$2 gid=$3 there=$(entry_of group "$2")
   if [ "$1" = absent ]; then
-    if [ -z "$there" ]; then result=Unchanged; return 0; fi
+    if [ -z "$there" ]; then
+      result=Unchanged
+      return 0
+    fi
     has_either groupdel delgroup || return 1
     [ "$mode" = apply ] || return 0
     if has_command groupdel; then groupdel "$name"; else delgroup "$name"; fi
@@ -16,8 +19,14 @@ group_() {
     return
   fi
   there=${there#*:*:}
-  if [ -z "$gid" ] || [ "${there%%:*}" = "$gid" ]; then result=Unchanged; return 0; fi
-  has_command groupmod || { cannot_change groupmod "the number of the group $name"; return 1; }
+  if [ -z "$gid" ] || [ "${there%%:*}" = "$gid" ]; then
+    result=Unchanged
+    return 0
+  fi
+  has_command groupmod || {
+    cannot_change groupmod "the number of the group $name"
+    return 1
+  }
   [ "$mode" = check ] || groupmod -g "$gid" "$name"
 }
 
@@ -46,7 +55,10 @@ user_() {
   name=$2 uid=$3 primary=$4 groups=$5 home=$6 login_shell=$7 comment=$8 system=$9 changed=Unchanged
   there=$(entry_of passwd "$name")
   if [ "$1" = absent ]; then
-    if [ -z "$there" ]; then result=Unchanged; return 0; fi
+    if [ -z "$there" ]; then
+      result=Unchanged
+      return 0
+    fi
     has_either userdel deluser || return 1
     [ "$mode" = apply ] || return 0
     if has_command userdel; then userdel "$name"; else deluser "$name"; fi
@@ -76,7 +88,10 @@ each_group() {
 }
 
 known_group() {
-  entry_of group "$1" >/dev/null || { complain "user: the group $1 is not there; make it in an action before"; return 1; }
+  entry_of group "$1" >/dev/null || {
+    complain "user: the group $1 is not there; make it in an action before"
+    return 1
+  }
 }
 
 # A password of "*" is none, as "!" is, but does not keep an sshd without PAM from taking a key.
@@ -122,7 +137,10 @@ change_user() {
   [ -z "$comment" ] || [ "$comment" = "$had_comment" ] || set -- "$@" -c "$comment"
   primary= missing=
   each_group look_for
-  if [ $# != 0 ] && ! has_command usermod; then cannot_change usermod "the user $name ($*)"; return 1; fi
+  if [ $# != 0 ] && ! has_command usermod; then
+    cannot_change usermod "the user $name ($*)"
+    return 1
+  fi
   if [ "$#$missing" != 0 ]; then
     changed=Changed
     if [ "$mode" = check ]; then
@@ -183,7 +201,10 @@ put_keys() {
     return 1
   fi
   # The user may have made it one, and root would follow it.
-  if [ -L "$home/.ssh" ]; then complain "user: $home/.ssh is a link; replace it by a directory"; return 1; fi
+  if [ -L "$home/.ssh" ]; then
+    complain "user: $home/.ssh is a link; replace it by a directory"
+    return 1
+  fi
   directory_ "$home/.ssh" 700 "$had_uid" "$had_gid" && count_change || return 1
   if [ "$changed$mode" = Changedcheck ]; then return 0; fi
   put_file "$home/.ssh/authorized_keys" 600 "$had_uid" "$had_gid" printf %s "$keys" && count_change

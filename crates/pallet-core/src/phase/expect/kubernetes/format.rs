@@ -104,8 +104,7 @@ fn is_uuid(value: &str) -> bool {
 }
 
 fn is_base64(value: &str) -> bool {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.decode(value).is_ok()
+    data_encoding::BASE64.decode(value.as_bytes()).is_ok()
 }
 
 fn validate<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Answer<'b, 'v> {

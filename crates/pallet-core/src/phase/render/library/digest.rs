@@ -1,14 +1,23 @@
 //! Hashes, base64 and identifiers.
 
-use base64::{
-    Engine as _,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose},
-};
+use std::sync::LazyLock;
+
+use data_encoding::{BASE64, BASE64URL, Encoding};
 use minijinja::{Error, Value};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 
 use super::{Call, Entry, Made, entry, refusal};
+
+/// As Python reads base64: bits behind the last byte do not matter.
+static LENIENT: LazyLock<Encoding> = LazyLock::new(|| lenient(&BASE64));
+static LENIENT_URL: LazyLock<Encoding> = LazyLock::new(|| lenient(&BASE64URL));
+
+fn lenient(encoding: &Encoding) -> Encoding {
+    let mut specification = encoding.specification();
+    specification.check_trailing_bits = false;
+    specification.encoding().unwrap_or_else(|_| encoding.clone())
+}
 
 pub(super) fn filters() -> Vec<Entry> {
     vec![
@@ -22,28 +31,24 @@ pub(super) fn filters() -> Vec<Entry> {
             encoding(call)?;
             let text = call.string(0)?;
             call.pay_times(2)?;
-            Ok(Value::from(if call.flag(2, false) {
-                general_purpose::URL_SAFE.encode(text)
-            } else {
-                general_purpose::STANDARD.encode(text)
-            }))
+            let encoding = if call.flag(2, false) { BASE64URL } else { BASE64 };
+            Ok(Value::from(encoding.encode(text.as_bytes())))
         }),
         entry(&["b64decode"], "string, encoding=, urlsafe=", |call| {
             encoding(call)?;
             let text = call.string(0)?;
             call.pay_times(2)?;
             let is_urlsafe = call.flag(2, false);
-            let alphabet = if is_urlsafe { &base64::alphabet::URL_SAFE } else { &base64::alphabet::STANDARD };
-            let config = GeneralPurposeConfig::new()
-                .with_decode_padding_mode(DecodePaddingMode::RequireCanonical)
-                .with_decode_allow_trailing_bits(true);
             // Python passes over what is no part of the alphabet, such as line breaks.
             let kept: String = text
                 .chars()
                 .filter(|c| c.is_ascii_alphanumeric() || (if is_urlsafe { "-_=" } else { "+/=" }).contains(*c))
                 .collect();
-            let bytes = GeneralPurpose::new(alphabet, config).decode(kept);
-            let bytes = bytes.map_err(|_| {
+            let encoding = if is_urlsafe { &LENIENT_URL } else { &LENIENT };
+            // Of texts that were joined, each with its padding, Python takes the first only.
+            let is_one = !kept.trim_end_matches('=').contains('=');
+            let bytes = Some(encoding.decode(kept.as_bytes())).filter(|_| is_one).and_then(Result::ok);
+            let bytes = bytes.ok_or_else(|| {
                 refusal("filter b64decode: the text is no base64; its padding is missing, or more follows")
             })?;
             String::from_utf8(bytes)
@@ -80,9 +85,7 @@ fn encoding(call: &Call) -> Result<(), Error> {
     }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+pub(super) use crate::phase::hex;
 
 fn hash(call: &mut Call, kind: &str) -> Made {
     let text = call.text(0)?;
