@@ -172,14 +172,18 @@ pub fn wait_ends(snapshot: &Snapshot, group: &Group) -> Option<Timestamp> {
 }
 
 /// The ordinals of the nodes to create: the lowest free ones. A node that is being removed keeps its ordinal till it is
-/// gone, and one whose name somebody else holds is passed over. What may have been created already comes first, or there
-/// could be one node too many. An ordinal whose claims are there comes before one that would begin anew.
+/// gone, and one whose name somebody else holds is passed over. What may have been created already comes first, and where that is
+/// more than is missing, none is created before it is known: there could be one node too many. An ordinal whose claims are there
+/// comes before one that would begin anew.
 pub fn missing(snapshot: &Snapshot, group: &Group, live: usize, target: u32) -> Vec<u32> {
     let free = |ordinal: &u32| !snapshot.nodes.contains_key(ordinal) && !snapshot.foreign_nodes.contains_key(ordinal);
     let claims = !group.node.claims().is_empty();
     let mut wanted = (target as usize).saturating_sub(live + waited_for(snapshot, group).count());
     if let Some(shape) = group.node.hosts() {
         wanted = wanted.min(hosts::free(snapshot, shape).len());
+    }
+    if snapshot.uncertain.iter().filter(|ordinal| free(ordinal)).count() > wanted {
+        return Vec::new();
     }
     let kept: BTreeSet<u32> = if claims { with_claims(snapshot, group) } else { BTreeSet::new() };
     let first: BTreeSet<u32> = snapshot.uncertain.iter().chain(&kept).copied().collect();
