@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::{phase::FactSource, text};
+use crate::{
+    phase::{FactSource, expect::types::Type},
+    text,
+};
 use pallet_api::{conditions::clip, phases::FactParser};
 
 /// Facts by name; built-in ones are grouped (`facts.os.family`).
@@ -76,6 +79,20 @@ pub fn known(path: &str) -> Known {
         Some(_) => Known::Stable,
         None if BUILT_IN.iter().any(|fact| within(path, fact.path)) => Known::Stable,
         None => Known::No,
+    }
+}
+
+/// What an expression may take a built-in fact for, by its path below `facts`; nothing where it is none.
+pub fn type_of(path: &str) -> Option<Type> {
+    let is_group =
+        || BUILT_IN.iter().any(|fact| fact.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')));
+    match BUILT_IN.iter().find(|fact| fact.path == path) {
+        Some(fact) => Some(match fact.kind {
+            Kind::Text => Type::String,
+            Kind::Integer | Kind::Number => Type::Number,
+            Kind::Words => Type::List,
+        }),
+        None => is_group().then_some(Type::Map),
     }
 }
 

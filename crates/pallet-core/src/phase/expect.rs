@@ -7,6 +7,7 @@ mod metered;
 mod re2;
 #[cfg(test)]
 mod reference;
+pub mod types;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -83,9 +84,21 @@ pub fn names(expression: &str) -> Result<BTreeSet<String>, String> {
     parsed(expression).map(|parsed| parsed.names.clone())
 }
 
+/// Refuses an expression of which it is certain that it fails on every node, or that a comparison in it is never true. `shape` tells
+/// what is known of a path before anything runs.
+///
+/// # Errors
+/// Where it cannot be parsed; and the first such place, with how to write it.
+pub fn check(expression: &str, shape: &types::Shape) -> Result<(), String> {
+    let parsed = parsed(expression)?;
+    with_room(|| types::check(&parsed.plain, shape))
+}
+
 /// An expression as it is evaluated.
 struct Parsed {
     names: BTreeSet<String>,
+    /// As it was written.
+    plain: IdedExpr,
     metered: IdedExpr,
 }
 
@@ -128,7 +141,8 @@ fn parse(expression: &str) -> Result<Parsed, String> {
         return Err(format!("it has {} loops; {MOST} are the most", reader.loops));
     }
     functions::check(program.expression())?;
-    Ok(Parsed { names: reader.names, metered: metered::rewrite(program.expression().clone()) })
+    let plain = program.expression().clone();
+    Ok(Parsed { names: reader.names, metered: metered::rewrite(plain.clone()), plain })
 }
 
 /// Evaluates every expectation. `context` is an object with `facts`, `settings`, `node` and `group`.

@@ -267,7 +267,15 @@ impl Errors {
     pub(super) fn expression(&mut self, path: &str, expression: &str, scope: &Scope) {
         match expect::names(expression) {
             Err(message) => self.add(path, message),
-            Ok(names) => names.iter().filter_map(|name| scope.refuse(name)).for_each(|message| self.add(path, message)),
+            Ok(names) => {
+                let unknown: Vec<String> = names.iter().filter_map(|name| scope.refuse(name)).collect();
+                if unknown.is_empty()
+                    && let Err(message) = expect::check(expression, &|name| scope.type_of(name))
+                {
+                    self.add(path, message);
+                }
+                unknown.into_iter().for_each(|message| self.add(path, message));
+            }
         }
     }
 

@@ -5,7 +5,9 @@ use serde_json::Value;
 use crate::{
     facts::{self, Known},
     group::Settings,
+    phase::expect::types::{self, Type},
 };
+use pallet_api::phases::FactParser;
 
 /// What the templates of one place may name.
 pub(super) struct Scope<'a> {
@@ -84,6 +86,34 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// What an expression may take a path for, before anything runs.
+    pub(super) fn type_of(&self, path: &str) -> Type {
+        let (root, rest) = path.split_once('.').unwrap_or((path, ""));
+        match (root, rest) {
+            ("facts" | "settings" | "params" | "node" | "group", "") => Type::Map,
+            ("node", "name" | "address" | "host") | ("group", "name" | "namespace") => Type::String,
+            ("node", "ordinal") | ("group", "count") => Type::Number,
+            ("node", "labels" | "params") => Type::Map,
+            ("facts", fact) => facts::type_of(fact).unwrap_or_else(|| self.type_of_fact(fact)),
+            ("settings", name) => self.settings.values.get(name).map_or(Type::Any, |setting| of_json(&setting.value)),
+            ("params", names) => {
+                let value = names.split('.').try_fold(self.params, |at, name| at.get(name));
+                value.map_or(Type::Any, of_json)
+            }
+            _ => Type::Any,
+        }
+    }
+
+    fn type_of_fact(&self, name: &str) -> Type {
+        match self.settings.facts.iter().find(|fact| fact.name == name).map(|fact| fact.parse) {
+            Some(FactParser::Text) => Type::String,
+            Some(FactParser::Lines) => Type::List,
+            Some(FactParser::Integer) => Type::Number,
+            Some(FactParser::ExitCode) => Type::Bool,
+            Some(FactParser::Json) | None => Type::Any,
+        }
+    }
+
     fn refuse_param(&self, name: &str, rest: &str) -> Option<String> {
         let depth = if self.of_group { 2 } else { 1 };
         let mut at = self.params;
@@ -119,6 +149,14 @@ impl<'a> Scope<'a> {
                 ))
             }
         }
+    }
+}
+
+/// The type of a declared value. A text with a template comes to what that comes to.
+fn of_json(value: &Value) -> Type {
+    match value {
+        Value::String(text) if text.contains("{{") || text.contains("{%") => Type::Any,
+        value => types::of_json(value),
     }
 }
 

@@ -18,6 +18,37 @@ fn errors(spec: Value) -> Vec<String> {
     resolve(&group(spec), &Default::default()).unwrap_err().iter().map(ToString::to_string).collect()
 }
 
+/// Each was false on every node, without a word.
+#[test]
+fn an_expression_whose_types_never_match_is_refused_with_its_path() {
+    let spec = |when: &str, expression: &str| {
+        json!({"node": pod(), "phases": {
+            "settings": {
+                "facts": [{"name": "workers", "exec": "nproc", "parse": "integer"}, {"name": "role", "exec": "cat /role"}],
+                "values": {"port": 8080, "name": "{{ facts.role }}"}
+            },
+            "configure": {"actions": [{"exec": {"script": "x"}, "when": when}]},
+            "test": {"expect": [{"name": "a", "expression": expression}]}
+        }})
+    };
+    for (when, expression, expected) in [
+        (
+            "settings.port == '8080'",
+            "true",
+            "spec.phases.configure.actions[0].when: == compares a number with a string",
+        ),
+        ("true", "facts.workers > '2'", "spec.phases.test.expect[0].expression: > compares a number with a string"),
+        ("facts.role > 3", "true", "spec.phases.configure.actions[0].when: > compares a string with a number"),
+        ("true", "facts.cpu.count", "spec.phases.test.expect[0].expression: it is a number, and must be true or false"),
+    ] {
+        let errors = errors(spec(when, expression));
+        assert!(errors.len() == 1 && errors[0].starts_with(expected), "{when}, {expression}: {errors:?}");
+    }
+    // What a template comes to is only known on the node.
+    let well = spec("settings.name == 3 || settings.port > 80", "facts.workers >= 2 && facts.role in ['db', 'web']");
+    assert!(resolve(&group(well), &Default::default()).is_ok());
+}
+
 #[test]
 fn a_small_group_gets_every_default() {
     let group = resolve(&group(json!({"node": pod()})), &Default::default()).unwrap();

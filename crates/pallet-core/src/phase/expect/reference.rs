@@ -106,6 +106,31 @@ fn expressions_answer_as_those_of_kubernetes() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What Kubernetes' CEL answers the type checker lets through, but for comparisons whose answer follows from the types alone: here they
+/// are known, and there they are not.
+#[test]
+fn the_type_checker_refuses_nothing_that_may_be_true() {
+    let context: Value = serde_json::from_str(CONTEXT).unwrap();
+    let shape = |path: &str| {
+        let value = path.split('.').try_fold(&context, |at, name| at.get(name));
+        value.map_or(types::Type::Any, types::of_json)
+    };
+    let mut checked = 0;
+    for line in TABLE.lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let (expression, result) = (row["expression"].as_str().unwrap(), row.get("result"));
+        let Ok(parsed) = with_room(|| parsed(expression)) else { continue };
+        let Some(result) = result.filter(|result| **result != json!(false)) else { continue };
+        checked += 1;
+        if let Err(message) = with_room(|| types::check(&parsed.plain, &shape)) {
+            let expected = ["must be true or false", "== compares", "!= compares"];
+            let is_meant = expected.iter().any(|expected| message.contains(expected));
+            assert!(is_meant, "{expression}: {message}, but it is {result}");
+        }
+    }
+    assert!(checked > 400, "{checked}");
+}
+
 const PAGE: &str = include_str!("../../../../../docs/reference/expressions.md");
 
 /// The section of the page that speaks of expressions.
