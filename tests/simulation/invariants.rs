@@ -159,8 +159,9 @@ impl World {
                     |effect: &Effect| matches!(effect, Effect::DeleteNode { ordinal: other, .. } if *other == ordinal);
                 planned.effects.iter().any(is_it)
             };
-            let later =
-                |node: &Node| planned.refused.contains(&Subject::Removal(node.name.clone())) && !now(node.ordinal);
+            let later = |node: &Node| {
+                planned.refused.contains(&Subject::Removal(format!("GroupNode {}", node.name))) && !now(node.ordinal)
+            };
             let left = live - surplus - snapshot.live().filter(|node| later(node)).count();
             let most = if group.needs_approval { live } else { most };
             assert!((group.count as usize..=most).contains(&left), "7: {surplus} victims of {live} at {}", group.count);
