@@ -145,5 +145,5 @@ fn the_docs_are_at_most_as_long_as_agreed() {
         .map(|page| fs::read_to_string(page).expect("a page"))
         .map(|text| text.split_whitespace().count())
         .sum();
-    assert!(words <= 47_500, "{words} words in docs/");
+    assert!(words <= 41_000, "{words} words in docs/");
 }

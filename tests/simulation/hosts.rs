@@ -1,13 +1,13 @@
 //! Machines that exist: they are rebooted and made anew, led elsewhere by the inventory, and wanted by other groups.
 
 use jiff::SignedDuration;
-use pallet_api::{GroupNode, GroupNodeFields, group_node::NodeHost};
+use pallet_api::{GroupNode, GroupNodeFields, GroupSpec, group_node::NodeHost};
 use pallet_core::session::frame::Verdict;
 use serde_json::{Value, json};
 
 use crate::{
     machine::{Machine, Run},
-    world::{NAMESPACE, World},
+    world::{NAMESPACE, RIVAL, World},
 };
 
 /// How many machines there are, and how many of them an inventory names at first: more than a group ever wants.
@@ -57,6 +57,7 @@ impl World {
     /// The other groups let go, and all hosts are listed.
     pub fn let_hosts_be(&mut self) {
         while self.let_go_of_one() {}
+        self.change_rival(|group| group.spec.count = Some(0));
         self.inventory.hosts.iter_mut().for_each(|(_, _, listed)| *listed = true);
         self.publish_inventory();
         // Nobody watches an idle host: whether it was made anew is seen by whoever goes there.
@@ -65,7 +66,42 @@ impl World {
 
     fn publish_inventory(&mut self) {
         let node = self.inventory.node();
-        self.change(|group| group.spec.node = serde_json::from_value(node).unwrap());
+        self.change(|group| group.spec.node = serde_json::from_value(node.clone()).unwrap());
+        self.change_rival(|group| group.spec.node = serde_json::from_value(node).unwrap());
+    }
+
+    /// A group of the same operator that takes its nodes from the same inventory.
+    pub fn make_rival(&mut self) {
+        let script = |text: &str| json!({"actions": [{"exec": {"script": text}}]});
+        let object = serde_json::from_value(json!({
+            "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupSpec", "metadata": {"name": RIVAL, "namespace": NAMESPACE},
+            "spec": {
+                "count": self.random.below(3), "node": self.inventory.node(),
+                "phases": {"bootstrap": script("bootstrap rival"), "settings": {"facts": [{"name": "own", "exec": "own"}]}, "configure": script("rival")},
+                "converge": {"phases": ["configure"], "timeout": "20s", "retry": {"limit": 2, "backoff": "2s"}}
+            }
+        }));
+        let now = self.now;
+        self.cluster.groups.create(&mut self.cluster.counter, object.unwrap(), now).unwrap();
+    }
+
+    fn change_rival(&mut self, change: impl FnOnce(&mut GroupSpec)) {
+        let _ = self.cluster.groups.update(&mut self.cluster.counter, RIVAL, None, None, |group| {
+            change(group);
+            *group.metadata.generation.get_or_insert(0) += 1;
+        });
+    }
+
+    pub fn scale_rival(&mut self) {
+        let count = self.random.below(4) as u32;
+        self.counts.insert(count);
+        self.tell(|| format!("the rival is scaled to {count}"));
+        self.change_rival(|group| group.spec.count = Some(count));
+    }
+
+    /// Whether the second group has not let go of everything yet.
+    pub fn rival_is_busy(&self) -> bool {
+        self.uses.hosts() && self.cluster.nodes.objects.values().any(|node| node.spec.group == RIVAL)
     }
 
     /// Somebody takes a host off the list, puts one on it, or gives one another address.

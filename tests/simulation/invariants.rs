@@ -27,9 +27,9 @@ impl World {
     }
 
     /// 1: no creation raises the live nodes above the count that was read.
-    pub fn check_creation(&self) {
-        let snapshot = self.operator.snapshot.as_ref().expect("a plan before a creation");
-        let own = self.cluster.nodes.objects.values().filter(|node| node.spec.group == GROUP);
+    pub fn check_creation(&self, of: &str) {
+        let snapshot = self.operator.snapshots.get(of).expect("a plan before a creation");
+        let own = self.cluster.nodes.objects.values().filter(|node| node.spec.group == of);
         let live = own.filter(|node| node.metadata.deletion_timestamp.is_none()).count();
         let group = snapshot.in_force().expect("a declaration");
         let most = (group.count + group.rollout.max_surge) as usize;
@@ -107,7 +107,8 @@ impl World {
     /// 11: whoever leads next knows of every node on which something runs: its status does not speak of this life, or the group
     /// lists it. What a former leader does is over when its lease is; here it may still be going on.
     pub fn check_listed(&self, name: &str, link: &Link) {
-        let (Some(group), Some(node)) = (self.cluster.groups.objects.get(GROUP), self.cluster.nodes.objects.get(name))
+        let of = name.rsplit_once('-').map_or(name, |(group, _)| group);
+        let (Some(group), Some(node)) = (self.cluster.groups.objects.get(of), self.cluster.nodes.objects.get(name))
         else {
             return;
         };
@@ -135,7 +136,7 @@ impl World {
 
     /// 6: nothing foreign is touched.
     pub fn check_ours(&self, name: &str, uid: &str) {
-        let snapshot = self.operator.snapshot.as_ref().expect("a plan before a deletion");
+        let snapshot = self.operator.snapshots.get(GROUP).expect("a plan before a deletion");
         if let Some(pod) = self.cluster.pods.objects.get(name).filter(|pod| pod.metadata.uid.as_deref() == Some(uid)) {
             let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
             assert_eq!(owner.map(|owner| &owner.uid), Some(&snapshot.head.uid), "6: {name} is not the group's");
@@ -313,7 +314,7 @@ impl World {
 
     /// Whether everything was delivered, said and done.
     pub fn is_at_rest(&mut self) -> bool {
-        let busy = self.operator.works() || self.operator.woken || !self.operator.links.is_empty();
+        let busy = self.operator.works() || !self.operator.woken.is_empty() || !self.operator.links.is_empty();
         if !self.cluster.settled(self.operator.seat) || busy || self.frozen.is_some() {
             return false;
         }
@@ -327,7 +328,10 @@ impl World {
             return false;
         }
         let status = group.status.clone();
-        let Some((snapshot, planned)) = self.look() else { return false };
+        if self.rival_is_busy() {
+            return false;
+        }
+        let Some((snapshot, planned)) = self.look(GROUP) else { return false };
         let quiet = |ordinal: &u32, step: &Step| match status::node(&snapshot, &snapshot.nodes[ordinal], Some(step)) {
             status::Due::No => true,
             status::Due::Now(_) | status::Due::At(_) => false,
@@ -389,7 +393,7 @@ impl World {
             let needed = group.spec.count.unwrap() as usize * each;
             let there: Vec<&String> = self.cluster.claims.objects.keys().collect();
             let seen =
-                self.operator.snapshot.as_ref().map(|snapshot| snapshot.claims.keys().cloned().collect::<Vec<_>>());
+                self.operator.snapshots.get(GROUP).map(|snapshot| snapshot.claims.keys().cloned().collect::<Vec<_>>());
             let right = claims >= needed && (!exact || claims == needed);
             assert!(right, "9: {claims} claims, {needed} needed: there are {there:?}, the operator sees {seen:?}");
         }
@@ -404,7 +408,7 @@ impl World {
 
     pub fn describe(&self) -> String {
         let group = self.cluster.groups.objects.get(GROUP);
-        let planned = self.operator.snapshot.as_ref().map(plan);
+        let planned = self.operator.snapshots.get(GROUP).map(plan);
         format!("{:#?}\nplan {planned:#?}", group.and_then(|group| group.status.as_ref()))
     }
 }

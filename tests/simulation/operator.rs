@@ -50,7 +50,7 @@ use tower::{BoxError, Layer};
 
 use crate::{
     server::Served,
-    world::{GROUP, Link, NAMESPACE, World},
+    world::{GROUP, Link, NAMESPACE, RIVAL, World},
 };
 
 /// How many sessions may be open at once: more than there are nodes.
@@ -138,7 +138,7 @@ pub struct Known {
     /// What is shown of the sessions that are open.
     pub views: HashMap<String, SessionView>,
     commands: VecDeque<Command>,
-    woken: bool,
+    woken: BTreeSet<String>,
 }
 
 impl FakeSessions {
@@ -182,17 +182,17 @@ impl Sessions for FakeSessions {
         known.views.remove(node_uid);
         known.commands.push_back(Command::Forget(node_uid.to_owned()));
     }
-    fn look_at(&self, _: &GroupKey) {
-        self.known().woken = true;
+    fn look_at(&self, group: &GroupKey) {
+        self.known().woken.insert(group.name.clone());
     }
 }
 
 /// What an operator does at a time.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Work {
-    Group,
+    Group(String),
     Lift(String),
-    Strays,
+    Strays(String),
 }
 
 /// An operator: what it has in memory, and what it is doing.
@@ -215,10 +215,10 @@ pub struct Operator {
     /// Which watches are its own.
     pub seat: usize,
     pub nonces: u64,
-    /// The group is to be reconciled: an event, or a session, said so.
-    pub woken: bool,
-    /// The group is to be reconciled then, though nothing happens.
-    pub wake: Option<Timestamp>,
+    /// The groups to reconcile: an event, or a session, said so.
+    pub woken: BTreeSet<String>,
+    /// When groups are to be reconciled, though nothing happens.
+    pub wakes: BTreeMap<String, Timestamp>,
     /// The same of Lifts.
     lifts_woken: BTreeSet<String>,
     lift_wakes: BTreeMap<String, Timestamp>,
@@ -227,8 +227,8 @@ pub struct Operator {
     /// Requests without an answer: their callers wait for the deadline.
     pub unanswered: Vec<oneshot::Sender<Response<Body>>>,
     plans: Arc<Mutex<VecDeque<(Snapshot, Plan)>>>,
-    /// What the last plan was made from.
-    pub snapshot: Option<Snapshot>,
+    /// What the last plan of each group was made from.
+    pub snapshots: BTreeMap<String, Snapshot>,
 }
 
 fn telemetry() -> Telemetry {
@@ -236,8 +236,8 @@ fn telemetry() -> Telemetry {
     TELEMETRY.get_or_init(Telemetry::default).clone()
 }
 
-pub fn key() -> GroupKey {
-    GroupKey { namespace: NAMESPACE.into(), name: GROUP.into() }
+pub fn key(name: &str) -> GroupKey {
+    GroupKey { namespace: NAMESPACE.into(), name: name.into() }
 }
 
 impl Operator {
@@ -284,19 +284,19 @@ impl Operator {
             writes: 0,
             seat,
             nonces: 0,
-            woken: false,
-            wake: None,
+            woken: BTreeSet::new(),
+            wakes: BTreeMap::new(),
             lifts_woken: BTreeSet::new(),
             lift_wakes: BTreeMap::new(),
             works: BTreeMap::new(),
             unanswered: Vec::new(),
             plans,
-            snapshot: None,
+            snapshots: BTreeMap::new(),
         }
     }
 
-    pub fn group(&self) -> Option<Arc<GroupSpec>> {
-        self.group_store.get(&ObjectRef::new(GROUP).within(NAMESPACE))
+    pub fn group(&self, name: &str) -> Option<Arc<GroupSpec>> {
+        self.group_store.get(&ObjectRef::new(name).within(NAMESPACE))
     }
 
     pub fn works(&self) -> bool {
@@ -305,13 +305,12 @@ impl Operator {
 
     /// As the operator's triggers do: what concerns a group has it reconciled, or has its remains looked after.
     fn concern(&mut self, keys: impl IntoIterator<Item = GroupKey>) {
-        if !keys.into_iter().any(|key| key.name == GROUP) {
-            return;
-        }
-        if self.group().is_some() {
-            self.woken = true;
-        } else {
-            self.converger.went(&key());
+        for key in keys.into_iter().filter(|key| [GROUP, RIVAL].contains(&key.name.as_str())) {
+            if self.group(&key.name).is_some() {
+                self.woken.insert(key.name);
+            } else {
+                self.converger.went(&key);
+            }
         }
     }
 
@@ -384,7 +383,7 @@ impl World {
         match self.random.below(5) {
             0 => self.deliver(),
             1 => {
-                self.operator.woken = true;
+                self.operator.woken.insert(GROUP.into());
                 self.pass();
             }
             2 => self.pass_lifts(),
@@ -402,33 +401,43 @@ impl World {
         self.start_operator();
     }
 
-    /// A reconcile of the group goes on, or begins where something asks for it: a wake that is lost must show.
+    /// The reconciles of groups go on, or begin where something asks for them: a wake that is lost must show.
     pub fn pass(&mut self) {
-        while self.operator.asked.strays.try_recv().is_ok() {
-            let (converger, key) = (self.operator.converger.clone(), key());
+        while let Ok(key) = self.operator.asked.strays.try_recv() {
+            let (converger, name) = (self.operator.converger.clone(), key.name.clone());
             let work = async move {
                 let again =
                     converger.release_strays_of(&key).await.err().map(|_| std::time::Duration::from_millis(500));
                 Turn { again, ..Turn::default() }
             };
-            self.operator.works.entry(Work::Strays).or_insert_with(|| work.boxed());
+            self.operator.works.entry(Work::Strays(name)).or_insert_with(|| work.boxed());
         }
-        if self.operator.works.contains_key(&Work::Strays) {
-            self.go_on(Work::Strays);
+        let now = self.now;
+        let operator = &mut self.operator;
+        let due = operator.wakes.extract_if(.., |_, time| *time <= now).map(|(name, _)| name);
+        operator.woken.extend(due);
+        for name in operator.woken.clone() {
+            if operator.group(&name).is_none() {
+                operator.woken.remove(&name);
+                operator.converger.went(&key(&name));
+            } else if !operator.works.contains_key(&Work::Group(name.clone())) {
+                operator.woken.remove(&name);
+                operator.wakes.remove(&name);
+                let turn = operator.converger.clone().turn(key(&name));
+                operator.works.insert(Work::Group(name), turn.boxed());
+            }
         }
-        if !self.operator.works.contains_key(&Work::Group) {
-            let due = self.operator.wake.is_some_and(|time| time <= self.now);
-            if !self.operator.woken && !due {
+        let mut works: Vec<Work> =
+            operator.works.keys().filter(|work| !matches!(work, Work::Lift(_))).cloned().collect();
+        if works.len() > 1 {
+            let first = self.random.below(works.len());
+            works.rotate_left(first);
+        }
+        for work in works {
+            if !self.go_on(work) {
                 return;
             }
-            (self.operator.woken, self.operator.wake) = (false, None);
-            if self.operator.group().is_none() {
-                return self.operator.converger.went(&key());
-            }
-            let turn = self.operator.converger.clone().turn(key());
-            self.operator.works.insert(Work::Group, turn.boxed());
         }
-        self.go_on(Work::Group);
     }
 
     /// The same for every Lift.
@@ -474,12 +483,15 @@ impl World {
             Driven::Ended(Turn { again, .. }) => {
                 let again = again.map(|again| self.now + SignedDuration::try_from(again).unwrap());
                 match work {
-                    Work::Group => self.operator.wake = earliest(self.operator.wake, again),
+                    Work::Group(name) => {
+                        let wake = earliest(self.operator.wakes.remove(&name), again);
+                        self.operator.wakes.extend(wake.map(|wake| (name, wake)));
+                    }
                     Work::Lift(name) => {
                         self.operator.lift_wakes.extend(again.map(|again| (name, again)));
                     }
-                    Work::Strays if again.is_some() => self.operator.converger.went(&key()),
-                    Work::Strays => {}
+                    Work::Strays(name) if again.is_some() => self.operator.converger.went(&key(&name)),
+                    Work::Strays(_) => {}
                 }
             }
         }
@@ -521,7 +533,7 @@ impl World {
             let next = self.operator.plans.lock().unwrap().pop_front();
             let Some((snapshot, planned)) = next else { break };
             self.see_plan(&snapshot, &planned);
-            self.operator.snapshot = Some(snapshot);
+            self.operator.snapshots.insert(snapshot.head.key.name.clone(), snapshot);
         }
         loop {
             let next = self.operator.sessions.known().commands.pop_front();
@@ -543,8 +555,8 @@ impl World {
                 Command::Forget(uid) => drop(self.operator.links.remove(&uid)),
             }
         }
-        let known = &mut *self.operator.sessions.known();
-        self.operator.woken |= std::mem::take(&mut known.woken);
+        let woken = std::mem::take(&mut self.operator.sessions.known().woken);
+        self.operator.woken.extend(woken);
     }
 
     fn see_plan(&mut self, snapshot: &Snapshot, planned: &Plan) {
@@ -553,8 +565,10 @@ impl World {
         }
         self.check_plan(snapshot, planned);
         for effect in &planned.effects {
-            self.tell(|| format!("effect {effect:?}"));
+            let of = if snapshot.head.key.name == GROUP { "" } else { " of the rival" };
+            self.tell(|| format!("effect{of} {effect:?}"));
             match effect {
+                Effect::TakeHost { .. } if snapshot.head.key.name == RIVAL => self.count("hosts taken by the rival"),
                 Effect::CloseGate { .. } => self.count("gates closed"),
                 Effect::Tell { what: Notice::DestroySkipped { .. }, .. } => self.count("farewells skipped"),
                 Effect::CreateMachine { ordinal } if planned.templates.contains_key(ordinal) => {
@@ -578,10 +592,10 @@ impl World {
         assert_eq!(*planned, plan(&anew), "a plan does not depend on what was planned before");
     }
 
-    /// What the operator would plan now, seen as a Lift sees it.
-    pub fn look(&mut self) -> Option<(Snapshot, Plan)> {
-        let (object, converger) = (self.operator.group()?, self.operator.converger.clone());
-        let newest = self.operator.state.newest(&key(), object);
+    /// What the operator would plan for a group now, seen as a Lift sees it.
+    pub fn look(&mut self, name: &str) -> Option<(Snapshot, Plan)> {
+        let (object, converger) = (self.operator.group(name)?, self.operator.converger.clone());
+        let newest = self.operator.state.newest(&key(name), object);
         let look = async move {
             let (snapshot, planned, _) = converger.see(&newest, &Meter::default(), Looks::Lift).await?;
             Some((snapshot, planned))

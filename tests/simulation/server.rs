@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{Counter, Refusal, Store},
     operator::Call,
-    world::{GROUP, World},
+    world::{GROUP, RIVAL, World},
 };
 
 /// What became of a request.
@@ -119,7 +119,7 @@ impl World {
 
     fn carry_out(&mut self, parts: &Parts, address: &Address<'_>, body: &Value) -> Answer {
         match (&parts.method, address.name) {
-            (&Method::GET, None) => Ok(self.list_nodes()),
+            (&Method::GET, None) => Ok(self.list_nodes(address.query)),
             (&Method::GET, Some(name)) => self.get(address.plural, name),
             (&Method::POST, _) => self.post(address, body.clone()),
             (&Method::PATCH, Some(name)) => self.patch(address, name, body),
@@ -129,9 +129,9 @@ impl World {
     }
 
     /// The operator lists GroupNodes, and nothing else: what may be there though nobody said so.
-    fn list_nodes(&mut self) -> Value {
-        let own: Vec<&GroupNode> =
-            self.cluster.nodes.objects.values().filter(|node| node.spec.group == GROUP).collect();
+    fn list_nodes(&mut self, query: &str) -> Value {
+        let of = if query.contains(RIVAL) { RIVAL } else { GROUP };
+        let own: Vec<&GroupNode> = self.cluster.nodes.objects.values().filter(|node| node.spec.group == of).collect();
         let list = json!({
             "apiVersion": "pallet.dev/v1alpha1", "kind": "GroupNodeList", "metadata": {"resourceVersion": "1"}, "items": own
         });
@@ -178,8 +178,9 @@ impl World {
                     let address = host.address.clone();
                     self.take_for_another(&address);
                 }
+                let of = node.spec.group.clone();
                 let created = self.cluster.nodes.create(&mut self.cluster.counter, node, now)?;
-                self.check_creation();
+                self.check_creation(&of);
                 Ok(json(&created))
             }
             "pods" => created(&mut self.cluster.pods, &mut self.cluster.counter, body, now),

@@ -102,7 +102,7 @@ impl World {
 
     fn close(&mut self, uid: &str, link: &Link, end: End) {
         let now = self.now;
-        self.operator.woken = true;
+        self.operator.woken.insert(link.group.key.name.clone());
         self.show(uid);
         let known = &mut *self.operator.sessions.known();
         let memory = known.memories.entry(uid.to_owned()).or_default();
@@ -133,7 +133,10 @@ impl World {
         if let Some(link) = self.operator.links.get(uid) {
             let (record, running) = (link.session.record().into_owned(), link.session.running());
             let news = self.operator.sessions.known().memories.entry(uid.to_owned()).or_default().learn(&record);
-            self.operator.woken |= news || running != before;
+            if news || running != before {
+                let group = self.operator.links[uid].group.key.name.clone();
+                self.operator.woken.insert(group);
+            }
             self.show(uid);
         }
     }

@@ -28,6 +28,8 @@ use crate::{
 
 pub const NAMESPACE: &str = "shop";
 pub const GROUP: &str = "web";
+/// A second group, which wants the same hosts.
+pub const RIVAL: &str = "rival";
 /// How many kinds of objects are watched.
 pub const KINDS: usize = 7;
 
@@ -159,6 +161,7 @@ impl Totals {
             "hosts waited for",
             "inventories edited",
             "runs of others in the way",
+            "hosts taken by the rival",
             "revisions kept",
             "reconciles interrupted by something else",
         ] {
@@ -334,6 +337,9 @@ impl World {
         .unwrap();
         let now = world.now;
         world.cluster.groups.create(&mut world.cluster.counter, group, now).unwrap();
+        if world.uses.hosts {
+            world.make_rival();
+        }
         world.start_operator();
         world
     }
@@ -480,7 +486,8 @@ impl World {
             600..612 if self.uses.lifts => self.person_lifts(),
             600..630 => self.edit(),
             630..635 => self.meddle(),
-            635..660 if self.uses.hosts => self.fault_on_host(),
+            635..655 if self.uses.hosts => self.fault_on_host(),
+            655..660 if self.uses.hosts => self.scale_rival(),
             635..650 => self.fault_on_node(),
             650..670 => self.fault_on_connection(),
             670..675 => self.crash("out of the blue"),
@@ -699,7 +706,10 @@ impl World {
             return;
         }
         let Some(group) = self.cluster.groups.objects.get(GROUP) else { return };
+        // Whoever asks again before the last request was seen keeps the status from ever being written.
+        let seen = group.status.as_ref().is_some_and(|status| status.observed_generation == group.metadata.generation);
         let stalled = group.status.iter().flat_map(|status| &status.conditions).any(|c| c.reason == "NotIdempotent");
+        let stalled = stalled && seen;
         if stalled && self.calm {
             let token = self.now.to_string();
             self.tell(|| "what never settled is given another chance".into());
