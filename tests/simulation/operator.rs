@@ -414,8 +414,7 @@ impl World {
         }
         let now = self.now;
         let operator = &mut self.operator;
-        let due = operator.wakes.extract_if(.., |_, time| *time <= now).map(|(name, _)| name);
-        operator.woken.extend(due);
+        operator.woken.extend(taken_due(&mut operator.wakes, now));
         for name in operator.woken.clone() {
             if operator.group(&name).is_none() {
                 operator.woken.remove(&name);
@@ -447,8 +446,7 @@ impl World {
         }
         let now = self.now;
         let operator = &mut self.operator;
-        let due = operator.lift_wakes.extract_if(.., |_, time| *time <= now).map(|(name, _)| name);
-        operator.lifts_woken.extend(due);
+        operator.lifts_woken.extend(taken_due(&mut operator.lift_wakes, now));
         let at_work: Vec<String> = operator
             .works
             .keys()
@@ -615,6 +613,13 @@ impl World {
         };
         matches!(self.drive(look.boxed().as_mut(), usize::MAX), Driven::Ended(true))
     }
+}
+
+/// Takes out the names whose time has come.
+fn taken_due(wakes: &mut BTreeMap<String, Timestamp>, now: Timestamp) -> Vec<String> {
+    let due: Vec<String> = wakes.iter().filter(|(_, time)| **time <= now).map(|(name, _)| name.clone()).collect();
+    wakes.retain(|name, _| !due.contains(name));
+    due
 }
 
 /// How far something came.

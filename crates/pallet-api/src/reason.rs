@@ -155,6 +155,8 @@ reasons![
     Queued,
     NotBootstrapped,
     NoPod,
+    NoVirtualMachine,
+    NoHost,
     Expanding,
     ExpansionRefused,
     NotExpanded,
@@ -850,6 +852,16 @@ pub const MEANINGS: &[Meaning] = &[
     on(
         On::LiftNode, Reason::NoPod, "",
         "the node has no running pod",
+        "",
+    ),
+    on(
+        On::LiftNode, Reason::NoVirtualMachine, "",
+        "the node has no running virtual machine",
+        "",
+    ),
+    on(
+        On::LiftNode, Reason::NoHost, "",
+        "the node's host is not in the inventory",
         "",
     ),
     on(

@@ -134,6 +134,15 @@ impl Kind {
         }
     }
 
+    /// Why a Lift waits for a node without a running machine.
+    pub fn absent(self) -> Reason {
+        match self {
+            Self::Pod => Reason::NoPod,
+            Self::VirtualMachine => Reason::NoVirtualMachine,
+            Self::Host => Reason::NoHost,
+        }
+    }
+
     /// Why a node waits whose machine is being deleted. Hosts are not.
     pub fn terminating(self) -> Reason {
         match self {

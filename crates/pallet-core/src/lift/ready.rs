@@ -58,7 +58,7 @@ pub(super) fn ready(
     }
     let Some(machine) = view.snapshot.machine(node).filter(|machine| !machine.deleting) else {
         let kind = view.snapshot.kind();
-        return Err(Hold::Till(Wait::new(&format!("No{}", kind.name()), format!("it has no {}", kind.noun()))));
+        return Err(Hold::Till(Wait::new(kind.absent(), format!("it has no {}", kind.noun()))));
     };
     match &machine.state {
         MachineState::Running { .. } => {}
