@@ -356,9 +356,13 @@ impl World {
     pub fn freeze(&mut self) {
         self.count("leaders frozen");
         self.tell(|| "the operator freezes, and another one takes over".into());
-        // What it has sent may arrive yet, and before anything that the next one does.
+        // It freezes in the middle of something, more often than not.
+        self.freezes = true;
+        self.pass();
+        self.pass_lifts();
+        self.freezes = false;
         while let Some(call) = self.operator.wire.next() {
-            self.serve_late(call);
+            self.delay(call);
         }
         let seat = 1 - self.operator.seat;
         let next = self.new_operator(seat);
@@ -471,7 +475,13 @@ impl World {
     /// Lets a reconcile go on for some requests: in calm, to its end. Says whether the operator is still the same.
     fn go_on(&mut self, work: Work) -> bool {
         let Some(mut turn) = self.operator.works.remove(&work) else { return true };
-        let budget = if self.calm || self.random.chance(60) { usize::MAX } else { self.random.below(6) };
+        let budget = if self.freezes {
+            self.random.below(3)
+        } else if self.calm || self.random.chance(60) {
+            usize::MAX
+        } else {
+            self.random.below(6)
+        };
         match self.drive(turn.as_mut(), budget) {
             Driven::Killed => return false,
             Driven::Waits => {

@@ -162,6 +162,7 @@ impl Totals {
             "inventories edited",
             "runs of others in the way",
             "hosts taken by the rival",
+            "requests that arrive late",
             "revisions kept",
             "reconciles interrupted by something else",
         ] {
@@ -180,6 +181,12 @@ pub struct World {
     pub frozen: Option<Operator>,
     /// It acts just now.
     pub former: bool,
+    /// The leader freezes: it gets no further than to send what it does next.
+    pub freezes: bool,
+    /// Requests of former leaders that have not arrived yet.
+    pub late: Vec<(http::request::Parts, bytes::Bytes)>,
+    /// One of them is carried out just now.
+    pub is_late: bool,
     /// Every run there ever was, by filesystem ID and id.
     pub history: HashMap<(String, String), Run>,
     pub totals: Totals,
@@ -300,6 +307,9 @@ impl World {
             operator,
             frozen: None,
             former: false,
+            freezes: false,
+            late: Vec::new(),
+            is_late: false,
             history: HashMap::new(),
             totals: Totals::default(),
             calm: false,
@@ -471,6 +481,11 @@ impl World {
 
     fn step(&mut self) {
         self.person();
+        if !self.late.is_empty() && self.random.chance(5) {
+            let at = self.random.below(self.late.len());
+            let (parts, body) = self.late.swap_remove(at);
+            self.arrive(&parts, &body);
+        }
         let die = self.random.below(if self.calm { 600 } else { 700 });
         // Where trouble comes one at a time, more is gone through than where it never ends.
         if die >= 600 && self.gentle && self.random.chance(80) {
@@ -769,6 +784,9 @@ impl World {
     /// No more faults; scripts succeed; somebody gives failed phases their attempts back.
     fn make_calm(&mut self) {
         self.tell(|| "from here on all is calm".into());
+        for (parts, body) in std::mem::take(&mut self.late) {
+            self.arrive(&parts, &body);
+        }
         self.calm = true;
         self.frozen = None;
         if self.uses.hosts {
