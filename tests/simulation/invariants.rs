@@ -165,7 +165,13 @@ impl World {
             };
             let left = live - surplus - snapshot.live().filter(|node| later(node)).count();
             let most = if group.needs_approval { live } else { most };
-            assert!((group.count as usize..=most).contains(&left), "7: {surplus} victims of {live} at {}", group.count);
+            assert!(
+                (group.count as usize..=most).contains(&left),
+                "7: {surplus} victims of {live} at {}: {:?}, refused {:?}",
+                group.count,
+                planned.effects,
+                planned.refused
+            );
         }
         if snapshot.group.as_ref().is_ok_and(|group| group.needs_approval) {
             for effect in &planned.effects {
